@@ -1,0 +1,185 @@
+"""Settings: frozen dataclasses whose fields carry their own documentation and limits.
+
+A field made by `setting` knows its help text, unit, limits and choices. `validate` enforces them, so that the
+same declaration serves the constructor, the command line (`config/flags.py`) and the generated documentation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class SettingError(ValueError):
+    """A setting that cannot be used; the message names it, what was given and what was expected."""
+
+
+def setting(
+    default: Any,
+    help: str,  # noqa: A002 - the word that argparse and absl use
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    choices: Iterable[Any] | None = None,
+) -> Any:
+    """Declares one dataclass field.
+
+    Args:
+      default: value when nothing is given; tuples for lists.
+      help: one sentence; it is the text of `--help` and of the docs page.
+      unit: unit of the number, e.g. "env steps"; empty for pure numbers and words.
+      minimum, maximum: inclusive limits of a number (or of each element of a tuple).
+      above: exclusive lower limit.
+      choices: the only values allowed.
+    """
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "choices": tuple(choices) if choices is not None else None,
+    }
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Field name -> resolved type of a settings dataclass (annotations may be strings)."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def type_name(kind: Any) -> str:
+    """A type as a user reads it: `int`, `float or none`, `list of int`."""
+    if typing.get_origin(kind) is tuple:
+        return f"list of {type_name(typing.get_args(kind)[0])}"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(type_name(k) for k in typing.get_args(kind))
+    if kind is type(None):
+        return "none"
+    if typing.get_origin(kind) is dict or kind is dict:
+        return "JSON object"
+    return getattr(kind, "__name__", str(kind))
+
+
+def _coerce(value: Any, kind: Any) -> Any:
+    """`value` as `kind`; raises TypeError when it is something else (an int is an acceptable float)."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(kind):
+            try:
+                return _coerce(value, option)
+            except TypeError:
+                continue
+        raise TypeError
+    if origin is tuple:
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            raise TypeError
+        return tuple(_coerce(v, typing.get_args(kind)[0]) for v in value)
+    if origin is dict or kind is dict:
+        if not isinstance(value, Mapping):
+            raise TypeError
+        return dict(value)
+    if kind is type(None):
+        if value is not None:
+            raise TypeError
+        return None
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError
+    return value
+
+
+def validate(config: Any) -> None:
+    """Checks every field of a settings dataclass against its type, limits and choices.
+
+    Call it first in `__post_init__`. Numbers given as int where float is declared are converted.
+
+    Raises:
+      SettingError: for the first field that does not fit.
+    """
+    for field in dataclasses.fields(config):
+        if not field.metadata:
+            continue
+        kind, value, meta = field_types(type(config))[field.name], getattr(config, field.name), field.metadata
+        try:
+            coerced = _coerce(value, kind)
+        except TypeError:
+            raise SettingError(f"{field.name}={value!r}: expected {type_name(kind)}") from None
+        if coerced is not value:
+            object.__setattr__(config, field.name, coerced)
+        for number in coerced if isinstance(coerced, tuple) else (coerced,):
+            _check_limits(field.name, number, meta)
+        if meta["choices"] is not None and coerced not in meta["choices"]:
+            raise SettingError(f"{field.name}={value!r}: {choose(str(value), meta['choices'])}")
+
+
+def _check_limits(name: str, number: Any, meta: Mapping[str, Any]) -> None:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return
+    unit = f" {meta['unit']}" if meta["unit"] else ""
+    if math.isnan(number):
+        raise SettingError(f"{name}=nan: expected a number")
+    if meta["minimum"] is not None and number < meta["minimum"]:
+        raise SettingError(f"{name}={number}: expected at least {meta['minimum']}{unit}")
+    if meta["above"] is not None and number <= meta["above"]:
+        raise SettingError(f"{name}={number}: expected more than {meta['above']}{unit}")
+    if meta["maximum"] is not None and number > meta["maximum"]:
+        raise SettingError(f"{name}={number}: expected at most {meta['maximum']}{unit}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`'; did you mean X?'` for the closest known name, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def choose(given: str, choices: Iterable[Any]) -> str:
+    """`'expected one of a, b; did you mean a?'`"""
+    words = [str(c) for c in choices]
+    return f"expected one of {', '.join(words)}{nearest(given, words)}"
+
+
+def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
+    """Builds a settings dataclass from names and values; an unknown name is refused with the nearest known one."""
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in values:
+        if name not in known:
+            raise SettingError(f"unknown setting {name!r}{nearest(name, known)}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def import_dotted(path: str, what: str) -> Any:
+    """The object named `package.module:name`.
+
+    Raises:
+      SettingError: the module or the name does not exist; the message says which.
+    """
+    module_name, _, attribute = path.partition(":")
+    if not attribute:
+        raise SettingError(f"{what}={path!r}: expected 'package.module:name'")
+    try:
+        target: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise SettingError(f"{what}={path!r}: cannot import {module_name!r} ({error})") from error
+    for part in attribute.split("."):
+        if not hasattr(target, part):
+            public = [n for n in dir(target) if not n.startswith("_")]
+            raise SettingError(f"{what}={path!r}: {module_name!r} has no {part!r}{nearest(part, public)}")
+        target = getattr(target, part)
+    return target

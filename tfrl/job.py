@@ -1,0 +1,190 @@
+"""A run as data: everything that `tfrl.train` needs, picklable, and JSON in the run folder.
+
+Every field below is also a command-line flag of the same name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import pathlib
+from typing import Any
+
+from tfrl.config.settings import SettingError, from_dict, nearest, setting, validate
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvPlan:
+    """Which environment, and what is done to it before the algorithm sees it."""
+
+    env: str = setting("CartPole-v1", "gymnasium id, or 'package.module:factory' of a function that returns an Env")
+    env_kwargs: dict = setting({}, "keyword arguments of the environment, as a JSON object")
+    env_backend: str = setting(
+        "auto", "who steps the environments; auto picks and says what it picked",
+        choices=("auto", "native", "sync", "async", "ale", "envpool"),
+    )
+    max_episode_steps: int | None = setting(
+        None, "time limit that replaces the environment's own; ends are truncations", unit="env steps", minimum=1
+    )
+    clip_rewards: bool | None = setting(
+        None, "learn from the sign of rewards; unset: only Atari. Reported returns are never clipped"
+    )
+    atari_frame_skip: int = setting(4, "Atari: frames per env step", unit="frames", minimum=1)
+    atari_frame_stack: int = setting(4, "Atari: newest frames in one observation", unit="frames", minimum=1)
+    atari_screen_size: int = setting(84, "Atari: side of the square grey image", unit="pixels", minimum=16)
+    atari_noop_max: int = setting(30, "Atari: most no-ops after a reset", unit="frames", minimum=0)
+    atari_terminal_on_life_loss: bool = setting(True, "Atari: a lost life is a termination for the learner")
+    atari_fire_on_reset: bool = setting(True, "Atari: press FIRE after a reset where the game has it")
+    atari_sticky_actions: float = setting(
+        0.0, "Atari: probability that the emulator repeats the last action", minimum=0.0, maximum=1.0
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Where the parts of a run live and how they are compiled."""
+
+    backend: str = setting("inprocess", "one process, or many on this machine", choices=("inprocess", "processes"))
+    num_actors: int = setting(1, "actor processes; 1 in process", minimum=1)
+    num_envs: int = setting(1, "environments per actor, stepped as one batch", minimum=1)
+    num_learner_devices: int = setting(
+        0, "replicas of the learner; 0: all visible accelerators, else one CPU", minimum=0
+    )
+    compile: str = setting(
+        "auto", "how the update loop is compiled; auto times both", choices=("auto", "xla", "graph")
+    )
+    inference: str = setting(
+        "auto", "engine of the acting policy; auto times both", choices=("auto", "function", "lite")
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.backend == "inprocess" and self.num_actors != 1:
+            raise SettingError(
+                f"num_actors={self.num_actors} with backend=inprocess: one process has one actor; "
+                "set backend=processes, or num_envs for more environments"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalPlan:
+    """When and how the policy is evaluated: separate environments, greedy, unclipped full games."""
+
+    eval_every_env_steps: int = setting(10_000, "interval of evaluations; 0: only at the end", unit="env steps", minimum=0)
+    eval_episodes: int = setting(20, "episodes of each evaluation during training", minimum=1)
+    final_eval_episodes: int = setting(100, "episodes of the evaluation at the end; 0: none", minimum=0)
+    eval_num_envs: int = setting(10, "environments that an evaluation steps together", minimum=1)
+    eval_max_env_steps: int = setting(
+        0, "most env steps of one evaluation, for environments that may never end; 0: no limit", unit="env steps", minimum=0
+    )
+    export_policy: str = setting(
+        "best", "which policy is exported and scored at the end: best evaluated, or the last", choices=("best", "last")
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointPlan:
+    """When state is saved, and what is kept."""
+
+    checkpoint_every_env_steps: int = setting(
+        50_000, "interval of checkpoints; 0: only at the end", unit="env steps", minimum=0
+    )
+    checkpoint_keep: int = setting(2, "complete checkpoints kept", minimum=1)
+    checkpoint_replay: bool = setting(True, "save the replay contents too")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogPlan:
+    """What the user sees while it runs."""
+
+    log_every_s: float = setting(1.0, "interval of log rows", unit="s", above=0.0)
+    console: str = setting("auto", "live panel, plain lines or nothing; auto: panel on a terminal",
+                           choices=("auto", "panel", "plain", "none"))
+    tensorboard: bool = setting(True, "write TensorBoard events")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+PLANS = {"env": EnvPlan, "topology": Topology, "evaluation": EvalPlan, "checkpoint": CheckpointPlan, "log": LogPlan}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Everything a run is.
+
+    Attributes:
+      algo: name of a module of `tfrl.algos`, or the dotted name of a user's module with `Config` and `make`.
+      config: the algorithm's own settings, an instance of its `Config`.
+      run_dir: folder of the run; every file it writes is inside.
+    """
+
+    algo: str
+    config: Any
+    env: EnvPlan = dataclasses.field(default_factory=EnvPlan)
+    topology: Topology = dataclasses.field(default_factory=Topology)
+    evaluation: EvalPlan = dataclasses.field(default_factory=EvalPlan)
+    checkpoint: CheckpointPlan = dataclasses.field(default_factory=CheckpointPlan)
+    log: LogPlan = dataclasses.field(default_factory=LogPlan)
+    seed: int = setting(0, "seed of everything random in the run", minimum=0)
+    total_env_steps: int = setting(50_000, "length of the run", unit="env steps", minimum=1)
+    run_dir: str = setting("", "folder of the run; default runs/<algo>-<env>-<time>")
+    resume: bool = setting(False, "continue the run of run_dir from its newest checkpoint")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Reads `to_json`'s text; raises SettingError for settings that this version does not know."""
+        values = json.loads(text)
+        plans = {name: from_dict(plan, values.pop(name)) for name, plan in PLANS.items()}
+        config = from_dict(algorithm(values["algo"]).Config, values.pop("config"))
+        return cls(config=config, **plans, **values)
+
+    def save(self, path: pathlib.Path) -> None:
+        path.write_text(self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> Job:
+        return cls.from_json(path.read_text())
+
+
+def algorithms() -> list[str]:
+    """Names that `--algo` accepts, from the files of `tfrl/algos`; nothing is imported."""
+    folder = pathlib.Path(__file__).parent / "algos"
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+
+def algorithm(name: str) -> Any:
+    """The module of an algorithm: `dqn` -> `tfrl.algos.dqn`; a name with a dot is imported as it stands.
+
+    Raises:
+      SettingError: no such algorithm (the nearest is named), or a module without `Config` and `make`.
+    """
+    if "." not in name and name not in algorithms():
+        known = algorithms()
+        raise SettingError(f"algo={name!r}: no such algorithm; there are {', '.join(known)}{nearest(name, known)}")
+    try:
+        module = importlib.import_module(name if "." in name else f"tfrl.algos.{name}")
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            raise SettingError(f"algo={name!r}: no module of this name can be imported") from error
+        raise
+    missing = [part for part in ("Config", "make") if not hasattr(module, part)]
+    if missing:
+        raise SettingError(f"algo={name!r}: the module has no {' and no '.join(missing)}")
+    return module

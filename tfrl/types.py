@@ -1,0 +1,144 @@
+"""What travels between the rooms of tfrl: environment specs, transitions, trajectories, steps, updates.
+
+Nothing here imports TensorFlow; leaves are NumPy arrays in actors and tensors in learners.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+
+ACTION_MASK = "action_mask"  # key of a Dict observation: 1 where an action is valid, shape [num_actions]
+ACTION_FEATURES = "action_features"  # key of a Dict observation: one row per action, shape [num_actions, F]
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """What an algorithm may know of an environment; one environment, no batch axis.
+
+    Attributes:
+      name: environment id, for messages.
+      observation_space: gymnasium space of one observation, after preprocessing.
+      action_space: gymnasium space of one action.
+      frame_stack: k > 0 says that the last axis of a Box observation holds the k newest frames, oldest first;
+        replay then stores each frame once. 0: observations are unrelated arrays.
+      max_episode_steps: time limit in env steps, None when there is none or it is unknown.
+    """
+
+    name: str
+    observation_space: gym.Space
+    action_space: gym.Space
+    frame_stack: int = 0
+    max_episode_steps: int | None = None
+
+    @property
+    def has_action_mask(self) -> bool:
+        space = self.observation_space
+        return isinstance(space, gym.spaces.Dict) and ACTION_MASK in space.spaces
+
+    def describe(self) -> dict[str, str]:
+        """Spaces as text: what a checkpoint stores, and compares when it is restored."""
+        return {
+            "observation_space": str(self.observation_space),
+            "action_space": str(self.action_space),
+            "frame_stack": str(self.frame_stack),
+        }
+
+
+class NoiseSpec(NamedTuple):
+    """Randomness that one policy step needs, per environment: shape without batch, 'uniform' [0, 1) or 'normal'."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+
+class Transition(NamedTuple):
+    """An n-step item: leaves [B, ...] in a batch.
+
+    Attributes:
+      obs_tm1: observation acted on (nest of arrays).
+      action_tm1: action taken there.
+      reward_t: float32, sum of discount**i * r over the k <= n steps until the cut.
+      discount_t: float32, discount**k, or 0 if the last of these steps terminated the episode.
+      obs_t: observation after the k-th step; the final one of the episode, never that of a reset.
+      probability: float32, P(i) of this item under the sampler divided by the smallest P of the global batch;
+        1 for uniform replay. PER's importance weight (max-normalised over the batch) is probability**-beta.
+    """
+
+    obs_tm1: Any
+    action_tm1: Any
+    reward_t: Any
+    discount_t: Any
+    obs_t: Any
+    probability: Any
+
+
+class Trajectory(NamedTuple):
+    """A sequence item, time-major: leaves [T, B, ...], `obs` [T + 1, B, ...]. Discounts are per step, not powers.
+
+    Attributes:
+      obs: observations acted on, and the one after the last step.
+      action, reward: taken and received at each step.
+      discount: gamma, or 0 where the step terminated the episode.
+      cut: bool, the step was the last of its episode or invalid; no trace may cross it.
+      valid: bool, False for padding.
+      state: recurrent state at the first step, [B, ...].
+      extras: named arrays that the policy stored with each step.
+    """
+
+    obs: Any
+    action: Any
+    reward: Any
+    discount: Any
+    cut: Any
+    valid: Any
+    state: Any
+    extras: Mapping[str, Any]
+
+
+class PolicyStep(NamedTuple):
+    """action [B, ...], state [B, ...] (nest, () when stateless), extras {name: [B, ...]} stored with the step."""
+
+    action: Any
+    state: Any
+    extras: Mapping[str, Any]
+
+
+class UpdateOutput(NamedTuple):
+    """metrics {name: scalar}, priorities float32 [b] (new |delta| of each item) or None."""
+
+    metrics: Mapping[str, Any]
+    priorities: Any
+
+
+class VectorStep(NamedTuple):
+    """What one step of B environments gave; see `envs/vector.py` for the autoreset modes behind it.
+
+    Attributes:
+      obs: observation to act on next, leaves [B, ...].
+      next_obs: observation that the action led to, leaves [B, ...]; differs from `obs` only in rows whose
+        episode ended and whose environment has already been reset.
+      reward: float32 [B], as the learner sees it (clipped when asked).
+      terminated, truncated: bool [B].
+      valid: bool [B]; False: the row was an automatic reset, not a transition: store, count and learn nothing.
+      episodes: statistics of the games that ended in this step.
+    """
+
+    obs: Any
+    next_obs: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    valid: Any
+    episodes: tuple[Episode, ...]
+
+
+class Episode(NamedTuple):
+    """One finished game: environment row, sum of unclipped rewards, length in env steps."""
+
+    row: int
+    episode_return: float
+    length_env_steps: int
