@@ -1,0 +1,54 @@
+"""Packaging of tfrl: what it needs, and the extras a user may add.
+
+The numbers here are the bounds within which tfrl is meant to work. The exact set it is tested with,
+with hashes, is in requirements/ (`make` installs from there; requirements/lock.py writes it).
+"""
+
+from setuptools import find_packages, setup
+
+INSTALL_REQUIRES = [
+    # dm-reverb 0.14.0 is its newest release and loads with TensorFlow 2.15 only; the next six lines
+    # follow from that. tfrl/versions.py checks them again at import.
+    "tensorflow==2.15.1",
+    "keras>=2.15,<2.16",
+    "tensorflow-probability==0.23.0",
+    "dm-reverb==0.14.0",
+    "numpy>=1.26,<2",
+    "protobuf>=4.25,<5",
+    "wrapt<1.15",
+    "tensorboard>=2.15,<2.16",
+    # tensorboard 2.15 imports pkg_resources, which setuptools 81 no longer has.
+    "setuptools>=70.1,<81",
+    "gymnasium>=1.1,<2",
+    "absl-py>=2.0",
+    "cloudpickle>=3.0",
+    "matplotlib>=3.8",
+    "rich>=13.0",
+]
+
+EXTRAS = {
+    # ale-py carries the ROMs and its own C++ vector environment; gymnasium's AtariPreprocessing
+    # resizes with OpenCV.
+    "atari": ["ale-py>=0.11", "opencv-python-headless>=4.8"],
+    "box2d": ["gymnasium[box2d]>=1.1,<2"],
+    "mujoco": ["mujoco>=3.1", "imageio>=2.14"],
+    # No release of EnvPool for Python 3.10 works with gymnasium alone: there this extra is empty.
+    "envpool": ['envpool>=1.0; python_version >= "3.11"'],
+    "ray": ["ray>=2.9,<3"],
+    "video": ["moviepy>=2.0"],
+    "tune": ["optuna>=4.0"],
+    # About 2 GB of CUDA libraries, all pinned by TensorFlow itself.
+    "gpu": ["tensorflow[and-cuda]==2.15.1"],
+    "dev": ["psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.6"],
+}
+
+setup(
+    name="tfrl",
+    version="0.1.0",
+    description="Reinforcement learning on TensorFlow 2, Keras, Reverb and gymnasium",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.12",
+    packages=find_packages(include=["tfrl", "tfrl.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+)
