@@ -3,9 +3,10 @@
     python3.11 requirements/lock.py           # writes py311.txt, py311-all.txt, py311-gpu.txt
     python3.11 requirements/lock.py --check   # resolves the three as they stand, installs nothing
 
-Run it once with each supported Python; it needs nothing but the standard library and pip 23 or newer
-(a recent pip reads metadata instead of downloading every wheel). The widest set is resolved first and
-its versions bind the narrower ones, so a package has one version in all files of one Python.
+Run it once with each supported Python; it needs nothing but the standard library and pip 23 or
+newer (a recent pip reads metadata instead of downloading every wheel). The widest set is resolved
+first and its versions bind the narrower ones, so a package has one version in all files of one
+Python.
 
 Only the public index counts: extra indexes and local wheel folders set up on the machine are left
 out. A lock holds names, versions and hashes, and no address.
@@ -49,7 +50,9 @@ def canonical(name):
 
 
 def run_pip(*arguments):
-    env = {k: v for k, v in os.environ.items() if k not in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")}
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")
+    }
     env["PIP_CONFIG_FILE"] = os.devnull
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--dry-run"]
     command += ["--quiet", "--ignore-installed", "--only-binary=:all:", *arguments]
@@ -105,7 +108,9 @@ def main():
     parser.add_argument("--check", action="store_true", help="resolve the files as they stand")
     check = parser.parse_args().check
     if PYTHON not in SUPPORTED:
-        raise SystemExit(f"locks are written for Python {' and '.join(SUPPORTED)}, this is {PYTHON}")
+        raise SystemExit(
+            f"locks are written for Python {' and '.join(SUPPORTED)}, this is {PYTHON}"
+        )
 
     base, extras = read_setup()
     sets = {  # widest first
