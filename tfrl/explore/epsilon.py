@@ -1,0 +1,35 @@
+"""Epsilon-greedy exploration: the schedule in NumPy for actors, the choice as a graph for policies."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from tfrl.types import NoiseSpec
+
+
+def linear(initial: float, final: float, decay_env_steps: int, env_steps: int) -> float:
+    """Epsilon after `env_steps` of the whole run: linear from `initial` to `final` over `decay_env_steps`."""
+    if env_steps >= decay_env_steps:
+        return final
+    return initial + (final - initial) * env_steps / decay_env_steps
+
+
+def noise(num_actions: int) -> dict[str, NoiseSpec]:
+    """What `choose` draws per environment."""
+    return {"explore": NoiseSpec((), "uniform"), "action": NoiseSpec((num_actions,), "uniform")}
+
+
+def choose(greedy: tf.Tensor, epsilon: tf.Tensor, noise: dict[str, tf.Tensor], mask: tf.Tensor | None) -> tf.Tensor:
+    """Epsilon-greedy actions int32 [B]; the random ones are uniform over valid actions.
+
+    Args:
+      greedy: int32 [B].
+      epsilon: float32 [B].
+      noise: 'explore' uniform [B], 'action' uniform [B, A]: the largest entry among valid actions is the random choice.
+      mask: 1 where an action is valid [B, A], or None.
+    """
+    scores = noise["action"]
+    if mask is not None:
+        scores = tf.where(tf.cast(mask, tf.bool), scores, -1.0)
+    random = tf.argmax(scores, axis=1, output_type=tf.int32)
+    return tf.where(noise["explore"] < epsilon, random, greedy)

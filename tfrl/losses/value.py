@@ -1,0 +1,119 @@
+"""Losses of scalar action values. Pure functions; arguments are named by time (_tm1, _t); no reduction over the batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+INVALID_VALUE = tf.float32.min / 2  # finite, so that arithmetic on masked entries never makes NaN
+
+
+class TdLoss(NamedTuple):
+    """loss [B], td_error [B] = Q(s, a) - target, target [B]; float32. No gradient flows through `target`."""
+
+    loss: tf.Tensor
+    td_error: tf.Tensor
+    target: tf.Tensor
+
+
+def huber(x: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
+    """x^2 / 2 where |x| <= delta, else delta (|x| - delta / 2); the shape of `x`."""
+    magnitude = tf.abs(x)
+    quadratic = tf.minimum(magnitude, delta)
+    return 0.5 * quadratic**2 + delta * (magnitude - quadratic)
+
+
+def squared(x: tf.Tensor) -> tf.Tensor:
+    """x^2 / 2, so that its gradient is that of `huber` for small errors; the shape of `x`."""
+    return 0.5 * x**2
+
+
+def mask_invalid(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """Replaces the values of invalid actions by a large negative finite number.
+
+    Args:
+      q: action values [B, A].
+      mask: 1 where an action is valid [B, A] of any numeric dtype, or None when all are.
+    """
+    if mask is None:
+        return q
+    return tf.where(tf.cast(mask, tf.bool), q, INVALID_VALUE)
+
+
+def dueling(value: tf.Tensor, advantage: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+    """Q(s, a) = V(s) + A(s, a) - mean over valid a of A(s, a) (Wang et al. 2016, eq. 9).
+
+    Args:
+      value: [B, 1].
+      advantage: [B, A].
+      mask: 1 where an action is valid [B, A], or None. Invalid entries of the result are meaningless.
+    """
+    if mask is None:
+        mean = tf.reduce_mean(advantage, axis=1, keepdims=True)
+    else:
+        valid = tf.cast(mask, advantage.dtype)
+        count = tf.maximum(tf.reduce_sum(valid, axis=1, keepdims=True), 1.0)
+        mean = tf.reduce_sum(advantage * valid, axis=1, keepdims=True) / count
+    return value + advantage - mean
+
+
+def q_learning(
+    q_tm1: tf.Tensor,
+    a_tm1: tf.Tensor,
+    r_t: tf.Tensor,
+    discount_t: tf.Tensor,
+    q_t: tf.Tensor,
+    selector_t: tf.Tensor,
+    delta: float | None = 1.0,
+) -> TdLoss:
+    """n-step Q-learning, target r + discount * q_t[argmax selector_t].
+
+    With `selector_t` the values of the online network this is double Q-learning (van Hasselt et al. 2016, eq. 4); with
+    `selector_t = q_t` it is DQN (Mnih et al. 2015). Mask invalid actions in `selector_t` beforehand (`mask_invalid`).
+
+    Args:
+      q_tm1: online values of the state acted in [B, A].
+      a_tm1: actions taken, int32 [B].
+      r_t: sum of discounted rewards [B].
+      discount_t: discount**k, or 0 after a termination [B].
+      q_t: target network's values of the bootstrap state [B, A].
+      selector_t: values that choose the bootstrap action [B, A].
+      delta: bound of the Huber loss; None for half the squared error.
+
+    Raises:
+      ValueError: ranks or shapes that do not fit.
+    """
+    for name, x, rank in (
+        ("q_tm1", q_tm1, 2), ("a_tm1", a_tm1, 1), ("r_t", r_t, 1), ("discount_t", discount_t, 1),
+        ("q_t", q_t, 2), ("selector_t", selector_t, 2),
+    ):  # fmt: skip
+        if x.shape.rank != rank:
+            raise ValueError(f"{name}: expected rank {rank}, got shape {x.shape}")
+    q_tm1.shape.assert_is_compatible_with(q_t.shape)
+    q_t.shape.assert_is_compatible_with(selector_t.shape)
+    q_tm1.shape[:1].assert_is_compatible_with(r_t.shape)
+    r_t.shape.assert_is_compatible_with(discount_t.shape)
+    r_t.shape.assert_is_compatible_with(a_tm1.shape)
+    bootstrap = select(q_t, tf.argmax(selector_t, axis=1, output_type=tf.int32))
+    target = tf.stop_gradient(r_t + discount_t * bootstrap)
+    td_error = select(q_tm1, a_tm1) - target
+    return TdLoss(squared(td_error) if delta is None else huber(td_error, delta), td_error, target)
+
+
+def select(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+    """q[b, action[b]]: [B, A], int32 [B] -> [B]. A product with a one-hot, which compiles better than a gather."""
+    one_hot = tf.one_hot(action, q.shape[1], on_value=True, off_value=False, dtype=tf.bool)
+    return tf.reduce_sum(tf.where(one_hot, q, tf.zeros_like(q)), axis=1)
+
+
+def importance_weights(probability: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """PER's weights (N P(i))^-beta / max_j w_j (Schaul et al. 2016, section 3.4), the maximum over the global batch.
+
+    N cancels. Reverb gives sampling probabilities only for the items drawn, hence the batch, not the buffer.
+
+    Args:
+      probability: P(i) / min_j P(j) over the global batch [B], see `types.Transition`.
+      beta: scalar exponent.
+    """
+    return probability**-beta

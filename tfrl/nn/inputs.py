@@ -1,0 +1,58 @@
+"""From observations as environments give them to what a network takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import tensorflow as tf
+
+from tfrl.types import ACTION_FEATURES, ACTION_MASK
+
+
+def action_mask(obs: Any) -> tf.Tensor | None:
+    """The mask [B, A] of a Dict observation, or None when the environment has none."""
+    return obs.get(ACTION_MASK) if isinstance(obs, dict) else None
+
+
+def model_space(space: gym.Space) -> gym.Space:
+    """The part of an observation space that a network reads: a Dict loses its mask and its action features."""
+    if not isinstance(space, gym.spaces.Dict):
+        return space
+    rest = {k: s for k, s in space.spaces.items() if k not in (ACTION_MASK, ACTION_FEATURES)}
+    return next(iter(rest.values())) if len(rest) == 1 else gym.spaces.Dict(rest)
+
+
+def model_input(obs: Any) -> Any:
+    """The values that belong to `model_space`."""
+    if not isinstance(obs, dict):
+        return obs
+    rest = {k: v for k, v in obs.items() if k not in (ACTION_MASK, ACTION_FEATURES)}
+    return next(iter(rest.values())) if len(rest) == 1 else rest
+
+
+def is_image(space: gym.Space) -> bool:
+    """uint8 with three axes [height, width, channels]."""
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == "uint8"
+
+
+def flatten(obs: Any, space: gym.Space) -> tf.Tensor:
+    """Observations of any nest without images as one float32 vector per row [B, F].
+
+    Box and MultiBinary are reshaped, Discrete and MultiDiscrete one-hot encoded, Dict and Tuple concatenated in the order
+    of their space (keys sorted).
+    """
+    if isinstance(space, gym.spaces.Dict):
+        return tf.concat([flatten(obs[k], s) for k, s in space.spaces.items()], axis=1)
+    if isinstance(space, gym.spaces.Tuple):
+        return tf.concat([flatten(o, s) for o, s in zip(obs, space.spaces, strict=True)], axis=1)
+    if isinstance(space, gym.spaces.Discrete):
+        return tf.one_hot(tf.cast(obs, tf.int32) - int(space.start), int(space.n))
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        sizes = [int(n) for n in space.nvec.reshape(-1)]
+        columns = tf.unstack(tf.reshape(tf.cast(obs, tf.int32), [-1, len(sizes)]), axis=1)
+        return tf.concat([tf.one_hot(c, n) for c, n in zip(columns, sizes, strict=True)], axis=1)
+    size = 1
+    for side in space.shape:
+        size *= int(side)
+    return tf.reshape(tf.cast(obs, tf.float32), [-1, size])

@@ -1,0 +1,98 @@
+"""n-step sums over all environments of an actor, in NumPy, before anything is written."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import tree
+
+from tfrl.replay.transitions import TransitionLayout
+from tfrl.types import VectorStep
+
+
+class Emitted(NamedTuple):
+    """Finished items: records [m], environment row of each [m], steps that each spans k [m]; oldest first per row."""
+
+    records: np.ndarray
+    rows: np.ndarray
+    lengths: np.ndarray
+
+
+class NStepAccumulator:
+    """Turns vector steps into n-step transitions (common notation: R = sum of discount^i r, discount^k or 0).
+
+    An item ends after n steps, or with the episode: then the last steps give items of k < n steps, whose discount is
+    discount^k at a time limit and 0 at a termination. No item spans two episodes or an automatic reset. Steps still open
+    when the actor stops are dropped.
+
+    Args:
+      n: longest span.
+      discount: per env step.
+      num_envs: rows B of the vector steps.
+      layout: records to fill.
+    """
+
+    def __init__(self, n: int, discount: float, num_envs: int, layout: TransitionLayout):
+        self._n, self._layout = n, layout
+        self._powers = np.power(float(discount), np.arange(n + 1))
+        self._ages = np.arange(n)[:, None]
+        self._columns = np.arange(num_envs)
+        self._ring = np.zeros((n, num_envs), layout.packing.dtype)  # the open steps: observation and action
+        self._returns = np.zeros((n, num_envs))  # and the sums so far; float64, rounded once
+        self._steps = np.zeros(num_envs, np.int64)  # steps seen: the newest open one is at (steps - 1) % n
+        self._open = np.zeros(num_envs, np.int64)
+
+    def add(self, obs: Any, action: np.ndarray, step: VectorStep) -> Emitted:
+        """Takes one vector step: `obs` acted on and `action`, leaves [B, ...], and what came of it."""
+        if self._n == 1:
+            return self._add_single(obs, action, step)
+        valid, columns = step.valid, self._columns
+        self._steps += valid
+        self._open += valid
+        slot = (self._steps - 1) % self._n
+        self._fill(self._ring, (slot[valid], columns[valid]), self._layout.obs_tm1, obs, valid)
+        self._ring["action"][slot[valid], columns[valid]] = action[valid]
+        self._returns[slot[valid], columns[valid]] = 0.0
+        slots = (self._steps - 1 - self._ages) % self._n
+        gains = np.where(self._ages < self._open, self._powers[: self._n, None] * step.reward, 0.0)
+        self._returns[slots, columns] += gains * valid
+
+        done = (step.terminated | step.truncated) & valid
+        full = np.flatnonzero(valid & ~done & (self._open == self._n))
+        rows, lengths = [full], [np.full(len(full), self._n)]
+        for row in np.flatnonzero(done):
+            spans = np.arange(self._open[row], 0, -1)
+            rows.append(np.full(len(spans), row))
+            lengths.append(spans)
+        row, length = np.concatenate(rows), np.concatenate(lengths)
+        source = ((self._steps[row] - length) % self._n, row)
+        records = self._ring[source]
+        records["reward"] = self._returns[source]
+        records["discount"] = self._powers[length] * ~step.terminated[row]
+        self._fill(records, slice(None), self._layout.obs_t, step.next_obs, row)
+        self._open[full] -= 1
+        self._open[done] = 0
+        return Emitted(records, row, length)
+
+    def _add_single(self, obs: Any, action: np.ndarray, step: VectorStep) -> Emitted:
+        records, every = self._ring[0], slice(None)
+        self._fill(records, every, self._layout.obs_tm1, obs, every)
+        self._fill(records, every, self._layout.obs_t, step.next_obs, every)
+        records["action"] = action
+        records["reward"] = step.reward
+        records["discount"] = self._powers[1] * ~step.terminated
+        if step.valid.all():
+            return Emitted(records, self._columns, np.ones(len(records), np.int64))
+        rows = np.flatnonzero(step.valid)
+        return Emitted(records[rows], rows, np.ones(len(rows), np.int64))
+
+    @staticmethod
+    def _fill(records: np.ndarray, where: Any, names: Any, values: Any, rows: Any) -> None:
+        if names is None:
+            return
+        if isinstance(names, str):  # the common case, without walking a nest
+            records[names][where] = values[rows]
+            return
+        for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
+            records[name][where] = value[rows]

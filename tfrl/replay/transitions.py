@@ -1,0 +1,81 @@
+"""Layout of n-step transitions as Reverb items, and their way back into a batch.
+
+A transition is one packed byte column. Stacked frames keep a column of their own, in which every frame is stored once and
+items point at the k frames of each of their two stacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+import tree
+
+from tfrl.replay.packing import Field, Packing
+from tfrl.types import EnvSpec, Transition
+
+
+def observation_fields(space: gym.Space, prefix: str) -> tuple[list[Field], Any]:
+    """Fields of a flattened observation, and the nest of their names."""
+    if isinstance(space, gym.spaces.Dict):
+        parts = {k: observation_fields(s, f"{prefix}/{k}") for k, s in space.spaces.items()}
+        return [f for fields, _ in parts.values() for f in fields], {k: names for k, (_, names) in parts.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        parts = [observation_fields(s, f"{prefix}/{i}") for i, s in enumerate(space.spaces)]
+        return [f for fields, _ in parts for f in fields], tuple(names for _, names in parts)
+    return [(prefix, tuple(space.shape), np.dtype(space.dtype).name)], prefix
+
+
+class TransitionLayout:
+    """How a `Transition` of an environment is stored.
+
+    Args:
+      spec: environment spec.
+      prioritized: items carry their initial priority.
+
+    Attributes:
+      packing: layout of the byte column; its records have the fields 'action', 'reward', 'discount' and, without
+        stacked frames, those of `obs_tm1` and `obs_t`.
+      frames: k newest frames in an observation, 0 when observations are not stacked frames.
+      obs_tm1, obs_t: nests of field names, shaped like an observation; None for stacked frames.
+    """
+
+    def __init__(self, spec: EnvSpec, prioritized: bool):
+        self.prioritized = prioritized
+        self.frames = spec.frame_stack
+        self._frame_shape = tuple(spec.observation_space.shape[:-1]) if self.frames else ()
+        before, self.obs_tm1 = ([], None) if self.frames else observation_fields(spec.observation_space, "obs_tm1")
+        after, self.obs_t = ([], None) if self.frames else observation_fields(spec.observation_space, "obs_t")
+        action = spec.action_space
+        # 4-byte fields first keeps them aligned for NumPy whatever the observation holds.
+        scalars: list[Field] = [
+            ("reward", (), "float32"),
+            ("discount", (), "float32"),
+            ("action", tuple(action.shape), "float32" if isinstance(action, gym.spaces.Box) else "int32"),
+        ]
+        self.packing = Packing([*scalars, *before, *after])
+
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """The signature of the Reverb table."""
+        columns = {"packed": tf.TensorSpec([self.packing.nbytes], tf.uint8, "packed")}
+        if self.frames:
+            stack = tf.TensorSpec([self.frames, *self._frame_shape], tf.uint8)
+            columns.update(frames_tm1=stack, frames_t=stack)
+        elif self.prioritized:
+            columns["priority"] = tf.TensorSpec([], tf.float32, "priority")
+        return columns
+
+    def decode(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> Transition:
+        """Sampled columns, leaves [N, ...], and relative probabilities [N] -> a batch of N transitions."""
+        fields = self.packing.unpack(columns["packed"])
+        if self.frames:
+            to_last = [0, *range(2, 2 + len(self._frame_shape)), 1]
+            obs_tm1 = tf.transpose(columns["frames_tm1"], to_last)
+            obs_t = tf.transpose(columns["frames_t"], to_last)
+        else:
+            obs_tm1 = tree.map_structure(fields.__getitem__, self.obs_tm1)
+            obs_t = tree.map_structure(fields.__getitem__, self.obs_t)
+        return Transition(obs_tm1, fields["action"], fields["reward"], fields["discount"], obs_t, probability)

@@ -1,0 +1,131 @@
+"""From vector steps to Reverb items. Every call that can block is bounded in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import reverb
+from reverb import structured_writer
+
+from tfrl.agent import NStep
+from tfrl.replay.nstep import NStepAccumulator
+from tfrl.replay.tables import EXPERIENCE
+from tfrl.replay.transitions import TransitionLayout
+from tfrl.types import VectorStep
+
+FLUSH_TIMEOUT_MS = 60_000
+
+
+class TransitionWriter:
+    """Writes each n-step transition as one packed row through one writer for all environments.
+
+    Attributes:
+      priority: initial priority of the items written from now on; the runtime keeps it at the running maximum.
+      items_written: items handed to Reverb so far.
+    """
+
+    def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
+        self.priority = 1.0
+        self.items_written = 0
+        self._layout = layout
+        self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
+        columns = ["packed", "priority"] if layout.prioritized else ["packed"]
+        reference = structured_writer.create_reference_step({name: None for name in columns})
+        priority = None
+        if layout.prioritized:
+            priority = structured_writer.td_error(1.0, reference, lambda step: step["priority"])
+        config = structured_writer.create_config(
+            {name: reference[name][-1] for name in columns}, EXPERIENCE, [], priority
+        )
+        self._writer = client.structured_writer([config])
+
+    def write(self, obs: Any, action: np.ndarray, step: VectorStep) -> None:
+        """Takes one vector step; see `NStepAccumulator.add`."""
+        records = self._accumulator.add(obs, action, step).records
+        append = self._writer.append
+        if self._layout.prioritized:
+            priority = np.float32(self.priority)
+            for row in self._layout.packing.rows(records):
+                append({"packed": row, "priority": priority})
+        else:
+            for row in self._layout.packing.rows(records):
+                append({"packed": row})
+        self.items_written += len(records)
+
+    def flush(self) -> None:
+        """Returns when the server holds every item written; raises `reverb.errors.DeadlineExceededError`."""
+        self._writer.flush(timeout_ms=FLUSH_TIMEOUT_MS)
+
+    def close(self) -> None:
+        """Drops the open steps; items already written stay."""
+        del self._writer
+
+
+class FrameWriter:
+    """Writes transitions over stacked frames: every frame once, items that point at the frames of their two stacks.
+
+    An episode starts with the whole stack of its first observation, so that stacks read back equal those acted on,
+    whatever the environment pads them with.
+    """
+
+    def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
+        self.priority = 1.0
+        self.items_written = 0
+        self._layout = layout
+        self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
+        # Rows flushed at an episode's end follow its last frame, hence n more references.
+        references = layout.frames + 2 * item.n + 1
+        self._writers = [client.trajectory_writer(references) for _ in range(num_envs)]
+        self._started = [False] * num_envs
+
+    def write(self, obs: np.ndarray, action: np.ndarray, step: VectorStep) -> None:
+        """Takes one vector step; `obs` and `step.next_obs` are uint8 [B, H, W, k]."""
+        emitted = self._accumulator.add(obs, action, step)
+        packed = self._layout.packing.rows(emitted.records)
+        for row in np.flatnonzero(step.valid):
+            mine = np.flatnonzero(emitted.rows == row)
+            self._write_row(row, obs, step, packed[mine], emitted.lengths[mine])
+        self.items_written += len(packed)
+
+    def _write_row(
+        self, row: int, obs: np.ndarray, step: VectorStep, packed: np.ndarray, lengths: np.ndarray
+    ) -> None:
+        writer, stack = self._writers[row], self._layout.frames
+        if not self._started[row]:
+            for i in range(stack):
+                writer.append({"frame": np.ascontiguousarray(obs[row, ..., i])})
+            self._started[row] = True
+        newest = {"frame": np.ascontiguousarray(step.next_obs[row, ..., -1])}
+        if len(packed) == 0:
+            writer.append(newest)
+        for i, length in enumerate(lengths):
+            writer.append({"packed": packed[i], **newest} if i == 0 else {"packed": packed[i]})
+            end = len(writer.history["frame"]) - i  # rows after the newest frame hold none
+            frames = writer.history["frame"]
+            trajectory = {
+                "packed": writer.history["packed"][-1],
+                "frames_tm1": frames[end - length - stack : end - length],
+                "frames_t": frames[end - stack : end],
+            }
+            writer.create_item(EXPERIENCE, self.priority, trajectory)
+        if step.terminated[row] or step.truncated[row]:
+            writer.end_episode(timeout_ms=FLUSH_TIMEOUT_MS)
+            self._started[row] = False
+
+    def flush(self) -> None:
+        """Returns when the server holds every item written; raises `reverb.errors.DeadlineExceededError`."""
+        for writer in self._writers:
+            writer.flush(timeout_ms=FLUSH_TIMEOUT_MS)
+
+    def close(self) -> None:
+        """Drops the open steps; items already written stay."""
+        for writer in self._writers:
+            writer.close()
+
+
+def make_writer(
+    client: reverb.Client, item: Any, layout: TransitionLayout, num_envs: int
+) -> TransitionWriter | FrameWriter:
+    """The writer that serves a replay item over an environment."""
+    return (FrameWriter if layout.frames else TransitionWriter)(client, item, layout, num_envs)

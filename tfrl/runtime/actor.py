@@ -1,0 +1,100 @@
+"""The acting half of a run: policy, environments and writer in one loop, the same in every backend."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import tree
+
+from tfrl.agent import Agent
+from tfrl.envs.vector import VectorEnv
+from tfrl.logs.window import EpisodeWindow
+from tfrl.replay.writers import FrameWriter, TransitionWriter
+from tfrl.runtime.inference import Engine
+
+
+class Actor:
+    """Steps B environments with a policy and writes what happens.
+
+    Args:
+      agent: for its knobs.
+      engine: the exploring policy, for batches of B.
+      env: B environments.
+      writer: takes the vector steps.
+      worker, num_workers: this actor's index and how many there are.
+      rng: noise of exploration.
+      seed: of the environments.
+
+    Attributes:
+      env_steps: transitions made here.
+      seconds: {'env' | 'act' | 'write': time spent}.
+      window: returns and lengths of the last episodes.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        engine: Engine,
+        env: VectorEnv,
+        writer: TransitionWriter | FrameWriter,
+        worker: int,
+        num_workers: int,
+        rng: np.random.Generator,
+        seed: int,
+    ):
+        self.engine, self.env, self.writer, self.rng = engine, env, writer, rng
+        self.env_steps = 0
+        self.seconds = {"env": 0.0, "act": 0.0, "write": 0.0}
+        self.window = EpisodeWindow()
+        self.knobs: dict[str, np.ndarray] = {}
+        self._agent, self._worker, self._num_workers = agent, worker, num_workers
+        self._obs = env.reset(seed)
+        self._initial_state = engine.policy.initial_state(env.num_envs)
+        self._initial_state = tree.map_structure(np.asarray, self._initial_state)
+        self._state = self._initial_state
+
+    def run(self, vector_steps: int, env_steps: int) -> None:
+        """Makes that many vector steps.
+
+        Args:
+          vector_steps: steps of all B environments together.
+          env_steps: total of the run so far, for schedules; they advance once per call.
+        """
+        engine, env, writer, clock = self.engine, self.env, self.writer, time.perf_counter
+        knobs = self.knobs = dict(self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps))
+        noise = engine.signature.draw(self.rng, vector_steps)
+        act_s = env_s = write_s = 0.0
+        for t in range(vector_steps):
+            start = clock()
+            choice = engine.act(self._obs, self._state, knobs, {name: x[t] for name, x in noise.items()})
+            acted = clock()
+            step = env.step(choice.action)
+            stepped = clock()
+            writer.write(self._obs, choice.action, step)
+            written = clock()
+            act_s, env_s, write_s = act_s + acted - start, env_s + stepped - acted, write_s + written - stepped
+            self._obs = step.obs
+            if self._initial_state:
+                self._state = self._next_state(choice.state, step.terminated | step.truncated)
+            self.env_steps += int(np.count_nonzero(step.valid))
+            for episode in step.episodes:
+                self.window.add(episode.episode_return, episode.length_env_steps)
+        for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):
+            self.seconds[part] += spent
+
+    def _next_state(self, state: Any, ended: np.ndarray) -> Any:
+        if not ended.any():
+            return state
+
+        def pick(new: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+            return np.where(ended.reshape(-1, *[1] * (new.ndim - 1)), fresh, new)
+
+        return tree.map_structure(pick, state, self._initial_state)
+
+    def close(self) -> None:
+        """Finishes the writes and closes the environments."""
+        self.writer.flush()
+        self.writer.close()
+        self.env.close()

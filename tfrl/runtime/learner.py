@@ -1,0 +1,193 @@
+"""The learning half of a run: many updates per call, as one traced loop around `strategy.run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tree
+
+from tfrl.agent import Agent
+from tfrl.config.settings import SettingError
+from tfrl.replay.dataset import Samples
+from tfrl.replay.transitions import TransitionLayout
+
+
+def make_strategy(num_devices: int) -> tf.distribute.Strategy:
+    """The strategy of the learner: mirrored over the accelerators, or the default one on a single device.
+
+    Args:
+      num_devices: replicas; 0: one per visible GPU, else one. Without GPUs, more than one are logical CPU devices, which
+        the caller must have configured.
+
+    Raises:
+      SettingError: fewer devices than asked for.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if num_devices == 0:
+        num_devices = max(len(gpus), 1)
+    if num_devices == 1:
+        return tf.distribute.get_strategy()
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if len(devices) < num_devices:
+        raise SettingError(f"num_learner_devices={num_devices}: TensorFlow sees {len(devices)} ({devices[0].device_type})")
+    return tf.distribute.MirroredStrategy([d.name for d in devices[:num_devices]])
+
+
+class LearnerLoop(tf.Module):
+    """Runs updates on blocks of sampled items.
+
+    One call takes the data of `updates_per_call` updates; the loop over them is one graph, compiled by XLA where that is
+    faster (dense networks on one replica). The global batch is split over replicas by slicing, so every replica count
+    sees the same data in the same order.
+
+    Args:
+      agent: what learns, and its plans.
+      layout: how items become batches.
+      strategy: see `make_strategy`.
+      compile_mode: 'xla', 'graph', or 'auto' to time both on the first block.
+      seed: of the learner's random ops; update i uses (seed, i).
+      announce: takes the line that says what was picked.
+
+    Attributes:
+      learner: the algorithm's learner.
+      updates: int64 variable, optimiser steps so far; also the version of the policy.
+      max_priority: largest priority seen, the one that new items get.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        layout: TransitionLayout,
+        strategy: tf.distribute.Strategy,
+        compile_mode: str,
+        seed: int,
+        announce: Callable[[str], None] = lambda text: None,
+    ):
+        super().__init__()
+        self._plan, self._strategy, self._layout = agent.updates, strategy, layout
+        self._mode, self._seed, self._announce = compile_mode, seed, announce
+        replicas = strategy.num_replicas_in_sync
+        if self._plan.batch_size % replicas:
+            raise SettingError(
+                f"batch_size={self._plan.batch_size} with num_learner_devices={replicas}: expected a multiple"
+            )
+        if compile_mode == "xla" and replicas > 1:
+            raise SettingError(f"compile=xla with num_learner_devices={replicas}: XLA serves one replica; use graph")
+        with strategy.scope():
+            self.learner = agent.make_learner()
+            self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
+        self.max_priority = 1.0
+        self.seconds = 0.0
+        self._run: Any = None
+        self._prioritized = agent.replay.kind == "prioritized"
+
+    @property
+    def items_per_call(self) -> int:
+        """Items that one call consumes."""
+        return self._plan.batch_size * self._plan.updates_per_call
+
+    def run(self, samples: Samples) -> tuple[Mapping[str, tf.Tensor], np.ndarray | None]:
+        """Runs `updates_per_call` updates.
+
+        Returns:
+          Metrics, the means over these updates as scalar tensors, and the new priorities float32 [items_per_call] or None.
+        """
+        start = time.perf_counter()
+        probability = tf.ones([self.items_per_call])
+        if self._prioritized:
+            blocks = tf.reshape(samples.probability, [-1, self._plan.batch_size])
+            relative = blocks / tf.reduce_min(blocks, axis=1, keepdims=True)
+            probability = tf.cast(tf.reshape(relative, [-1]), tf.float32)
+        if self._run is None:
+            self._run = self._compile(samples.columns, probability)
+        metrics, priorities = self._run(samples.columns, probability)
+        out = None
+        if priorities is not None:
+            out = priorities.numpy()
+            self.max_priority = max(self.max_priority, float(out.max()))
+        self.seconds += time.perf_counter() - start
+        return metrics, out
+
+    def arrays(self) -> list[np.ndarray]:
+        """Values of the policy's variables, as engines load them."""
+        return [v.numpy() for v in self.learner.policy.variables]
+
+    def _compile(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> Callable:
+        if self._mode != "auto" or self._strategy.num_replicas_in_sync > 1:
+            mode = "graph" if self._mode == "auto" else self._mode
+            self._announce(f"learning: {mode}, {self._plan.updates_per_call} updates per call")
+            return self._traced(mode)
+        state = [v.numpy() for v in self.variables]
+        times, functions = {}, {}
+        for mode in ("graph", "xla"):
+            function = functions[mode] = self._traced(mode)
+            function(columns, probability)
+            times[mode] = min(_timed(function, columns, probability) for _ in range(2))
+        for variable, value in zip(self.variables, state, strict=True):  # timing must not train
+            variable.assign(value)
+        best = min(times, key=times.__getitem__)
+        per_update = {m: t / self._plan.updates_per_call * 1e6 for m, t in times.items()}
+        figures = ", ".join(f"{m} {t:.0f} us" for m, t in per_update.items())
+        self._announce(f"learning: {best}, {self._plan.updates_per_call} updates per call ({figures} per update)")
+        return functions[best]
+
+    def _traced(self, mode: str) -> Callable:
+        return tf.function(self._updates, jit_compile=mode == "xla", autograph=False, reduce_retracing=False)
+
+    def _updates(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> tuple[dict[str, tf.Tensor], Any]:
+        """`updates_per_call` times: one update on every replica, then what is due between updates."""
+        calls, size = self._plan.updates_per_call, self._plan.batch_size
+        batches = self._layout.decode(columns, probability)
+        batches = tree.map_structure(lambda x: tf.reshape(x, [calls, size, *x.shape[1:]]), batches)
+
+        def one(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
+            batch = tree.map_structure(lambda x: x[index], batches)
+            seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.updates, tf.int32)])
+            out = self._strategy.run(self._replica_update, (batch, seed))
+            metrics = {name: self._strategy.experimental_local_results(x)[0] for name, x in out.metrics.items()}
+            priorities: tuple = ()
+            if out.priorities is not None:
+                priorities = (tf.concat(self._strategy.experimental_local_results(out.priorities), 0),)
+            self.updates.assign_add(1)
+            for every, fn in self.learner.periodic():
+                tf.cond(self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0))
+            return metrics, priorities
+
+        if calls == 1:
+            metrics, priorities = one(tf.constant(0))
+            return metrics, priorities[0] if priorities else None
+        metrics, priorities = _loop(one, calls)
+        metrics = {name: tf.reduce_mean(x) for name, x in metrics.items()}
+        return metrics, tf.reshape(priorities[0], [-1]) if priorities else None
+
+    def _replica_update(self, batch: Any, seed: tf.Tensor) -> Any:
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        if replicas > 1:
+            share = self._plan.batch_size // replicas
+            start = context.replica_id_in_sync_group * share
+            batch = tree.map_structure(lambda x: x[start : start + share], batch)
+        return self.learner.update(batch, seed)
+
+
+def _and_zero(fn: Callable[[], None]) -> tf.Tensor:
+    fn()
+    return tf.constant(0)
+
+
+def _timed(function: Callable, *args: Any) -> float:
+    start = time.perf_counter()
+    metrics, _ = function(*args)
+    next(iter(metrics.values())).numpy()
+    return time.perf_counter() - start
+
+
+def _loop(body: Callable[[tf.Tensor], Any], times: int) -> Any:
+    """[body(0), body(1), ...] stacked leaf by leaf; strictly in order, since `body` has side effects."""
+    traced = tf.function(body, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
+    specs = tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), traced.structured_outputs)
+    return tf.map_fn(body, tf.range(times), fn_output_signature=specs, parallel_iterations=1)
