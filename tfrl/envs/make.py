@@ -1,0 +1,438 @@
+"""From an `EnvPlan` to environments: names resolved, backends picked, everything wrong said in one sentence.
+
+Nothing here imports TensorFlow: processes that only step environments must stay light.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import re
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from tfrl.config.settings import SettingError, import_dotted, nearest
+from tfrl.envs import spaces as space_lib
+from tfrl.envs import wrappers
+from tfrl.envs.vector import AtariLives, BatchVector, SyncVector, VectorEnv
+from tfrl.job import EnvPlan
+from tfrl.types import EnvSpec
+
+# Below this many environments our loop over Python environments is faster than CartPole's NumPy vector class.
+NATIVE_FROM_NUM_ENVS = 4
+
+# Atari ids that are steered by settings of their own, which `env_kwargs` must not contradict.
+_ATARI_SETTINGS = {
+    "frameskip": "atari_frame_skip",
+    "repeat_action_probability": "atari_sticky_actions",
+    "max_num_frames_per_episode": "max_episode_steps",
+    "obs_type": "atari_screen_size",
+}
+_ATARI_LIMIT_FRAMES = 108_000  # of the emulator's own ids: 30 minutes of play
+_VERSIONED = re.compile(r"^(?P<name>[\w./:-]+?)-v(?P<version>\d+)$")
+_ATARI = re.compile(r"^(?:ALE/(?P<v5>\w+)-v5|(?P<v4>\w+?)NoFrameskip-v4)$")
+_ATARI_OLD = re.compile(
+    r"^(?:ALE/)?(?P<game>[A-Za-z0-9]+?)(?P<ram>-ram)?(?P<kind>Deterministic|NoFrameskip)?-v(?P<version>\d+)$"
+)
+
+
+def make_spec(plan: EnvPlan) -> EnvSpec:
+    """The spec of `plan`'s environment; builds one, reads its spaces and closes it.
+
+    Raises:
+      SettingError: an environment that does not exist, cannot be built, or has spaces that nothing here serves.
+    """
+    env, limit = _build(plan)
+    try:
+        return _spec_of(plan, env, limit)
+    finally:
+        env.close()
+
+
+def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = True) -> VectorEnv:
+    """Builds `num_envs` environments behind one interface.
+
+    Args:
+      seed: of the first `reset()`.
+      training: False for evaluation: rewards are not clipped and a lost life ends nothing.
+
+    Raises:
+      SettingError: as `make_spec`, or a backend that cannot serve this environment or these settings.
+    """
+    if num_envs < 1:
+        raise SettingError(f"num_envs={num_envs}: expected at least 1")
+    backend = pick_backend(plan, num_envs)
+    atari = atari_game(plan.env) is not None
+    clip = training and (atari if plan.clip_rewards is None else plan.clip_rewards)
+    options: dict[str, Any] = {"clip_rewards": clip, "track_lives": atari}
+    if backend == "sync":
+        vector: Any = _sync(plan, num_envs, seed, options)
+    elif backend == "async":
+        vector = _async(plan, num_envs, seed, options)
+    elif backend == "ale":
+        vector = _ale(plan, num_envs, seed, options)
+    elif backend == "envpool":
+        vector = _envpool(plan, num_envs, seed, options)
+    else:
+        vector = _native(plan, num_envs, seed, options)
+    if atari and plan.atari_terminal_on_life_loss:
+        fire = _fire_action(plan) if plan.atari_fire_on_reset else None
+        return AtariLives(vector, fire or 0, terminate=training)
+    return vector
+
+
+def pick_backend(plan: EnvPlan, num_envs: int) -> str:
+    """Who will step: `plan.env_backend`, or what auto picks for this environment and number.
+
+    auto: ale for Atari ids (sync where an option needs it), the id's own vector class where it has one that
+    serves every option and `num_envs` is large enough to pay, else sync.
+
+    Raises:
+      SettingError: a named backend that cannot serve the plan, with the reason.
+    """
+    asked = plan.env_backend
+    if asked in ("sync", "async"):
+        return asked
+    reasons = {"ale": _why_not_ale, "native": _why_not_native, "envpool": _why_not_envpool}
+    if asked != "auto":
+        reason = reasons[asked](plan)
+        if reason:
+            raise SettingError(f"env_backend={asked} with env={plan.env!r}: {reason}; expected sync, async or auto")
+        return asked
+    if atari_game(plan.env) is not None:
+        return "sync" if _why_not_ale(plan) else "ale"
+    return "sync" if num_envs < NATIVE_FROM_NUM_ENVS or _why_not_native(plan) else "native"
+
+
+def make_env(plan: EnvPlan) -> gym.Env:
+    """One environment with its preprocessing and time limit, as a plain gymnasium environment."""
+    env, limit = _build(plan)
+    return env if limit is None else gym.wrappers.TimeLimit(env, limit)
+
+
+def atari_game(name: str) -> str | None:
+    """`PongNoFrameskip-v4` and `ALE/Pong-v5` -> `Pong`; None for anything else."""
+    match = _ATARI.match(name)
+    return match and (match["v5"] or match["v4"])
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Names
+
+
+def _resolve(name: str) -> Any:
+    """A registered gymnasium spec, or a factory.
+
+    Raises:
+      SettingError: neither exists.
+    """
+    if ":" in name:
+        module, _, rest = name.partition(":")
+        if not _VERSIONED.match(rest):
+            factory = import_dotted(name, "env")
+            if not callable(factory):
+                raise SettingError(f"env={name!r}: {rest!r} is a {type(factory).__name__}, expected a function")
+            return factory
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise SettingError(f"env={name!r}: cannot import {module!r} ({error})") from error
+        name = rest
+    _check_atari(name)
+    if name in gym.registry:
+        return gym.registry[name]
+    raise SettingError(f"env={name!r}: {_unknown(name)}")
+
+
+def _unknown(name: str) -> str:
+    known = sorted(gym.registry)
+    match = _VERSIONED.match(name)
+    base = match["name"] if match else name
+    versions = [int(m["version"]) for m in map(_VERSIONED.match, known) if m and m["name"] == base]
+    if versions:
+        given = f"there is no version v{match['version']}" if match else "the version is missing"
+        return f"{given}; the current one is {base}-v{max(versions)}"
+    hint = nearest(name, known) or nearest(base, {k.rpartition("-v")[0] for k in known})
+    return f"no gymnasium environment of this name{hint}; expected a gymnasium id or 'package.module:factory'"
+
+
+def _register_atari() -> bool:
+    """Makes the Atari ids known; False where ale-py is not installed."""
+    if importlib.util.find_spec("ale_py") is None:
+        return False
+    gym.register_envs(importlib.import_module("ale_py"))
+    return True
+
+
+@functools.cache
+def _games() -> dict[str, str]:
+    """Game as ids spell it -> as the ROM is called."""
+    roms = importlib.import_module("ale_py.roms")
+    return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids()}
+
+
+def _check_atari(name: str) -> None:
+    """Raises SettingError for Atari ids that cannot or should not be used; passes everything else."""
+    if name in gym.registry and "ale_py" not in str(gym.registry[name].entry_point):
+        return
+    if not _register_atari():
+        if name.startswith("ALE/") or _ATARI.match(name):
+            raise SettingError(f"env={name!r}: Atari needs ale-py; pip install 'tfrl[atari]'")
+        return
+    game = atari_game(name)
+    if game is not None:
+        if name not in gym.registry:
+            known = [k for k in gym.registry if _ATARI.match(k)]
+            raise SettingError(f"env={name!r}: no such Atari game{nearest(name, known)}")
+        return
+    old = _ATARI_OLD.match(name)
+    if not old or old["game"] not in _games():
+        return
+    use = f"ALE/{old['game']}-v5"
+    if old["ram"]:
+        raise SettingError(f"env={name!r}: observations of the machine's memory are not offered; use {use}")
+    settings = "--atari_frame_skip=4" if old["kind"] == "Deterministic" else "--atari_frame_skip"
+    sticky = "0.25" if old["version"] in ("0", "5") else "0"
+    raise SettingError(
+        f"env={name!r}: this form of Atari id is not used any more; use {use} "
+        f"(or {old['game']}NoFrameskip-v4) with {settings} --atari_sticky_actions={sticky}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------
+# One environment
+
+
+def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
+    """One environment and the time limit that is left to the caller to count; None: it limits itself."""
+    target = _resolve(plan.env)
+    if atari_game(plan.env) is not None:
+        return _build_atari(plan), _atari_limit(plan)
+    if not isinstance(target, gym.envs.registration.EnvSpec):
+        env = _call(plan, target, **plan.env_kwargs)
+        if not isinstance(env, gym.Env):
+            raise SettingError(
+                f"env={plan.env!r} returned a {type(env).__module__}.{type(env).__name__}: expected a gymnasium.Env"
+            )
+        own = env.spec.max_episode_steps if env.spec is not None else None
+        if isinstance(env, gym.wrappers.TimeLimit):
+            env, own = env.env, env._max_episode_steps  # noqa: SLF001 - gymnasium offers no other way to read it
+            return _unchecked(env), plan.max_episode_steps or own
+        return _unchecked(env), plan.max_episode_steps
+    if target.additional_wrappers:
+        # They may rely on the TimeLimit below them, so it stays where gymnasium puts it.
+        limit = {"max_episode_steps": plan.max_episode_steps} if plan.max_episode_steps else {}
+        return _call(plan, gym.make, target, disable_env_checker=True, **limit, **plan.env_kwargs), None
+    env = _call(plan, gym.make, target, disable_env_checker=True, max_episode_steps=-1, **plan.env_kwargs)
+    return _unchecked(env), plan.max_episode_steps or target.max_episode_steps
+
+
+def _unchecked(env: gym.Env) -> gym.Env:
+    """Without the outer wrappers of gymnasium that only check; they cost as much as CartPole itself."""
+    while isinstance(env, (gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)):
+        env = env.env
+    return env
+
+
+def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a maker of environments; its failures become one sentence about the setting."""
+    try:
+        return function(*args, **kwargs)
+    except gym.error.DependencyNotInstalled as error:
+        raise SettingError(f"env={plan.env!r}: {_missing_extra(plan.env, error)}") from error
+    except ImportError as error:
+        raise SettingError(f"env={plan.env!r}: {_missing_extra(plan.env, error)}") from error
+    except TypeError as error:
+        if "argument" in str(error):
+            raise SettingError(f"env_kwargs={plan.env_kwargs!r} of env={plan.env!r}: {error}") from error
+        raise SettingError(f"env={plan.env!r} cannot be built: TypeError: {error}") from error
+    except Exception as error:  # whatever a user's constructor raises, the reader needs the setting's name with it
+        raise SettingError(f"env={plan.env!r} cannot be built: {type(error).__name__}: {error}") from error
+
+
+def _missing_extra(name: str, error: Exception) -> str:
+    entry = str(gym.registry[name].entry_point) if name in gym.registry else ""
+    text = f"{entry} {error}".lower()
+    for word, extra in (("box2d", "box2d"), ("mujoco", "mujoco"), ("ale_py", "atari"), ("cv2", "atari")):
+        if word in text or (word == "cv2" and "opencv" in text):
+            return f"a package is missing; pip install 'tfrl[{extra}]'"
+    return f"a package is missing: {error}"
+
+
+def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
+    name = f"env={plan.env!r}"
+    if limit is None and env.spec is not None:
+        limit = env.spec.max_episode_steps
+    return EnvSpec(
+        name=plan.env,
+        observation_space=space_lib.observation_space(env.observation_space, f"{name}: observation_space"),
+        action_space=space_lib.action_space(env.action_space, f"{name}: action_space"),
+        frame_stack=plan.atari_frame_stack if atari_game(plan.env) is not None else 0,
+        max_episode_steps=limit,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Atari
+
+
+def _atari_limit(plan: EnvPlan) -> int:
+    return plan.max_episode_steps or _ATARI_LIMIT_FRAMES // plan.atari_frame_skip
+
+
+def _emulator(plan: EnvPlan, **kwargs: Any) -> gym.Env:
+    for key, instead in _ATARI_SETTINGS.items():
+        if key in plan.env_kwargs:
+            raise SettingError(f"env_kwargs: {key!r} of an Atari game is the setting {instead}")
+    return _call(
+        plan,
+        gym.make,
+        f"ALE/{atari_game(plan.env)}-v5",
+        disable_env_checker=True,
+        frameskip=1,
+        repeat_action_probability=plan.atari_sticky_actions,
+        max_num_frames_per_episode=None,  # the limit is counted outside, in env steps from the end of the reset
+        **plan.env_kwargs,
+        **kwargs,
+    ).unwrapped
+
+
+@functools.lru_cache(maxsize=8)
+def _fire_index(game: str, full_action_space: bool) -> int | None:
+    env = gym.make(f"ALE/{game}-v5", full_action_space=full_action_space)
+    meanings = env.unwrapped.get_action_meanings()
+    env.close()
+    return meanings.index("FIRE") if "FIRE" in meanings else None
+
+
+def _fire_action(plan: EnvPlan) -> int | None:
+    return _fire_index(atari_game(plan.env), bool(plan.env_kwargs.get("full_action_space", False)))
+
+
+def _build_atari(plan: EnvPlan) -> gym.Env:
+    """The gymnasium path: the same preprocessing as ale-py's vector environment, one game at a time."""
+    env: gym.Env = _call(
+        plan,
+        gym.wrappers.AtariPreprocessing,
+        _emulator(plan),
+        noop_max=plan.atari_noop_max,
+        frame_skip=plan.atari_frame_skip,
+        screen_size=plan.atari_screen_size,
+        terminal_on_life_loss=False,  # that wrapper would restart the whole game; see `AtariLives`
+    )
+    fire = _fire_action(plan) if plan.atari_fire_on_reset else None
+    if fire is not None:
+        env = wrappers.FireReset(env, fire)
+    env = gym.wrappers.FrameStackObservation(env, plan.atari_frame_stack, padding_type="zero")
+    return wrappers.ChannelLast(env)
+
+
+def _why_not_ale(plan: EnvPlan) -> str:
+    if atari_game(plan.env) is None:
+        return "not an Atari id"
+    others = sorted(set(plan.env_kwargs) - {"full_action_space"} - set(_ATARI_SETTINGS))
+    return f"its vector environment does not take env_kwargs {', '.join(others)}" if others else ""
+
+
+def _atari_spec(plan: EnvPlan) -> EnvSpec:
+    # Not by `make_spec`: that needs OpenCV, which ale-py's own path does without.
+    emulator = _emulator(plan)
+    side = plan.atari_screen_size
+    space = gym.spaces.Box(0, 255, (side, side, plan.atari_frame_stack), np.uint8)
+    spec = EnvSpec(
+        plan.env, space, space_lib.action_space(emulator.action_space, "action_space"),
+        plan.atari_frame_stack, _atari_limit(plan),
+    )
+    emulator.close()
+    return spec
+
+
+def _ale(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+    _resolve(plan.env)
+    spec = _atari_spec(plan)
+    vector_env = importlib.import_module("ale_py.vector_env")
+    env = vector_env.AtariVectorEnv(
+        _games()[atari_game(plan.env)],
+        num_envs,
+        # It counts frames from the end of the reset, so this is exact in env steps.
+        max_num_frames_per_episode=_atari_limit(plan) * plan.atari_frame_skip,
+        repeat_action_probability=plan.atari_sticky_actions,
+        full_action_space=bool(plan.env_kwargs.get("full_action_space", False)),
+        autoreset_mode=gym.vector.AutoresetMode.NEXT_STEP,
+        img_height=plan.atari_screen_size,
+        img_width=plan.atari_screen_size,
+        stack_num=plan.atari_frame_stack,
+        frameskip=plan.atari_frame_skip,
+        noop_max=plan.atari_noop_max,
+        use_fire_reset=plan.atari_fire_on_reset,
+        # Its episodic_life restarts the whole game at a lost life, so that no agent would see a second one;
+        # its reward clipping would hide the returns. Both are done in `vector.py`.
+        episodic_life=False,
+        reward_clipping=False,
+    )
+    return BatchVector(env, spec, seed, backend="ale", channel_last=True, seed_form=np.array, **options)
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Backends
+
+
+def _sync(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> SyncVector:
+    first, limit = _build(plan)
+    spec = _spec_of(plan, first, limit)
+    factories = [lambda: first] + [lambda: _build(plan)[0]] * (num_envs - 1)
+    return SyncVector(factories, spec, seed, time_limit=limit, **options)
+
+
+def _async(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+    spec = make_spec(plan)
+    env = gym.vector.AsyncVectorEnv(
+        [functools.partial(make_env, plan)] * num_envs,
+        context="spawn",  # a fork would inherit TensorFlow's threads and locks
+        copy=False,
+    )
+    return BatchVector(env, spec, seed, backend="async", shared_buffer=True, **options)
+
+
+def _why_not_native(plan: EnvPlan) -> str:
+    target = _resolve(plan.env)
+    if not isinstance(target, gym.envs.registration.EnvSpec) or target.vector_entry_point is None:
+        return "it has no vector class of its own"
+    if target.additional_wrappers:
+        return "it is registered with wrappers, which its vector class does not take"
+    entry = target.vector_entry_point
+    try:
+        creator = entry if callable(entry) else gym.envs.registration.load_env_creator(entry)
+    except ImportError as error:
+        return f"its vector class cannot be imported ({error})"
+    accepted = inspect.signature(creator).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
+        return ""
+    limit = plan.max_episode_steps or target.max_episode_steps
+    wanted = {*target.kwargs, *plan.env_kwargs, *(["max_episode_steps"] if limit else [])}
+    missing = sorted(wanted - set(accepted))
+    return f"its vector class does not take {', '.join(missing)}" if missing else ""
+
+
+def _native(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+    spec = make_spec(plan)
+    kwargs = dict(plan.env_kwargs)
+    if plan.max_episode_steps:
+        kwargs["max_episode_steps"] = plan.max_episode_steps
+    target = _resolve(plan.env)
+    env = _call(plan, gym.make_vec, target, num_envs, vectorization_mode="vector_entry_point", **kwargs)
+    return BatchVector(env, spec, seed, backend="native", seed_form=lambda seeds: seeds[0], **options)
+
+
+def _why_not_envpool(plan: EnvPlan) -> str:
+    if importlib.util.find_spec("envpool") is None:
+        return "envpool is not installed; pip install 'tfrl[envpool]'"
+    return ""
+
+
+def _envpool(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+    raise NotImplementedError

@@ -1,0 +1,37 @@
+"""The few gymnasium wrappers that the Atari path of `env_backend=sync` needs beyond gymnasium's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class FireReset(gym.Wrapper):
+    """Takes `action` once after every reset: games such as Breakout wait for FIRE before they begin."""
+
+    def __init__(self, env: gym.Env, action: int):
+        super().__init__(env)
+        self._action = action
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        obs, info = self.env.reset(seed=seed, options=options)
+        obs, _, terminated, truncated, step_info = self.env.step(self._action)
+        if terminated or truncated:
+            return self.env.reset(options=options)
+        return obs, {**info, **step_info}
+
+
+class ChannelLast(gym.ObservationWrapper):
+    """Moves the first axis of a Box observation to the end, as a view."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        space = env.observation_space
+        self.observation_space = gym.spaces.Box(
+            np.moveaxis(space.low, 0, -1), np.moveaxis(space.high, 0, -1), dtype=space.dtype
+        )
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return np.moveaxis(observation, 0, -1)
