@@ -1,0 +1,524 @@
+"""Command-line flags made from settings dataclasses, in two passes.
+
+The first pass reads `--flagfile`s and finds `--algo`; only then is that algorithm's module
+imported, and the second pass defines one absl flag per field of its `Config` and of the plans of a
+`Job`, and parses strictly. All flags of a call live in a `FlagValues` of that call. Nothing here
+imports TensorFlow, Reverb or gymnasium.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import pathlib
+import shutil
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from tfrl.config.settings import SettingError, field_types, nearest, type_name
+from tfrl.job import PLANS, Job, algorithm, algorithms
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"  # absent from an installed package
+
+_TITLES = {
+    "job": "Run",
+    "env": "Environment",
+    "topology": "Processes and compilation",
+    "evaluation": "Evaluation and export",
+    "checkpoint": "Checkpoints",
+    "log": "Console and logs",
+}
+_FLAGFILE = "file of flags, one --name=value per line, # for comments; later flags win"
+
+
+class Section(NamedTuple):
+    """Settings that belong together: title, class, and names of the fields that are flags."""
+
+    key: str
+    title: str
+    cls: type
+    names: tuple[str, ...]
+
+
+class Token(NamedTuple):
+    """One argument, and where it was read: 'path:line', or '' for the command line."""
+
+    text: str
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """What a command line says.
+
+    Attributes:
+      algo: name of the algorithm.
+      given: section key ('config', 'job', or a key of `PLANS`) -> {setting: value}, of what was
+        given only.
+    """
+
+    algo: str
+    given: Mapping[str, Mapping[str, Any]]
+
+    def job(self) -> Job:
+        """The Job, with defaults for all that was not given.
+
+        Raises:
+          SettingError: a value out of its limits, or values that exclude each other.
+        """
+        config = algorithm(self.algo).Config(**self.given["config"])
+        plans = {key: cls(**self.given[key]) for key, cls in PLANS.items()}
+        return Job(algo=self.algo, config=config, **plans, **self.given["job"])
+
+
+def parse(argv: Sequence[str]) -> Job:
+    """The Job that the arguments describe; `argv` is without the program's name.
+
+    `--help` prints to stdout and raises SystemExit(0).
+
+    Raises:
+      SettingError: anything that cannot be used.
+    """
+    return parse_given(expand(argv)).job()
+
+
+def parse_given(tokens: Sequence[Token], algo: str | None = None) -> Parsed:
+    """Parses the tokens of `expand` strictly.
+
+    Args:
+      tokens: arguments.
+      algo: used where no `--algo` is given, e.g. that of a run to resume.
+
+    Raises:
+      SettingError: an unknown flag, a value of the wrong type, a leftover argument, no algorithm.
+    """
+    algo = peek(tokens, "algo") or algo
+    if wants_help(tokens):
+        print(help_text(algo))
+        raise SystemExit(0)
+    if not algo:
+        raise SettingError(f"--algo: not given; expected one of {', '.join(algorithms())}")
+    sections = job_sections(algorithm(algo).Config)
+    values = _parse_sections(tokens, sections, {"algo": str}, hint=lambda name: _owners(name, algo))
+    return Parsed(algo, {s.key: {n: values[n] for n in s.names if n in values} for s in sections})
+
+
+def parse_options(
+    cls: type, argv: Sequence[str], usage: str, positional: str = ""
+) -> tuple[Any, list[str]]:
+    """Parses the flags of a launcher that has one options dataclass.
+
+    Args:
+      cls: settings dataclass; every field becomes a flag.
+      argv: arguments without the program's name.
+      usage: first lines of `--help`.
+      positional: what positional arguments are, e.g. 'run folders'; empty: there are none.
+
+    Returns:
+      An instance of `cls`, and the positional arguments.
+
+    Raises:
+      SettingError: anything that cannot be used.
+    """
+    tokens = expand(argv)
+    section = Section("options", "Options", cls, tuple(field_types(cls)))
+    if wants_help(tokens):
+        print("\n".join([usage, "", *_section_help(section)]))
+        raise SystemExit(0)
+    leftovers: list[str] | None = [] if positional else None
+    values = _parse_sections(tokens, [section], {}, leftovers=leftovers)
+    return cls(**values), leftovers or []
+
+
+def job_sections(config: type | None) -> list[Section]:
+    """The sections of a job's flags, the algorithm's own first where its `Config` is given."""
+    scalars = tuple(f.name for f in dataclasses.fields(Job) if f.metadata)
+    sections = [Section("job", _TITLES["job"], Job, scalars)]
+    sections += [
+        Section(key, _TITLES[key], cls, tuple(field_types(cls))) for key, cls in PLANS.items()
+    ]
+    if config is not None:
+        sections.insert(0, Section("config", "Algorithm", config, tuple(field_types(config))))
+    return sections
+
+
+# First pass: tokens.
+
+
+def expand(argv: Iterable[str]) -> list[Token]:
+    """Replaces every `--flagfile` by the lines of the file, in place, so that later arguments win.
+
+    The path in a nested `--flagfile` is looked up beside the file that names it, then from the
+    working directory.
+
+    Raises:
+      SettingError: a file that does not exist or includes itself, or a line that is not a flag.
+    """
+    return _expand([Token(text, "") for text in argv], ())
+
+
+def _expand(tokens: list[Token], parents: tuple[pathlib.Path, ...]) -> list[Token]:
+    result: list[Token] = []
+    rest = iter(tokens)
+    for token in rest:
+        if token.text == "--":
+            return [*result, token, *rest]
+        name, equals, path = token.text.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            result.append(token)
+            continue
+        if not equals:
+            path = next(rest, Token("", "")).text
+        result.extend(_read_flagfile(path, token.origin, parents))
+    return result
+
+
+def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) -> list[Token]:
+    where = f" ({origin})" if origin else ""
+    if not path:
+        raise SettingError(f"--flagfile: expected the path of a file{where}")
+    beside = parents[-1].parent / path if parents else pathlib.Path(path)
+    file = beside if beside.is_file() else pathlib.Path(path)
+    if file.resolve() in parents:
+        raise SettingError(f"--flagfile={path}: the file includes itself{where}")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise SettingError(
+            f"--flagfile={path}: no such file{_nearest_config(path)}{where}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise SettingError(f"--flagfile={path}: cannot be read ({reason}){where}") from None
+    tokens = []
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name = line.partition("=")[0]
+        if not name.startswith("--") or len(name.split()) != 1 or name == "--":
+            raise SettingError(f"{path}:{number}: {line!r}: expected --name=value")
+        tokens.append(Token(line, f"{path}:{number}"))
+    return _expand(tokens, (*parents, file.resolve()))
+
+
+def _nearest_config(path: str) -> str:
+    # Paths as the user would type them: from the working directory where that is the checkout.
+    base = CONFIGS.parent
+    known = [str(p.relative_to(base)) for p in sorted(CONFIGS.rglob("*.flags"))]
+    return nearest(path, known) or nearest(str(pathlib.PurePath("configs") / path), known)
+
+
+def peek(tokens: Sequence[Token], name: str) -> str | None:
+    """The last value given to a flag, before flags are defined; a bare boolean gives 'true'."""
+    value = None
+    texts = [t.text for t in tokens]
+    if "--" in texts:
+        texts = texts[: texts.index("--")]
+    for text, following in zip(texts, [*texts[1:], ""]):
+        bare = text.lstrip("-") if text.startswith("-") else ""
+        if bare.startswith(f"{name}="):
+            value = bare.partition("=")[2]
+        elif bare == name:
+            value = following if following and not following.startswith("-") else "true"
+        elif bare == f"no{name}":
+            value = "false"
+    return value
+
+
+def wants_help(tokens: Iterable[Token]) -> bool:
+    return any(t.text in ("--help", "-help", "-h", "--h") for t in tokens)
+
+
+# Second pass: absl.
+
+
+class _Parser(flags.ArgumentParser):
+    """absl parser of any type that a settings dataclass may have."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+        self.syntactic_help = type_name(kind)
+
+    def parse(self, argument: str) -> Any:
+        return convert(argument, self._kind)
+
+    def flag_type(self) -> str:
+        return type_name(self._kind)
+
+
+def convert(text: str, kind: Any) -> Any:
+    """The value of type `kind` that `text` stands for.
+
+    The word `none` is None where None is allowed; lists are separated by commas; dicts are JSON
+    objects; an int may be written 1e6 or 10_000.
+
+    Raises:
+      ValueError: 'expected <type>'.
+    """
+    try:
+        return _convert(text, kind)
+    except ValueError:
+        raise ValueError(f"expected {type_name(kind)}") from None
+
+
+def _convert(text: str, kind: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        # Any text is a str: it is tried last.
+        for option in sorted(typing.get_args(kind), key=lambda k: (k is str, k is not type(None))):
+            try:
+                return _convert(text, option)
+            except ValueError:
+                continue
+        raise ValueError(text)
+    if origin is tuple:
+        element = typing.get_args(kind)[0]
+        return (
+            tuple(_convert(part.strip(), element) for part in text.split(","))
+            if text.strip()
+            else ()
+        )
+    if kind is dict or origin is dict:
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(text)
+        return value
+    if kind is type(None):
+        if text.lower() != "none":
+            raise ValueError(text)
+        return None
+    if kind is bool:
+        words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+        if text.lower() not in words:
+            raise ValueError(text)
+        return words[text.lower()]
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            number = float(text)
+            if not number.is_integer():
+                raise
+            return int(number)
+    if kind in (float, str):
+        return kind(text)
+    raise TypeError(f"a setting of type {kind} has no command-line form")
+
+
+def _allows_bool(kind: Any) -> bool:
+    return kind is bool or bool in typing.get_args(kind)
+
+
+def define(
+    sections: Sequence[Section], extra: Mapping[str, type] | None = None
+) -> flags.FlagValues:
+    """One flag per setting, in a `FlagValues` of its own.
+
+    Raises:
+      TypeError: two classes define the same name (a mistake in the program, not of its user).
+    """
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags are found after a leftover argument too
+    owners: dict[str, str] = {}
+    wanted = [(name, kind, "", "the command line itself") for name, kind in (extra or {}).items()]
+    for section in sections:
+        kinds = field_types(section.cls)
+        fields = {f.name: f for f in dataclasses.fields(section.cls)}
+        wanted += [
+            (name, kinds[name], fields[name].metadata.get("help", ""), section.cls.__qualname__)
+            for name in section.names
+        ]
+    for name, kind, text, owner in wanted:
+        if name in owners or name == "flagfile":
+            other = owners.get(name, "the command line itself")
+            raise TypeError(f"flag --{name} is defined by {other} and by {owner}")
+        owners[name] = owner
+        # Defaults stay in the dataclass: a flag only knows whether it was given.
+        values[name] = flags.Flag(_Parser(kind), None, name, None, text, boolean=_allows_bool(kind))
+    return values
+
+
+def _parse_sections(
+    tokens: Sequence[Token],
+    sections: Sequence[Section],
+    extra: Mapping[str, type],
+    hint: Any = lambda name: "",
+    leftovers: list[str] | None = None,
+) -> dict[str, Any]:
+    """{name: value} of the flags given; `leftovers` takes positional arguments, None refuses."""
+    values = define(sections, extra)
+    known = [*values, "flagfile", "help"]
+
+    def origin(start: str) -> str:
+        found = [t.origin for t in tokens if t.origin and t.text.lstrip("-").startswith(start)]
+        return f" ({found[0]})" if found else ""
+
+    def unknown(name: str) -> SettingError:
+        guess = hint(name) or _nearest_flag(name, known)
+        return SettingError(f"--{name}: unknown flag{guess}{origin(name)}")
+
+    for token in tokens:
+        if token.text == "--":
+            break
+        # absl would let this flag switch the refusal of unknown flags off.
+        if token.text.lstrip("-").partition("=")[0] == "undefok":
+            raise unknown("undefok")
+    try:
+        rest = values(["tfrl", *(t.text for t in tokens)])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise unknown(error.flagname) from None
+    except flags.IllegalFlagValueError as error:
+        message = str(error).removeprefix("flag ")
+        raise SettingError(f"{message}{origin(message[2:].rpartition(': ')[0])}") from None
+    except flags.Error as error:
+        if "Missing value" not in str(error):
+            raise
+        name = str(error).rpartition(" ")[2].lstrip("-")
+        raise SettingError(f"--{name}: expected a value") from None
+    except ValueError as error:  # --noflag=value
+        raise SettingError(str(error)) from None
+    if rest and leftovers is None:
+        raise SettingError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+    if leftovers is not None:
+        leftovers.extend(rest)
+    return {name: values[name].value for name in values if values[name].present}
+
+
+def _nearest_flag(name: str, known: Sequence[str]) -> str:
+    bare = [name, name[2:]] if name.startswith("no") else [name]
+    for word in bare:
+        close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+        if close:
+            return f"; did you mean --{close[0]}?"
+    return "; --help lists all flags"
+
+
+def _owners(name: str, algo: str) -> str:
+    """'; it is a setting of ppo, not of dqn' for a flag of others, read from their source."""
+    folder = pathlib.Path(sys.modules[Job.__module__].__file__).parent / "algos"
+    owners = []
+    for other in algorithms():
+        if other != algo and name in _source_settings(folder / f"{other}.py"):
+            owners.append(other)
+    return f"; it is a setting of {', '.join(owners)}, not of {algo}" if owners else ""
+
+
+def _source_settings(path: pathlib.Path) -> list[str]:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            return [n.target.id for n in node.body if isinstance(n, ast.AnnAssign)]
+    return []
+
+
+# Help and documentation.
+
+
+def help_text(algo: str | None) -> str:
+    """The text of `--help`: the algorithms, or all settings of one, and the common settings."""
+    lines = ["Trains an agent: run.py --algo=NAME [--flagfile=FILE] [--SETTING=VALUE ...]", ""]
+    if algo:
+        module = algorithm(algo)
+        sections = job_sections(module.Config)
+        first = (module.__doc__ or "").strip().splitlines()
+        lines += [*textwrap.wrap(first[0], _width()), ""] if first else []
+    else:
+        sections = job_sections(None)
+        lines += ["Algorithms (--algo=NAME --help lists the settings of one):"]
+        width = max([len(name) for name in algorithms()], default=0)
+        for name in algorithms():
+            lead = f"  {name:{width}}  "
+            lines += textwrap.wrap(
+                lead + _first_line(name), _width(), subsequent_indent=" " * len(lead)
+            )
+        lines += ["  or the dotted name of a module of yours that has Config and make", ""]
+    lines += ["General", *_entry("--algo", "str", "required", "algorithm to train")]
+    lines += [*_entry("--flagfile", "path", "none", _FLAGFILE), ""]
+    for section in sections:
+        lines += [*_section_help(section), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _first_line(algo: str) -> str:
+    path = pathlib.Path(sys.modules[Job.__module__].__file__).parent / "algos" / f"{algo}.py"
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def _section_help(section: Section) -> list[str]:
+    lines = [section.title]
+    fields = {f.name: f for f in dataclasses.fields(section.cls)}
+    kinds = field_types(section.cls)
+    for name in section.names:
+        field = fields[name]
+        meta = field.metadata
+        notes = [default_text(field), *_limits(meta)]
+        unit = f" [{meta['unit']}]" if meta.get("unit") else ""
+        lines += _entry(
+            f"--{name}", type_name(kinds[name]) + unit, "; ".join(notes), meta.get("help", "")
+        )
+    return lines
+
+
+def _entry(flag: str, kind: str, notes: str, text: str) -> list[str]:
+    notes = notes if notes == "required" else f"default {notes}"
+    head = textwrap.wrap(
+        f"{flag}  {kind}; {notes}", _width(), initial_indent="  ", subsequent_indent=" " * 8
+    )
+    return head + textwrap.wrap(text, _width(), initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+def _width() -> int:
+    return max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
+
+
+def _limits(meta: Mapping[str, Any]) -> list[str]:
+    words = {"minimum": "at least", "above": "more than", "maximum": "at most"}
+    limits = [f"{word} {meta[key]:g}" for key, word in words.items() if meta.get(key) is not None]
+    if meta.get("choices"):
+        limits.append("one of " + ", ".join(str(c) for c in meta["choices"]))
+    return limits
+
+
+def default_text(field: dataclasses.Field) -> str:
+    """The default of a setting as a user would type it; 'required' where there is none."""
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    return "required" if value is dataclasses.MISSING else value_text(value)
+
+
+def value_text(value: Any) -> str:
+    """A value as a user would type it after `--name=`; an empty text shows as ''."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return ",".join(value_text(v) for v in value) or "''"
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return str(value) or "''"
+
+
+def settings_table(cls: type) -> str:
+    """The settings of a dataclass as a Markdown table: what the docs pages show."""
+    rows = [["setting", "type", "default", "unit", "meaning"], ["---"] * 5]
+    kinds = field_types(cls)
+    for field in dataclasses.fields(cls):
+        meta = field.metadata
+        meaning = "; ".join(part for part in (meta.get("help", ""), *_limits(meta)) if part)
+        cells = [
+            f"`{field.name}`",
+            type_name(kinds[field.name]),
+            f"`{default_text(field)}`",
+            meta.get("unit", ""),
+        ]
+        rows.append([cell.replace("|", "\\|") for cell in (*cells, meaning)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
