@@ -1,0 +1,30 @@
+"""Trains an agent: `python launchers/run.py --algo=dqn --flagfile=configs/dqn/cartpole.flags`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# TensorFlow's start-up notices (oneDNN, absent GPU libraries) hide what a run has to say.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from tfrl.config import resolve  # noqa: E402
+from tfrl.config.settings import SettingError  # noqa: E402
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0, or 2 for settings that cannot be used."""
+    try:
+        job = resolve.job_from_argv(argv)
+        import tfrl  # after the checks: `train` imports TensorFlow
+
+        tfrl.train(job)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+# Child processes import this file again; only the first one runs it.
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

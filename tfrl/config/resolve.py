@@ -1,0 +1,162 @@
+"""From arguments to a Job that may start: the run folder is settled and checked first.
+
+Nothing here creates a file or folder, nor starts a process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfrl.config import flags
+from tfrl.config.settings import SettingError
+from tfrl.job import PLANS, Job
+
+# What a resumed run may change: how long it runs, where its parts live, what the user sees.
+_FREE_SECTIONS = ("topology", "log")
+_FREE_SCALARS = ("total_env_steps", "run_dir", "resume")
+
+
+def job_from_argv(argv: Sequence[str]) -> Job:
+    """The Job of a command line, ready to start; with `--resume` it is read from the run folder.
+
+    Raises:
+      SettingError: anything that cannot be used.
+    """
+    tokens = flags.expand(argv)
+    # Only what absl reads as false: a bare --resume gives 'true', or the argument that follows it.
+    resume = (flags.peek(tokens, "resume") or "false").lower() not in ("false", "f", "0")
+    if not resume or flags.wants_help(tokens):
+        return check(flags.parse_given(tokens).job())
+    run_dir = flags.peek(tokens, "run_dir")
+    if not run_dir:
+        raise SettingError("--resume: expected --run_dir with the folder of the run to continue")
+    saved = load_job(run_dir)
+    parsed = flags.parse_given(tokens, algo=saved.algo)
+    return check(change(saved, run_dir, parsed.given, parsed.algo))
+
+
+def change(
+    saved: Job, run_dir: str, given: Mapping[str, Mapping[str, Any]], algo: str | None = None
+) -> Job:
+    """The Job with which the run `saved` continues.
+
+    Args:
+      saved: Job of the run folder.
+      run_dir: that folder; it may have moved since.
+      given: section key ('config', 'job' or a key of `PLANS`) -> {setting: value} as wanted.
+      algo: algorithm that the user names, None for none.
+
+    Raises:
+      SettingError: a setting that is not free in a resumed run differs from the saved one.
+    """
+
+    def refuse(name: str, wanted: Any, found: Any) -> SettingError:
+        wanted, found = flags.value_text(wanted), flags.value_text(found)
+        return SettingError(
+            f"--{name}={wanted}: the run in {run_dir} has {name}={found}; a resumed run may change "
+            "only total_env_steps and settings of processes, compilation, console and logs"
+        )
+
+    if algo is not None and algo != saved.algo:
+        raise refuse("algo", algo, saved.algo)
+    for key, values in given.items():
+        holder = saved if key == "job" else getattr(saved, key)
+        for name, value in values.items():
+            free = name in _FREE_SCALARS if key == "job" else key in _FREE_SECTIONS
+            if not free and value != getattr(holder, name):
+                raise refuse(name, value, getattr(holder, name))
+    plans = {
+        key: dataclasses.replace(getattr(saved, key), **given.get(key, {}))
+        for key in PLANS
+        if key in _FREE_SECTIONS
+    }
+    scalars = {**given.get("job", {}), "run_dir": str(run_dir), "resume": True}
+    return dataclasses.replace(saved, **plans, **scalars)
+
+
+def load_job(run_dir: str) -> Job:
+    """The Job of a run folder; raises SettingError when there is none that can be read."""
+    path = pathlib.Path(run_dir) / "job.json"
+    try:
+        return Job.load(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SettingError(f"run_dir={run_dir!r}: no run to resume there, no job.json") from None
+    except OSError as error:
+        raise SettingError(f"run_dir={run_dir!r}: cannot read job.json, {error.strerror}") from None
+    except SettingError as error:
+        raise SettingError(f"run_dir={run_dir!r}: job.json cannot be used: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingError(f"run_dir={run_dir!r}: job.json is damaged: {error!r}") from None
+
+
+def check(job: Job) -> Job:
+    """Settles `run_dir` and checks that the run can write there.
+
+    Raises:
+      SettingError: the folder holds another run, there is none to resume, or it cannot be written.
+    """
+    if not job.run_dir:
+        if job.resume:
+            raise SettingError(
+                "resume=True: expected run_dir with the folder of the run to continue"
+            )
+        job = dataclasses.replace(job, run_dir=default_run_dir(job))
+    folder = pathlib.Path(job.run_dir)
+    taken = _exists(folder / "job.json")
+    if job.resume and not taken:
+        raise SettingError(f"run_dir={job.run_dir!r}: no run to resume there, no job.json")
+    if taken and not job.resume:
+        raise SettingError(
+            f"run_dir={job.run_dir!r}: taken by another run; continue it with --resume, or choose "
+            "another folder"
+        )
+    check_writable(job.run_dir)
+    return job
+
+
+def default_run_dir(job: Job) -> str:
+    """`runs/<algo>-<env>-<time>`; a number follows where that folder exists."""
+    words = (re.sub(r"[^A-Za-z0-9_.-]+", "_", word) for word in (job.algo, job.env.env))
+    base = "runs/" + "-".join([*words, time.strftime("%Y%m%d-%H%M%S")])
+    path, number = base, 2
+    while os.path.lexists(path):
+        path, number = f"{base}-{number}", number + 1
+    return path
+
+
+def check_writable(run_dir: str) -> None:
+    """Raises SettingError unless `run_dir` is, or can be made, a folder that takes files."""
+    place = pathlib.Path(run_dir).absolute()
+    while not _exists(place):
+        place = place.parent
+    if not place.is_dir():
+        raise SettingError(f"run_dir={run_dir!r}: {str(place)!r} is a file, not a folder")
+    try:
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(None, "no permission")
+        # Access bits do not tell of read-only mounts and the like; an anonymous file does.
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise SettingError(
+            f"run_dir={run_dir!r}: cannot write in {str(place)!r}: {error.strerror}"
+        ) from None
+
+
+def _exists(path: pathlib.Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:  # a folder above may not be entered; `check_writable` says so
+        return False
+    except OSError as error:
+        raise SettingError(f"run_dir: {str(path)!r} cannot be used: {error.strerror}") from None
+    return True
