@@ -78,7 +78,7 @@ $(STAMP): $(LOCKS) setup.py pyproject.toml
 	rm -rf "$(VENV)"; \
 	"$$python" -m venv "$(VENV)"; \
 	pip="$(BIN)/python -m pip --disable-pip-version-check"; \
-	$$pip install --quiet --require-hashes --only-binary=:all: -r "$$lock"; \
+	$$pip install --quiet --no-deps --require-hashes --only-binary=:all: -r "$$lock"; \
 	$$pip install --quiet --no-build-isolation --no-deps -e .; \
 	$$pip check; \
 	echo $(WANTED) > $@

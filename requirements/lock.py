@@ -8,6 +8,12 @@ newer (a recent pip reads metadata instead of downloading every wheel). The wide
 first and its versions bind the narrower ones, so a package has one version in all files of one
 Python.
 
+A lock is complete, so install it with
+
+    pip install --no-deps --require-hashes -r requirements/py311.txt
+
+(without --no-deps an old pip, 23.0 for one, trips over requirements with extras: etils[epath]).
+
 Only the public index counts: extra indexes and local wheel folders set up on the machine are left
 out. A lock holds names, versions and hashes, and no address.
 """
