@@ -1,0 +1,146 @@
+"""The Python door: `train`, `load`, `evaluate`. The launchers are thin over it. TensorFlow is imported by the calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tfrl.config.settings import SettingError, from_dict, nearest
+from tfrl.job import PLANS, Job, algorithm
+
+if TYPE_CHECKING:
+    from tfrl.agent import Policy
+    from tfrl.runtime.evaluator import Evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+      run_dir: folder with everything the run wrote.
+      return_mean, return_std, episodes: greedy evaluation of the exported policy; None and 0 when none was asked for.
+      env_steps, updates: of the whole run, restarts included.
+      train_s: seconds of acting and learning; total_s: seconds in all, start-up and evaluation included.
+      export_dir: the SavedModel.
+      curve: the PNG of the learning curve.
+      interrupted: the run was stopped by a signal; `resume` continues it.
+    """
+
+    run_dir: pathlib.Path
+    return_mean: float | None
+    return_std: float | None
+    episodes: int
+    env_steps: int
+    updates: int
+    train_s: float
+    total_s: float
+    export_dir: pathlib.Path
+    curve: pathlib.Path
+    interrupted: bool
+
+
+def make_job(algo: str, **settings: Any) -> Job:
+    """A job from settings of any of its parts, by flag name; callables become their importable names.
+
+    Raises:
+      SettingError: an unknown setting (the nearest is named) or a value that cannot be used.
+    """
+    config = algorithm(algo).Config
+    parts = {"config": config, **PLANS}
+    names = {f.name: part for part, cls in parts.items() for f in dataclasses.fields(cls)}
+    own = {f.name for f in dataclasses.fields(Job)} - set(parts) - {"algo"}
+    values: dict[str, dict[str, Any]] = {part: {} for part in parts}
+    job = {}
+    for name, value in settings.items():
+        value = _importable(name, value) if callable(value) else value
+        if name in names:
+            values[names[name]][name] = value
+        elif name in own:
+            job[name] = value
+        else:
+            raise SettingError(f"unknown setting {name!r}{nearest(name, [*names, *own])}")
+    return Job(algo=algo, **{part: from_dict(cls, values[part]) for part, cls in parts.items()}, **job)
+
+
+def train(algo: str | Job, **settings: Any) -> Result:
+    """Trains to the end of the job and exports the policy.
+
+    Args:
+      algo: name of an algorithm, or a whole job (then no settings).
+      **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000, learning_rate=1e-3`. `env` may
+        be a factory and `network` a builder: functions that can be imported, not lambdas.
+
+    Raises:
+      SettingError: something cannot be used; nothing has been started then.
+    """
+    started = time.monotonic()
+    from tfrl.config import resolve
+
+    if isinstance(algo, Job) and settings:
+        raise SettingError(f"a whole job and settings besides ({', '.join(settings)}): give one or the other")
+    job = algo if isinstance(algo, Job) else make_job(algo, **settings)
+    job = resolve.check(job)
+
+    from tfrl.runtime.assembly import assemble
+    from tfrl.runtime.finish import finish
+
+    assembly = assemble(job)
+    from tfrl.logs.logger import Logger
+
+    assembly.run_dir.mkdir(parents=True, exist_ok=True)
+    job.save(assembly.run_dir / "job.json")
+    logger = Logger(assembly.run_dir, job.log, job.total_env_steps, resume=job.resume)
+    try:
+        outcome = _backend(job.topology.backend)(assembly, logger)
+        result = finish(assembly, outcome, started, logger)
+    finally:
+        logger.close()
+    return Result(**result)
+
+
+def load(path: str | pathlib.Path) -> Policy:
+    """The exported policy of a run folder, with its weights.
+
+    Raises:
+      SettingError: the folder holds no finished run.
+    """
+    from tfrl.runtime.finish import load_policy
+
+    return load_policy(pathlib.Path(path))[1]
+
+
+def evaluate(
+    path: str | pathlib.Path, episodes: int = 100, seed: int = 0, greedy: bool = True, num_envs: int = 10
+) -> Evaluation:
+    """Plays seeded games with the exported policy of a run folder: full games, unclipped rewards.
+
+    Args:
+      greedy: False: with the exploration of the end of training.
+    """
+    from tfrl.runtime.finish import evaluate_run
+
+    return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs)
+
+
+def _backend(name: str) -> Callable:
+    if name == "processes":
+        from tfrl.runtime.backends import multiprocess
+
+        return multiprocess.run
+    from tfrl.runtime.backends import inprocess
+
+    return inprocess.run
+
+
+def _importable(name: str, value: Callable) -> str:
+    """`package.module:name` of a function, so that every process and a later resume find it."""
+    path = f"{value.__module__}:{value.__qualname__}"
+    if "<" in value.__qualname__:
+        raise SettingError(f"{name}={path}: expected a function that can be imported, not a lambda or a local one")
+    if value.__module__ == "__main__":
+        raise SettingError(f"{name}={path}: move it to a module, other processes cannot import __main__")
+    return path

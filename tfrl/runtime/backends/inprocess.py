@@ -1,0 +1,204 @@
+"""One process, one thread: acting and learning take turns, over a Reverb server in the same process.
+
+The ratio of samples to inserts is plain arithmetic here, so nothing can wait for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import reverb
+
+from tfrl.envs.make import make_vector
+from tfrl.logs.logger import Logger
+from tfrl.runtime import checkpoint, seeds
+from tfrl.runtime.actor import Actor
+from tfrl.runtime.assembly import Assembly, Every
+from tfrl.runtime.evaluator import Evaluator
+from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.learner import LearnerLoop, make_strategy
+from tfrl.runtime.replay_server import ReplayServer
+from tfrl.runtime.report import Report, Totals
+from tfrl.replay.dataset import Sampler
+from tfrl.replay.tables import EXPERIENCE, experience_table
+from tfrl.replay.writers import make_writer
+
+SAMPLE_TIMEOUT_S = 60.0
+
+
+def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
+    """Trains to the end of the job, or to an interrupt.
+
+    Returns:
+      Facts for `result.json`: totals, and 'interrupted'.
+    """
+    return _Run(assembly, logger).run()
+
+
+class _Run:
+    """The parts of an in-process run, wired."""
+
+    def __init__(self, assembly: Assembly, logger: Logger):
+        job, agent = assembly.job, assembly.agent
+        self.assembly, self.logger, self.job, self.agent = assembly, logger, job, agent
+        logger.announce(assembly.arithmetic)
+        found = assembly.checkpoints.newest() if job.resume else None
+        self.totals = Totals(**found.state["totals"]) if found else Totals()
+
+        table = experience_table(agent.replay, assembly.layout, samples_per_block=None)
+        self.server = ReplayServer([table], found.replay if found else None)
+        self.client = reverb.Client(self.server.address)
+        strategy = make_strategy(job.topology.num_learner_devices)
+        seed = seeds.integer(job.seed, "learner")
+        self.learner = LearnerLoop(agent, assembly.layout, strategy, job.topology.compile, seed, logger.announce)
+        # Items written and sampled since the table was empty: what the ratio is held over.
+        self.written, self.sampled = 0, 0
+        rng = seeds.generator(job.seed, "actor", 0, "noise")
+        if found:
+            checkpoint.restore_learner(found, self.learner)
+            self.learner.max_priority = found.state["max_priority"]
+            rng.bit_generator.state = found.state["rng"]
+            if found.replay:
+                self.written, self.sampled = found.state["written"], found.state["sampled"]
+            logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
+
+        env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
+        env = make_vector(job.env, job.topology.num_envs, env_seed)
+        logger.announce(f"environments: {env.backend}, {env.num_envs}")
+        knobs = sorted(agent.knobs(0, 1, env.num_envs, 0))
+        policy = agent.make_policy()
+        signature = StepSignature(policy, assembly.spec, env.num_envs, knobs, explore=True)
+        engine = make_engine(job.topology.inference, policy, signature, logger.announce)
+        engine.load(self.learner.arrays())
+        writer = make_writer(self.client, agent.replay.item, assembly.layout, env.num_envs)
+        self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
+        self.evaluator = Evaluator(assembly, engine.name)
+        self.sampler: Sampler | None = None
+        self.metrics: dict[str, Any] = {}
+        self.stop = False
+        self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
+
+    def run(self) -> dict[str, Any]:
+        job, totals = self.job, self.totals
+        evaluations = Every(job.evaluation.eval_every_env_steps, totals.env_steps)
+        saves = Every(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
+        last_row = time.monotonic()
+        with _stop_on_signal(self):
+            while totals.env_steps < job.total_env_steps and not self.stop:
+                start = time.perf_counter()
+                self._act()
+                self._learn()
+                totals.train_s += time.perf_counter() - start
+                if time.monotonic() - last_row >= job.log.log_every_s:
+                    self._log()
+                    last_row = time.monotonic()
+                if evaluations.due(totals.env_steps) and totals.env_steps < job.total_env_steps:
+                    self._evaluate()
+                if saves.due(totals.env_steps):
+                    self._save()
+        self._evaluate()
+        self._log()
+        self._save()
+        self.actor.close()
+        self.evaluator.close()
+        self.server.stop()
+        return {"interrupted": self.stop, "totals": totals}
+
+    def _act(self) -> None:
+        """Acts for as long as it takes to pay for one call of the learner, or to the end of the run."""
+        actor, totals = self.actor, self.totals
+        left = self.job.total_env_steps - totals.env_steps
+        num_envs = actor.env.num_envs
+        block = math.ceil(min(self.assembly.env_steps_per_call, left) / num_envs)
+        before, written, seconds = actor.env_steps, actor.writer.items_written, dict(actor.seconds)
+        episodes = actor.window.total
+        actor.writer.priority = self.learner.max_priority
+        actor.run(block, totals.env_steps)
+        new = actor.writer.items_written - written
+        self.written += new
+        totals.env_steps += actor.env_steps - before
+        totals.items_inserted += new
+        totals.episodes += actor.window.total - episodes
+        for part, spent in actor.seconds.items():
+            totals.seconds[part] += spent - seconds[part]
+
+    def _learn(self) -> None:
+        """Makes the learner calls that the items written so far pay for."""
+        replay, learner, totals = self.agent.replay, self.learner, self.totals
+        allowed = (self.written - replay.min_items) * replay.samples_per_insert
+        block, called = learner.items_per_call, False
+        while self.sampled + block <= allowed:
+            start = time.perf_counter()
+            if self.sampler is None:
+                self.actor.writer.flush()
+                self.sampler = Sampler(self.server.address, block, SAMPLE_TIMEOUT_S)
+            samples = self.sampler.next()
+            totals.seconds["sample"] += time.perf_counter() - start
+            spent = learner.seconds
+            self.metrics, priorities = learner.run(samples)
+            if priorities is not None:
+                updates = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
+                self.client.mutate_priorities(EXPERIENCE, updates)
+            totals.seconds["learn"] += learner.seconds - spent
+            self.sampled += block
+            totals.items_sampled += block
+            totals.updates += self.agent.updates.updates_per_call
+            called = True
+        if called:
+            start = time.perf_counter()
+            self.actor.engine.load(learner.arrays())
+            totals.seconds["learn"] += time.perf_counter() - start
+
+    def _log(self) -> None:
+        more = {name: float(value) for name, value in self.metrics.items()}
+        more["learner/policy_version_updates"] = float(self.learner.updates)
+        more["replay/size_items"] = min(self.written, self.agent.replay.capacity_items)
+        if "epsilon" in self.actor.knobs:
+            more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
+        self.logger.write(self.report.row(self.totals, self.actor.window, more))
+
+    def _evaluate(self) -> None:
+        row = self.evaluator.run(self.learner.arrays(), self.totals.env_steps, int(self.learner.updates))
+        self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
+
+    def _save(self) -> None:
+        state = {
+            "totals": self.totals.to_dict(),
+            "written": self.written,
+            "sampled": self.sampled,
+            "max_priority": self.learner.max_priority,
+            "rng": self.actor.rng.bit_generator.state,
+        }
+        client = self.client if self.job.checkpoint.checkpoint_replay else None
+        if client is not None:
+            self.actor.writer.flush()
+        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, client)
+
+
+@contextlib.contextmanager
+def _stop_on_signal(target: _Run) -> Iterator[None]:
+    """Turns Ctrl-C and SIGTERM into `target.stop`; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {}
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        target.stop = True
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,151 @@
+"""Checkpoints: everything that a run needs to go on exactly, in one folder whose manifest is renamed into place last.
+
+`checkpoints/<env steps>/` holds the learner (variables, target, optimiser slots, counters), the replay contents and
+`state.json`; it counts only once `manifest.json` is there and every file it lists has its size. So a failed or cut-off write
+never harms an older checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import reverb
+import tensorflow as tf
+
+from tfrl.config.settings import SettingError
+from tfrl.runtime.replay_server import save_contents
+from tfrl.types import EnvSpec
+
+MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A complete checkpoint: its folder, `state` as it was saved, and whether replay contents are in it."""
+
+    folder: pathlib.Path
+    state: dict[str, Any]
+
+    @property
+    def replay(self) -> pathlib.Path | None:
+        folder = self.folder / "replay"
+        return folder if folder.is_dir() else None
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      folder: where they are kept.
+      algo, spec: a checkpoint of another algorithm or other spaces is refused.
+      keep: complete checkpoints that are kept; older ones are removed after a newer is complete.
+    """
+
+    def __init__(self, folder: pathlib.Path, algo: str, spec: EnvSpec, keep: int):
+        self.folder, self._algo, self._keep = folder, algo, keep
+        self._identity = {"algo": algo, **spec.describe()}
+
+    def save(
+        self,
+        env_steps: int,
+        learner: tf.Module,
+        state: Mapping[str, Any],
+        client: reverb.Client | None,
+    ) -> pathlib.Path:
+        """Writes a checkpoint; returns its folder.
+
+        Args:
+          env_steps: names it.
+          learner: its variables are saved.
+          state: counters, generator states and whatever else JSON holds.
+          client: of the server whose contents are saved too; None leaves them out.
+        """
+        folder = self.folder / f"{env_steps:012d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        tf.train.Checkpoint(learner=learner).write(str(folder / "learner"))
+        if client is not None:
+            save_contents(client, folder / "replay")
+        _write(folder / "state.json", {"identity": self._identity, "env_steps": env_steps, **state})
+        files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+        _write(folder / MANIFEST, {"files": files})
+        for old in self._complete()[: -self._keep]:
+            shutil.rmtree(old)
+        return folder
+
+    def newest(self) -> Found | None:
+        """The newest complete checkpoint, None if there is none; incomplete ones are skipped with a warning.
+
+        Raises:
+          SettingError: it belongs to another algorithm or to other spaces.
+        """
+        complete = self._complete(warn=True)
+        if not complete:
+            return None
+        state = json.loads((complete[-1] / "state.json").read_text())
+        for key, mine in self._identity.items():
+            theirs = state["identity"].get(key)
+            if theirs != mine:
+                raise SettingError(f"checkpoint {complete[-1]}: {key} is {theirs}, but this run has {mine}")
+        return Found(complete[-1], state)
+
+    def _complete(self, warn: bool = False) -> list[pathlib.Path]:
+        found = []
+        for folder in sorted(p for p in self.folder.glob("[0-9]*") if p.is_dir()):
+            problem = _problem(folder)
+            if problem is None:
+                found.append(folder)
+            elif warn:
+                logging.warning("skipping checkpoint %s: %s", folder, problem)
+        return found
+
+
+def restore_learner(found: Found, learner: tf.Module) -> None:
+    """Puts the saved variables back; every one must be there."""
+    tf.train.Checkpoint(learner=learner).read(str(found.folder / "learner")).assert_existing_objects_matched()
+
+
+def save_arrays(path: pathlib.Path, arrays: list[np.ndarray], **facts: float) -> None:
+    """Writes the values of a policy's variables with named numbers beside them; replaces the file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp.npz")
+    named = {f"variable_{i}": a for i, a in enumerate(arrays)}
+    np.savez(scratch, **named, **{f"fact_{k}": np.float64(v) for k, v in facts.items()})
+    os.replace(scratch, path)
+
+
+def load_arrays(path: pathlib.Path) -> tuple[list[np.ndarray], dict[str, float]]:
+    """What `save_arrays` wrote."""
+    with np.load(path) as stored:
+        count = sum(name.startswith("variable_") for name in stored)
+        arrays = [stored[f"variable_{i}"] for i in range(count)]
+        facts = {name.removeprefix("fact_"): float(stored[name]) for name in stored if name.startswith("fact_")}
+    return arrays, facts
+
+
+def _problem(folder: pathlib.Path) -> str | None:
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        return "it has no manifest, its writing was cut off"
+    for name, size in json.loads(manifest.read_text())["files"].items():
+        file = folder / name
+        if not file.exists() or file.stat().st_size != size:
+            return f"{name} is missing or has another size"
+    return None
+
+
+def _write(path: pathlib.Path, value: Any) -> None:
+    scratch = path.with_name(path.name + ".tmp")
+    with open(scratch, "w") as file:
+        json.dump(value, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)

@@ -1,0 +1,136 @@
+"""Evaluation: separate environments, full unclipped games, fixed seeds, no learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tree
+
+from tfrl.envs.make import make_vector
+from tfrl.envs.vector import VectorEnv
+from tfrl.runtime import checkpoint, seeds
+from tfrl.runtime.assembly import Assembly
+from tfrl.runtime.inference import Engine, StepSignature, make_engine
+
+
+class Evaluation(NamedTuple):
+    """Returns and lengths of the evaluated games."""
+
+    returns: tuple[float, ...]
+    lengths_env_steps: tuple[int, ...]
+
+    def metrics(self) -> dict[str, float]:
+        """A row for the logs."""
+        return {
+            "evaluator/return_mean": float(np.mean(self.returns)),
+            "evaluator/return_std": float(np.std(self.returns)),
+            "evaluator/return_min": float(np.min(self.returns)),
+            "evaluator/return_max": float(np.max(self.returns)),
+            "evaluator/episodes": float(len(self.returns)),
+            "evaluator/length_mean_env_steps": float(np.mean(self.lengths_env_steps)),
+        }
+
+
+def evaluate(
+    engine: Engine,
+    env: VectorEnv,
+    episodes: int,
+    seed: int,
+    knobs: dict[str, np.ndarray] | None = None,
+    max_env_steps: int = 0,
+) -> Evaluation:
+    """Plays games and reports them.
+
+    Every row plays the same number of games up to one, counted from its reset, so that short games are not favoured.
+
+    Args:
+      engine: greedy, or exploring with `knobs`, for batches of `env.num_envs`.
+      env: B environments built with `training=False`.
+      episodes: games in all.
+      seed: of the environments and of the noise; one seed gives one list of games.
+      knobs: for an exploring engine.
+      max_env_steps: give up after so many, with the games finished by then; 0: no limit.
+
+    Raises:
+      RuntimeError: no game ended within `max_env_steps`.
+    """
+    quota = np.full(env.num_envs, episodes // env.num_envs)
+    quota[: episodes % env.num_envs] += 1
+    rng = np.random.default_rng(seed)
+    obs = env.reset(seed)
+    initial = tree.map_structure(np.asarray, engine.policy.initial_state(env.num_envs))
+    state, done, vector_steps = initial, [], 0
+    while quota.any():
+        noise = {name: x[0] for name, x in engine.signature.draw(rng, 1).items()}
+        choice = engine.act(obs, state, knobs or {}, noise)
+        step = env.step(choice.action)
+        obs, state, vector_steps = step.obs, choice.state, vector_steps + 1
+        ended = step.terminated | step.truncated
+        if initial and ended.any():
+            state = tree.map_structure(
+                lambda new, fresh: np.where(ended.reshape(-1, *[1] * (new.ndim - 1)), fresh, new),  # noqa: B023
+                state, initial,
+            )  # fmt: skip
+        for episode in step.episodes:
+            if quota[episode.row]:
+                quota[episode.row] -= 1
+                done.append(episode)
+        if max_env_steps and vector_steps * env.num_envs >= max_env_steps:
+            break
+    if not done:
+        raise RuntimeError(f"no game ended within {max_env_steps} env steps of evaluation")
+    return Evaluation(
+        tuple(float(e.episode_return) for e in done), tuple(int(e.length_env_steps) for e in done)
+    )
+
+
+class Evaluator:
+    """Scores published policies of a run and keeps the best.
+
+    `checkpoints/best.npz` holds the best policy so far and `checkpoints/last.npz` the newest one evaluated; both survive a
+    restart. Each evaluation plays games of its own seeds, so that the best is not the luckiest on one list.
+
+    Args:
+      assembly: of the run.
+      inference: engine that acts, see `make_engine`.
+    """
+
+    def __init__(self, assembly: Assembly, inference: str):
+        self._plan = assembly.job.evaluation
+        self._assembly = assembly
+        num_envs = min(self._plan.eval_num_envs, self._plan.eval_episodes)
+        seed = seeds.integer(assembly.job.seed, "evaluator")
+        self._env = make_vector(assembly.job.env, num_envs, seed, training=False)
+        policy = assembly.agent.make_policy()
+        self._engine = make_engine(inference, policy, StepSignature(policy, assembly.spec, num_envs, (), explore=False))
+        self.folder = assembly.run_dir / "checkpoints"
+        self._best = -np.inf
+        if assembly.job.resume and (self.folder / "best.npz").exists():
+            self._best = checkpoint.load_arrays(self.folder / "best.npz")[1]["return_mean"]
+
+    def run(self, arrays: Sequence[np.ndarray], env_steps: int, version: int) -> dict[str, float]:
+        """Evaluates a policy during training; returns a row of metrics."""
+        evaluation = self._play(arrays, self._plan.eval_episodes, f"training {env_steps}")
+        row = evaluation.metrics()
+        facts = {"return_mean": row["evaluator/return_mean"], "env_steps": env_steps, "version": version}
+        checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
+        if facts["return_mean"] >= self._best:
+            self._best = facts["return_mean"]
+            checkpoint.save_arrays(self.folder / "best.npz", arrays, **facts)
+        return row
+
+    def final(self) -> tuple[list[np.ndarray], dict[str, float], Evaluation | None]:
+        """The policy to export, the facts stored with it, and its score on fresh games (None if none are asked for)."""
+        arrays, facts = checkpoint.load_arrays(self.folder / f"{self._plan.export_policy}.npz")
+        episodes = self._plan.final_eval_episodes
+        return arrays, facts, self._play(arrays, episodes, "final") if episodes else None
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:
+        self._engine.load(arrays)
+        seed = seeds.integer(self._assembly.job.seed, "evaluator", 0, stream)
+        return evaluate(self._engine, self._env, episodes, seed, max_env_steps=self._plan.eval_max_env_steps)

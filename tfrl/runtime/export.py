@@ -1,0 +1,89 @@
+"""SavedModel export: a policy that runs with TensorFlow alone."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import tensorflow as tf
+import tree
+
+from tfrl.agent import Policy
+from tfrl.nn.torsos import example_batch
+from tfrl.types import EnvSpec
+
+
+class _Exported(tf.Module):
+    """Holds the variables, not the policy, so that nothing of tfrl or Keras is needed to load it."""
+
+    def __init__(self, policy: Policy, spec: EnvSpec):
+        super().__init__()
+        self.exported_variables = list(policy.variables)
+
+        def free(x: Any) -> tf.TensorSpec:
+            x = tf.convert_to_tensor(x)
+            return tf.TensorSpec([None, *x.shape[1:]], x.dtype)
+
+        obs = tree.map_structure(free, example_batch(spec.observation_space, 1))
+        state = tree.map_structure(free, policy.initial_state(1))
+
+        def act(observation: Any, state: Any) -> dict[str, Any]:
+            step = policy.step(observation, state, {}, {}, False)
+            return {"action": step.action, "state": step.state}
+
+        def initial_state(batch_size: tf.Tensor) -> Any:
+            # Rows of a fresh state are alike; one is repeated to the batch that is asked for.
+            return tree.map_structure(
+                lambda x: tf.repeat(tf.convert_to_tensor(x), batch_size, axis=0), policy.initial_state(1)
+            )
+
+        self.act = tf.function(act, input_signature=[obs, state], autograph=False)
+        self.initial_state = tf.function(
+            initial_state, input_signature=[tf.TensorSpec([], tf.int32, "batch_size")], autograph=False
+        )
+        self.signature = _flat_signature(act, obs, state)
+
+
+def _flat_signature(act: Any, obs: Any, state: Any) -> Any:
+    """`act` with one named tensor per leaf: 'observation' or 'observation_<key>', 'state_<i>'; for serving."""
+    specs = []
+    for path, spec in tree.flatten_with_path(obs):
+        specs.append(tf.TensorSpec(spec.shape, spec.dtype, "_".join(["observation", *map(str, path)])))
+    for i, spec in enumerate(tree.flatten(state)):
+        specs.append(tf.TensorSpec(spec.shape, spec.dtype, f"state_{i}"))
+    num_obs = len(tree.flatten(obs))
+
+    def flat(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        out = act(tree.unflatten_as(obs, tensors[:num_obs]), tree.unflatten_as(state, tensors[num_obs:]))
+        return {"action": out["action"], **{f"state_{i}": x for i, x in enumerate(tree.flatten(out["state"]))}}
+
+    return tf.function(flat, input_signature=specs, autograph=False)
+
+
+def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = False) -> pathlib.Path:
+    """Writes the greedy policy as a SavedModel; replaces an older export in one step.
+
+    The loaded object has `act(observation, state) -> {'action': [B, ...], 'state': [B, ...]}` and
+    `initial_state(batch_size) -> state`, any batch size; observations are raw, as the environment of `spec` gives them.
+    The signature 'serving_default' takes one tensor per leaf.
+
+    Args:
+      lite: also write `policy.tflite`, the same signature with batch size 1.
+    """
+    scratch = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    module = _Exported(policy, spec)
+    tf.saved_model.save(module, str(scratch), signatures={"serving_default": module.signature})
+    if lite:
+        fixed = [tf.TensorSpec([1, *s.shape[1:]], s.dtype, s.name) for s in module.signature.input_signature]
+        concrete = tf.function(module.signature.python_function, autograph=False).get_concrete_function(*fixed)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+        (scratch / "policy.tflite").write_bytes(converter.convert())
+    old = folder.with_name(folder.name + ".old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(scratch, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder

@@ -1,0 +1,97 @@
+"""What a run tells: rows of metrics from the totals of its roles, and `result.json` at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tfrl.logs.window import EpisodeWindow
+
+PARTS = ("env", "act", "write", "sample", "learn")
+
+
+@dataclasses.dataclass
+class Totals:
+    """Running totals of a run; they only grow, also over a restart.
+
+    Attributes:
+      env_steps, updates, episodes: see common words.
+      items_inserted, items_sampled: of the experience table.
+      seconds: {part: seconds spent}, over all processes.
+      train_s: wall seconds of acting and learning, without start-up and evaluation.
+    """
+
+    env_steps: int = 0
+    updates: int = 0
+    episodes: int = 0
+    items_inserted: int = 0
+    items_sampled: int = 0
+    train_s: float = 0.0
+    seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class Report:
+    """Makes rows; rates are over the time since the row before.
+
+    Args:
+      total_env_steps: length of the run.
+      min_items: inserts that are not paid back by samples.
+    """
+
+    def __init__(self, total_env_steps: int, min_items: int, before: Totals):
+        self._total, self._min_items = total_env_steps, min_items
+        self._start = time.monotonic()
+        self._last = dataclasses.replace(before, seconds=dict(before.seconds))
+
+    def row(self, totals: Totals, window: EpisodeWindow, more: Mapping[str, float]) -> dict[str, float]:
+        """A row of the logs: totals, rates since the last row, episode statistics and `more`; absent rather than NaN."""
+        last, passed = self._last, totals.train_s - self._last.train_s
+        steps = totals.env_steps - last.env_steps
+        row = {
+            "run/env_steps": totals.env_steps,
+            "run/updates": totals.updates,
+            "run/episodes": totals.episodes,
+            "run/wall_time_s": time.monotonic() - self._start,
+            "run/progress_ratio": min(1.0, totals.env_steps / self._total),
+            "run/memory_peak_mb": peak_memory_mb(),
+            "replay/items_inserted": totals.items_inserted,
+            "replay/items_sampled": totals.items_sampled,
+        }
+        if passed > 0:
+            row["run/env_steps_per_s"] = steps / passed
+            row["run/updates_per_s"] = (totals.updates - last.updates) / passed
+        if steps > 0:
+            for part in PARTS:
+                row[f"time/{part}_us"] = (totals.seconds[part] - last.seconds[part]) / steps * 1e6
+        if totals.items_sampled and totals.items_inserted > self._min_items:
+            row["replay/samples_per_insert"] = totals.items_sampled / (totals.items_inserted - self._min_items)
+        row.update(window.metrics())
+        row.update(more)
+        self._last = dataclasses.replace(totals, seconds=dict(totals.seconds))
+        return {name: float(value) for name, value in row.items() if math.isfinite(value)}
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def write_result(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Writes `result.json` with the versions beside the facts; replaces the file in one step."""
+    packages = ("tensorflow", "keras", "dm-reverb", "gymnasium", "numpy")
+    versions = {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps({**facts, "versions": versions}, indent=2) + "\n")
+    os.replace(scratch, path)
