@@ -1,0 +1,194 @@
+"""Learning curves of run folders as a PNG, from metrics.csv, job.json and result.json alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from tfrl.config.flags import value_text
+from tfrl.config.settings import SettingError
+from tfrl.logs import csv_file
+
+_GRID_POINTS = 400
+_MOST_DIFFERENCES = 2  # settings named in a legend
+# Colours that stay apart for colour-blind readers (Okabe and Ito 2008), black left for text.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
+
+Series = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a curve needs of a run folder.
+
+    Attributes:
+      job: contents of job.json.
+      training: env steps, and the mean return of the last episodes, [N] each.
+      evaluation: env steps, mean and standard deviation of the return, [M] each.
+      result: contents of result.json, {} while the run goes on.
+    """
+
+    job: dict[str, Any]
+    training: Series
+    evaluation: tuple[np.ndarray, np.ndarray, np.ndarray]
+    result: dict[str, Any]
+
+
+def read_run(run_dir: str | os.PathLike) -> Run:
+    """Reads a run folder; raises SettingError when it is none."""
+    folder = pathlib.Path(run_dir)
+    try:
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        rows = csv_file.read(folder / "metrics.csv")
+        result = folder / "result.json"
+        facts = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        missing = pathlib.Path(error.filename).name
+        raise SettingError(f"{str(folder)!r}: not a run folder, no {missing} there") from None
+    except ValueError as error:
+        raise SettingError(f"{str(folder)!r}: the run folder is damaged: {error}") from None
+
+    def columns(*names: str) -> tuple[np.ndarray, ...]:
+        found = [[row[name] for name in names] for row in rows if all(n in row for n in names)]
+        table = np.array(found, np.float64).reshape(-1, len(names))
+        table = table[np.isfinite(table).all(axis=1)]
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        return tuple(table.T)
+
+    return Run(
+        job,
+        columns(csv_file.STEP, "actor/episode_return_mean"),
+        columns(csv_file.STEP, "evaluator/return_mean", "evaluator/return_std"),
+        facts,
+    )
+
+
+def draw_curve(run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike) -> None:
+    """Draws the runs to a PNG: one plot per environment, one colour per algorithm and settings.
+
+    Runs that differ in their seed alone are one line, the mean, in a band from the smallest to the
+    largest; of a single run, the band of an evaluation is its standard deviation over episodes.
+
+    Raises:
+      SettingError: a folder is no run folder, or none is given.
+    """
+    runs = [read_run(run_dir) for run_dir in run_dirs]
+    if not runs:
+        raise SettingError("no run folders given")
+    by_env: dict[str, list[Run]] = {}
+    for run in runs:
+        by_env.setdefault(run.job["env"]["env"], []).append(run)
+    columns = min(2, len(by_env))
+    rows = -(-len(by_env) // columns)
+    # A Figure of its own: pyplot would keep it, and the user's backend, for the whole process.
+    figure = Figure(figsize=(8.0 * columns, 4.8 * rows), dpi=120, layout="constrained")
+    plots = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (env, members) in zip(plots, by_env.items()):
+        _draw_env(axes, env, members)
+    for axes in plots:
+        axes.set_axis_off()
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png")
+
+
+def _draw_env(axes: Axes, env: str, runs: Sequence[Run]) -> None:
+    groups = group(runs)
+    for number, (label, members) in enumerate(groups.items()):
+        _draw_group(axes, label, members, _COLOURS[number % len(_COLOURS)])
+    seeds = sorted({run.job["seed"] for run in runs})
+    if len(groups) == 1:
+        word = "seed" if len(seeds) == 1 else "seeds"
+        title = f"{next(iter(groups))} on {env}, {word} {', '.join(str(s) for s in seeds)}"
+    else:
+        title = env
+    axes.set_title(title)
+    axes.set_xlabel("env steps")
+    axes.set_ylabel("episode return (unclipped)")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize="small", framealpha=0.8)
+    else:
+        axes.text(0.5, 0.5, "no episode has ended yet", ha="center", transform=axes.transAxes)
+
+
+def _draw_group(axes: Axes, label: str, runs: Sequence[Run], colour: str) -> None:
+    training = [run.training for run in runs if len(run.training[0])]
+    several = f", mean of {len(runs)} runs" if len(runs) > 1 else ""
+    for x, y in training if len(training) > 1 else ():
+        axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
+    if training:
+        x, mean, _, _ = spread(training)
+        name = f"{label}: training, last 100 episodes{several}"
+        axes.plot(x, mean, color=colour, alpha=0.6, linewidth=1.2, linestyle="--", label=name)
+    scores = [run.result for run in runs if run.result.get("return_mean") is not None]
+    if scores:
+        # Where the exported policy was taken, which may be before the end of the run.
+        at = [score.get("exported_env_steps", score["env_steps"]) for score in scores]
+        mean = float(np.mean([score["return_mean"] for score in scores]))
+        name = f"{label}: final score {mean:.1f} ({scores[0]['episodes']} episodes{several})"
+        heights = [score["return_mean"] for score in scores]
+        axes.scatter(at, heights, 90, color=colour, marker="*", zorder=3, label=name)
+    evaluated = [run.evaluation for run in runs if len(run.evaluation[0])]
+    if not evaluated:
+        return
+    if len(evaluated) == 1:
+        x, mean, std = evaluated[0]
+        low, high, band = mean - std, mean + std, "band: std over episodes"
+    else:
+        x, mean, low, high = spread([(e[0], e[1]) for e in evaluated])
+        band = "band: min to max"
+    marks = {"marker": "o", "markersize": 3.5} if len(x) < 60 else {}
+    name = f"{label}: greedy evaluation{several} ({band})"
+    axes.plot(x, mean, color=colour, linewidth=1.8, label=name, **marks)
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def spread(series: Sequence[Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x, mean, smallest and largest y of several lines, where all of them have data.
+
+    Lines with the same x keep it; others are interpolated on a common one. Where they share no x,
+    the arrays are empty.
+    """
+    first = series[0][0]
+    if all(len(x) == len(first) and (x == first).all() for x, _ in series):
+        grid, lines = first, np.stack([y for _, y in series])
+    else:
+        start, end = max(x[0] for x, _ in series), min(x[-1] for x, _ in series)
+        grid = np.linspace(start, end, _GRID_POINTS) if end >= start else np.empty(0)
+        lines = np.stack([np.interp(grid, x, y) for x, y in series])
+    return grid, lines.mean(0), lines.min(0), lines.max(0)
+
+
+def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by label: the algorithm, and the settings in which its runs differ, never the seed."""
+    result: dict[str, list[Run]] = {}
+    by_algo: dict[str, list[Run]] = {}
+    for run in runs:
+        by_algo.setdefault(run.job["algo"], []).append(run)
+    for algo, members in by_algo.items():
+        settings = [{**run.job["env"], **run.job["config"]} for run in members]
+        names = dict.fromkeys(name for each in settings for name in each)
+        differing = [
+            name for name in names if any(s.get(name) != settings[0].get(name) for s in settings)
+        ]
+        # All differences tell groups apart; where they are many, a number names the group.
+        numbers: dict[str, int] = {}
+        for run, values in zip(members, settings):
+            words = ", ".join(f"{name}={value_text(values.get(name))}" for name in differing)
+            number = numbers.setdefault(words, len(numbers) + 1)
+            text = words if len(differing) <= _MOST_DIFFERENCES else f"settings {number}"
+            result.setdefault(f"{algo} ({text})" if text else algo, []).append(run)
+    return result

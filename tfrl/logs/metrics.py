@@ -1,0 +1,77 @@
+"""Every metric that a run may emit: its unit and meaning. A name that is not here cannot be logged.
+
+Names are `role/name_unit`. A metric without data is absent from a row, never NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tfrl.config.settings import nearest
+
+
+class Metric(NamedTuple):
+    """unit of the number (empty for pure numbers), and what it means in one sentence."""
+
+    unit: str
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "run/env_steps": Metric("env steps", "env steps taken in training, over all actors"),
+    "run/updates": Metric("updates", "optimiser steps"),
+    "run/episodes": Metric("episodes", "training episodes finished"),
+    "run/wall_time_s": Metric("s", "time since this process started the run"),
+    "run/env_steps_per_s": Metric("env steps/s", "env steps per second since the last row"),
+    "run/updates_per_s": Metric("updates/s", "updates per second since the last row"),
+    "run/progress_ratio": Metric("", "env steps taken as a share of total_env_steps"),
+    "run/memory_peak_mb": Metric("MB", "largest resident memory of the process so far"),
+    "actor/episode_return_mean": Metric(
+        "reward", "mean of unclipped returns over the last 100 training episodes"
+    ),
+    "actor/episode_return_min": Metric("reward", "smallest of these returns"),
+    "actor/episode_return_max": Metric("reward", "largest of these returns"),
+    "actor/episode_return_median": Metric("reward", "median of these returns"),
+    "actor/episode_length_mean_env_steps": Metric(
+        "env steps", "mean length of the last 100 training episodes"
+    ),
+    "actor/epsilon": Metric("", "probability of a random action, mean over environments"),
+    "actor/policy_lag_updates": Metric(
+        "updates", "updates by which the acting policy is behind the learner"
+    ),
+    "learner/loss": Metric("", "loss that the optimiser minimises, mean over the last batches"),
+    "learner/td_error_abs_mean": Metric("reward", "mean absolute temporal-difference error"),
+    "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),
+    "learner/gradient_norm": Metric("", "global norm of the gradient before clipping"),
+    "learner/learning_rate": Metric("", "step size of the optimiser"),
+    "learner/importance_beta": Metric("", "exponent of the importance weights"),
+    "learner/policy_version_updates": Metric(
+        "updates", "updates behind the newest policy sent out"
+    ),
+    "learner/retraces": Metric(
+        "", "times the compiled update was traced again; more than 0 is slow"
+    ),
+    "replay/size_items": Metric("items", "items in the replay"),
+    "replay/samples_per_insert": Metric("", "items sampled per item inserted, over the run"),
+    "replay/items_inserted": Metric("items", "items inserted"),
+    "replay/items_sampled": Metric("items", "items sampled"),
+    "time/env_us": Metric("us", "stepping environments, per env step since the last row"),
+    "time/act_us": Metric("us", "choosing actions, per env step since the last row"),
+    "time/write_us": Metric("us", "writing to the replay, per env step since the last row"),
+    "time/sample_us": Metric("us", "waiting for samples, per env step since the last row"),
+    "time/learn_us": Metric("us", "updating, per env step since the last row"),
+    "evaluator/return_mean": Metric("reward", "mean return of the evaluated episodes"),
+    "evaluator/return_std": Metric("reward", "standard deviation of these returns"),
+    "evaluator/return_min": Metric("reward", "smallest of these returns"),
+    "evaluator/return_max": Metric("reward", "largest of these returns"),
+    "evaluator/episodes": Metric("episodes", "episodes of the evaluation"),
+    "evaluator/length_mean_env_steps": Metric("env steps", "mean length of these episodes"),
+}
+
+
+def check_names(row: Iterable[str]) -> None:
+    """Raises KeyError, with the nearest listed name, for a metric that is not in `METRICS`."""
+    for name in row:
+        if name not in METRICS:
+            raise KeyError(f"metric {name!r} is not in logs/metrics.py{nearest(name, METRICS)}")

@@ -1,0 +1,46 @@
+"""TensorBoard events, written with the tensorboard package alone; the step is `run/env_steps`."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Mapping
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+
+class TensorboardFile:
+    """One new event file in `folder`, flushed after every row.
+
+    Args:
+      folder: run folder.
+      restart_env_steps: the run continues from here: TensorBoard forgets what older files of the
+        folder hold beyond it.
+    """
+
+    def __init__(self, folder: pathlib.Path, restart_env_steps: int | None = None) -> None:
+        # Nanoseconds keep files of one second apart, and in order.
+        stamp = f"{time.time_ns() / 1e9:020.9f}"
+        name = f"events.out.tfevents.{stamp}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(folder / name, "wb")
+        self._writer = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+        if restart_env_steps is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._add(Event(step=restart_env_steps + 1, session_log=start))
+
+    def write(self, env_steps: int, row: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.items()]
+        self._add(Event(step=env_steps, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write(event.SerializeToString())
+        self._file.flush()

@@ -1,0 +1,37 @@
+"""Statistics of the newest training episodes."""
+
+from __future__ import annotations
+
+import collections
+import statistics
+
+
+class EpisodeWindow:
+    """Returns and lengths of the last `size` episodes.
+
+    Attributes:
+      total: episodes added so far, also those that left the window.
+    """
+
+    def __init__(self, size: int = 100) -> None:
+        self._returns: collections.deque[float] = collections.deque(maxlen=size)
+        self._lengths: collections.deque[int] = collections.deque(maxlen=size)
+        self.total = 0
+
+    def add(self, episode_return: float, length_env_steps: int) -> None:
+        """Takes one finished episode: its unclipped return and its length in env steps."""
+        self._returns.append(float(episode_return))
+        self._lengths.append(int(length_env_steps))
+        self.total += 1
+
+    def metrics(self) -> dict[str, float]:
+        """The `actor/episode_*` metrics; {} before the first episode ends."""
+        if not self._returns:
+            return {}
+        return {
+            "actor/episode_return_mean": statistics.fmean(self._returns),
+            "actor/episode_return_min": min(self._returns),
+            "actor/episode_return_max": max(self._returns),
+            "actor/episode_return_median": float(statistics.median(self._returns)),
+            "actor/episode_length_mean_env_steps": statistics.fmean(self._lengths),
+        }
