@@ -93,7 +93,7 @@ def train(algo: str | Job, **settings: Any) -> Result:
 
     assembly.run_dir.mkdir(parents=True, exist_ok=True)
     job.save(assembly.run_dir / "job.json")
-    logger = Logger(assembly.run_dir, job.log, job.total_env_steps, resume=job.resume)
+    logger = Logger(assembly.run_dir, job.log, job.total_env_steps)
     try:
         outcome = _backend(job.topology.backend)(assembly, logger)
         result = finish(assembly, outcome, started, logger)

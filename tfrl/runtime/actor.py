@@ -28,7 +28,7 @@ class Actor:
       seed: of the environments.
 
     Attributes:
-      env_steps: transitions made here.
+      env_steps, episodes: transitions made and games finished here.
       seconds: {'env' | 'act' | 'write': time spent}.
       window: returns and lengths of the last episodes.
     """
@@ -45,7 +45,7 @@ class Actor:
         seed: int,
     ):
         self.engine, self.env, self.writer, self.rng = engine, env, writer, rng
-        self.env_steps = 0
+        self.env_steps, self.episodes = 0, 0
         self.seconds = {"env": 0.0, "act": 0.0, "write": 0.0}
         self.window = EpisodeWindow()
         self.knobs: dict[str, np.ndarray] = {}
@@ -79,6 +79,7 @@ class Actor:
             if self._initial_state:
                 self._state = self._next_state(choice.state, step.terminated | step.truncated)
             self.env_steps += int(np.count_nonzero(step.valid))
+            self.episodes += len(step.episodes)
             for episode in step.episodes:
                 self.window.add(episode.episode_return, episode.length_env_steps)
         for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):

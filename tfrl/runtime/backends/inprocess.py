@@ -67,6 +67,7 @@ class _Run:
             rng.bit_generator.state = found.state["rng"]
             if found.replay:
                 self.written, self.sampled = found.state["written"], found.state["sampled"]
+            logger.rewind(self.totals.env_steps)
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
 
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
@@ -118,14 +119,14 @@ class _Run:
         num_envs = actor.env.num_envs
         block = math.ceil(min(self.assembly.env_steps_per_call, left) / num_envs)
         before, written, seconds = actor.env_steps, actor.writer.items_written, dict(actor.seconds)
-        episodes = actor.window.total
+        episodes = actor.episodes
         actor.writer.priority = self.learner.max_priority
         actor.run(block, totals.env_steps)
         new = actor.writer.items_written - written
         self.written += new
         totals.env_steps += actor.env_steps - before
         totals.items_inserted += new
-        totals.episodes += actor.window.total - episodes
+        totals.episodes += actor.episodes - episodes
         for part, spent in actor.seconds.items():
             totals.seconds[part] += spent - seconds[part]
 
