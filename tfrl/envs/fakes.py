@@ -12,9 +12,11 @@ spaces = gym.spaces
 
 
 class TruncatingChain(gym.Env):
-    """Reward 1 at every step, truncated after `length` steps, never terminated: the value is 1 / (1 - discount).
+    """Reward 1 at every step, truncated after `length` steps, never terminated: the value is 1 / (1
+    - discount).
 
-    Observation: Box float32 [1], constant 1, so that nothing but correct bootstrapping gives that value.
+    Observation: Box float32 [1], constant 1, so that nothing but correct bootstrapping gives that
+      value.
     """
 
     def __init__(self, length: int = 10, num_actions: int = 2):
@@ -33,10 +35,11 @@ class TruncatingChain(gym.Env):
 
 
 class Counter(gym.Env):
-    """Observations that name their place: Box float32 [2] = (episode number from 0, step within it).
+    """Observations that name their place: Box float32 [2] = (episode number from 0, step within
+    it).
 
-    The reward of the step to place (e, t) is e + t / 100. Episode e has `lengths[e % len(lengths)]` steps; even
-    ones terminate, odd ones are truncated. The last action is in `info["action"]`.
+    The reward of the step to place (e, t) is e + t / 100. Episode e has `lengths[e % len(lengths)]`
+    steps; even ones terminate, odd ones are truncated. The last action is in `info["action"]`.
     """
 
     def __init__(self, lengths: tuple[int, ...] = (3, 2)):
@@ -89,8 +92,10 @@ class IdentityGame(gym.Env):
 class MaskedBandit(gym.Env):
     """Action a pays a / num_actions if it is valid; which are valid changes at every step.
 
-    Observation: Dict of `observation` (float32 [num_actions], the mask again as a feature) and `action_mask`
-    (int8 [num_actions]). Taking an invalid action raises ValueError. Truncated after `length` steps.
+    Observation: Dict of `observation` (float32 [num_actions], the mask again as a feature) and
+      `action_mask`
+    (int8 [num_actions]). Taking an invalid action raises ValueError. Truncated after `length`
+    steps.
     """
 
     def __init__(self, num_actions: int = 5, length: int = 20):
@@ -151,7 +156,8 @@ class ImageGame(gym.Env):
 class TargetPoint(gym.Env):
     """Box actions: reward -|action - target|^2 summed over `size` axes, best return 0.
 
-    Observation: the target, float32 [size] in [-1, 1]; actions lie in [-limit, limit]. Truncated after `length`
+    Observation: the target, float32 [size] in [-1, 1]; actions lie in [-limit, limit]. Truncated
+      after `length`
     steps. `info["action"]` is what arrived, to see clipping.
     """
 
@@ -178,7 +184,8 @@ class TargetPoint(gym.Env):
 
 
 class CrashingEnv(TruncatingChain):
-    """A `TruncatingChain` that raises RuntimeError at its `crash_after`-th step, counted over all episodes."""
+    """A `TruncatingChain` that raises RuntimeError at its `crash_after`-th step, counted over all
+    episodes."""
 
     def __init__(self, crash_after: int = 50, length: int = 10):
         super().__init__(length)
@@ -192,7 +199,8 @@ class CrashingEnv(TruncatingChain):
 
 
 class FreezingEnv(TruncatingChain):
-    """A `TruncatingChain` that never returns from its `freeze_after`-th step, counted over all episodes."""
+    """A `TruncatingChain` that never returns from its `freeze_after`-th step, counted over all
+    episodes."""
 
     def __init__(self, freeze_after: int = 50, length: int = 10):
         super().__init__(length)

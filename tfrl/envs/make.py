@@ -1,4 +1,5 @@
-"""From an `EnvPlan` to environments: names resolved, backends picked, everything wrong said in one sentence.
+"""From an `EnvPlan` to environments: names resolved, backends picked, everything wrong said in one
+sentence.
 
 Nothing here imports TensorFlow: processes that only step environments must stay light.
 """
@@ -22,7 +23,8 @@ from tfrl.envs.vector import AtariLives, BatchVector, SyncVector, VectorEnv
 from tfrl.job import EnvPlan
 from tfrl.types import EnvSpec
 
-# Below this many environments our loop over Python environments is faster than CartPole's NumPy vector class.
+# Below this many environments our loop over Python environments is faster than CartPole's NumPy
+# vector class.
 NATIVE_FROM_NUM_ENVS = 4
 
 # Atari ids that are steered by settings of their own, which `env_kwargs` must not contradict.
@@ -36,7 +38,8 @@ _ATARI_LIMIT_FRAMES = 108_000  # of the emulator's own ids: 30 minutes of play
 _VERSIONED = re.compile(r"^(?P<name>[\w./:-]+?)-v(?P<version>\d+)$")
 _ATARI = re.compile(r"^(?:ALE/(?P<v5>\w+)-v5|(?P<v4>\w+?)NoFrameskip-v4)$")
 _ATARI_OLD = re.compile(
-    r"^(?:ALE/)?(?P<game>[A-Za-z0-9]+?)(?P<ram>-ram)?(?P<kind>Deterministic|NoFrameskip)?-v(?P<version>\d+)$"
+    r"^(?:ALE/)?(?P<game>[A-Za-z0-9]+?)(?P<ram>-ram)?(?P<kind>Deterministic|NoFrameskip)?"
+    r"-v(?P<version>\d+)$"
 )
 
 
@@ -44,7 +47,8 @@ def make_spec(plan: EnvPlan) -> EnvSpec:
     """The spec of `plan`'s environment; builds one, reads its spaces and closes it.
 
     Raises:
-      SettingError: an environment that does not exist, cannot be built, or has spaces that nothing here serves.
+      SettingError: an environment that does not exist, cannot be built, or has spaces that nothing
+        here serves.
     """
     env, limit = _build(plan)
     try:
@@ -61,7 +65,8 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
       training: False for evaluation: rewards are not clipped and a lost life ends nothing.
 
     Raises:
-      SettingError: as `make_spec`, or a backend that cannot serve this environment or these settings.
+      SettingError: as `make_spec`, or a backend that cannot serve this environment or these
+        settings.
     """
     if num_envs < 1:
         raise SettingError(f"num_envs={num_envs}: expected at least 1")
@@ -88,8 +93,8 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
 def pick_backend(plan: EnvPlan, num_envs: int) -> str:
     """Who will step: `plan.env_backend`, or what auto picks for this environment and number.
 
-    auto: ale for Atari ids (sync where an option needs it), the id's own vector class where it has one that
-    serves every option and `num_envs` is large enough to pay, else sync.
+    auto: ale for Atari ids (sync where an option needs it), the id's own vector class where it
+    has one that serves every option and `num_envs` is large enough to pay, else sync.
 
     Raises:
       SettingError: a named backend that cannot serve the plan, with the reason.
@@ -101,7 +106,9 @@ def pick_backend(plan: EnvPlan, num_envs: int) -> str:
     if asked != "auto":
         reason = reasons[asked](plan)
         if reason:
-            raise SettingError(f"env_backend={asked} with env={plan.env!r}: {reason}; expected sync, async or auto")
+            raise SettingError(
+                f"env_backend={asked} with env={plan.env!r}: {reason}; expected sync, async or auto"
+            )
         return asked
     if atari_game(plan.env) is not None:
         return "sync" if _why_not_ale(plan) else "ale"
@@ -120,8 +127,7 @@ def atari_game(name: str) -> str | None:
     return match and (match["v5"] or match["v4"])
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Names
+# --- Names
 
 
 def _resolve(name: str) -> Any:
@@ -135,7 +141,9 @@ def _resolve(name: str) -> Any:
         if not _VERSIONED.match(rest):
             factory = import_dotted(name, "env")
             if not callable(factory):
-                raise SettingError(f"env={name!r}: {rest!r} is a {type(factory).__name__}, expected a function")
+                raise SettingError(
+                    f"env={name!r}: {rest!r} is a {type(factory).__name__}, expected a function"
+                )
             return factory
         try:
             importlib.import_module(module)
@@ -157,7 +165,10 @@ def _unknown(name: str) -> str:
         given = f"there is no version v{match['version']}" if match else "the version is missing"
         return f"{given}; the current one is {base}-v{max(versions)}"
     hint = nearest(name, known) or nearest(base, {k.rpartition("-v")[0] for k in known})
-    return f"no gymnasium environment of this name{hint}; expected a gymnasium id or 'package.module:factory'"
+    return (
+        f"no gymnasium environment of this name{hint}; "
+        "expected a gymnasium id or 'package.module:factory'"
+    )
 
 
 def _register_atari() -> bool:
@@ -176,7 +187,7 @@ def _games() -> dict[str, str]:
 
 
 def _check_atari(name: str) -> None:
-    """Raises SettingError for Atari ids that cannot or should not be used; passes everything else."""
+    """Raises SettingError for Atari ids that cannot or should not be used; passes all else."""
     if name in gym.registry and "ale_py" not in str(gym.registry[name].entry_point):
         return
     if not _register_atari():
@@ -194,7 +205,9 @@ def _check_atari(name: str) -> None:
         return
     use = f"ALE/{old['game']}-v5"
     if old["ram"]:
-        raise SettingError(f"env={name!r}: observations of the machine's memory are not offered; use {use}")
+        raise SettingError(
+            f"env={name!r}: observations of the machine's memory are not offered; use {use}"
+        )
     settings = "--atari_frame_skip=4" if old["kind"] == "Deterministic" else "--atari_frame_skip"
     sticky = "0.25" if old["version"] in ("0", "5") else "0"
     raise SettingError(
@@ -203,12 +216,11 @@ def _check_atari(name: str) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------
-# One environment
+# --- One environment
 
 
 def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
-    """One environment and the time limit that is left to the caller to count; None: it limits itself."""
+    """One environment and the time limit left to the caller to count; None: it limits itself."""
     target = _resolve(plan.env)
     if atari_game(plan.env) is not None:
         return _build_atari(plan), _atari_limit(plan)
@@ -216,23 +228,29 @@ def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
         env = _call(plan, target, **plan.env_kwargs)
         if not isinstance(env, gym.Env):
             raise SettingError(
-                f"env={plan.env!r} returned a {type(env).__module__}.{type(env).__name__}: expected a gymnasium.Env"
+                f"env={plan.env!r} returned a {type(env).__module__}.{type(env).__name__}: "
+                "expected a gymnasium.Env"
             )
         own = env.spec.max_episode_steps if env.spec is not None else None
         if isinstance(env, gym.wrappers.TimeLimit):
-            env, own = env.env, env._max_episode_steps  # noqa: SLF001 - gymnasium offers no other way to read it
+            # gymnasium offers no public way to read it.
+            env, own = env.env, env._max_episode_steps
             return _unchecked(env), plan.max_episode_steps or own
         return _unchecked(env), plan.max_episode_steps
     if target.additional_wrappers:
         # They may rely on the TimeLimit below them, so it stays where gymnasium puts it.
         limit = {"max_episode_steps": plan.max_episode_steps} if plan.max_episode_steps else {}
-        return _call(plan, gym.make, target, disable_env_checker=True, **limit, **plan.env_kwargs), None
-    env = _call(plan, gym.make, target, disable_env_checker=True, max_episode_steps=-1, **plan.env_kwargs)
+        return _call(
+            plan, gym.make, target, disable_env_checker=True, **limit, **plan.env_kwargs
+        ), None
+    env = _call(
+        plan, gym.make, target, disable_env_checker=True, max_episode_steps=-1, **plan.env_kwargs
+    )
     return _unchecked(env), plan.max_episode_steps or target.max_episode_steps
 
 
 def _unchecked(env: gym.Env) -> gym.Env:
-    """Without the outer wrappers of gymnasium that only check; they cost as much as CartPole itself."""
+    """Without gymnasium's outer checking wrappers; they cost as much as CartPole itself."""
     while isinstance(env, (gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)):
         env = env.env
     return env
@@ -248,16 +266,27 @@ def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
         raise SettingError(f"env={plan.env!r}: {_missing_extra(plan.env, error)}") from error
     except TypeError as error:
         if "argument" in str(error):
-            raise SettingError(f"env_kwargs={plan.env_kwargs!r} of env={plan.env!r}: {error}") from error
+            raise SettingError(
+                f"env_kwargs={plan.env_kwargs!r} of env={plan.env!r}: {error}"
+            ) from error
         raise SettingError(f"env={plan.env!r} cannot be built: TypeError: {error}") from error
-    except Exception as error:  # whatever a user's constructor raises, the reader needs the setting's name with it
-        raise SettingError(f"env={plan.env!r} cannot be built: {type(error).__name__}: {error}") from error
+    except (
+        Exception
+    ) as error:  # whatever a user's constructor raises, the reader needs the setting's name with it
+        raise SettingError(
+            f"env={plan.env!r} cannot be built: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _missing_extra(name: str, error: Exception) -> str:
     entry = str(gym.registry[name].entry_point) if name in gym.registry else ""
     text = f"{entry} {error}".lower()
-    for word, extra in (("box2d", "box2d"), ("mujoco", "mujoco"), ("ale_py", "atari"), ("cv2", "atari")):
+    for word, extra in (
+        ("box2d", "box2d"),
+        ("mujoco", "mujoco"),
+        ("ale_py", "atari"),
+        ("cv2", "atari"),
+    ):
         if word in text or (word == "cv2" and "opencv" in text):
             return f"a package is missing; pip install 'tfrl[{extra}]'"
     return f"a package is missing: {error}"
@@ -269,15 +298,16 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
         limit = env.spec.max_episode_steps
     return EnvSpec(
         name=plan.env,
-        observation_space=space_lib.observation_space(env.observation_space, f"{name}: observation_space"),
+        observation_space=space_lib.observation_space(
+            env.observation_space, f"{name}: observation_space"
+        ),
         action_space=space_lib.action_space(env.action_space, f"{name}: action_space"),
         frame_stack=plan.atari_frame_stack if atari_game(plan.env) is not None else 0,
         max_episode_steps=limit,
     )
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Atari
+# --- Atari
 
 
 def _atari_limit(plan: EnvPlan) -> int:
@@ -295,7 +325,7 @@ def _emulator(plan: EnvPlan, **kwargs: Any) -> gym.Env:
         disable_env_checker=True,
         frameskip=1,
         repeat_action_probability=plan.atari_sticky_actions,
-        max_num_frames_per_episode=None,  # the limit is counted outside, in env steps from the end of the reset
+        max_num_frames_per_episode=None,  # counted outside, in env steps from the end of the reset
         **plan.env_kwargs,
         **kwargs,
     ).unwrapped
@@ -314,7 +344,7 @@ def _fire_action(plan: EnvPlan) -> int | None:
 
 
 def _build_atari(plan: EnvPlan) -> gym.Env:
-    """The gymnasium path: the same preprocessing as ale-py's vector environment, one game at a time."""
+    """The gymnasium path: ale-py's vector environment's preprocessing, one game at a time."""
     env: gym.Env = _call(
         plan,
         gym.wrappers.AtariPreprocessing,
@@ -344,8 +374,11 @@ def _atari_spec(plan: EnvPlan) -> EnvSpec:
     side = plan.atari_screen_size
     space = gym.spaces.Box(0, 255, (side, side, plan.atari_frame_stack), np.uint8)
     spec = EnvSpec(
-        plan.env, space, space_lib.action_space(emulator.action_space, "action_space"),
-        plan.atari_frame_stack, _atari_limit(plan),
+        plan.env,
+        space,
+        space_lib.action_space(emulator.action_space, "action_space"),
+        plan.atari_frame_stack,
+        _atari_limit(plan),
     )
     emulator.close()
     return spec
@@ -369,16 +402,17 @@ def _ale(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> Ba
         frameskip=plan.atari_frame_skip,
         noop_max=plan.atari_noop_max,
         use_fire_reset=plan.atari_fire_on_reset,
-        # Its episodic_life restarts the whole game at a lost life, so that no agent would see a second one;
-        # its reward clipping would hide the returns. Both are done in `vector.py`.
+        # Its episodic_life restarts the whole game at a lost life, so that no agent would see a
+        # second one; its reward clipping would hide the returns. `vector.py` does both.
         episodic_life=False,
         reward_clipping=False,
     )
-    return BatchVector(env, spec, seed, backend="ale", channel_last=True, seed_form=np.array, **options)
+    return BatchVector(
+        env, spec, seed, backend="ale", channel_last=True, seed_form=np.array, **options
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Backends
+# --- Backends
 
 
 def _sync(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> SyncVector:
@@ -424,15 +458,89 @@ def _native(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) ->
     if plan.max_episode_steps:
         kwargs["max_episode_steps"] = plan.max_episode_steps
     target = _resolve(plan.env)
-    env = _call(plan, gym.make_vec, target, num_envs, vectorization_mode="vector_entry_point", **kwargs)
-    return BatchVector(env, spec, seed, backend="native", seed_form=lambda seeds: seeds[0], **options)
+    env = _call(
+        plan, gym.make_vec, target, num_envs, vectorization_mode="vector_entry_point", **kwargs
+    )
+    return BatchVector(
+        env, spec, seed, backend="native", seed_form=lambda seeds: seeds[0], **options
+    )
 
 
 def _why_not_envpool(plan: EnvPlan) -> str:
     if importlib.util.find_spec("envpool") is None:
         return "envpool is not installed; pip install 'tfrl[envpool]'"
-    return ""
+    known = importlib.import_module("envpool").list_all_envs()
+    name = _envpool_name(plan)
+    return "" if name in known else f"EnvPool has no {name}{nearest(name, known)}"
+
+
+def _envpool_name(plan: EnvPlan) -> str:
+    game = atari_game(plan.env)
+    return f"{game}-v5" if game else plan.env
+
+
+class _Pool(gym.vector.VectorEnv):
+    """An EnvPool that can be seeded at a reset: EnvPool itself takes seeds only when it is made."""
+
+    def __init__(self, plan: EnvPlan, num_envs: int, kwargs: dict[str, Any]):
+        super().__init__()
+        envpool = importlib.import_module("envpool")
+        self._make = lambda seeds: _call(
+            plan,
+            envpool.make_gymnasium,
+            _envpool_name(plan),
+            num_envs=num_envs,
+            seed=seeds,
+            **kwargs,
+        )
+        self.num_envs = num_envs
+        self._pool = self._make(list(range(num_envs)))
+        self.metadata = self._pool.metadata
+        self.single_observation_space = self._pool.observation_space
+        self.single_action_space = self._pool.action_space
+        self.max_episode_steps = self._pool.config["max_episode_steps"]
+
+    def reset(
+        self, *, seed: list[int] | None = None, options: dict | None = None
+    ) -> tuple[Any, dict]:
+        if seed is not None:
+            self._pool.close()
+            self._pool = self._make(seed)
+        return self._pool.reset()
+
+    def step(self, actions: np.ndarray) -> tuple:
+        return self._pool.step(actions)
+
+    def close(self) -> None:
+        self._pool.close()
 
 
 def _envpool(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
-    raise NotImplementedError
+    kwargs = dict(plan.env_kwargs)
+    if atari_game(plan.env) is not None:
+        spec = _atari_spec(plan)
+        kwargs.update(
+            max_episode_steps=_atari_limit(plan),
+            stack_num=plan.atari_frame_stack,
+            frame_skip=plan.atari_frame_skip,
+            noop_max=plan.atari_noop_max,
+            use_fire_reset=plan.atari_fire_on_reset,
+            img_height=plan.atari_screen_size,
+            img_width=plan.atari_screen_size,
+            repeat_action_probability=plan.atari_sticky_actions,
+            episodic_life=False,  # both as for ale: `AtariLives` and the vector itself do these
+            reward_clip=False,
+        )
+        env = _Pool(plan, num_envs, kwargs)
+        return BatchVector(env, spec, seed, backend="envpool", channel_last=True, **options)
+    if plan.max_episode_steps:
+        kwargs["max_episode_steps"] = plan.max_episode_steps
+    env = _Pool(plan, num_envs, kwargs)
+    name = f"env={plan.env!r}"
+    spec = EnvSpec(
+        plan.env,
+        space_lib.observation_space(env.single_observation_space, f"{name}: observation_space"),
+        space_lib.action_space(env.single_action_space, f"{name}: action_space"),
+        max_episode_steps=env.max_episode_steps,
+    )
+    return BatchVector(env, spec, seed, backend="envpool", **options)

@@ -26,7 +26,8 @@ spaces = gym.spaces
 
 
 class Leaf(NamedTuple):
-    """One array of an observation: keys that lead to it, its shape and dtype after the cast, `start` to subtract."""
+    """One array of an observation: keys that lead to it, its shape and dtype after the cast,
+    `start` to subtract."""
 
     path: tuple[Any, ...]
     shape: tuple[int, ...]
@@ -41,7 +42,8 @@ def observation_space(space: gym.Space, where: str) -> gym.Space:
       where: named in the error, e.g. "env='Foo-v0': observation_space".
 
     Raises:
-      SettingError: a space with no fixed shape (Text, Sequence, Graph, OneOf), or a class of its own.
+      SettingError: a space with no fixed shape (Text, Sequence, Graph, OneOf), or a class of its
+        own.
     """
     if isinstance(space, spaces.Dict):
         out = {}
@@ -49,14 +51,17 @@ def observation_space(space: gym.Space, where: str) -> gym.Space:
             if key == ACTION_MASK:
                 if not isinstance(inner, (spaces.Box, spaces.MultiBinary)) or len(inner.shape) != 1:
                     raise SettingError(
-                        f"{where}[{key!r}] is {inner}: expected a Box or MultiBinary of shape [num_actions]"
+                        f"{where}[{key!r}] is {inner}: "
+                        "expected a Box or MultiBinary of shape [num_actions]"
                     )
                 out[key] = spaces.Box(0.0, 1.0, inner.shape, np.float32)
             else:
                 out[key] = observation_space(inner, f"{where}[{key!r}]")
         return spaces.Dict(out)
     if isinstance(space, spaces.Tuple):
-        return spaces.Tuple([observation_space(s, f"{where}[{i}]") for i, s in enumerate(space.spaces)])
+        return spaces.Tuple(
+            [observation_space(s, f"{where}[{i}]") for i, s in enumerate(space.spaces)]
+        )
     if isinstance(space, spaces.Box):
         return _box(space)
     if isinstance(space, spaces.Discrete):
@@ -66,7 +71,8 @@ def observation_space(space: gym.Space, where: str) -> gym.Space:
     if isinstance(space, spaces.MultiBinary):
         return spaces.MultiBinary(space.n)
     raise SettingError(
-        f"{where} is {space}: expected Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of them"
+        f"{where} is {space}: "
+        "expected Box, Discrete, MultiDiscrete, MultiBinary, or a Dict or Tuple of them"
     )
 
 
@@ -76,15 +82,20 @@ def action_space(space: gym.Space, where: str) -> gym.Space:
     Raises:
       SettingError: a space other than Discrete, MultiDiscrete, MultiBinary and Box.
     """
-    if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)):
-        raise SettingError(f"{where} is {space}: expected Discrete, MultiDiscrete, MultiBinary or Box")
+    if not isinstance(
+        space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
+    ):
+        raise SettingError(
+            f"{where} is {space}: expected Discrete, MultiDiscrete, MultiBinary or Box"
+        )
     return observation_space(space, where)
 
 
 def _box(space: spaces.Box) -> spaces.Box:
     if space.dtype != np.float64:
         return space
-    # Rounding is monotone, so a float64 value within its limits is within the rounded ones after the cast.
+    # Rounding is monotone, so a float64 value within its limits is within the rounded ones after
+    # the cast.
     return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
@@ -122,10 +133,11 @@ def at(nest: Any, path: tuple[Any, ...]) -> Any:
 
 
 def action_cast(space: gym.Space) -> Callable[[np.ndarray], np.ndarray] | None:
-    """A function from a policy's actions [B, ...] to the environment's, or None where they are the same.
+    """A function from a policy's actions [B, ...] to the environment's, or None where they are the
+    same.
 
-    Discrete and MultiDiscrete are shifted by `start`; Box is cast to the environment's dtype, then clipped to
-    its limits (in that order: float32 0.1 is above float64 0.1).
+    Discrete and MultiDiscrete are shifted by `start`; Box is cast to the environment's dtype, then
+    clipped to its limits (in that order: float32 0.1 is above float64 0.1).
     """
     if isinstance(space, spaces.Box):
         dtype, low, high = space.dtype, space.low, space.high

@@ -2,18 +2,18 @@
 
 An environment whose episode ended is reset by the vector itself. gymnasium has two ways to do that:
 
-  NEXT_STEP  the ending step returns the final observation; the next step ignores the action and returns the
-             reset observation. That row is no transition: it comes out with `valid=False`, reward 0, flags
-             False, and `next_obs is obs` at every step.
-  SAME_STEP  the ending step returns the reset observation, and the final one on the side: every row is valid,
-             and `next_obs` holds the final observations in the rows that ended.
+  NEXT_STEP  the ending step returns the final observation; the next step ignores the action and
+             returns the reset observation. That row is no transition: it comes out with
+             `valid=False`, reward 0, flags False, and `next_obs is obs` at every step.
+  SAME_STEP  the ending step returns the reset observation, and the final one on the side: every row
+             is valid, and `next_obs` holds the final observations in the rows that ended.
 
-Users of `VectorEnv` need not know which: (obs before, action, reward, terminated, next_obs) of valid rows are
-the transitions, in both.
+Users of `VectorEnv` need not know which: (obs before, action, reward, terminated, next_obs) of
+valid rows are the transitions, in both.
 
-Who owns the arrays: the caller. No array that `reset` or `step` returned is written again, none is a copy more
-than needed. The flag arrays may be shared between steps and are then read-only. Arrays need not be contiguous
-(an ALE observation is a transposed view).
+Who owns the arrays: the caller. No array that `reset` or `step` returned is written again, none is
+a copy more than needed. The flag arrays may be shared between steps and are then read-only. Arrays
+need not be contiguous (an ALE observation is a transposed view).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class VectorEnv(abc.ABC):
         """Starts all episodes anew and returns the first observations, leaves [B, ...].
 
         Args:
-          seed: seeds every environment, each differently; None: the seed given at construction the first
-            time, then the environments' generators simply continue.
+          seed: seeds every environment, each differently; None: the seed given at construction the
+            first time, then the environments' generators simply continue.
         """
 
     @abc.abstractmethod
@@ -58,10 +58,11 @@ class VectorEnv(abc.ABC):
         """Steps every environment once.
 
         Args:
-          action: [B, ...] as `spec.action_space` says. Discrete actions count from 0, Box actions outside the
-            limits are clipped. Ignored in rows that are reset by this step.
+          action: [B, ...] as `spec.action_space` says. Discrete actions count from 0, Box actions
+            outside the limits are clipped. Ignored in rows that are reset by this step.
         """
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Frees the environments; no call may follow."""
 
@@ -78,10 +79,11 @@ def _constant(num_envs: int, value: bool) -> np.ndarray:
 
 
 class SyncVector(VectorEnv):
-    """Python environments in a plain loop, NEXT_STEP; a few microseconds over the environments' own time.
+    """Python environments in a plain loop, NEXT_STEP; a few microseconds over the environments' own
+    time.
 
-    The time limit is counted here rather than by a wrapper, and the environments come without gymnasium's
-    checking wrappers: `tfrl.envs.check` is the place to check.
+    The time limit is counted here rather than by a wrapper, and the environments come without
+    gymnasium's checking wrappers: `tfrl.envs.check` is the place to check.
     """
 
     backend = "sync"
@@ -102,7 +104,8 @@ class SyncVector(VectorEnv):
           factories: one function per environment.
           spec: of one of them, after the casts of `envs/spaces.py`.
           seed: of the first `reset(None)`.
-          time_limit: env steps after which an episode is truncated here; None: the environments do it.
+          time_limit: env steps after which an episode is truncated here; None: the environments do
+            it.
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `info["lives"]` of Atari games in `lives`.
         """
@@ -116,7 +119,11 @@ class SyncVector(VectorEnv):
         self._leaves = space_lib.leaves(self._space)
         # One plain array is the common case, and worth a path without lists and dicts.
         self._flat = None
-        if len(self._leaves) == 1 and not self._leaves[0].path and isinstance(self._leaves[0].start, int):
+        if (
+            len(self._leaves) == 1
+            and not self._leaves[0].path
+            and isinstance(self._leaves[0].start, int)
+        ):
             self._flat = ((self.num_envs, *self._leaves[0].shape), self._leaves[0].dtype)
         self._cast = space_lib.action_cast(self.envs[0].action_space)
         self._scalar_actions = isinstance(self.envs[0].action_space, gym.spaces.Discrete)
@@ -192,7 +199,8 @@ class SyncVector(VectorEnv):
             env.close()
 
     def render(self, row: int = 0) -> Any:
-        """The picture of one environment, uint8 [H, W, 3], if it was made with render_mode="rgb_array"."""
+        """The picture of one environment, uint8 [H, W, 3], if it was made with
+        render_mode="rgb_array"."""
         return self.envs[row].render()
 
     def _new_arrays(self) -> list[np.ndarray]:
@@ -255,8 +263,10 @@ class BatchVector(VectorEnv):
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             stated = "none" if mode is None else str(getattr(mode, "value", mode))
             raise SettingError(
-                f"env={spec.name!r}: metadata['autoreset_mode'] of its vector environment is {stated}: "
-                "expected AutoresetMode.NEXT_STEP or AutoresetMode.SAME_STEP; env_backend=sync does without it"
+                f"env={spec.name!r}: metadata['autoreset_mode'] of its vector environment is "
+                f"{stated}: "
+                "expected AutoresetMode.NEXT_STEP or AutoresetMode.SAME_STEP; "
+                "env_backend=sync does without it"
             )
         self.spec, self.num_envs, self.backend = spec, env.num_envs, backend
         self.env = env
@@ -272,7 +282,9 @@ class BatchVector(VectorEnv):
         self._copy = shared_buffer
         self._cast = space_lib.action_cast(env.single_action_space)
         self._all = _constant(self.num_envs, True)
-        self._pending: np.ndarray | None = None  # bool [B], rows whose next step is a reset; None: no row
+        self._pending: np.ndarray | None = (
+            None  # bool [B], rows whose next step is a reset; None: no row
+        )
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
 
@@ -306,7 +318,8 @@ class BatchVector(VectorEnv):
         done = terminated | truncated
         if np.count_nonzero(done):
             episodes = tuple(
-                Episode(int(i), float(self._returns[i]), int(self._lengths[i])) for i in np.flatnonzero(done)
+                Episode(int(i), float(self._returns[i]), int(self._lengths[i]))
+                for i in np.flatnonzero(done)
             )
             self._returns[done] = 0.0
             self._lengths[done] = 0
@@ -317,7 +330,13 @@ class BatchVector(VectorEnv):
         if self._clip:
             reward = np.sign(reward)
         return VectorStep(
-            obs, next_obs, reward.astype(np.float32, copy=False), terminated, truncated, valid, episodes
+            obs,
+            next_obs,
+            reward.astype(np.float32, copy=False),
+            terminated,
+            truncated,
+            valid,
+            episodes,
         )
 
     def close(self) -> None:
@@ -327,7 +346,8 @@ class BatchVector(VectorEnv):
         if self._flat:
             return self._convert_leaf(obs, self._leaves[0])
         return space_lib.pack(
-            self._space, [self._convert_leaf(space_lib.at(obs, leaf.path), leaf) for leaf in self._leaves]
+            self._space,
+            [self._convert_leaf(space_lib.at(obs, leaf.path), leaf) for leaf in self._leaves],
         )
 
     def _convert_leaf(self, array: np.ndarray, leaf: space_lib.Leaf) -> np.ndarray:
@@ -337,7 +357,8 @@ class BatchVector(VectorEnv):
         return np.moveaxis(array, 1, -1) if self._channel_last else array
 
     def _with_final(self, obs: Any, final: Any, done: np.ndarray) -> Any:
-        """`obs` with the rows that ended replaced by the final observations; `obs` itself stays as it is."""
+        """`obs` with the rows that ended replaced by the final observations; `obs` itself stays as
+        it is."""
         arrays = []
         for leaf in self._leaves:
             array = space_lib.at(obs, leaf.path).copy()
@@ -351,11 +372,13 @@ class BatchVector(VectorEnv):
 
 
 class AtariLives(VectorEnv):
-    """Makes lost lives terminations for the learner, and starts the next life; the inner vector plays full games.
+    """Makes lost lives terminations for the learner, and starts the next life; the inner vector
+    plays full games.
 
-    After a lost life the next row is an automatic step (`valid=False`, its reward is not the learner's): FIRE
-    where asked, else a no-op, as a reset by DeepMind's wrappers would do. The agent need not find out that a
-    game waits for FIRE, in evaluation neither: there lives are no terminations, but FIRE is still pressed.
+    After a lost life the next row is an automatic step (`valid=False`, its reward is not the
+    learner's): FIRE where asked, else a no-op, as a reset by DeepMind's wrappers would do. The
+    agent need not find out that a game waits for FIRE, in evaluation neither: there lives are no
+    terminations, but FIRE is still pressed.
     """
 
     def __init__(self, inner: SyncVector | BatchVector, automatic_action: int, *, terminate: bool):
@@ -386,7 +409,12 @@ class AtariLives(VectorEnv):
         self._pending = lost if np.count_nonzero(lost) else None
         if pending is None and self._pending is None:
             return step
-        reward, terminated, truncated, valid = step.reward, step.terminated, step.truncated, step.valid
+        reward, terminated, truncated, valid = (
+            step.reward,
+            step.terminated,
+            step.truncated,
+            step.valid,
+        )
         if self._terminate:
             terminated = terminated | lost
         if pending is not None:

@@ -1,4 +1,5 @@
-"""The few gymnasium wrappers that the Atari path of `env_backend=sync` needs beyond gymnasium's own."""
+"""The few gymnasium wrappers that the Atari path of `env_backend=sync` needs beyond gymnasium's
+own."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import numpy as np
 
 
 class FireReset(gym.Wrapper):
-    """Takes `action` once after every reset: games such as Breakout wait for FIRE before they begin."""
+    """Takes `action` once after every reset: games such as Breakout wait for FIRE before they
+    begin."""
 
     def __init__(self, env: gym.Env, action: int):
         super().__init__(env)

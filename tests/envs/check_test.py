@@ -1,0 +1,161 @@
+"""The checker finds each fault, and all of them at once."""
+
+import gymnasium as gym
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from tfrl.config.settings import SettingError
+from tfrl.envs import check, fakes
+
+
+class Chain(fakes.TruncatingChain):
+    """A correct environment; the subclasses below break one thing each."""
+
+
+class OldReset(Chain):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0]
+
+
+class NoSeedArgument(Chain):
+    def reset(self):
+        return super().reset()
+
+
+class IgnoresSeed(Chain):
+    def reset(self, *, seed=None, options=None):
+        super().reset()
+        return np.random.default_rng().random(1).astype(np.float32), {}
+
+
+class OldStep(Chain):
+    def step(self, action):
+        return super().step(action)[:4]
+
+
+class WrongShape(Chain):
+    def step(self, action):
+        return (np.ones(2, np.float32), *super().step(action)[1:])
+
+
+class Outside(Chain):
+    def step(self, action):
+        return (np.full(1, 3, np.float32), *super().step(action)[1:])
+
+
+class NotANumber(Chain):
+    def step(self, action):
+        return (np.full(1, np.nan, np.float32), np.nan, *super().step(action)[2:])
+
+
+class TextReward(Chain):
+    def step(self, action):
+        obs, _, *rest = super().step(action)
+        return (obs, "1", *rest)
+
+
+class IntegerFlags(Chain):
+    def step(self, action):
+        obs, reward, _, truncated, info = super().step(action)
+        return obs, reward, 0, int(truncated), info
+
+
+class WrongDtype(Chain):
+    def step(self, action):
+        return (np.ones(1, np.complex64), *super().step(action)[1:])
+
+
+class NoSpace(Chain):
+    def __init__(self):
+        super().__init__()
+        self.action_space = None
+
+
+class DictAction(Chain):
+    def __init__(self):
+        super().__init__()
+        self.action_space = gym.spaces.Dict(a=gym.spaces.Discrete(2))
+
+
+class NothingValid(fakes.MaskedBandit):
+    def step(self, action):
+        obs, *rest = super().step(action)
+        self._mask[:] = 1
+        return ({**obs, "action_mask": np.zeros(5, np.int8)}, *rest)
+
+
+class WrongMask(fakes.MaskedBandit):
+    def __init__(self):
+        super().__init__()
+        self.observation_space["action_mask"] = gym.spaces.MultiBinary(4)
+
+
+class MissingKey(fakes.MaskedBandit):
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        del obs["observation"]
+        return obs, info
+
+
+class Everything(Chain):
+    def reset(self, *, seed=None, options=None):
+        return np.full(1, 7, np.float32), []
+
+    def step(self, action):
+        return np.ones(3, np.float32), None, 0, False, None
+
+
+class CheckTest(parameterized.TestCase):
+    @parameterized.parameters(
+        "CartPole-v1",
+        "FrozenLake-v1",
+        "Pendulum-v1",
+        "tfrl.envs.fakes:MaskedBandit",
+        fakes.TruncatingChain,
+        fakes.Counter,
+        fakes.IdentityGame,
+        fakes.MaskedBandit,
+        fakes.ImageGame,
+        fakes.TargetPoint,
+    )
+    def test_correct_environments(self, env):
+        self.assertEmpty(check.check_env(env))
+
+    @parameterized.parameters(
+        (OldReset, "reset returned an array.*expected the pair"),
+        (NoSeedArgument, "does not take the keyword argument seed"),
+        (IgnoresSeed, "two resets with seed=0 gave different observations"),
+        (OldStep, "step returned a tuple of 4"),
+        (WrongShape, r"observation of step has shape \[2\]: expected \[1\]"),
+        (Outside, r"outside its space.*entry \[0\] is 3.0, the limits are \[0.0, 1.0\]"),
+        (NotANumber, "contains NaN(.|\n)*reward is nan"),
+        (TextReward, "reward is '1' of type str"),
+        (IntegerFlags, "terminated is 0 of type int(.|\n)*truncated is 0 of type int"),
+        (WrongDtype, "dtype complex64: expected float32"),
+        (NoSpace, "action_space is None"),
+        (DictAction, "action_space is Dict.*expected Discrete"),
+        (NothingValid, "action_mask of step has no valid action"),
+        (WrongMask, r"action_mask has shape \[4\]: expected \[5\]"),
+        (MissingKey, r"observation\['observation'\] of reset is missing"),
+        (lambda: "text", "it is a str: expected a gymnasium.Env"),
+    )
+    def test_one_fault(self, env, message):
+        with self.assertRaisesRegex(SettingError, message):
+            check.check_env(env)
+
+    def test_all_faults_in_one_message(self):
+        findings = check.check_env(Everything, strict=False)
+        self.assertLen(findings, 6, findings)
+        with self.assertRaises(SettingError) as caught:
+            check.check_env(Everything)
+        for finding in findings:
+            self.assertIn(finding, str(caught.exception))
+
+    def test_endless_episode_is_a_warning(self):
+        findings = check.check_env(lambda: fakes.TruncatingChain(length=10_000), num_steps=50)
+        self.assertLen(findings, 1)
+        self.assertStartsWith(findings[0], "warning: no episode ended within 50")
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,296 @@
+"""Checks a user's environment and reports everything that is wrong with it at once.
+
+python -m tfrl.envs.check my_package.my_module:make_env
+"""
+
+from __future__ import annotations
+
+import numbers
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from tfrl.config.settings import SettingError
+from tfrl.envs import make
+from tfrl.envs import spaces as space_lib
+from tfrl.job import EnvPlan
+from tfrl.types import ACTION_MASK
+
+WARNING = "warning: "  # findings that begin so do not make an environment unusable
+
+
+class _Findings(list):
+    """Findings in order of discovery, each once: an error at every step is one error."""
+
+    def add(self, text: str) -> None:
+        if text not in self:
+            self.append(text)
+
+
+def check_env(
+    env: gym.Env | Callable[[], gym.Env] | str,
+    *,
+    num_steps: int = 1000,
+    seed: int = 0,
+    strict: bool = True,
+) -> list[str]:
+    """Plays random valid actions and lists all that breaks gymnasium's contract or tfrl's.
+
+    Args:
+      env: an environment, a function that returns one, or what `--env` takes.
+      num_steps: env steps to play.
+      seed: of the resets and of the actions.
+      strict: raise if anything but warnings was found.
+
+    Returns:
+      The findings, one sentence each; those that begin with "warning: " can be lived with.
+
+    Raises:
+      SettingError: with every finding in the message, if `strict`.
+    """
+    findings = _Findings()
+    name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+    if isinstance(env, str):
+        made: Any = make.make_env(EnvPlan(env=env))
+    elif isinstance(env, gym.Env) or not callable(env):
+        made = env
+    else:
+        made = env()
+    if not isinstance(made, gym.Env):
+        findings.add(f"it is a {type(made).__name__}: expected a gymnasium.Env")
+    elif _check_spaces(made, findings) and _check_reset(made, seed, findings):
+        _play(made, num_steps, seed, findings)
+    if isinstance(made, gym.Env) and not isinstance(env, gym.Env):
+        made.close()
+    errors = [f for f in findings if not f.startswith(WARNING)]
+    if strict and errors:
+        lines = "".join(f"\n  {i}. {f}" for i, f in enumerate(findings, 1))
+        raise SettingError(
+            f"env={name!r} cannot be trained on, {len(errors)} error(s) found:{lines}"
+        )
+    return list(findings)
+
+
+def _check_spaces(env: gym.Env, findings: _Findings) -> bool:
+    """True if both spaces are there and usable, so that playing makes sense."""
+    usable = True
+    for attribute, convert in (
+        ("observation_space", space_lib.observation_space),
+        ("action_space", space_lib.action_space),
+    ):
+        space = getattr(env, attribute, None)
+        if not isinstance(space, gym.Space):
+            findings.add(f"{attribute} is {space!r}: expected a gymnasium space")
+            usable = False
+            continue
+        try:
+            convert(space, attribute)
+        except SettingError as error:
+            findings.add(str(error))
+            usable = False
+    if not usable:
+        return False
+    actions = env.action_space
+    if isinstance(actions, gym.spaces.Box) and not actions.is_bounded():
+        findings.add(
+            f"{WARNING}action_space {actions} has no limits; "
+            "policies that squash their actions need some"
+        )
+    mask = _mask_space(env.observation_space)
+    if mask is not None:
+        if not isinstance(actions, gym.spaces.Discrete):
+            findings.add(
+                f"the observation has an {ACTION_MASK}, but action_space is {actions}: "
+                "expected Discrete"
+            )
+        elif mask.shape != (int(actions.n),):
+            findings.add(
+                f"{ACTION_MASK} has shape {list(mask.shape)}: expected [{actions.n}], "
+                "one entry per action"
+            )
+            return False
+    return True
+
+
+def _mask_space(space: gym.Space) -> gym.Space | None:
+    return space.spaces.get(ACTION_MASK) if isinstance(space, gym.spaces.Dict) else None
+
+
+def _check_reset(env: gym.Env, seed: int, findings: _Findings) -> bool:
+    """True if the environment can be reset, so that it can be stepped."""
+    firsts = []
+    for _ in range(2):
+        try:
+            result = env.reset(seed=seed)
+        except TypeError as error:
+            if "seed" not in str(error):
+                raise
+            findings.add(f"reset does not take the keyword argument seed ({error})")
+            return False
+        if not (isinstance(result, tuple) and len(result) == 2):
+            findings.add(f"reset returned {_kind(result)}: expected the pair (observation, info)")
+            return False
+        obs, info = result
+        if not isinstance(info, dict):
+            findings.add(f"reset returned an info of type {type(info).__name__}: expected a dict")
+        _check_obs(env, obs, "reset", findings)
+        firsts.append(obs)
+    if not _equal(*firsts):
+        findings.add(
+            f"two resets with seed={seed} gave different observations: "
+            "draw from self.np_random only"
+        )
+    return True
+
+
+def _check_obs(env: gym.Env, obs: Any, where: str, findings: _Findings) -> None:
+    before = len(findings)
+    for leaf, space in zip(
+        space_lib.leaves(env.observation_space), _leaf_spaces(env.observation_space), strict=True
+    ):
+        part = "observation" + "".join(f"[{key!r}]" for key in leaf.path)
+        try:
+            value = space_lib.at(obs, leaf.path)
+        except (KeyError, IndexError, TypeError):
+            findings.add(f"{part} of {where} is missing")
+            continue
+        array = np.asarray(value)
+        if array.dtype == object:
+            findings.add(f"{part} of {where} is {_kind(value)}: expected an array")
+        elif array.shape != leaf.shape:
+            findings.add(
+                f"{part} of {where} has shape {list(array.shape)}: expected {list(leaf.shape)}"
+            )
+        elif np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
+            findings.add(f"{part} of {where} contains NaN")
+        elif not np.can_cast(array.dtype, space.dtype, "same_kind"):
+            findings.add(f"{part} of {where} has dtype {array.dtype}: expected {space.dtype}")
+        elif array.dtype != space.dtype and isinstance(value, np.ndarray):
+            findings.add(
+                f"{WARNING}{part} of {where} has dtype {array.dtype}, "
+                f"its space says {space.dtype}; it is cast"
+            )
+        elif not space.contains(
+            array.astype(space.dtype) if array.shape else array.astype(space.dtype)[()]
+        ):
+            findings.add(f"{part} of {where} is outside its space {space}{_outside(array, space)}")
+    mask_space = _mask_space(env.observation_space)
+    if mask_space is not None and len(findings) == before:
+        mask = np.asarray(obs[ACTION_MASK])
+        if not np.isin(mask, (0, 1)).all():
+            findings.add(f"{ACTION_MASK} of {where} has entries other than 0 and 1")
+        elif not mask.any():
+            findings.add(f"{ACTION_MASK} of {where} has no valid action")
+
+
+def _leaf_spaces(space: gym.Space) -> list[gym.Space]:
+    """The spaces of `space_lib.leaves(space)`, in the same order."""
+    if isinstance(space, gym.spaces.Dict):
+        return [leaf for inner in space.spaces.values() for leaf in _leaf_spaces(inner)]
+    if isinstance(space, gym.spaces.Tuple):
+        return [leaf for inner in space.spaces for leaf in _leaf_spaces(inner)]
+    return [space]
+
+
+def _outside(array: np.ndarray, space: gym.Space) -> str:
+    """Which entry of a Box is outside, and by what."""
+    if not isinstance(space, gym.spaces.Box):
+        return f": {array.tolist()}"
+    where = np.argwhere((array < space.low) | (array > space.high))
+    if not len(where):
+        return ""
+    at = tuple(where[0])
+    limits = f"[{space.low[at]}, {space.high[at]}]"
+    return f": entry {[int(i) for i in at]} is {array[at]}, the limits are {limits}"
+
+
+def _play(env: gym.Env, num_steps: int, seed: int, findings: _Findings) -> None:
+    env.action_space.seed(seed)
+    obs, _ = env.reset(seed=seed)
+    ended = False
+    for _ in range(num_steps):
+        action = _action(env, obs)
+        result = env.step(action)
+        if not (isinstance(result, tuple) and len(result) == 5):
+            findings.add(
+                f"step returned {_kind(result)}: "
+                "expected (observation, reward, terminated, truncated, info)"
+            )
+            return
+        obs, reward, terminated, truncated, info = result
+        _check_obs(env, obs, "step", findings)
+        _check_reward(reward, findings)
+        for flag, value in (("terminated", terminated), ("truncated", truncated)):
+            if not isinstance(value, (bool, np.bool_)):
+                findings.add(f"{flag} is {_kind(value)}: expected bool")
+        if not isinstance(info, dict):
+            findings.add(f"step returned an info of type {type(info).__name__}: expected a dict")
+        if any(not isinstance(v, (bool, np.bool_)) for v in (terminated, truncated)):
+            return
+        if terminated or truncated:
+            ended = True
+            obs, _ = env.reset()
+            _check_obs(env, obs, "reset", findings)
+    if not ended:
+        findings.add(
+            f"{WARNING}no episode ended within {num_steps} random steps; "
+            "returns are only reported for episodes "
+            "that end: consider max_episode_steps"
+        )
+
+
+def _action(env: gym.Env, obs: Any) -> Any:
+    if _mask_space(env.observation_space) is None:
+        return env.action_space.sample()
+    mask = np.asarray(obs[ACTION_MASK]).astype(np.int8)
+    return env.action_space.sample(mask)
+
+
+def _check_reward(reward: Any, findings: _Findings) -> None:
+    if isinstance(reward, (bool, np.bool_)) or not isinstance(reward, (numbers.Real, np.number)):
+        if not (
+            isinstance(reward, np.ndarray)
+            and reward.shape == ()
+            and np.issubdtype(reward.dtype, np.number)
+        ):
+            findings.add(f"reward is {_kind(reward)}: expected a number")
+            return
+    if not np.isfinite(reward):
+        findings.add(f"reward is {float(reward)}: expected a finite number")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {list(value.shape)} and dtype {value.dtype}"
+    return f"{value!r} of type {type(value).__name__}"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return np.array_equal(a, b)
+
+
+def main() -> int:
+    """Prints the findings for the environment named on the command line; 1 if there are errors."""
+    if len(sys.argv) != 2:
+        print("usage: python -m tfrl.envs.check <gymnasium id or package.module:factory>")
+        return 2
+    try:
+        findings = check_env(sys.argv[1])
+    except SettingError as error:
+        print(error)
+        return 1
+    print("\n".join(findings) or "nothing is wrong with it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
