@@ -12,7 +12,7 @@ from tfrl.job import EnvPlan
 
 HAS_ALE = importlib.util.find_spec("ale_py") is not None
 HAS_CV2 = importlib.util.find_spec("cv2") is not None
-BACKENDS = ("ale", "sync") if HAS_CV2 else ("ale",)
+BACKENDS = (("ale",), ("sync",)) if HAS_CV2 else (("ale",),)
 
 
 def play(plan, num_envs, num_steps, training=True):
@@ -113,7 +113,7 @@ class AtariTest(parameterized.TestCase):
         if not HAS_CV2:
             self.skipTest("OpenCV is not installed")
         lengths, returns, pixels, valid = [], [], [], []
-        for backend in BACKENDS:
+        for (backend,) in BACKENDS:
             plan = EnvPlan(env="ALE/Breakout-v5", env_backend=backend)
             befores, steps = play(plan, 4, 700)
             episodes = [e for s in steps for e in s.episodes]
@@ -132,6 +132,20 @@ class AtariTest(parameterized.TestCase):
             plan = EnvPlan(env="ALE/Pong-v5", env_kwargs={key: 1})
             with self.assertRaisesRegex(SettingError, f"{key}.*{instead}"):
                 make.make_vector(plan, 1, 0)
+
+    def test_spec_is_that_of_the_sync_path(self):
+        if not HAS_CV2:
+            self.skipTest("OpenCV is not installed")
+        plan = EnvPlan(env="ALE/Pong-v5", env_backend="sync", atari_frame_stack=3)
+        vector = make.make_vector(plan, 1, 0)
+        self.addCleanup(vector.close)
+        self.assertEqual(vector.spec, make.make_spec(plan))
+
+    def test_missing_opencv_is_named(self):
+        if HAS_CV2:
+            self.skipTest("OpenCV is installed")
+        with self.assertRaisesRegex(SettingError, r"pip install 'tfrl\[atari\]'"):
+            make.make_vector(EnvPlan(env="ALE/Pong-v5", env_backend="sync"), 1, 0)
 
     def test_options_that_ale_has_not(self):
         plan = EnvPlan(env="ALE/Pong-v5", env_kwargs={"difficulty": 1})

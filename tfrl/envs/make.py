@@ -50,6 +50,9 @@ def make_spec(plan: EnvPlan) -> EnvSpec:
       SettingError: an environment that does not exist, cannot be built, or has spaces that nothing
         here serves.
     """
+    if atari_game(plan.env) is not None:
+        _resolve(plan.env)
+        return _atari_spec(plan)
     env, limit = _build(plan)
     try:
         return _spec_of(plan, env, limit)
@@ -369,7 +372,7 @@ def _why_not_ale(plan: EnvPlan) -> str:
 
 
 def _atari_spec(plan: EnvPlan) -> EnvSpec:
-    # Not by `make_spec`: that needs OpenCV, which ale-py's own path does without.
+    # Not by `_build`: that needs OpenCV, which ale-py's own path does without.
     emulator = _emulator(plan)
     side = plan.atari_screen_size
     space = gym.spaces.Box(0, 255, (side, side, plan.atari_frame_stack), np.uint8)
@@ -385,8 +388,7 @@ def _atari_spec(plan: EnvPlan) -> EnvSpec:
 
 
 def _ale(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
-    _resolve(plan.env)
-    spec = _atari_spec(plan)
+    spec = make_spec(plan)
     vector_env = importlib.import_module("ale_py.vector_env")
     env = vector_env.AtariVectorEnv(
         _games()[atari_game(plan.env)],
@@ -518,7 +520,7 @@ class _Pool(gym.vector.VectorEnv):
 def _envpool(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
     kwargs = dict(plan.env_kwargs)
     if atari_game(plan.env) is not None:
-        spec = _atari_spec(plan)
+        spec = make_spec(plan)
         kwargs.update(
             max_episode_steps=_atari_limit(plan),
             stack_num=plan.atari_frame_stack,
