@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from tfrl.config.settings import SettingError, field_types, nearest, type_name
+from tfrl.config.settings import SettingError, field_types, type_name
 from tfrl.job import PLANS, Job, algorithm, algorithms
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"  # absent from an installed package
@@ -211,10 +211,14 @@ def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) ->
 
 
 def _nearest_config(path: str) -> str:
-    # Paths as the user would type them: from the working directory where that is the checkout.
-    base = CONFIGS.parent
-    known = [str(p.relative_to(base)) for p in sorted(CONFIGS.rglob("*.flags"))]
-    return nearest(path, known) or nearest(str(pathlib.PurePath("configs") / path), known)
+    # As the user would type them in the checkout; the file's own name decides before its folder.
+    known = [str(p.relative_to(CONFIGS.parent)) for p in sorted(CONFIGS.rglob("*.flags"))]
+    name = pathlib.PurePath(path).name
+    names = [pathlib.PurePath(k).name for k in known]
+    close = difflib.get_close_matches(name, sorted(set(names)), n=1, cutoff=0.7)
+    known = [k for k, n in zip(known, names) if n in close]
+    best = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+    return f"; did you mean {best[0]}?" if best else ""
 
 
 def peek(tokens: Sequence[Token], name: str) -> str | None:
@@ -484,7 +488,7 @@ def _limits(meta: Mapping[str, Any]) -> list[str]:
     words = {"minimum": "at least", "above": "more than", "maximum": "at most"}
     limits = [f"{word} {meta[key]:g}" for key, word in words.items() if meta.get(key) is not None]
     if meta.get("choices"):
-        limits.append("one of " + ", ".join(str(c) for c in meta["choices"]))
+        limits.append("one of " + ", ".join(value_text(c) for c in meta["choices"]))
     return limits
 
 

@@ -1,0 +1,158 @@
+"""The run folder before a run starts, and what a resumed run may change."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import sys
+import tempfile
+import types
+from unittest import mock
+
+from absl.testing import absltest, parameterized
+
+from tfrl.config import resolve
+from tfrl.config.settings import SettingError, setting
+from tfrl.job import EnvPlan, Job
+
+ALGO = "toy.algo"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    batch_size: int = setting(32, "items per update")
+    sizes: tuple[int, ...] = setting((64, 64), "units of the layers")
+
+
+class ResolveTestCase(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        module = types.ModuleType(ALGO)
+        module.Config, module.make = Config, lambda config, spec: None
+        self.enter_context(mock.patch.dict(sys.modules, {ALGO: module}))
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        here = os.getcwd()
+        os.chdir(self.folder)
+        self.addCleanup(os.chdir, here)
+
+    def assert_refused(self, pattern, *argv):
+        before = sorted(self.folder.rglob("*"))
+        with self.assertRaisesRegex(SettingError, pattern) as caught:
+            resolve.job_from_argv(argv)
+        self.assertNotIn("\n", str(caught.exception))
+        self.assertEqual(sorted(self.folder.rglob("*")), before)
+
+    def save(self, name, **changes):
+        job = Job(algo=ALGO, config=Config(), run_dir=name, **changes)
+        (self.folder / name).mkdir()
+        job.save(self.folder / name / "job.json")
+        return job
+
+
+class RunDirTest(ResolveTestCase):
+    def test_default_is_safe_as_a_file_name_and_free(self):
+        job = Job(algo=ALGO, config=Config(), env=EnvPlan(env="ALE/Pong-v5"))
+        with mock.patch.object(resolve.time, "strftime", return_value="20250102-030405"):
+            path = resolve.default_run_dir(job)
+            self.assertEqual(path, "runs/toy.algo-ALE_Pong-v5-20250102-030405")
+            os.makedirs(path)
+            self.assertEqual(resolve.default_run_dir(job), f"{path}-2")
+
+    def test_nothing_is_created(self):
+        job = resolve.job_from_argv([f"--algo={ALGO}"])
+        self.assertStartsWith(job.run_dir, "runs/toy.algo-CartPole-v1-")
+        self.assertEmpty(list(self.folder.iterdir()))
+
+    def test_taken(self):
+        self.save("a")
+        self.assert_refused(
+            "run_dir='a': taken .* --resume, or choose", f"--algo={ALGO}", "--run_dir=a"
+        )
+
+    def test_a_folder_without_a_run_is_free(self):
+        (self.folder / "a").mkdir()
+        self.assertEqual(resolve.job_from_argv([f"--algo={ALGO}", "--run_dir=a"]).run_dir, "a")
+
+    def test_below_a_regular_file(self):
+        (self.folder / "file").write_text("")
+        for path in ("file", "file/a", "file/a/b"):
+            self.assert_refused(
+                "file' is a file, not a folder", f"--algo={ALGO}", f"--run_dir={path}"
+            )
+
+    def test_no_permission(self):
+        (self.folder / "locked").mkdir()
+        with mock.patch.object(resolve.os, "access", return_value=False):
+            self.assert_refused("cannot write in .*locked'", f"--algo={ALGO}", "--run_dir=locked/a")
+
+    def test_a_place_that_takes_no_files(self):
+        if not os.path.isdir("/proc/self"):
+            self.skipTest("needs a file system that refuses files even to root")
+        self.assert_refused(
+            "cannot write in '/proc/self'", f"--algo={ALGO}", "--run_dir=/proc/self/a"
+        )
+
+
+class ResumeTest(ResolveTestCase):
+    def test_job_is_that_of_the_folder(self):
+        saved = self.save("a", seed=4, env=EnvPlan(env="Acrobot-v1"))
+        os.rename("a", "b")
+        job = resolve.job_from_argv(["--resume", "--run_dir=b"])
+        self.assertEqual(job, dataclasses.replace(saved, run_dir="b", resume=True))
+
+    def test_free_settings_change(self):
+        self.save("a")
+        job = resolve.job_from_argv(
+            ["--resume", "--run_dir=a", "--total_env_steps=99", "--console=none", "--num_envs=3"]
+        )
+        self.assertEqual((job.total_env_steps, job.log.console), (99, "none"))
+        self.assertEqual(job.topology.num_envs, 3)
+
+    def test_the_command_that_started_it_continues_it(self):
+        self.save("a", seed=4)
+        argv = ["--resume", "--run_dir=a", f"--algo={ALGO}", "--seed=4", "--sizes=64,64"]
+        self.assertEqual(resolve.job_from_argv(argv).seed, 4)
+
+    @parameterized.parameters(
+        ("--seed=1", "--seed=1: the run in a has seed=0; a resumed run may change only"),
+        ("--batch_size=8", "--batch_size=8: the run in a has batch_size=32;"),
+        ("--sizes=8", "--sizes=8: the run in a has sizes=64,64;"),
+        ("--clip_rewards", "--clip_rewards=true: the run in a has clip_rewards=none;"),
+        ("--checkpoint_keep=9", "--checkpoint_keep=9: the run in a has checkpoint_keep=2;"),
+    )
+    def test_other_settings_do_not(self, argument, message):
+        self.save("a")
+        self.assert_refused(message, "--resume", "--run_dir=a", argument)
+
+    def test_another_algorithm(self):
+        self.save("a")
+        other = types.ModuleType("toy.other")
+        other.Config, other.make = Config, None
+        with mock.patch.dict(sys.modules, {"toy.other": other}):
+            self.assert_refused(
+                "--algo=toy.other: the run in a has algo=toy.algo",
+                "--resume", "--run_dir=a", "--algo=toy.other",
+            )  # fmt: skip
+
+    def test_nothing_to_resume(self):
+        self.assert_refused("expected --run_dir", "--resume")
+        self.assert_refused("run_dir='a': no run to resume", "--resume", "--run_dir=a")
+        with self.assertRaisesRegex(SettingError, "no run to resume"):
+            resolve.check(Job(algo=ALGO, config=Config(), run_dir="a", resume=True))
+        with self.assertRaisesRegex(SettingError, "expected run_dir"):
+            resolve.check(Job(algo=ALGO, config=Config(), resume=True))
+
+    @parameterized.parameters("", "{", "{}", "[]", '{"env": {"enw": 1}}')
+    def test_damaged_job(self, text):
+        (self.folder / "a").mkdir()
+        (self.folder / "a" / "job.json").write_text(text)
+        self.assert_refused("run_dir='a': job.json", "--resume", "--run_dir=a")
+
+    def test_noresume_starts_a_new_run(self):
+        job = resolve.job_from_argv([f"--algo={ALGO}", "--resume", "--noresume", "--run_dir=a"])
+        self.assertFalse(job.resume)
+
+
+if __name__ == "__main__":
+    absltest.main()
