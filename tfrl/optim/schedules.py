@@ -8,7 +8,7 @@ import tensorflow as tf
 def linear(initial: float, final: float, duration: int, now: tf.Tensor) -> tf.Tensor:
     """From `initial` at 0 to `final` at `duration` and after; float32 scalar. `duration` 0 gives `final` at once."""
     fraction = tf.clip_by_value(tf.cast(now, tf.float32) / max(duration, 1), 0.0, 1.0) if duration else 1.0
-    return tf.convert_to_tensor(initial + (final - initial) * fraction, tf.float32)
+    return tf.convert_to_tensor(initial * (1.0 - fraction) + final * fraction, tf.float32)
 
 
 class Linear(tf.keras.optimizers.schedules.LearningRateSchedule):

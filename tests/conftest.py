@@ -1,0 +1,27 @@
+"""Set-up of the test process: quiet libraries, no GPU, two logical CPU devices for replicas."""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+os.environ.setdefault("GLOG_minloglevel", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+
+
+def pytest_collection_modifyitems(items):
+    """`tf.test.TestCase` has a method `test_session`, which is no test."""
+    items[:] = [item for item in items if item.name != "test_session"]
+
+
+def pytest_collection_finish(session):
+    """TensorFlow must be told before its first op, so no test module may run one when imported.
+
+    Where no test imported TensorFlow, nothing is paid.
+    """
+    del session
+    if "tensorflow" in sys.modules:
+        from tfrl.testing import replicas
+
+        replicas.configure()

@@ -1,0 +1,66 @@
+"""Epsilon-greedy: the schedule, and exact probabilities from a grid of noise."""
+
+import itertools
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfrl.explore import epsilon
+from tfrl.testing import reference
+
+
+class LinearTest(parameterized.TestCase):
+    @parameterized.parameters((0, 1.0), (2_500, 0.755), (5_000, 0.51), (10_000, 0.02), (20_000, 0.02))
+    def test_vector(self, env_steps, expected):
+        self.assertAlmostEqual(epsilon.linear(1.0, 0.02, 10_000, env_steps), expected, places=12)
+
+    def test_equals_the_twin_everywhere(self):
+        for now in range(0, 400, 7):
+            expected = reference.piecewise_linear([(0, 0.9), (300, 0.1)], now)
+            self.assertAlmostEqual(epsilon.linear(0.9, 0.1, 300, now), expected)
+
+    def test_without_a_decay_the_final_value_holds_at_once(self):
+        self.assertEqual(epsilon.linear(1.0, 0.05, 0, 0), 0.05)
+
+
+def grid(num_actions):
+    """Every ordering of the action noise times ten evenly spaced draws of 'explore'."""
+    orders = np.float32(list(itertools.permutations(range(num_actions)))) / num_actions
+    draws = (np.arange(10, dtype=np.float32) + 0.5) / 10
+    action = np.repeat(orders, len(draws), axis=0)
+    return {"explore": tf.constant(np.tile(draws, len(orders))), "action": tf.constant(action)}
+
+
+class ChooseTest(tf.test.TestCase, parameterized.TestCase):
+    def probabilities(self, greedy, share, mask, num_actions=4):
+        noise = grid(num_actions)
+        rows = noise["explore"].shape[0]
+        mask = None if mask is None else tf.tile(tf.constant([mask]), [rows, 1])
+        chosen = epsilon.choose(tf.fill([rows], greedy), tf.fill([rows], share), noise, mask)
+        self.assertEqual(chosen.dtype, tf.int32)
+        return np.bincount(chosen.numpy(), minlength=num_actions) / rows
+
+    def test_masked_vector(self):
+        # Q [1, 5, 2, -1], mask [1, 0, 1, 1]: the greedy action is 2.
+        probabilities = self.probabilities(2, 0.3, np.float32([1, 0, 1, 1]))
+        self.assertAllClose(probabilities, [0.1, 0.0, 0.8, 0.1], atol=1e-12, rtol=0)
+
+    def test_without_a_mask_all_actions_are_explored(self):
+        probabilities = self.probabilities(1, 0.4, None)
+        self.assertAllClose(probabilities, [0.1, 0.7, 0.1, 0.1], atol=1e-12, rtol=0)
+
+    @parameterized.parameters((0.0, [0, 0, 1, 0]), (1.0, [1 / 3, 0, 1 / 3, 1 / 3]))
+    def test_the_ends_of_the_range(self, share, expected):
+        probabilities = self.probabilities(2, share, np.float32([1, 0, 1, 1]))
+        self.assertAllClose(probabilities, expected, atol=1e-12, rtol=0)
+
+    def test_each_row_has_its_own_epsilon(self):
+        noise = {"explore": tf.constant([0.5, 0.5]), "action": tf.constant([[0.9, 0.1]] * 2)}
+        chosen = epsilon.choose(tf.constant([1, 1]), tf.constant([0.6, 0.4]), noise, None)
+        self.assertAllEqual(chosen, [0, 1])
+
+    def test_noise_declares_what_choose_reads(self):
+        declared = epsilon.noise(4)
+        self.assertEqual({k: (tuple(s.shape), s.kind) for k, s in declared.items()},
+                         {"explore": ((), "uniform"), "action": ((4,), "uniform")})  # fmt: skip

@@ -1,0 +1,103 @@
+"""Slow NumPy twins of what the library computes fast: plain loops, written from the definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+def huber(x: float, delta: float) -> float:
+    """x^2 / 2 near zero, linear beyond `delta`."""
+    return 0.5 * x * x if abs(x) <= delta else delta * (abs(x) - 0.5 * delta)
+
+
+def q_learning(
+    q_tm1: np.ndarray,
+    a_tm1: np.ndarray,
+    r_t: np.ndarray,
+    discount_t: np.ndarray,
+    q_t: np.ndarray,
+    selector_t: np.ndarray,
+    delta: float | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(loss, td_error, target), each [B], of (double) Q-learning; see `tfrl.losses.value`."""
+    loss, errors, targets = [], [], []
+    for b in range(len(a_tm1)):
+        best = max(range(q_t.shape[1]), key=lambda a: selector_t[b, a])
+        target = r_t[b] + discount_t[b] * q_t[b, best]
+        error = q_tm1[b, a_tm1[b]] - target
+        loss.append(0.5 * error * error if delta is None else huber(error, delta))
+        errors.append(error)
+        targets.append(target)
+    return np.array(loss), np.array(errors), np.array(targets)
+
+
+def dueling(value: np.ndarray, advantage: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """V + A - mean of A over valid actions; [B, A], NaN where an action is invalid."""
+    out = np.full(advantage.shape, np.nan)
+    for b in range(len(advantage)):
+        valid = [a for a in range(advantage.shape[1]) if mask[b, a]]
+        mean = sum(advantage[b, a] for a in valid) / len(valid)
+        for a in valid:
+            out[b, a] = value[b, 0] + advantage[b, a] - mean
+    return out
+
+
+class Item(NamedTuple):
+    """An n-step transition: observation and action of its first step, return, discount, last one."""
+
+    obs_tm1: Any
+    action: Any
+    reward: float
+    discount: float
+    obs_t: Any
+
+
+class Step(NamedTuple):
+    """One real step of one environment."""
+
+    obs: Any
+    action: Any
+    reward: float
+    next_obs: Any
+    terminated: bool
+    truncated: bool
+
+
+def n_step_items(steps: Sequence[Step], n: int, discount: float) -> list[Item]:
+    """Items of one environment's steps in order of their first step.
+
+    k = min(n, steps to the end of the episode); steps whose k is not known yet give none.
+    """
+    items = []
+    for t, first in enumerate(steps):
+        total, power = 0.0, 1.0
+        for k in range(n):
+            if t + k == len(steps):
+                break  # still open
+            step = steps[t + k]
+            total += power * step.reward
+            power *= discount
+            if step.terminated or step.truncated or k == n - 1:
+                end = 0.0 if step.terminated else power
+                items.append(Item(first.obs, first.action, total, end, step.next_obs))
+                break
+    return items
+
+
+def prioritized_probabilities(priorities: Sequence[float], exponent: float) -> np.ndarray:
+    """P(i) = p_i^alpha / sum_j p_j^alpha (Schaul et al. 2016, eq. 1)."""
+    powers = [p**exponent for p in priorities]
+    return np.array([p / sum(powers) for p in powers])
+
+
+def piecewise_linear(points: Sequence[tuple[float, float]], now: float) -> float:
+    """Value at `now` of straight lines between points (time, value), constant outside."""
+    if now <= points[0][0]:
+        return points[0][1]
+    for (t0, v0), (t1, v1) in zip(points, points[1:], strict=False):
+        if now < t1:
+            return v0 + (v1 - v0) * (now - t0) / (t1 - t0)
+    return points[-1][1]
