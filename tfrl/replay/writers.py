@@ -101,12 +101,12 @@ class FrameWriter:
             writer.append(newest)
         for i, length in enumerate(lengths):
             writer.append({"packed": packed[i], **newest} if i == 0 else {"packed": packed[i]})
-            end = len(writer.history["frame"]) - i  # rows after the newest frame hold none
-            frames = writer.history["frame"]
+            # Counted from the end, as Reverb's history wants it; the i rows after the newest frame hold none.
+            end, frames = -i or None, writer.history["frame"]
             trajectory = {
                 "packed": writer.history["packed"][-1],
-                "frames_tm1": frames[end - length - stack : end - length],
-                "frames_t": frames[end - stack : end],
+                "frames_tm1": frames[-(i + length + stack) : -(i + length)],
+                "frames_t": frames[-(i + stack) : end],
             }
             writer.create_item(EXPERIENCE, self.priority, trajectory)
         if step.terminated[row] or step.truncated[row]:
