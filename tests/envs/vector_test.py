@@ -324,6 +324,17 @@ class BackendTest(parameterized.TestCase):
         if backend != "async":
             self.assertFalse(np.array_equal(first, rollout(4)))
 
+    def test_environments_that_fail_on_purpose_count_over_episodes(self):
+        plan = EnvPlan(
+            env="tfrl.envs.fakes:CrashingEnv", env_kwargs={"crash_after": 13, "length": 5}
+        )
+        vector = make.make_vector(plan, 1, 0)
+        vector.reset()
+        for _ in range(14):  # 12 real steps and 2 resets
+            vector.step(np.zeros(1, np.int64))
+        with self.assertRaisesRegex(RuntimeError, "on purpose"):
+            vector.step(np.zeros(1, np.int64))
+
     def test_seeds_of_neighbours_do_not_overlap(self):
         seeds = [seed for base in range(50) for seed in environment_seeds(base, 16)]
         self.assertLen(set(seeds), len(seeds))

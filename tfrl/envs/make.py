@@ -25,7 +25,7 @@ from tfrl.types import EnvSpec
 
 # Below this many environments our loop over Python environments is faster than CartPole's NumPy
 # vector class.
-NATIVE_FROM_NUM_ENVS = 4
+NATIVE_FROM_NUM_ENVS = 6
 
 # Atari ids that are steered by settings of their own, which `env_kwargs` must not contradict.
 _ATARI_SETTINGS = {

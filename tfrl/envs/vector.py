@@ -280,6 +280,11 @@ class BatchVector(VectorEnv):
         self._flat = isinstance(self._space, (gym.spaces.Box, gym.spaces.MultiBinary))
         self._channel_last = channel_last
         self._copy = shared_buffer
+        self._as_is = (
+            self._flat
+            and not (shared_buffer or channel_last)
+            and self._space.dtype == self._leaves[0].dtype
+        )
         self._cast = space_lib.action_cast(env.single_action_space)
         self._all = _constant(self.num_envs, True)
         self._pending: np.ndarray | None = (
@@ -343,12 +348,12 @@ class BatchVector(VectorEnv):
         self.env.close()
 
     def _convert(self, obs: Any) -> Any:
+        if self._as_is:
+            return obs
         if self._flat:
             return self._convert_leaf(obs, self._leaves[0])
-        return space_lib.pack(
-            self._space,
-            [self._convert_leaf(space_lib.at(obs, leaf.path), leaf) for leaf in self._leaves],
-        )
+        parts = [self._convert_leaf(space_lib.at(obs, leaf.path), leaf) for leaf in self._leaves]
+        return space_lib.pack(self._space, parts)
 
     def _convert_leaf(self, array: np.ndarray, leaf: space_lib.Leaf) -> np.ndarray:
         if not isinstance(leaf.start, int):
