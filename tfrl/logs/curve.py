@@ -92,7 +92,7 @@ def draw_curve(run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike) -
     # A Figure of its own: pyplot would keep it, and the user's backend, for the whole process.
     figure = Figure(figsize=(8.0 * columns, 4.8 * rows), dpi=120, layout="constrained")
     plots = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (env, members) in zip(plots, by_env.items()):
+    for (env, members), axes in zip(by_env.items(), plots):  # in this order: `plots` goes on below
         _draw_env(axes, env, members)
     for axes in plots:
         axes.set_axis_off()
