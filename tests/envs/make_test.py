@@ -94,6 +94,7 @@ class NamesTest(parameterized.TestCase):
         self.assertEqual(lengths, [9, 9])
 
     def test_module_with_id(self):
+        self.assertEqual(make.atari_game("ale_py:ALE/Pong-v5"), "Pong")
         self.assertEqual(
             make.make_spec(EnvPlan(env="gymnasium:CartPole-v1")).observation_space.shape, (4,)
         )

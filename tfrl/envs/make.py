@@ -27,7 +27,7 @@ from tfrl.types import EnvSpec
 # vector class.
 NATIVE_FROM_NUM_ENVS = 6
 
-# Atari ids that are steered by settings of their own, which `env_kwargs` must not contradict.
+# Arguments of Atari environments that have settings of their own; `env_kwargs` must not set them.
 _ATARI_SETTINGS = {
     "frameskip": "atari_frame_skip",
     "repeat_action_probability": "atari_sticky_actions",
@@ -126,7 +126,7 @@ def make_env(plan: EnvPlan) -> gym.Env:
 
 def atari_game(name: str) -> str | None:
     """`PongNoFrameskip-v4` and `ALE/Pong-v5` -> `Pong`; None for anything else."""
-    match = _ATARI.match(name)
+    match = _ATARI.match(name.rpartition(":")[2])
     return match and (match["v5"] or match["v4"])
 
 
@@ -234,11 +234,10 @@ def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
                 f"env={plan.env!r} returned a {type(env).__module__}.{type(env).__name__}: "
                 "expected a gymnasium.Env"
             )
-        own = env.spec.max_episode_steps if env.spec is not None else None
         if isinstance(env, gym.wrappers.TimeLimit):
             # gymnasium offers no public way to read it.
-            env, own = env.env, env._max_episode_steps
-            return _unchecked(env), plan.max_episode_steps or own
+            limit = plan.max_episode_steps or env._max_episode_steps
+            return _unchecked(env.env), limit
         return _unchecked(env), plan.max_episode_steps
     if target.additional_wrappers:
         # They may rely on the TimeLimit below them, so it stays where gymnasium puts it.
@@ -263,9 +262,7 @@ def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
     """Calls a maker of environments; its failures become one sentence about the setting."""
     try:
         return function(*args, **kwargs)
-    except gym.error.DependencyNotInstalled as error:
-        raise SettingError(f"env={plan.env!r}: {_missing_extra(plan.env, error)}") from error
-    except ImportError as error:
+    except (gym.error.DependencyNotInstalled, ImportError) as error:
         raise SettingError(f"env={plan.env!r}: {_missing_extra(plan.env, error)}") from error
     except TypeError as error:
         if "argument" in str(error):
@@ -273,9 +270,7 @@ def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
                 f"env_kwargs={plan.env_kwargs!r} of env={plan.env!r}: {error}"
             ) from error
         raise SettingError(f"env={plan.env!r} cannot be built: TypeError: {error}") from error
-    except (
-        Exception
-    ) as error:  # whatever a user's constructor raises, the reader needs the setting's name with it
+    except Exception as error:  # whatever a user's constructor raises, its reader needs the name
         raise SettingError(
             f"env={plan.env!r} cannot be built: {type(error).__name__}: {error}"
         ) from error
@@ -284,13 +279,9 @@ def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
 def _missing_extra(name: str, error: Exception) -> str:
     entry = str(gym.registry[name].entry_point) if name in gym.registry else ""
     text = f"{entry} {error}".lower()
-    for word, extra in (
-        ("box2d", "box2d"),
-        ("mujoco", "mujoco"),
-        ("ale_py", "atari"),
-        ("cv2", "atari"),
-    ):
-        if word in text or (word == "cv2" and "opencv" in text):
+    extras = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "opencv": "atari"}
+    for word, extra in extras.items():
+        if word in text:
             return f"a package is missing; pip install 'tfrl[{extra}]'"
     return f"a package is missing: {error}"
 
