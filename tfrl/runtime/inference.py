@@ -69,11 +69,12 @@ class FunctionEngine:
 
     def __init__(self, policy: Policy, signature: StepSignature):
         self.policy, self.signature = policy, signature
+        self._variables = list(policy.variables)
         self._step = signature.trace(policy)
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
         """Takes published values of `policy.variables`."""
-        for variable, array in zip(self.policy.variables, arrays, strict=True):
+        for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
 
     def act(self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]) -> PolicyStep:

@@ -80,6 +80,7 @@ class LearnerLoop(tf.Module):
         with strategy.scope():
             self.learner = agent.make_learner()
             self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
+        self._published = list(self.learner.policy.variables)  # looked up once, the search through modules is slow
         self.max_priority = 1.0
         self.seconds = 0.0
         self._run: Any = None
@@ -97,14 +98,9 @@ class LearnerLoop(tf.Module):
           Metrics, the means over these updates as scalar tensors, and the new priorities float32 [items_per_call] or None.
         """
         start = time.perf_counter()
-        probability = tf.ones([self.items_per_call])
-        if self._prioritized:
-            blocks = tf.reshape(samples.probability, [-1, self._plan.batch_size])
-            relative = blocks / tf.reduce_min(blocks, axis=1, keepdims=True)
-            probability = tf.cast(tf.reshape(relative, [-1]), tf.float32)
         if self._run is None:
-            self._run = self._compile(samples.columns, probability)
-        metrics, priorities = self._run(samples.columns, probability)
+            self._run = self._compile(samples.columns, samples.probability)
+        metrics, priorities = self._run(samples.columns, samples.probability)
         out = None
         if priorities is not None:
             out = priorities.numpy()
@@ -114,7 +110,7 @@ class LearnerLoop(tf.Module):
 
     def arrays(self) -> list[np.ndarray]:
         """Values of the policy's variables, as engines load them."""
-        return [v.numpy() for v in self.learner.policy.variables]
+        return [v.numpy() for v in self._published]
 
     def _compile(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> Callable:
         if self._mode != "auto" or self._strategy.num_replicas_in_sync > 1:
@@ -141,6 +137,12 @@ class LearnerLoop(tf.Module):
     def _updates(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> tuple[dict[str, tf.Tensor], Any]:
         """`updates_per_call` times: one update on every replica, then what is due between updates."""
         calls, size = self._plan.updates_per_call, self._plan.batch_size
+        if self._prioritized:  # relative to the rarest item of each global batch, see `Transition.probability`
+            probability = tf.reshape(probability, [calls, size])
+            probability /= tf.reduce_min(probability, axis=1, keepdims=True)
+            probability = tf.cast(tf.reshape(probability, [-1]), tf.float32)
+        else:
+            probability = tf.ones([calls * size])
         batches = self._layout.decode(columns, probability)
         batches = tree.map_structure(lambda x: tf.reshape(x, [calls, size, *x.shape[1:]]), batches)
 
