@@ -60,6 +60,9 @@ class Topology:
     inference: str = setting(
         "auto", "engine of the acting policy; auto times both", choices=("auto", "function", "lite")
     )
+    heartbeat_timeout_s: float = setting(
+        60.0, "silence after which a process counts as frozen and is replaced", unit="s", above=0.0
+    )
 
     def __post_init__(self) -> None:
         validate(self)

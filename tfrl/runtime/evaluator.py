@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,7 @@ def evaluate(
     seed: int,
     knobs: dict[str, np.ndarray] | None = None,
     max_env_steps: int = 0,
+    beat: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Plays games and reports them.
 
@@ -52,6 +53,7 @@ def evaluate(
       seed: of the environments and of the noise; one seed gives one list of games.
       knobs: for an exploring engine.
       max_env_steps: give up after so many, with the games finished by then; 0: no limit.
+      beat: called once a vector step, for whoever watches over this process.
 
     Raises:
       RuntimeError: no game ended within `max_env_steps`.
@@ -66,6 +68,7 @@ def evaluate(
         noise = {name: x[0] for name, x in engine.signature.draw(rng, 1).items()}
         choice = engine.act(obs, state, knobs or {}, noise)
         step = env.step(choice.action)
+        beat()
         obs, state, vector_steps = step.obs, choice.state, vector_steps + 1
         ended = step.terminated | step.truncated
         if initial and ended.any():
@@ -95,11 +98,12 @@ class Evaluator:
     Args:
       assembly: of the run.
       inference: engine that acts, see `make_engine`.
+      beat: called once a vector step.
     """
 
-    def __init__(self, assembly: Assembly, inference: str):
+    def __init__(self, assembly: Assembly, inference: str, beat: Callable[[], None] = lambda: None):
         self._plan = assembly.job.evaluation
-        self._assembly = assembly
+        self._assembly, self._beat = assembly, beat
         num_envs = min(self._plan.eval_num_envs, self._plan.eval_episodes)
         seed = seeds.integer(assembly.job.seed, "evaluator")
         self._env = make_vector(assembly.job.env, num_envs, seed, training=False)
@@ -133,4 +137,5 @@ class Evaluator:
     def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:
         self._engine.load(arrays)
         seed = seeds.integer(self._assembly.job.seed, "evaluator", 0, stream)
-        return evaluate(self._engine, self._env, episodes, seed, max_env_steps=self._plan.eval_max_env_steps)
+        limit = self._plan.eval_max_env_steps
+        return evaluate(self._engine, self._env, episodes, seed, max_env_steps=limit, beat=self._beat)
