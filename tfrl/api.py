@@ -90,15 +90,16 @@ def train(algo: str | Job, **settings: Any) -> Result:
 
     assembly = assemble(job)
     from tfrl.logs.logger import Logger
+    from tfrl.logs.native import native_output_to
 
     assembly.run_dir.mkdir(parents=True, exist_ok=True)
     job.save(assembly.run_dir / "job.json")
-    logger = Logger(assembly.run_dir, job.log, job.total_env_steps)
-    try:
+    with (
+        native_output_to(assembly.run_dir / "logs" / "native.log"),
+        Logger(assembly.run_dir, job.log, job.total_env_steps) as logger,
+    ):
         outcome = _backend(job.topology.backend)(assembly, logger)
         result = finish(assembly, outcome, started, logger)
-    finally:
-        logger.close()
     return Result(**result)
 
 

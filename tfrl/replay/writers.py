@@ -53,9 +53,9 @@ class TransitionWriter:
                 append({"packed": row})
         self.items_written += len(records)
 
-    def flush(self) -> None:
-        """Returns when the server holds every item written; raises `reverb.errors.DeadlineExceededError`."""
-        self._writer.flush(timeout_ms=FLUSH_TIMEOUT_MS)
+    def flush(self, pending: int = 0) -> None:
+        """Returns when all but `pending` items are with the server; raises `reverb.errors.DeadlineExceededError`."""
+        self._writer.flush(pending, timeout_ms=FLUSH_TIMEOUT_MS)
 
     def close(self) -> None:
         """Drops the open steps; items already written stay."""
@@ -113,10 +113,10 @@ class FrameWriter:
             writer.end_episode(timeout_ms=FLUSH_TIMEOUT_MS)
             self._started[row] = False
 
-    def flush(self) -> None:
-        """Returns when the server holds every item written; raises `reverb.errors.DeadlineExceededError`."""
+    def flush(self, pending: int = 0) -> None:
+        """As in `TransitionWriter`; `pending` counts for each environment."""
         for writer in self._writers:
-            writer.flush(timeout_ms=FLUSH_TIMEOUT_MS)
+            writer.flush(pending, timeout_ms=FLUSH_TIMEOUT_MS)
 
     def close(self) -> None:
         """Drops the open steps; items already written stay."""

@@ -14,6 +14,8 @@ from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.writers import FrameWriter, TransitionWriter
 from tfrl.runtime.inference import Engine
 
+MAX_PENDING_ITEMS = 512  # items on their way to the server when `run` returns: bounds memory, rarely waits
+
 
 class Actor:
     """Steps B environments with a policy and writes what happens.
@@ -82,6 +84,9 @@ class Actor:
             self.episodes += len(step.episodes)
             for episode in step.episodes:
                 self.window.add(episode.episode_return, episode.length_env_steps)
+        start = clock()
+        writer.flush(MAX_PENDING_ITEMS)
+        write_s += clock() - start
         for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):
             self.seconds[part] += spent
 
