@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import re
 import time
 from typing import Any
 
 import numpy as np
 
 from tfrl.agent import Policy
-from tfrl.config.settings import SettingError
-from tfrl.envs.make import make_vector
-from tfrl.job import Job
+from tfrl.config.resolve import load_job
+from tfrl.envs.make import atari_game, make_vector
+from tfrl.envs.vector import VectorEnv
 from tfrl.logs.curve import draw_curve
 from tfrl.logs.logger import Logger
-from tfrl.runtime import checkpoint
+from tfrl.logs.video import VideoRecorder
+from tfrl.runtime import checkpoint, folders
 from tfrl.runtime.assembly import Assembly, assemble
 from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate
 from tfrl.runtime.export import export
@@ -28,7 +31,7 @@ def finish(assembly: Assembly, outcome: dict[str, Any], started: float, logger: 
     evaluator = Evaluator(assembly, job.topology.inference)
     arrays, facts, evaluation = evaluator.final()
     evaluator.close()
-    checkpoint.save_arrays(run_dir / "checkpoints" / "policy.npz", arrays, **facts)
+    checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     policy = assembly.agent.make_policy()
     _assign(policy, arrays)
     export_dir = export(policy, assembly.spec, run_dir / "export")
@@ -85,24 +88,61 @@ def load_policy(run_dir: pathlib.Path) -> tuple[Assembly, Policy]:
     Raises:
       SettingError: no finished run there.
     """
-    for needed in (run_dir / "job.json", run_dir / "checkpoints" / "policy.npz"):
-        if not needed.exists():
-            raise SettingError(f"{run_dir}: expected the folder of a finished run, but {needed.name} is not there")
-    assembly = assemble(Job.load(run_dir / "job.json"))
+    folders.finished_run(run_dir)
+    # The folder may have moved, and nothing is resumed here.
+    job = dataclasses.replace(load_job(str(run_dir)), run_dir=str(run_dir), resume=False)
+    assembly = assemble(job)
     policy = assembly.agent.make_policy()
-    _assign(policy, checkpoint.load_arrays(run_dir / "checkpoints" / "policy.npz")[0])
+    _assign(policy, checkpoint.load_arrays(run_dir / folders.POLICY)[0])
     return assembly, policy
 
 
 def evaluate_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool, num_envs: int) -> Evaluation:
     """Plays seeded games with a run's exported policy; see `tfrl.evaluate`."""
     assembly, policy = load_policy(run_dir)
-    num_envs = min(num_envs, episodes)
-    env = make_vector(assembly.job.env, num_envs, seed, training=False)
-    knobs = {} if greedy else dict(assembly.agent.knobs(0, 1, num_envs, assembly.job.total_env_steps))
-    signature = StepSignature(policy, assembly.spec, num_envs, sorted(knobs), explore=not greedy)
+    env = make_vector(assembly.job.env, min(num_envs, episodes), seed, training=False)
+    return _play(assembly, policy, env, episodes, seed, greedy)
+
+
+def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) -> list[pathlib.Path]:
+    """Records seeded games of a run's exported policy to `run_dir/videos`, after `video.prepare`.
+
+    Returns:
+      The files, one per game; the score is in the name.
+
+    Raises:
+      SettingError: no finished run there, or an environment that cannot be drawn.
+    """
+    assembly, policy = load_policy(run_dir)
+    plan = assembly.job.env
+    drawn = {**plan.env_kwargs, "render_mode": "rgb_array"}
+    plan = dataclasses.replace(plan, env_backend="sync", env_kwargs=drawn)
+    inner: Any = make_vector(plan, 1, seed, training=False)
+    atari = atari_game(plan.env) is not None
+    fps = 60 / plan.atari_frame_skip if atari else inner.envs[0].metadata.get("render_fps") or 30
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", plan.env)
+    recorder = VideoRecorder(inner, run_dir / "videos", f"{name}-seed{seed}", fps)
+    _play(assembly, policy, recorder, episodes, seed, greedy)
+    return recorder.files
+
+
+def export_run(run_dir: pathlib.Path, folder: pathlib.Path, lite: bool = False) -> pathlib.Path:
+    """Writes the SavedModel of a run's exported policy to `folder`; see `export`."""
+    assembly, policy = load_policy(run_dir)
+    return export(policy, assembly.spec, folder, lite)
+
+
+def _play(
+    assembly: Assembly, policy: Policy, env: VectorEnv, episodes: int, seed: int, greedy: bool
+) -> Evaluation:
+    """Games in `env`, which is closed afterwards."""
     try:
-        return evaluate(make_engine("function", policy, signature), env, episodes, seed, knobs)
+        job = assembly.job
+        size, explore = env.num_envs, not greedy
+        knobs = dict(assembly.agent.knobs(0, 1, size, job.total_env_steps)) if explore else {}
+        signature = StepSignature(policy, assembly.spec, size, sorted(knobs), explore)
+        engine = make_engine("function", policy, signature)
+        return evaluate(engine, env, episodes, seed, knobs, job.evaluation.eval_max_env_steps)
     finally:
         env.close()
 

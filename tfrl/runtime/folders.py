@@ -1,0 +1,48 @@
+"""Finds the run that a user names. Nothing here imports TensorFlow."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import pathlib
+
+from tfrl.config.settings import SettingError
+
+POLICY = pathlib.Path("checkpoints", "policy.npz")  # the exported policy's variables
+
+
+def finished_run(run_dir: str | os.PathLike) -> pathlib.Path:
+    """The folder, if it is that of a finished run.
+
+    Raises:
+      SettingError: it is not; the message names the nearest run folder, or else the newest.
+    """
+    folder = pathlib.Path(run_dir)
+    if not str(run_dir):
+        raise SettingError(f"run_dir: not given; expected the folder of a run{_suggestion('')}")
+    try:
+        if not (folder / "job.json").exists():
+            raise SettingError(f"run_dir={str(folder)!r}: no run there{_suggestion(folder)}")
+        if not (folder / POLICY).exists():
+            raise SettingError(
+                f"run_dir={str(folder)!r}: this run has not finished, there is no {POLICY}; "
+                f"run.py --resume --run_dir={folder} continues it"
+            )
+    except OSError as error:
+        raise SettingError(f"run_dir={str(folder)!r}: cannot be read, {error.strerror}") from None
+    return folder
+
+
+def _suggestion(wanted: str | os.PathLike) -> str:
+    places = {pathlib.Path("runs")}
+    if wanted:
+        places.add(pathlib.Path(wanted).parent)
+    known = sorted({str(job.parent) for place in places for job in place.glob("*/job.json")})
+    if not known:
+        return ""
+    names = {pathlib.PurePath(path).name: path for path in known}
+    close = difflib.get_close_matches(pathlib.PurePath(wanted).name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {names[close[0]]}?"
+    newest = max(known, key=lambda path: (pathlib.Path(path) / "job.json").stat().st_mtime)
+    return f"; the newest run is {newest}"
