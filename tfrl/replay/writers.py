@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,28 @@ from tfrl.replay.transitions import TransitionLayout
 from tfrl.types import VectorStep
 
 FLUSH_TIMEOUT_MS = 60_000
+PATIENCE_MS = 250
+
+
+def bounded(call: Callable[..., None], patience: Callable[[], None] | None) -> None:
+    """Makes a call of a writer that waits for the server, which may hold inserts back to keep the ratio to samples.
+
+    Args:
+      call: takes `timeout_ms`.
+      patience: None to wait for `FLUSH_TIMEOUT_MS`; else called some times a second for as long as it takes, it raises
+        to give up.
+
+    Raises:
+      reverb.errors.DeadlineExceededError: not done within `FLUSH_TIMEOUT_MS`.
+    """
+    if patience is None:
+        call(timeout_ms=FLUSH_TIMEOUT_MS)
+        return
+    while True:
+        try:
+            return call(timeout_ms=PATIENCE_MS)
+        except reverb.errors.DeadlineExceededError:
+            patience()
 
 
 class TransitionWriter:
@@ -23,10 +47,12 @@ class TransitionWriter:
     Attributes:
       priority: initial priority of the items written from now on; the runtime keeps it at the running maximum.
       items_written: items handed to Reverb so far.
+      patience: see `bounded`.
     """
 
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
         self.priority = 1.0
+        self.patience: Callable[[], None] | None = None
         self.items_written = 0
         self._layout = layout
         self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
@@ -55,7 +81,7 @@ class TransitionWriter:
 
     def flush(self, pending: int = 0) -> None:
         """Returns when all but `pending` items are with the server; raises `reverb.errors.DeadlineExceededError`."""
-        self._writer.flush(pending, timeout_ms=FLUSH_TIMEOUT_MS)
+        bounded(functools.partial(self._writer.flush, pending), self.patience)
 
     def close(self) -> None:
         """Drops the open steps; items already written stay."""
@@ -71,6 +97,7 @@ class FrameWriter:
 
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
         self.priority = 1.0
+        self.patience: Callable[[], None] | None = None
         self.items_written = 0
         self._layout = layout
         self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
@@ -110,13 +137,13 @@ class FrameWriter:
             }
             writer.create_item(EXPERIENCE, self.priority, trajectory)
         if step.terminated[row] or step.truncated[row]:
-            writer.end_episode(timeout_ms=FLUSH_TIMEOUT_MS)
+            bounded(writer.end_episode, self.patience)
             self._started[row] = False
 
     def flush(self, pending: int = 0) -> None:
         """As in `TransitionWriter`; `pending` counts for each environment."""
         for writer in self._writers:
-            writer.flush(pending, timeout_ms=FLUSH_TIMEOUT_MS)
+            bounded(functools.partial(writer.flush, pending), self.patience)
 
     def close(self) -> None:
         """Drops the open steps; items already written stay."""
