@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfrl.config.settings import SettingError, from_dict, nearest
@@ -49,21 +49,26 @@ def make_job(algo: str, **settings: Any) -> Job:
     Raises:
       SettingError: an unknown setting (the nearest is named) or a value that cannot be used.
     """
-    config = algorithm(algo).Config
-    parts = {"config": config, **PLANS}
+    given = sections(algo, settings)
+    parts = {"config": algorithm(algo).Config, **PLANS}
+    return Job(algo=algo, **{part: from_dict(cls, given[part]) for part, cls in parts.items()}, **given["job"])
+
+
+def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings by the part of a job they belong to: 'config', 'job' or a key of `job.PLANS`.
+
+    Raises:
+      SettingError: a setting that no part has.
+    """
+    parts = {"config": algorithm(algo).Config, **PLANS}
     names = {f.name: part for part, cls in parts.items() for f in dataclasses.fields(cls)}
-    own = {f.name for f in dataclasses.fields(Job)} - set(parts) - {"algo"}
-    values: dict[str, dict[str, Any]] = {part: {} for part in parts}
-    job = {}
+    names.update({f.name: "job" for f in dataclasses.fields(Job) if f.name not in parts and f.name != "algo"})
+    given: dict[str, dict[str, Any]] = {part: {} for part in (*parts, "job")}
     for name, value in settings.items():
-        value = _importable(name, value) if callable(value) else value
-        if name in names:
-            values[names[name]][name] = value
-        elif name in own:
-            job[name] = value
-        else:
-            raise SettingError(f"unknown setting {name!r}{nearest(name, [*names, *own])}")
-    return Job(algo=algo, **{part: from_dict(cls, values[part]) for part, cls in parts.items()}, **job)
+        if name not in names:
+            raise SettingError(f"unknown setting {name!r}{nearest(name, names)}")
+        given[names[name]][name] = _importable(name, value) if callable(value) else value
+    return given
 
 
 def train(algo: str | Job, **settings: Any) -> Result:
@@ -80,11 +85,21 @@ def train(algo: str | Job, **settings: Any) -> Result:
     started = time.monotonic()
     from tfrl.config import resolve
 
-    if isinstance(algo, Job) and settings:
-        raise SettingError(f"a whole job and settings besides ({', '.join(settings)}): give one or the other")
-    job = algo if isinstance(algo, Job) else make_job(algo, **settings)
+    if isinstance(algo, Job):
+        if settings:
+            raise SettingError(f"a whole job and settings besides ({', '.join(settings)}): give one or the other")
+        job = algo
+    elif settings.get("resume") and settings.get("run_dir"):
+        run_dir = str(settings["run_dir"])
+        job = resolve.change(resolve.load_job(run_dir), run_dir, sections(algo, settings), algo)
+    else:
+        job = make_job(algo, **settings)
     job = resolve.check(job)
 
+    if job.topology.backend == "processes":
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
     from tfrl.runtime.assembly import assemble
     from tfrl.runtime.finish import finish
 

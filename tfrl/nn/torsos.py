@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError, import_dotted
+from tfrl.config.settings import SettingError, import_dotted, nearest
 from tfrl.nn import inputs
 from tfrl.types import EnvSpec
 
@@ -54,6 +54,7 @@ class Torso(tf.Module):
         self._space = inputs.model_space(spec.observation_space)
         image = inputs.is_image(self._space)
         self._flatten = False
+        check_activation(activation)
         if network == "cnn" or (network == "auto" and image):
             if not image:
                 raise SettingError(f"network=cnn: expected uint8 [height, width, channels] images, got {self._space}")
@@ -72,7 +73,19 @@ class Torso(tf.Module):
             x = inputs.flatten(x, self._space)
             if inputs.is_image(self._space):
                 x = x * (1.0 / 255.0)
-        return self.model(x)
+        features = self.model(x)
+        if features.shape.rank != 2:
+            raise SettingError(f"network: expected a model that gives [batch, features], got {features.shape}")
+        return features
+
+
+def check_activation(name: str) -> None:
+    """Raises SettingError unless Keras knows an activation of this name."""
+    try:
+        tf.keras.activations.get(name)
+    except ValueError:
+        known = ("relu", "tanh", "elu", "selu", "gelu", "swish", "sigmoid", "softplus", "linear")
+        raise SettingError(f"activation={name!r}: Keras has none of this name{nearest(name, known)}") from None
 
 
 def example_batch(space: gym.Space, batch_size: int) -> Any:

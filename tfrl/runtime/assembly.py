@@ -6,7 +6,10 @@ import dataclasses
 import math
 import pathlib
 
+import tensorflow as tf
+
 from tfrl.agent import Agent
+from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
 from tfrl.replay.transitions import TransitionLayout
@@ -58,9 +61,25 @@ def assemble(job: Job) -> Assembly:
     spec = make_spec(job.env)
     agent = algorithm(job.algo).make(job.config, spec)
     assembly = Assembly(job, spec, agent, TransitionLayout(spec, agent.replay.kind == "prioritized"))
+    _check_devices(job.topology.num_learner_devices, agent.updates.batch_size, job.topology.compile)
+    agent.make_policy()  # a network that cannot be built is refused now
     if job.resume:
         assembly.checkpoints.newest()
     return assembly
+
+
+def _check_devices(num_devices: int, batch_size: int, compile_mode: str) -> None:
+    """Raises SettingError when the learner asks for more devices than there are, or cannot share a batch between them."""
+    gpus, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
+    available = len(gpus) or len(tf.config.get_logical_device_configuration(cpus[0]) or [None])
+    replicas = num_devices or max(len(gpus), 1)
+    if replicas > available:
+        kind = "GPU" if gpus else "CPU"
+        raise SettingError(f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices")
+    if batch_size % replicas:
+        raise SettingError(f"batch_size={batch_size} with {replicas} learner devices: expected a multiple of {replicas}")
+    if compile_mode == "xla" and replicas > 1:
+        raise SettingError(f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto")
 
 
 class Every:

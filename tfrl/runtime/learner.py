@@ -11,7 +11,6 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Agent
-from tfrl.config.settings import SettingError
 from tfrl.replay.dataset import Samples
 from tfrl.replay.transitions import TransitionLayout
 
@@ -21,10 +20,7 @@ def make_strategy(num_devices: int) -> tf.distribute.Strategy:
 
     Args:
       num_devices: replicas; 0: one per visible GPU, else one. Without GPUs, more than one are logical CPU devices, which
-        the caller must have configured.
-
-    Raises:
-      SettingError: fewer devices than asked for.
+        the caller must have configured; `assemble` has checked that there are enough.
     """
     gpus = tf.config.list_logical_devices("GPU")
     if num_devices == 0:
@@ -32,8 +28,6 @@ def make_strategy(num_devices: int) -> tf.distribute.Strategy:
     if num_devices == 1:
         return tf.distribute.get_strategy()
     devices = gpus or tf.config.list_logical_devices("CPU")
-    if len(devices) < num_devices:
-        raise SettingError(f"num_learner_devices={num_devices}: TensorFlow sees {len(devices)} ({devices[0].device_type})")
     return tf.distribute.MirroredStrategy([d.name for d in devices[:num_devices]])
 
 
@@ -70,13 +64,6 @@ class LearnerLoop(tf.Module):
         super().__init__()
         self._plan, self._strategy, self._layout = agent.updates, strategy, layout
         self._mode, self._seed, self._announce = compile_mode, seed, announce
-        replicas = strategy.num_replicas_in_sync
-        if self._plan.batch_size % replicas:
-            raise SettingError(
-                f"batch_size={self._plan.batch_size} with num_learner_devices={replicas}: expected a multiple"
-            )
-        if compile_mode == "xla" and replicas > 1:
-            raise SettingError(f"compile=xla with num_learner_devices={replicas}: XLA serves one replica; use graph")
         with strategy.scope():
             self.learner = agent.make_learner()
             self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
