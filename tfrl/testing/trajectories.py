@@ -1,0 +1,220 @@
+"""Made-up experience whose n-step items are known, and a replay server that gives back what was written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import reverb
+import tree
+
+from tfrl.agent import NStep
+from tfrl.replay.tables import EXPERIENCE
+from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.writers import make_writer
+from tfrl.testing.reference import Item, Step
+from tfrl.types import EnvSpec, Transition, VectorStep
+
+
+class Acted(NamedTuple):
+    """One vector step with what was acted on: the arguments of a writer."""
+
+    obs: Any
+    action: np.ndarray
+    step: VectorStep
+
+
+class Script(NamedTuple):
+    """Vector steps, and the real steps of each row."""
+
+    acted: list[Acted]
+    rows: list[list[Step]]
+
+
+def stack_rows(values: Sequence[Any]) -> Any:
+    """Nests, one per row -> one nest with leaves [B, ...]."""
+    return tree.map_structure(lambda *x: np.stack(x), *values)
+
+
+def sample(space: gym.Space) -> Any:
+    """A random member with plain dicts and arrays of the space's dtype."""
+    value = space.sample()
+    if isinstance(space, gym.spaces.Dict):
+        return {k: sample(s) for k, s in space.spaces.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(sample(s) for s in space.spaces)
+    return np.asarray(value, space.dtype)
+
+
+def random_script(
+    spec: EnvSpec, num_envs: int, steps: int, seed: int, same_step: bool, end_ratio: float = 0.2
+) -> Script:
+    """Random observations and rewards; episodes end at random, half of them truncated.
+
+    Observations that are Dicts with a key 'row' hold the index of their row there.
+
+    Args:
+      same_step: restart within the ending step, else with a dummy row after it.
+      end_ratio: chance of a step to end its episode.
+    """
+    rng = np.random.default_rng(seed)
+    spec.observation_space.seed(seed)
+    spec.action_space.seed(seed)
+    named = isinstance(spec.observation_space, gym.spaces.Dict) and "row" in spec.observation_space.spaces
+
+    def draw() -> list[Any]:
+        drawn = [sample(spec.observation_space) for _ in range(num_envs)]
+        for row, obs in enumerate(drawn):
+            if named:
+                obs["row"] = np.full_like(obs["row"], row)
+        return drawn
+
+    acted, rows = [], [[] for _ in range(num_envs)]
+    obs, dummy = draw(), np.zeros(num_envs, bool)
+    for _ in range(steps):
+        action = [np.asarray(spec.action_space.sample()) for _ in range(num_envs)]
+        arrived, reset = draw(), draw()
+        valid = ~dummy
+        ends = (rng.random(num_envs) < end_ratio) & valid
+        terminated = ends & (rng.random(num_envs) < 0.5)
+        truncated = ends & ~terminated
+        reward = np.where(valid, rng.normal(size=num_envs), 0.0).astype(np.float32)
+        for row in np.flatnonzero(valid):
+            rows[row].append(
+                Step(obs[row], action[row], float(reward[row]), arrived[row],
+                     bool(terminated[row]), bool(truncated[row]))
+            )  # fmt: skip
+        after = [reset[i] if same_step and ends[i] else arrived[i] for i in range(num_envs)]
+        step = VectorStep(
+            stack_rows(after), stack_rows(arrived), reward, terminated, truncated, valid, ()
+        )
+        acted.append(Acted(stack_rows(obs), np.stack(action), step))
+        obs, dummy = after, np.zeros(num_envs, bool) if same_step else ends
+    return Script(acted, rows)
+
+
+def stacked_script(
+    num_envs: int, steps: int, stack: int, size: int, seed: int, same_step: bool, repeat_first: bool
+) -> tuple[EnvSpec, Script]:
+    """Episodes of random frames with stacked observations uint8 [size, size, stack].
+
+    A third of the ends are lost lives: a termination after which the stack simply goes on, by an automatic step.
+
+    Args:
+      repeat_first: an episode's first stack repeats its first frame; else zeros come before it.
+    """
+    rng = np.random.default_rng(seed)
+    frame = lambda: rng.integers(0, 256, (size, size), np.uint8)
+
+    def fresh() -> np.ndarray:
+        first = frame()
+        before = first if repeat_first else np.zeros_like(first)
+        return np.stack([before] * (stack - 1) + [first], axis=-1)
+
+    def pushed(obs: np.ndarray) -> np.ndarray:
+        return np.concatenate([obs[..., 1:], frame()[..., None]], axis=-1)
+
+    space = gym.spaces.Box(0, 255, (size, size, stack), np.uint8)
+    spec = EnvSpec("frames", space, gym.spaces.Discrete(6), frame_stack=stack)
+    acted, rows = [], [[] for _ in range(num_envs)]
+    obs, pending = [fresh() for _ in range(num_envs)], [""] * num_envs
+    for _ in range(steps):
+        action = rng.integers(6, size=num_envs).astype(np.int32)
+        reward = rng.normal(size=num_envs).astype(np.float32)
+        terminated, truncated, valid = (np.zeros(num_envs, bool) for _ in range(3))
+        arrived, after, ending = list(obs), list(obs), [""] * num_envs
+        for row in range(num_envs):
+            if pending[row]:  # an automatic step: a reset, or the first step of the next life
+                arrived[row] = after[row] = fresh() if pending[row] == "game" else pushed(obs[row])
+                reward[row] = 0.0
+                continue
+            valid[row] = True
+            arrived[row] = after[row] = pushed(obs[row])
+            fate = rng.random()
+            if fate < 0.15:
+                terminated[row] = fate < 0.1
+                truncated[row] = not terminated[row]
+                ending[row] = "life" if fate < 0.05 else "game"
+                if same_step and ending[row] == "game":
+                    after[row], ending[row] = fresh(), ""
+            rows[row].append(
+                Step(obs[row], action[row], float(reward[row]), arrived[row],
+                     bool(terminated[row]), bool(truncated[row]))
+            )  # fmt: skip
+        step = VectorStep(
+            np.stack(after), np.stack(arrived), reward, terminated, truncated, valid, ()
+        )
+        acted.append(Acted(np.stack(obs), action, step))
+        obs, pending = after, ending
+    return spec, Script(acted, rows)
+
+
+class Bench:
+    """A Reverb server with one table that gives its items in the order of insertion, each once.
+
+    Attributes:
+      layout: of the items.
+      client: of the server.
+      writer: writes into it.
+    """
+
+    def __init__(self, spec: EnvSpec, item: NStep, num_envs: int, prioritized: bool = False):
+        self.layout = TransitionLayout(spec, prioritized)
+        table = reverb.Table(
+            EXPERIENCE,
+            sampler=reverb.selectors.Fifo(),
+            remover=reverb.selectors.Fifo(),
+            max_size=100_000,
+            max_times_sampled=1,
+            rate_limiter=reverb.rate_limiters.MinSize(1),
+            signature=self.layout.signature(),
+        )
+        self.server = reverb.Server([table])
+        self.client = reverb.Client(f"localhost:{self.server.port}")
+        self.writer = make_writer(self.client, item, self.layout, num_envs)
+
+    def size(self) -> int:
+        """Items in the table."""
+        self.writer.flush()
+        return self.client.server_info()[EXPERIENCE].current_size
+
+    def drain(self) -> tuple[list[Item], list[float]]:
+        """Removes all items; returns them and their priorities, oldest first."""
+        columns, priorities = [], []
+        count = self.size()
+        if not count:
+            return [], []
+        for item in self.client.sample(
+            EXPERIENCE, count, emit_timesteps=False, unpack_as_table_signature=True
+        ):
+            columns.append(item.data)
+            priorities.append(item.info.priority)
+        batch = self.layout.decode(stack_rows(columns), np.ones(count, np.float32))
+        return items_of(batch), priorities
+
+    def close(self) -> None:
+        self.writer.close()
+        self.server.stop()
+
+
+@contextlib.contextmanager
+def bench(*args: Any, **kwargs: Any) -> Iterator[Bench]:
+    """A `Bench` that is closed at the end."""
+    made = Bench(*args, **kwargs)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def items_of(batch: Transition) -> list[Item]:
+    """A batch of transitions, one by one, as arrays."""
+    arrays = tree.map_structure(np.asarray, batch)
+    fields = (arrays.obs_tm1, arrays.action_tm1, arrays.reward_t, arrays.discount_t, arrays.obs_t)
+    return [
+        Item(*(tree.map_structure(lambda x, i=i: x[i], f) for f in fields))
+        for i in range(len(arrays.reward_t))
+    ]
