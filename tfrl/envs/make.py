@@ -178,7 +178,9 @@ def _register_atari() -> bool:
     """Makes the Atari ids known; False where ale-py is not installed."""
     if importlib.util.find_spec("ale_py") is None:
         return False
-    gym.register_envs(importlib.import_module("ale_py"))
+    ale_py = importlib.import_module("ale_py")
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for every emulator
+    gym.register_envs(ale_py)
     return True
 
 

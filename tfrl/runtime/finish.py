@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 import re
 import time
@@ -40,7 +41,8 @@ def finish(assembly: Assembly, outcome: dict[str, Any], started: float, logger: 
         "return_std": float(np.std(evaluation.returns)) if evaluation else None,
         "episodes": len(evaluation.returns) if evaluation else 0,
     }
-    times = {"train_s": totals.train_s, "total_s": time.monotonic() - started}
+    before_s = _total_s_before(run_dir) if job.resume else 0.0
+    times = {"train_s": totals.train_s, "total_s": before_s + time.monotonic() - started}
     write_result(
         run_dir / "result.json",
         {
@@ -150,6 +152,12 @@ def _play(
 def _assign(policy: Policy, arrays: list[np.ndarray]) -> None:
     for variable, array in zip(policy.variables, arrays, strict=True):
         variable.assign(array)
+
+
+def _total_s_before(run_dir: pathlib.Path) -> float:
+    """Seconds of the sessions that a resumed run continues, as far as they ended by themselves."""
+    path = run_dir / "result.json"
+    return json.loads(path.read_text())["total_s"] if path.exists() else 0.0
 
 
 def _ratio(totals: Any, assembly: Assembly) -> float | None:
