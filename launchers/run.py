@@ -10,10 +10,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tfrl.config import resolve  # noqa: E402
 from tfrl.config.settings import SettingError  # noqa: E402
+from tfrl.runtime.control import RunFailed  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0, or 2 for settings that cannot be used."""
+    """Exit code: 0, 1 for a run that failed, or 2 for settings that cannot be used."""
     try:
         job = resolve.job_from_argv(argv)
         import tfrl  # after the checks: `train` imports TensorFlow
@@ -22,6 +23,9 @@ def main(argv: list[str]) -> int:
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,0 +1,395 @@
+"""Many processes on this machine: replay, learner, actors and evaluator are started, watched and replaced here.
+
+A dead or frozen actor is replaced by one with a new id; a dead learner is restarted from the newest checkpoint while its
+actors go on; a dead evaluator is restarted. When the replay dies, everything goes on from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import connection
+from typing import Any
+
+from tfrl.logs.logger import Logger
+from tfrl.logs.window import EpisodeWindow
+from tfrl.runtime import control
+from tfrl.runtime.assembly import Assembly, Every
+from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
+from tfrl.runtime.report import Report, Totals, peak_memory_mb
+
+STARTUP_S = 180.0  # a child that imports TensorFlow on a busy machine may be silent for long
+STEADY_S = 30.0  # an actor that has acted for so long has not failed at once
+FAILURES = {"actor": 3, "evaluator": 3, "learner": 4, "replay": 4}  # in a row, that end the run
+HURRY_S = 12.0  # for an orderly end after a signal or a failure
+LEASE_S = 0.5  # of env steps granted to an actor in advance
+
+
+def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
+    """Trains to the end of the job, or to an interrupt.
+
+    Returns:
+      Facts for `result.json`: totals, 'interrupted', and 'memory_peak_mb' summed over the processes.
+
+    Raises:
+      RunFailed: a role fails again and again.
+    """
+    return _Run(assembly, logger).run()
+
+
+class _Run:
+    """The children of a run and its books."""
+
+    def __init__(self, assembly: Assembly, logger: Logger):
+        self.assembly, self.logger, self.job = assembly, logger, assembly.job
+        self.stop = False
+        self.failure: RunFailed | None = None
+        self._json = json.dumps(json.loads(self.job.to_json()))
+        self._logs = assembly.run_dir / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        logger.announce(assembly.arithmetic)
+        found = assembly.checkpoints.newest() if self.job.resume else None
+        self.totals = Totals(**found.state["totals"]) if found else Totals()
+        self._table_sampled = found.state["sampled"] if found and found.replay else 0
+        if found:
+            logger.rewind(self.totals.env_steps)
+            logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
+        self._start_env_steps = self.totals.env_steps
+        self._children: list[Child] = []
+        self._next_index = dict.fromkeys(FAILURES, 0)
+        self._failures: dict[tuple[str, int], list[str]] = {}
+        self._stops = dict.fromkeys(FAILURES, RUN)
+        self._evaluate = (0, 0, False)
+        self._window = EpisodeWindow()
+        self._report = Report(
+            self.job.total_env_steps, assembly.agent.replay.min_items, self.totals
+        )
+        self._evaluations = Every(self.job.evaluation.eval_every_env_steps, self.totals.env_steps)
+        self._memory: dict[str, float] = {}
+        self._turned = self._last_row = time.monotonic()
+        self._replacing = True
+
+    def run(self) -> dict[str, Any]:
+        with _stop_on_signal(self):
+            try:
+                self._start_all()
+                self._while(lambda: self.totals.env_steps < self.job.total_env_steps)
+                if not self._hurry():
+                    self._end_well()
+                if self._hurry():
+                    self._end_now()
+                self._stop_servers()
+                self._log()
+            finally:
+                for child in self._children:
+                    child.kill()
+        if self.failure is not None:
+            raise self.failure
+        policy = self.assembly.run_dir / "checkpoints" / f"{self.job.evaluation.export_policy}.npz"
+        if not policy.exists():
+            raise RunFailed("stopped before there was a policy: nothing to score or to export")
+        return {
+            "interrupted": self.stop,
+            "totals": self.totals,
+            "memory_peak_mb": self._memory_mb(),
+        }
+
+    def _start_all(self) -> None:
+        """All at once: each of them first imports TensorFlow for seconds."""
+        self._start("replay")
+        self._start("learner")
+        for slot in range(self.job.topology.num_actors):
+            if self._stops["actor"] == RUN:
+                self._start("actor", slot)
+        self._start("evaluator")
+
+    def _start(self, role: str, slot: int = 0) -> Child:
+        index = self._next_index[role]
+        self._next_index[role] += 1
+        log = str(self._logs / f"{role}-{index}.log")
+        child = Child(role, index, slot, self._json, log)
+        self._children.append(child)
+        return child
+
+    def _hurry(self) -> bool:
+        return self.stop or self.failure is not None
+
+    def _while(self, test: Callable[[], bool], limit_s: float = math.inf) -> None:
+        """Turns while `test` holds, up to a signal or a failure that comes meanwhile, or to the limit."""
+        hurry, end = self._hurry(), time.monotonic() + limit_s
+        while test() and self._hurry() == hurry and time.monotonic() < end:
+            self._turn()
+
+    def _end_well(self) -> None:
+        """Actors first, then the updates that the ratio still allows, then the score of the last weights."""
+        self._stops["actor"] = FINISH
+        self._while(lambda: bool(self._of("actor")))
+        self._stops["learner"] = FINISH
+        self._while(lambda: not self._learner_is_final())
+        order = self._order_evaluation(hurry=False)
+        self._while(lambda: bool(self._of("learner")) or not self._evaluated(order))
+
+    def _end_now(self) -> None:
+        """A checkpoint and a policy, in little time; whoever is late is killed."""
+        end = time.monotonic() + HURRY_S
+        self._replacing = False
+        self._stops.update(actor=ABANDON, learner=ABANDON)
+        learner = lambda: bool(self._of("learner"))
+        self._while(lambda: learner() and not self._learner_is_final(), end - time.monotonic())
+        if self.failure is None:
+            order = self._order_evaluation(hurry=True)
+            evaluating = lambda: bool(self._of("evaluator")) and not self._evaluated(order)
+            self._while(lambda: learner() or evaluating(), end - time.monotonic())
+        else:
+            self._while(learner, end - time.monotonic())
+        if learner():
+            self.logger.announce(
+                "the learner was killed before it had saved; older checkpoints are whole"
+            )
+
+    def _stop_servers(self) -> None:
+        self._replacing = False
+        for child in [*self._of("actor"), *self._of("learner")]:
+            self._remove(child)
+        self._stops["evaluator"] = ABANDON
+        self._while(lambda: bool(self._of("evaluator")), 3.0)
+        self._stops["replay"] = FINISH
+        self._while(lambda: bool(self._of("replay")), 3.0)
+
+    def _of(self, role: str) -> list[Child]:
+        return [child for child in self._children if child.role == role]
+
+    def _learner_is_final(self) -> bool:
+        return any(child.numbers.get("final") for child in self._of("learner"))
+
+    def _order_evaluation(self, hurry: bool) -> int:
+        self._evaluate = (self._evaluate[0] + 1, self.totals.env_steps, hurry)
+        return self._evaluate[0]
+
+    def _evaluated(self, order: int) -> bool:
+        return any(child.numbers.get("evaluated", 0) >= order for child in self._of("evaluator"))
+
+    def _turn(self) -> None:
+        """Hears the children, looks after them, and logs."""
+        waited = connection.wait(
+            [child.pipe for child in self._children]
+            + [child.process.sentinel for child in self._children],
+            0.1,
+        )
+        now = time.monotonic()
+        passed, self._turned = now - self._turned, now
+        for child in list(self._children):
+            if passed > 5.0:  # this process was frozen itself: nobody could be heard
+                child.heard += passed
+            if child.pipe in waited:
+                self._hear(child)
+        for child in list(self._children):
+            if child in self._children:  # not yet removed together with another
+                self._look_after(child, now)
+        if self.totals.env_steps > self._start_env_steps:
+            self.totals.train_s += (
+                passed if self._of("learner") and not self._learner_is_final() else 0.0
+            )
+            if now - self._last_row >= self.job.log.log_every_s:
+                self._log()
+        if (
+            self._evaluations.due(self.totals.env_steps)
+            and self.totals.env_steps < self.job.total_env_steps
+        ):
+            self._order_evaluation(hurry=False)
+
+    def _hear(self, child: Child) -> None:
+        try:
+            while child.pipe.poll():
+                status = child.pipe.recv()
+                child.heard = time.monotonic()
+                self._absorb(child, status)
+                child.pipe.send(self._orders(child))
+        except (EOFError, OSError):
+            pass  # it has ended; `_look_after` sees how
+
+    def _absorb(self, child: Child, status: Status) -> None:
+        """Books what a child tells."""
+        if status.ready and child.ready_at == math.inf:
+            child.ready_at = time.monotonic()
+        child.idle_s, child.error, child.done = status.idle_s, status.error, status.done
+        for text in status.texts:
+            self.logger.announce(text)
+        for episode in status.episodes:
+            self._window.add(*episode)
+        old, new, totals = child.numbers, status.numbers, self.totals
+        child.numbers = new
+
+        def gained(name: str, start: Any = 0) -> Any:
+            return new.get(name, start) - old.get(name, start)
+
+        for part, seconds in new.get("seconds", {}).items():
+            totals.seconds[part] += seconds - old.get("seconds", {}).get(part, 0.0)
+        if child.role == "actor":
+            totals.env_steps += gained("env_steps")
+            totals.episodes += gained("episodes")
+            child.lease = max(
+                child.lease // 2, math.ceil(gained("env_steps") * LEASE_S / control.INTERVAL_S)
+            )
+        elif child.role == "learner":
+            totals.updates += gained("updates")
+            totals.items_sampled += gained("sampled")
+            self._table_sampled += gained("sampled")
+        elif child.role == "replay" and old:  # the first number is what it was restored with
+            totals.items_inserted += gained("inserted")
+        if status.row is not None:
+            self.logger.write(status.row)
+            self._failures.pop((child.role, child.slot), None)
+        if "memory_mb" in new:
+            self._memory[child.name] = new["memory_mb"]
+
+    def _orders(self, child: Child) -> dict[str, Any]:
+        orders = {"stop": self._stops[child.role], "env_steps": self.totals.env_steps}
+        for replay in self._of("replay"):
+            orders.update(
+                {k: v for k, v in replay.numbers.items() if k in ("address", "variables")}
+            )
+        if child.role == "actor":
+            open_steps = sum(
+                max(0, a.granted - a.numbers.get("env_steps", 0)) for a in self._of("actor")
+            )
+            left = self.job.total_env_steps - self.totals.env_steps - open_steps
+            block = self.assembly.env_steps_per_call
+            wanted = max(child.lease, block) - (child.granted - child.numbers.get("env_steps", 0))
+            child.granted += max(0, min(wanted, left))
+            orders["granted"] = child.granted
+        elif child.role == "learner":
+            totals = self.totals.to_dict()
+            totals["updates"] -= child.numbers.get("updates", 0)
+            totals["items_sampled"] -= child.numbers.get("sampled", 0)
+            orders.update(
+                totals=totals, sampled=self._table_sampled - child.numbers.get("sampled", 0)
+            )
+        elif child.role == "evaluator":
+            orders["evaluate"] = self._evaluate
+        return orders
+
+    def _look_after(self, child: Child, now: float) -> None:
+        """Notices an end or a standstill."""
+        if not child.process.is_alive():
+            self._hear(child)
+            if child.done and child.process.exitcode == 0:
+                self._remove(child)
+            else:
+                self._lost(child, child.exit_text())
+            return
+        limit = self.job.topology.heartbeat_timeout_s
+        silent = now - child.heard
+        if child.ready_at == math.inf:
+            frozen = silent > max(limit, STARTUP_S)
+        else:
+            frozen = max(silent, child.idle_s) > limit
+        if frozen:
+            child.kill()
+            self._lost(
+                child, f"gave no sign of life for {max(silent, child.idle_s):.0f} s and was killed"
+            )
+
+    def _remove(self, child: Child) -> None:
+        child.kill()  # what it started may still be there
+        if child in self._children:
+            self._children.remove(child)
+
+    def _lost(self, child: Child, what: str) -> None:
+        """Replaces a child that has died, or ends the run when that has not helped before."""
+        self._remove(child)
+        if not self._replacing or (child.role == "actor" and self._stops["actor"] != RUN):
+            return
+        key = (child.role, child.slot)
+        if child.role == "actor" and time.monotonic() - child.ready_at > STEADY_S:
+            self._failures.pop(key, None)
+        trace = f"{child.error[1]}\n" if child.error else ""
+        failures = self._failures.setdefault(key, [])
+        failures.append(f"{trace}{child.name} {what}; its log: {child.log}")
+        hopeless = child.error is not None and "SettingError" in child.error[0]
+        restorable = child.role != "replay" or self._replay_checkpoint()
+        if hopeless or len(failures) >= FAILURES[child.role] or not restorable:
+            times = f" ({len(failures)} times in a row)" if len(failures) > 1 else ""
+            why = "" if restorable else "the replay is lost and no checkpoint holds its contents\n"
+            self.failure = RunFailed(f"{why}{failures[0]}{times}")
+            self.logger.announce(f"{child.name} {what}; the run ends")
+            return
+        if child.role == "replay":
+            self._restart_all(child, what)
+            return
+        new = self._start(child.role, child.slot)
+        how = f"{new.name} takes its place"
+        if child.role == "learner":
+            found = self.assembly.checkpoints.newest()
+            how = (
+                f"{new.name} goes on from {found.folder}"
+                if found
+                else f"{new.name} starts anew: no checkpoint yet"
+            )
+        self.logger.announce(f"{child.name} {what}; {how}")
+
+    def _replay_checkpoint(self) -> bool:
+        found = self.assembly.checkpoints.newest()
+        return found is not None and found.replay is not None
+
+    def _restart_all(self, child: Child, what: str) -> None:
+        """The replay's clients wait for ever on a dead server, and its contents must fit the learner: all start again."""
+        found = self.assembly.checkpoints.newest()
+        self.logger.announce(f"{child.name} {what}; all processes go on from {found.folder}")
+        for other in list(self._children):
+            self._remove(other)
+        self._table_sampled = found.state["sampled"]
+        self._start_all()
+
+    def _log(self) -> None:
+        self._last_row = time.monotonic()
+        if self.totals.env_steps == self._start_env_steps:
+            return
+        more = {"run/memory_peak_mb": self._memory_mb()}
+        actors = [a.numbers for a in self._of("actor") if "version" in a.numbers]
+        for learner in self._of("learner"):
+            more.update(learner.numbers.get("metrics", {}))
+            if "version" in learner.numbers:
+                version = learner.numbers["version"]
+                more["learner/policy_version_updates"] = version
+                if actors:
+                    lags = [max(0, version - a["version"]) for a in actors]
+                    more["actor/policy_lag_updates"] = statistics.fmean(lags)
+        for replay in self._of("replay"):
+            if "size" in replay.numbers:
+                more["replay/size_items"] = replay.numbers["size"]
+        epsilons = [a["epsilon"] for a in actors if "epsilon" in a]
+        if epsilons:
+            more["actor/epsilon"] = statistics.fmean(epsilons)
+        self.logger.write(self._report.row(self.totals, self._window, more))
+
+    def _memory_mb(self) -> float:
+        return peak_memory_mb() + sum(self._memory.values())
+
+
+@contextlib.contextmanager
+def _stop_on_signal(target: _Run) -> Iterator[None]:
+    """Turns Ctrl-C and SIGTERM into `target.stop`; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {}
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        target.stop = True
+        signal.signal(number, previous[number])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,317 @@
+"""The control plane: a few numbers between the roles of a run and the process that supervises them, never arrays.
+
+Every child has a pipe of its own and there are no shared locks, so a child that is killed or frozen at any moment harms
+nobody else. A child tells (`Status`), the supervisor answers with orders (a dict); the supervisor only ever writes to a
+child that is waiting for the answer. Nothing here imports TensorFlow: a child is alive and heard before it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+INTERVAL_S = 0.1  # between two statuses of a child
+BUSY_S = 1800.0  # longest stretch of work that a role may announce as one, e.g. a compilation
+MAX_TEXT = 6000  # a status stays small enough for one write, which a kill cannot cut in two
+MAX_EPISODES = 100
+
+RUN, FINISH, ABANDON = (
+    0,
+    1,
+    2,
+)  # the order "stop": go on; end well; end at once, dropping what is under way
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on; the message ends with the first error, its role, index and log file."""
+
+
+class Abandoned(Exception):
+    """The order to end at once reached a role in the middle of its work."""
+
+
+@dataclasses.dataclass
+class Status:
+    """What a child tells since its last status.
+
+    Attributes:
+      ready: the role has built its parts.
+      idle_s: seconds since the role's own loop gave a sign of life; 0 while it is busy with something announced.
+      numbers: newest values by name; they stay until they are replaced.
+      episodes: (return, length in env steps) of games that ended.
+      texts: lines for the user.
+      row: a row of metrics, or None.
+      error: (name of the exception, trace) if the role failed.
+      done: the role ended well.
+    """
+
+    ready: bool = False
+    idle_s: float = 0.0
+    numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    episodes: list[tuple[float, int]] = dataclasses.field(default_factory=list)
+    texts: list[str] = dataclasses.field(default_factory=list)
+    row: dict[str, float] | None = None
+    error: tuple[str, str] | None = None
+    done: bool = False
+
+
+class Link:
+    """A child's end: `report` and `orders` never wait, a thread of its own exchanges them.
+
+    The process ends when the supervisor is gone.
+
+    Args:
+      connection: this child's pipe.
+    """
+
+    def __init__(self, connection: Connection):
+        self.orders: dict[str, Any] = {"stop": RUN, "env_steps": 0}
+        self._connection, self._lock = connection, threading.Lock()
+        self._numbers: dict[str, Any] = {}
+        self._episodes: list[tuple[float, int]] = []
+        self._texts: list[str] = []
+        self._rows: list[dict[str, float]] = []
+        self._error: tuple[str, str] | None = None
+        self._ready = self._done = False
+        self._last_beat, self._busy_until = time.monotonic(), time.monotonic() + BUSY_S
+        self._sent = threading.Condition()
+        self._rounds = 0
+        threading.Thread(target=self._exchange, name="control", daemon=True).start()
+
+    def beat(self) -> None:
+        """A sign of life of the role's own loop."""
+        self._last_beat = time.monotonic()
+
+    def report(self, **numbers: Any) -> None:
+        """Tells numbers, and that the role is alive."""
+        self.beat()
+        with self._lock:
+            self._numbers.update(numbers)
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        with self._lock:
+            self._texts.append(text[:MAX_TEXT])
+
+    def add_episode(self, episode_return: float, length_env_steps: int) -> None:
+        with self._lock:
+            self._episodes.append((float(episode_return), int(length_env_steps)))
+
+    def add_row(self, row: dict[str, float]) -> None:
+        """A row for the logs."""
+        with self._lock:
+            self._rows.append(row)
+
+    def ready(self) -> None:
+        """The role has built its parts; from now on silence of its loop counts."""
+        self.beat()
+        self._busy_until, self._ready = 0.0, True
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Inside, the role's loop may be silent, e.g. for a compilation; its process must still be heard."""
+        before, self._busy_until = self._busy_until, time.monotonic() + BUSY_S
+        try:
+            yield
+        finally:
+            self.beat()
+            self._busy_until = before
+
+    def wait(self, test: Callable[[dict[str, Any]], bool], pause_s: float = 0.02) -> bool:
+        """Waits for orders that pass `test`; False when the role is to end at once instead."""
+        while not test(self.orders):
+            if self.orders["stop"] == ABANDON:
+                return False
+            self.beat()
+            time.sleep(pause_s)
+        return True
+
+    def close(self, error: tuple[str, str] | None, timeout_s: float = 5.0) -> None:
+        """Tells how the role ended and returns once that has been sent."""
+        with self._lock:
+            self._error, self._done = error, error is None
+        end = time.monotonic() + timeout_s
+        with self._sent:
+            rounds = self._rounds
+            # The round under way may have been put together before: the one after it holds everything.
+            while (self._rounds < rounds + 2 or self._unsent()) and time.monotonic() < end:
+                self._sent.wait(0.2)
+
+    def _unsent(self) -> bool:
+        with self._lock:
+            return bool(self._texts or self._rows or self._episodes)
+
+    def _exchange(self) -> None:
+        try:
+            while True:
+                self._connection.send(self._status())
+                self.orders = self._connection.recv()
+                with self._sent:
+                    self._rounds += 1
+                    self._sent.notify_all()
+                if not self._done and self._error is None:
+                    self._connection.poll(
+                        INTERVAL_S
+                    )  # nothing comes unasked: this waits, and ends at once with the pipe
+        except (EOFError, OSError):
+            os._exit(1)  # nobody supervises this process any more
+
+    def _status(self) -> Status:
+        now = time.monotonic()
+        idle_s = 0.0 if now < self._busy_until else now - self._last_beat
+        with self._lock:
+            episodes, self._episodes = self._episodes[:MAX_EPISODES], self._episodes[MAX_EPISODES:]
+            texts, self._texts = self._texts[:1], self._texts[1:]
+            row = self._rows.pop(0) if self._rows else None
+            return Status(
+                self._ready,
+                idle_s,
+                dict(self._numbers),
+                episodes,
+                texts,
+                row,
+                self._error,
+                self._done,
+            )
+
+
+class Child:
+    """The supervisor's end: a process, its pipe, and what is known of it.
+
+    Args:
+      role, index, slot, job, log: see `child_main`.
+
+    Attributes:
+      numbers: the newest that it told.
+      granted: env steps that an actor may make in all.
+      lease: of these, how many may be open at once.
+      heard: when it last told anything.
+    """
+
+    def __init__(self, role: str, index: int, slot: int, job: str, log: str):
+        self.role, self.index, self.slot, self.log = role, index, slot, log
+        self.numbers: dict[str, Any] = {}
+        self.ready_at = math.inf
+        self.idle_s, self.granted, self.lease = 0.0, 0, 0
+        self.error: tuple[str, str] | None = None
+        self.done = False
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        args = (role, index, slot, job, theirs, log, os.getpid())
+        self.process = context.Process(target=child_main, args=args, name=f"{role} {index}")
+        with _environment(role):
+            self.process.start()
+        theirs.close()  # or the end of the child would not end the pipe
+        self.heard = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        return f"{self.role} {self.index}"
+
+    def kill(self) -> None:
+        """Ends the process and all that it has started, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # it may not have its own group yet
+        self.process.join(5)
+        self.pipe.close()
+
+    def exit_text(self) -> str:
+        code = self.process.exitcode
+        if self.error:
+            return f"failed: {self.error[0]}"
+        if code is not None and code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+
+def child_main(
+    role: str, index: int, slot: int, job: str, connection: Connection, log: str, parent: int
+) -> None:
+    """Entry of every child process: runs a function of `roles.py` and tells how it ended; never returns.
+
+    Args:
+      role, index: which role, and its id, never used twice in a run; seeds derive from it.
+      slot: which of the actors this one is or replaces.
+      job: the Job as JSON.
+      connection: this child's pipe.
+      log: file that takes what the process prints.
+      parent: process id of the supervisor.
+    """
+    os.setsid()  # a group of its own: Ctrl-C does not reach it, and what it starts can be killed with it
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(
+            number, lambda *_: None
+        )  # the supervisor says when to end; unlike SIG_IGN not inherited
+    _die_with(parent)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    link = Link(connection)
+    error = None
+    try:
+        from tfrl.job import Job
+        from tfrl.runtime import roles
+
+        if role != "learner":
+            roles.keep_to_one_thread()
+        roles.ROLES[role](Job.from_json(job), index, slot, link)
+    except Abandoned:
+        pass  # as ordered
+    except BaseException as failure:
+        traceback.print_exc()
+        error = (_last_line(failure), _shorten(traceback.format_exc()))
+    link.close(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(
+        0 if error is None else 1
+    )  # Reverb's destructors would wait for inserts that nobody takes any more
+
+
+@contextlib.contextmanager
+def _environment(role: str) -> Iterator[None]:
+    """What a child inherits: all but the learner see no accelerator, from their first line on."""
+    values = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")}
+    if role != "learner":
+        values.update(CUDA_VISIBLE_DEVICES="-1", OMP_NUM_THREADS="1")
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _die_with(parent: int) -> None:
+    """Lets the kernel kill this process when its parent dies, even if it is frozen then."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        os._exit(1)
+
+
+def _last_line(error: BaseException) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()[:MAX_TEXT]
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= MAX_TEXT:
+        return text
+    return text[: MAX_TEXT // 3] + "\n  ...\n" + text[-MAX_TEXT * 2 // 3 :]

@@ -1,0 +1,374 @@
+"""What each process of a run does: plain functions over the same parts that one process uses.
+
+Each builds its parts from the Job. Experience and weights travel through Reverb; numbers and orders through the `Link`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import reverb
+import tensorflow as tf
+
+from tfrl.envs.make import make_vector
+from tfrl.job import Job
+from tfrl.replay.dataset import ReplayTimeout, Sampler, Samples
+from tfrl.replay.tables import EXPERIENCE, experience_table
+from tfrl.replay.writers import make_writer
+from tfrl.runtime import checkpoint, seeds
+from tfrl.runtime.actor import Actor
+from tfrl.runtime.assembly import Assembly, Every, assemble
+from tfrl.runtime.control import ABANDON, FINISH, RUN, Abandoned, Link
+from tfrl.runtime.evaluator import Evaluator
+from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.learner import LearnerLoop, make_strategy
+from tfrl.runtime.publish import BoundedCalls, VariablePublisher, VariableSource, variables_table
+from tfrl.runtime.replay_server import ReplayServer
+from tfrl.runtime.report import peak_memory_mb
+
+SAMPLE_TIMEOUT_S = (
+    300.0  # of one attempt; the next one follows, since slow environments are no failure
+)
+DRY_S = 5.0  # at the end: without samples for so long, there are none left
+PUBLISH_EVERY_S = 0.05
+PULL_EVERY_S = 0.02
+REPORT_EVERY_S = 0.2
+# Of an actor between two looks at its orders, and on their way to the server after them. Reverb prints a warning for every
+# few items when there are more than about a hundred.
+MAX_STEPS, MAX_PENDING_ITEMS = 64, 32
+
+
+def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
+    """Serves experience and weights, by two servers: only the first one's contents belong into a checkpoint."""
+    del slot
+    assembly = assemble(job)
+    agent = assembly.agent
+    found = _found(assembly, index)
+    samples = agent.updates.batch_size * agent.updates.updates_per_call
+    table = experience_table(agent.replay, assembly.layout, samples)
+    restore = found.replay if found else None
+    sampled = found.state["sampled"] if restore else None
+    scratch = assembly.run_dir / "checkpoints"
+    scratch.mkdir(parents=True, exist_ok=True)
+    server = ReplayServer([table], restore, sampled, scratch)
+    variables = ReplayServer([variables_table()], scratch=scratch)
+    client = reverb.Client(server.address)
+    link.ready()
+    while link.orders["stop"] == RUN:
+        info = client.server_info(timeout=10)[EXPERIENCE]
+        inserted = info.rate_limiter_info.insert_stats.completed
+        link.report(
+            address=server.address, variables=variables.address,
+            inserted=inserted, size=info.current_size, memory_mb=peak_memory_mb(),
+        )  # fmt: skip
+        time.sleep(REPORT_EVERY_S)
+    with link.busy():
+        variables.stop()
+        server.stop()
+
+
+def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
+    """Acts as far as it is granted, with the newest weights.
+
+    `index` gives the seeds, so that a replacement does not repeat what its predecessor did; `slot` gives the knobs.
+    """
+    assembly = assemble(job)
+    agent, num_envs = assembly.agent, job.topology.num_envs
+    stream = str(link.orders["env_steps"])  # a resumed run must not repeat its games
+    env_seed = seeds.integer(job.seed, "env", index, stream)
+    env = make_vector(job.env, num_envs, env_seed)
+    policy = agent.make_policy()
+    knobs = sorted(agent.knobs(slot, job.topology.num_actors, num_envs, 0))
+    signature = StepSignature(policy, assembly.spec, num_envs, knobs, explore=True)
+    say = link.say if index == 0 else lambda text: None
+    engine = make_engine(job.topology.inference, policy, signature, say)
+    say(f"environments: {env.backend}, {num_envs} in each of {job.topology.num_actors} actors")
+    link.ready()
+    if not link.wait(lambda orders: "address" in orders):
+        return
+
+    def alive() -> None:
+        link.beat()
+        if link.orders["stop"] == ABANDON:
+            raise Abandoned
+
+    source = VariableSource(reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=alive))
+    client = reverb.Client(link.orders["address"])
+    writer = make_writer(client, agent.replay.item, assembly.layout, num_envs)
+    writer.patience = alive
+    rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
+    num_actors = job.topology.num_actors
+    actor = Actor(agent, engine, _Alive(env, alive), writer, slot, num_actors, rng, env_seed)
+    actor.window = _Episodes(link)
+    share = math.ceil(assembly.env_steps_per_call / job.topology.num_actors / num_envs)
+    most = max(1, min(share, MAX_STEPS // num_envs))
+    version, pulled = None, -math.inf
+    while link.orders["stop"] == RUN:
+        if time.monotonic() - pulled >= PULL_EVERY_S:
+            published, pulled = source.pull(), time.monotonic()
+            if published is not None:
+                engine.load(published.arrays)
+                writer.priority, version = published.facts["max_priority"], published.version
+        granted = link.orders.get("granted", 0) - actor.env_steps
+        if version is None or granted <= 0:
+            link.beat()
+            time.sleep(0.005)
+            continue
+        actor.run(min(most, math.ceil(granted / num_envs)), link.orders["env_steps"])
+        writer.flush(MAX_PENDING_ITEMS)
+        link.report(
+            env_steps=actor.env_steps, episodes=actor.episodes, version=version,
+            seconds=dict(actor.seconds), memory_mb=peak_memory_mb(),
+            **{name: float(np.mean(x)) for name, x in actor.knobs.items()},
+        )  # fmt: skip
+    if link.orders["stop"] == FINISH:
+        writer.flush()
+        env.close()
+
+
+def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
+    """Learns what the items pay for, publishes and saves; a restarted one goes on from the newest checkpoint."""
+    del slot
+    assembly = assemble(job)
+    found = _found(assembly, index)
+    strategy = make_strategy(job.topology.num_learner_devices)
+    seed = seeds.integer(job.seed, "learner")
+    loop = LearnerLoop(
+        assembly.agent, assembly.layout, strategy, job.topology.compile, seed, link.say
+    )
+    if found:
+        checkpoint.restore_learner(found, loop)
+        loop.max_priority = found.state["max_priority"]
+        link.say(f"learner: goes on at update {int(loop.updates):,} from {found.folder}")
+    link.ready()
+    if link.wait(lambda orders: "address" in orders):
+        _Learning(job, assembly, loop, link).run()
+
+
+class _Learning:
+    """The loop of a learner process.
+
+    It consumes a block only when the inserts have paid for it, so the ratio never exceeds the stated one; the limiter of
+    the table keeps the actors from running ahead.
+    """
+
+    def __init__(self, job: Job, assembly: Assembly, loop: LearnerLoop, link: Link):
+        self._job, self._assembly, self._loop, self._link = job, assembly, loop, link
+        address = link.orders["address"]
+        self._call = BoundedCalls(on_wait=link.beat)
+        self._client = reverb.Client(address)
+        variables = loop.learner.policy.variables
+        client = reverb.Client(link.orders["variables"])
+        self._publisher = VariablePublisher(client, variables, self._call)
+        self._feed = _Feed(address, loop.items_per_call)
+        self._updates = self._sampled = self._inserted = 0
+        self._before = link.orders["sampled"]  # of the items in the table, by earlier learners
+        self._waited_s = 0.0
+        self._published = self._reported = -math.inf
+
+    def run(self) -> None:
+        job, link = self._job, self._link
+        saves = Every(job.checkpoint.checkpoint_every_env_steps, link.orders["env_steps"])
+        self._publish()
+        metrics: Any = {}
+        dry = time.monotonic()
+        while link.orders["stop"] != ABANDON:
+            link.beat()
+            start = time.perf_counter()
+            last = link.orders["stop"] == FINISH
+            samples = self._feed.next(0.1) if self._is_paid() else None
+            self._waited_s += time.perf_counter() - start
+            if samples is not None:
+                metrics, dry = self._learn(samples), time.monotonic()
+            elif last and (not self._is_paid() or time.monotonic() - dry > DRY_S):
+                break
+            elif not self._is_paid():
+                time.sleep(0.002)
+            now = time.monotonic()
+            if samples is not None and now - self._published >= PUBLISH_EVERY_S:
+                self._publish()
+            if now - self._reported >= REPORT_EVERY_S:
+                self._report(metrics)
+            if saves.due(link.orders["env_steps"]):
+                self._save()
+        self._publish()
+        self._report(metrics, final=True)
+        self._save()
+
+    def _is_paid(self) -> bool:
+        """Whether the items inserted so far pay for one more block of samples."""
+        plan = self._assembly.agent.replay
+        needed = self._before + self._sampled + self._loop.items_per_call
+        if (self._inserted - plan.min_items) * plan.samples_per_insert < needed:
+            info = self._client.server_info(timeout=60)[EXPERIENCE]
+            self._inserted = info.rate_limiter_info.insert_stats.completed
+        return (self._inserted - plan.min_items) * plan.samples_per_insert >= needed
+
+    def _learn(self, samples: Samples) -> Any:
+        if self._updates:
+            metrics, priorities = self._loop.run(samples)
+        else:
+            with self._link.busy():  # the first call compiles
+                metrics, priorities = self._loop.run(samples)
+        if priorities is not None:
+            new = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
+            self._call("writing priorities", self._client.mutate_priorities, EXPERIENCE, new)
+        self._updates += self._assembly.agent.updates.updates_per_call
+        self._sampled += self._loop.items_per_call
+        return metrics
+
+    def _publish(self) -> None:
+        facts = {"max_priority": self._loop.max_priority}
+        self._publisher.publish(int(self._loop.updates), self._loop.arrays(), **facts)
+        self._published = time.monotonic()
+
+    def _report(self, metrics: Any, final: bool = False) -> None:
+        self._reported = time.monotonic()
+        self._link.report(
+            updates=self._updates, sampled=self._sampled, version=int(self._loop.updates), final=final,
+            metrics={name: float(value) for name, value in metrics.items()}, memory_mb=peak_memory_mb(),
+            seconds={"sample": self._waited_s, "learn": self._loop.seconds},
+        )  # fmt: skip
+
+    def _save(self) -> None:
+        orders = self._link.orders
+        # The orders count without this process, which alone knows its own state exactly.
+        totals = dict(orders["totals"])
+        totals["updates"] += self._updates
+        totals["items_sampled"] += self._sampled
+        rng = seeds.generator(self._job.seed, "actor", 0, f"noise {totals['env_steps']}")
+        state = {
+            "totals": totals,
+            "written": self._inserted,
+            "sampled": self._before + self._sampled,
+            "max_priority": self._loop.max_priority,
+            "rng": rng.bit_generator.state,  # for a resume in one process
+        }
+        client = self._client if self._job.checkpoint.checkpoint_replay else None
+        with self._link.busy():
+            self._assembly.checkpoints.save(totals["env_steps"], self._loop, state, client)
+        self._link.report(saved_at_env_steps=totals["env_steps"])
+
+
+def evaluator_main(job: Job, index: int, slot: int, link: Link) -> None:
+    """Evaluates the newest weights whenever it is ordered to, once per order."""
+    del slot
+    # The scores of an earlier evaluator or of the resumed run count.
+    assembly = assemble(dataclasses.replace(job, resume=job.resume or index > 0))
+
+    def alive() -> None:
+        link.beat()
+        if link.orders["stop"] == ABANDON:
+            raise Abandoned
+
+    evaluator = Evaluator(assembly, job.topology.inference, alive)
+    link.ready()
+    if not link.wait(lambda orders: "variables" in orders):
+        return
+    source = VariableSource(reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=alive))
+    done, published = 0, None
+    while link.orders["stop"] == RUN:
+        order, env_steps, hurry = link.orders.get("evaluate", (0, 0, False))
+        if order > done:
+            published = source.pull() or published
+        if order == done or published is None:
+            link.beat()
+            time.sleep(0.02)
+            continue
+        if hurry:
+            _keep(evaluator.folder, published.arrays, env_steps, published.version)
+        row = evaluator.run(published.arrays, env_steps, published.version)
+        link.add_row({"run/env_steps": float(env_steps), **row})
+        done = order
+        link.report(evaluated=done, memory_mb=peak_memory_mb())
+    evaluator.close()
+
+
+ROLES = {
+    "replay": replay_main,
+    "learner": learner_main,
+    "actor": actor_main,
+    "evaluator": evaluator_main,
+}
+
+
+def keep_to_one_thread() -> None:
+    """Keeps TensorFlow of this process from taking the cores of the others."""
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+def _found(assembly: Assembly, index: int) -> checkpoint.Found | None:
+    """The checkpoint that a role starts from: none in a fresh run, unless it replaces one that died."""
+    return assembly.checkpoints.newest() if assembly.job.resume or index > 0 else None
+
+
+def _keep(folder: pathlib.Path, arrays: list[np.ndarray], env_steps: int, version: int) -> None:
+    """Stores weights that there may be no time to score, where none are yet."""
+    for name in ("last.npz", "best.npz"):
+        if name == "last.npz" or not (folder / name).exists():
+            facts = {"return_mean": -math.inf, "env_steps": env_steps, "version": version}
+            checkpoint.save_arrays(folder / name, arrays, **facts)
+
+
+class _Alive:
+    """A vector environment that gives a sign of life at every step."""
+
+    def __init__(self, env: Any, alive: Any):
+        self._env, self._alive = env, alive
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def step(self, action: np.ndarray) -> Any:
+        out = self._env.step(action)
+        self._alive()
+        return out
+
+
+class _Episodes:
+    """Takes the place of an actor's window: the supervisor keeps the one of all actors."""
+
+    def __init__(self, link: Link):
+        self._link = link
+
+    def add(self, episode_return: float, length_env_steps: int) -> None:
+        self._link.add_episode(episode_return, length_env_steps)
+
+
+class _Feed:
+    """Samples fetched on a thread, so that the learner's own loop never waits for long."""
+
+    def __init__(self, address: str, num_items: int):
+        self._args = (address, num_items, SAMPLE_TIMEOUT_S)
+        self._queue: queue.Queue[Samples | Exception] = queue.Queue(1)
+        threading.Thread(target=self._fetch, name="samples", daemon=True).start()
+
+    def next(self, timeout_s: float) -> Samples | None:
+        """The next block, or None if there is none yet; raises what the fetching raised."""
+        try:
+            item = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def _fetch(self) -> None:
+        while True:
+            try:
+                sampler = Sampler(*self._args)
+                while True:
+                    self._queue.put(sampler.next())
+            except ReplayTimeout:
+                continue
+            except Exception as error:  # told to the learner's own thread
+                self._queue.put(error)
+                return
