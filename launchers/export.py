@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import sys
+import tempfile
 
 # TensorFlow's start-up notices hide what an export has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -41,10 +42,7 @@ def main(argv: list[str]) -> int:
         _check_out(out)
         from tfrl.runtime import finish  # after the checks: TensorFlow
 
-        try:
-            finish.export_run(run_dir, out, options.lite)
-        except OSError as error:
-            raise SettingError(f"out={str(out)!r}: cannot be written: {error.strerror}") from None
+        finish.export_run(run_dir, out, options.lite)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -56,13 +54,19 @@ def main(argv: list[str]) -> int:
 
 
 def _check_out(out: pathlib.Path) -> None:
-    """Raises SettingError where writing there would destroy what is not an export."""
+    """Raises SettingError where nothing can be written, or other files would be replaced."""
     if out.is_dir() and any(out.iterdir()) and not (out / "saved_model.pb").exists():
         raise SettingError(
             f"out={str(out)!r}: a folder with other contents, which an export would replace"
         )
     if out.exists() and not out.is_dir():
         raise SettingError(f"out={str(out)!r}: a file, expected a folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise SettingError(f"out={str(out)!r}: cannot be written: {error.strerror}") from None
 
 
 def _describe(out: pathlib.Path) -> None:
