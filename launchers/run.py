@@ -14,19 +14,19 @@ from tfrl.runtime.control import RunFailed  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0, 1 for a run that failed, or 2 for settings that cannot be used."""
+    """Exit code: 0, 1 for a run that failed, 2 for settings that cannot be used, 130 for an interrupted run."""
     try:
         job = resolve.job_from_argv(argv)
         import tfrl  # after the checks: `train` imports TensorFlow
 
-        tfrl.train(job)
+        interrupted = tfrl.train(job).interrupted
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RunFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    return 130 if interrupted else 0
 
 
 # Child processes import this file again; only the first one runs it.

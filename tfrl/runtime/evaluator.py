@@ -118,18 +118,24 @@ class Evaluator:
         """Evaluates a policy during training; returns a row of metrics."""
         evaluation = self._play(arrays, self._plan.eval_episodes, f"training {env_steps}")
         row = evaluation.metrics()
-        facts = {"return_mean": row["evaluator/return_mean"], "env_steps": env_steps, "version": version}
-        checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
-        if facts["return_mean"] >= self._best:
-            self._best = facts["return_mean"]
-            checkpoint.save_arrays(self.folder / "best.npz", arrays, **facts)
+        self.keep(arrays, env_steps, version, row["evaluator/return_mean"])
         return row
 
-    def final(self) -> tuple[list[np.ndarray], dict[str, float], Evaluation | None]:
-        """The policy to export, the facts stored with it, and its score on fresh games (None if none are asked for)."""
+    def keep(
+        self, arrays: Sequence[np.ndarray], env_steps: int, version: int, return_mean: float = -np.inf
+    ) -> None:
+        """Stores a policy as the newest, and as the best if it is; without a score it is the best only if there is none."""
+        facts = {"return_mean": return_mean, "env_steps": env_steps, "version": version}
+        checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
+        if return_mean >= self._best and (return_mean > -np.inf or not (self.folder / "best.npz").exists()):
+            self._best = return_mean
+            checkpoint.save_arrays(self.folder / "best.npz", arrays, **facts)
+
+    def final(self, play: bool = True) -> tuple[list[np.ndarray], dict[str, float], Evaluation | None]:
+        """The policy to export, the facts stored with it, and its score on fresh games (None without `play`)."""
         arrays, facts = checkpoint.load_arrays(self.folder / f"{self._plan.export_policy}.npz")
         episodes = self._plan.final_eval_episodes
-        return arrays, facts, self._play(arrays, episodes, "final") if episodes else None
+        return arrays, facts, self._play(arrays, episodes, "final") if play and episodes else None
 
     def close(self) -> None:
         self._env.close()

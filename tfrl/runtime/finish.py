@@ -30,7 +30,7 @@ def finish(assembly: Assembly, outcome: dict[str, Any], started: float, logger: 
     """Scores and exports the policy of a finished run; returns the fields of `tfrl.Result`."""
     job, totals, run_dir = assembly.job, outcome["totals"], assembly.run_dir
     evaluator = Evaluator(assembly, job.topology.inference)
-    arrays, facts, evaluation = evaluator.final()
+    arrays, facts, evaluation = evaluator.final(play=not outcome["interrupted"])
     evaluator.close()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     policy = assembly.agent.make_policy()
@@ -72,6 +72,8 @@ def finish(assembly: Assembly, outcome: dict[str, Any], started: float, logger: 
         )
     logger.announce(f"policy: {export_dir} (SavedModel)")
     logger.announce(f"curve:  {curve}")
+    if outcome["interrupted"]:
+        logger.announce(f"interrupted; continue with --resume --run_dir={run_dir}")
     return {
         "run_dir": run_dir,
         **score,

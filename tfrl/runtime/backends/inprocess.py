@@ -104,9 +104,12 @@ class _Run:
                     self._evaluate()
                 if saves.due(totals.env_steps):
                     self._save()
-        self._evaluate()
         self._log()
         self._save()
+        if self.stop:  # no time for games
+            self.evaluator.keep(self.learner.arrays(), totals.env_steps, int(self.learner.updates))
+        else:
+            self._evaluate()
         self.actor.close()
         self.evaluator.close()
         self.server.stop()
