@@ -1,0 +1,36 @@
+"""Runs an exported policy with TensorFlow alone; tfrl need not be installed.
+
+python examples/serve_savedmodel.py <run folder>/export
+"""
+
+from __future__ import annotations
+
+import sys
+
+import tensorflow as tf
+
+
+def main() -> None:
+    policy = tf.saved_model.load(sys.argv[1])
+
+    # `act` takes the observation as the environment gives it, with a batch axis of any size, and
+    # the recurrent state, () for a policy without one.
+    serving = policy.signatures["serving_default"]
+    specs = serving.structured_input_signature[1]
+    for batch_size in (1, 7):
+        state = policy.initial_state(batch_size)
+        print(f"state of {batch_size}:", state)
+
+        # The signature has one named tensor per leaf, which is what TensorFlow Serving shows.
+        inputs = {k: tf.zeros([batch_size, *s.shape[1:]], s.dtype) for k, s in specs.items()}
+        print(f"actions of {batch_size}:", serving(**inputs)["action"].numpy().tolist())
+
+    # The same by hand, where the observation is a single array and there is no state.
+    if list(specs) == ["observation"]:
+        observation = tf.zeros([2, *specs["observation"].shape[1:]], specs["observation"].dtype)
+        out = policy.act(observation, policy.initial_state(2))
+        print("action:", out["action"].numpy().tolist(), "next state:", out["state"])
+
+
+if __name__ == "__main__":
+    main()
