@@ -149,8 +149,9 @@ class QLearner(tf.Module):
         q_t = self.target.q_values(batch.obs_t)
         selector_t = self.policy.q_values(batch.obs_t) if config.double else q_t
         weights = tf.ones_like(batch.reward_t)
+        beta = self._beta()
         if config.prioritized:
-            weights = value.importance_weights(batch.probability, self._beta())
+            weights = value.importance_weights(batch.probability, beta)
         with tf.GradientTape() as tape:
             q_tm1 = self.policy.q_values(batch.obs_tm1)
             td = value.q_learning(
@@ -167,7 +168,7 @@ class QLearner(tf.Module):
             "learner/gradient_norm": norm,
         }
         if config.prioritized:
-            metrics["learner/importance_beta"] = self._beta()
+            metrics["learner/importance_beta"] = beta
         return UpdateOutput(metrics, magnitude + config.priority_epsilon if config.prioritized else None)
 
     def periodic(self) -> Sequence[Periodic]:

@@ -104,13 +104,15 @@ class LearnerLoop(tf.Module):
             mode = "graph" if self._mode == "auto" else self._mode
             self._announce(f"learning: {mode}, {self._plan.updates_per_call} updates per call")
             return self._traced(mode)
-        state = [v.numpy() for v in self.variables]
+        # What a checkpoint holds: `self.variables` would leave out the optimiser, which is no tf.Module.
+        everything = [v for v in tf.train.TrackableView(self).descendants() if isinstance(v, tf.Variable)]
+        state = [v.numpy() for v in everything]
         times, functions = {}, {}
         for mode in ("graph", "xla"):
             function = functions[mode] = self._traced(mode)
             function(columns, probability)
             times[mode] = min(_timed(function, columns, probability) for _ in range(2))
-        for variable, value in zip(self.variables, state, strict=True):  # timing must not train
+        for variable, value in zip(everything, state, strict=True):  # timing must not train
             variable.assign(value)
         best = min(times, key=times.__getitem__)
         per_update = {m: t / self._plan.updates_per_call * 1e6 for m, t in times.items()}
