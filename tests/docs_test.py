@@ -1,0 +1,76 @@
+"""The documentation agrees with the code where that can be checked."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+import re
+
+from absl.testing import absltest
+
+from tfrl.config import flags
+from tfrl.config.settings import field_types
+from tfrl.job import algorithm, algorithms
+from tfrl.logs.metrics import METRICS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _generate():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class DocsTest(absltest.TestCase):
+    def test_generated_tables_are_up_to_date(self):
+        generate = _generate()
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            self.assertEqual(text, generate.render(text), f"{page}: run python docs/generate.py")
+
+    def test_every_setting_and_metric_is_on_a_page(self):
+        common = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+        for section in flags.job_sections(None):
+            for name in section.names:
+                self.assertIn(f"| `{name}` |", common)
+        for name in algorithms():
+            page = (ROOT / "docs" / "algorithms" / f"{name}.md").read_text(encoding="utf-8")
+            for setting in field_types(algorithm(name).Config):
+                self.assertIn(f"| `{setting}` |", page)
+        table = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+        for metric in METRICS:
+            self.assertIn(f"| `{metric}` |", table)
+
+    def test_links_lead_somewhere(self):
+        for page in PAGES:
+            for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+                path, _, anchor = link.partition("#")
+                # The benchmarks page is written from measurements, which may not be there yet.
+                if "://" in link or path.endswith("benchmarks.md"):
+                    continue
+                target = (page.parent / path).resolve() if path else page
+                self.assertTrue(target.exists(), f"{page}: {link}")
+                if anchor:
+                    heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+                    self.assertIn(anchor, [head.lower().replace(" ", "-") for head in heads])
+
+    def test_flags_in_commands_exist(self):
+        known = {"help", "flagfile", "algo", "check", "durations"}
+        for section in flags.job_sections(None):
+            known.update(section.names)
+        for name in algorithms():
+            known.update(field_types(algorithm(name).Config))
+        for launcher in ("evaluate", "export", "plot"):
+            source = (ROOT / "launchers" / f"{launcher}.py").read_text(encoding="utf-8")
+            known.update(re.findall(r"^    (\w+): .* = setting\(", source, re.M))
+        for page in PAGES:
+            for name in re.findall(r"(?<![\w-])--(\w+)", page.read_text(encoding="utf-8")):
+                self.assertIn(name.removeprefix("no") if name not in known else name,
+                              known | {"name"}, f"{page}: --{name}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    absltest.main()
