@@ -1,0 +1,188 @@
+"""The table of workloads: which run is timed, over which piece of it, and against whom."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tfrl.config.settings import SettingError, choose
+
+# Figures of every run that may be a workload's headline -> unit of its time by part.
+FIGURES = {"env_steps_per_s": "env step", "updates_per_s": "update"}
+
+# Nothing but acting and learning while the clock runs; what a run writes anyway stays on.
+_QUIET = {
+    "eval_every_env_steps": 0,
+    "eval_episodes": 1,
+    "final_eval_episodes": 0,
+    "checkpoint_every_env_steps": 0,
+    "checkpoint_replay": False,
+    "console": "none",
+    "log_every_s": 0.1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rival:
+    """A program that does the same work.
+
+    Attributes:
+      script: file of `benchmarks/rivals`.
+      targets: {figure: ratio of medians, tfrl to rival, to reach}.
+    """
+
+    script: str
+    targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """One timed run.
+
+    Attributes:
+      what: one line for the reader.
+      algo, settings: the run, as `tfrl.train` takes it; `total_env_steps` is the next two.
+      warmup_env_steps: the clock starts here at the earliest, and after the first update.
+      timed_env_steps: from there to the end.
+      figure: the headline, a key of `FIGURES`.
+      rivals: name, as in `--rival` -> the same run elsewhere.
+    """
+
+    name: str
+    what: str
+    algo: str
+    settings: Mapping[str, Any]
+    warmup_env_steps: int
+    timed_env_steps: int
+    figure: str
+    rivals: Mapping[str, Rival]
+
+    def task(self, scale: float, seed: int) -> dict[str, Any]:
+        """What `measure` is told to do; `scale` multiplies the timed piece, never the warm-up."""
+        total = self.warmup_env_steps + math.ceil(scale * self.timed_env_steps)
+        return {
+            "algo": self.algo,
+            "settings": {**_QUIET, **self.settings, "total_env_steps": total, "seed": seed},
+            "warmup_env_steps": self.warmup_env_steps,
+        }
+
+
+# Spelled out although most are defaults: defaults may move, a benchmark may not.
+_DQN = {
+    "discount": 0.99,
+    "n_step": 1,
+    "double": False,
+    "dueling": False,
+    "prioritized": False,
+    "loss": "huber",
+    "huber_delta": 1.0,
+    "batch_size": 32,
+    "env_steps_per_update": 4.0,
+    "target_period_updates": 500,
+    "gradient_clip_norm": 10.0,
+    "adam_epsilon": 1e-7,
+    "epsilon_initial": 1.0,
+    "epsilon_final": 0.05,
+    "epsilon_decay_env_steps": 10_000,
+}
+_CARTPOLE = {
+    **_DQN,
+    "env": "CartPole-v1",
+    "hidden_sizes": (64, 64),
+    "activation": "relu",
+    "learning_rate": 5e-4,
+    "replay_capacity": 50_000,
+    "min_replay": 1_000,
+}
+_PONG = {
+    **_DQN,
+    "env": "PongNoFrameskip-v4",
+    "network": "cnn",
+    "learning_rate": 1e-4,
+    "replay_capacity": 10_000,
+    "min_replay": 1_000,
+}
+
+WORKLOADS = {
+    w.name: w
+    for w in (
+        Workload(
+            name="dqn-cartpole",
+            what="DQN CartPole-v1, MLP 64x64, batch 32, 1 environment, an update per 4 env steps",
+            algo="dqn",
+            settings=_CARTPOLE,
+            warmup_env_steps=2_000,
+            timed_env_steps=60_000,
+            figure="env_steps_per_s",
+            rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 4.0})},
+        ),
+        Workload(
+            name="dqn-cartpole-8",
+            what="DQN CartPole-v1, MLP 64x64, batch 32, 8 environments, an update per 4 env steps",
+            algo="dqn",
+            settings={**_CARTPOLE, "num_envs": 8},
+            warmup_env_steps=2_000,
+            timed_env_steps=80_000,
+            figure="env_steps_per_s",
+            rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 6.0})},
+        ),
+        Workload(
+            name="dqn-cartpole-updates",
+            what="DQN CartPole-v1, MLP 64x64, batch 32, full replay, 128 updates per env step",
+            algo="dqn",
+            settings={
+                **_CARTPOLE,
+                "min_replay": 50_000,
+                "env_steps_per_update": 1 / 128,
+                "target_period_updates": 512,
+            },
+            warmup_env_steps=50_010,
+            timed_env_steps=160,
+            figure="updates_per_s",
+            rivals={"sb3": Rival("sb3_dqn.py", {"updates_per_s": 5.0})},
+        ),
+        Workload(
+            name="dqn-pong",
+            what="DQN Pong, Nature CNN, batch 32, 1 environment, an update per 4 env steps",
+            algo="dqn",
+            settings=_PONG,
+            warmup_env_steps=1_500,
+            timed_env_steps=3_000,
+            figure="env_steps_per_s",
+            rivals={"sb3": Rival("sb3_dqn.py")},
+        ),
+        Workload(
+            name="dqn-pong-updates",
+            what="DQN Pong, Nature CNN, batch 32, replay of 5,000, 32 updates per env step",
+            algo="dqn",
+            settings={
+                **_PONG,
+                "min_replay": 5_000,
+                "env_steps_per_update": 1 / 32,
+                "target_period_updates": 512,
+            },
+            warmup_env_steps=5_004,
+            timed_env_steps=20,
+            figure="updates_per_s",
+            rivals={"sb3": Rival("sb3_dqn.py", {"updates_per_s": 1.6})},
+        ),
+    )
+}
+
+
+def choose_workloads(names: Iterable[str]) -> list[Workload]:
+    """The workloads of these names, in the order given and once each; `all` stands for the table.
+
+    Raises:
+      SettingError: a name that is not in the table (the nearest is named), or none at all.
+    """
+    chosen: dict[str, Workload] = {}
+    for name in names:
+        if name != "all" and name not in WORKLOADS:
+            raise SettingError(f"workloads={name!r}: {choose(name, ['all', *WORKLOADS])}")
+        chosen.update(WORKLOADS if name == "all" else {name: WORKLOADS[name]})
+    if not chosen:
+        raise SettingError(f"workloads: none given; expected some of all, {', '.join(WORKLOADS)}")
+    return list(chosen.values())
