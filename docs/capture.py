@@ -27,7 +27,10 @@ def panel(run_dir: pathlib.Path) -> str:
     """The text of the panel at half of the run."""
     total = json.loads((run_dir / "job.json").read_text(encoding="utf-8"))["total_env_steps"]
     console = Console(
-        file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), width=WIDTH, no_color=True, record=True
+        file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8"),
+        width=WIDTH,
+        no_color=True,
+        record=True,
     )
     view = PanelView(console, run_dir.name, total)
     for row in csv_file.read(run_dir / "metrics.csv"):

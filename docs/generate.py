@@ -4,8 +4,8 @@
     python docs/generate.py --check    # exit code 1 and the names of the pages that are behind
 
 A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND NAME is one of
-`settings ALGO` (its Config), `settings SECTION` (job or a part of it), `metrics ALGO` (those that its
-file names) and `metrics all`.
+`settings ALGO` (its Config), `settings SECTION` (job or a part of it), `metrics ALGO` (those that
+its file names) and `metrics all`.
 """
 
 from __future__ import annotations

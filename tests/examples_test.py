@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,11 @@ class ExamplesTest(absltest.TestCase):
     def test_train_load_evaluate_and_serve(self):
         with tempfile.TemporaryDirectory() as folder:
             lines = self.call(folder, ROOT / "examples" / "train_and_load.py", "run")
-            self.assertIn("run: -5.00 after 3,000 env steps", lines)
+            # A step of 4 environments may hold resets, so the run may end some steps later.
+            self.assertTrue(
+                any(re.fullmatch(r"run: -5\.00 after 3,00\d env steps", line) for line in lines),
+                lines,
+            )
             self.assertIn("actions: [1, 1, 1]", lines)
             self.assertIn(f"returns: {(-5.0,) * 10}", lines)
             program = ROOT / "examples" / "serve_savedmodel.py"
