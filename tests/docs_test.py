@@ -66,8 +66,8 @@ class DocsTest(absltest.TestCase):
         for launcher in ("evaluate", "export", "plot"):
             source = (ROOT / "launchers" / f"{launcher}.py").read_text(encoding="utf-8")
             known.update(re.findall(r"^    (\w+): .* = setting\(", source, re.M))
-        known.update(f"no{name}" for name in set(known))
         known.add("name")  # stands for any
+        known.update(f"no{name}" for name in set(known))
         for page in PAGES:
             if page.name == "benchmarks.md":  # commands of rivals are in it
                 continue
