@@ -10,6 +10,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 
+def pytest_configure(config):
+    """Keras draws its seeds with a float limit."""
+    config.addinivalue_line(
+        "filterwarnings", "ignore:non-integer arguments to randrange:DeprecationWarning"
+    )
+
+
 def pytest_collection_modifyitems(items):
     """`tf.test.TestCase` has a method `test_session`, which is no test."""
     items[:] = [item for item in items if item.name != "test_session"]

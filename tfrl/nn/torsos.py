@@ -53,7 +53,7 @@ class Torso(tf.Module):
         super().__init__()
         self._space = inputs.model_space(spec.observation_space)
         image = inputs.is_image(self._space)
-        self._flatten = False
+        self._flattens = False
         check_activation(activation)
         if network == "cnn" or (network == "auto" and image):
             if not image:
@@ -62,14 +62,14 @@ class Torso(tf.Module):
                 raise SettingError(f"network=cnn: expected images of at least 36x36 pixels, got {self._space.shape}")
             self.model = nature_cnn()
         elif network in ("mlp", "auto"):
-            self._flatten = True
+            self._flattens = True
             self.model = mlp(hidden_sizes, activation)
         else:
             self.model = import_dotted(network, "network")(spec)
 
     def __call__(self, obs: Any) -> tf.Tensor:
         x = inputs.model_input(obs)
-        if self._flatten:
+        if self._flattens:
             x = inputs.flatten(x, self._space)
             if inputs.is_image(self._space):
                 x = x * (1.0 / 255.0)

@@ -1,6 +1,6 @@
 """Checkpoints: everything that a run needs to go on exactly, in one folder whose manifest is renamed into place last.
 
-`checkpoints/<env steps>/` holds the learner (variables, target, optimiser slots, counters), the replay contents and
+`checkpoints/<env steps>/` (with `.1` where that exists) holds the learner (variables, target, optimiser slots, counters), the replay contents and
 `state.json`; it counts only once `manifest.json` is there and every file it lists has its size. So a failed or cut-off write
 never harms an older checkpoint.
 """
@@ -46,7 +46,7 @@ class Checkpoints:
     Args:
       folder: where they are kept.
       algo, spec: a checkpoint of another algorithm or other spaces is refused.
-      keep: complete checkpoints that are kept; older ones are removed after a newer is complete.
+      keep: complete checkpoints that are kept; older and incomplete ones are removed after a newer is complete.
     """
 
     def __init__(self, folder: pathlib.Path, algo: str, spec: EnvSpec, keep: int):
@@ -68,8 +68,11 @@ class Checkpoints:
           state: counters, generator states and whatever else JSON holds.
           client: of the server whose contents are saved too; None leaves them out.
         """
-        folder = self.folder / f"{env_steps:012d}"
-        shutil.rmtree(folder, ignore_errors=True)
+        name = f"{env_steps:012d}"
+        folder, again = self.folder / name, 0
+        while folder.exists():  # what is there stays until this one is complete
+            again += 1
+            folder = self.folder / f"{name}.{again}"
         folder.mkdir(parents=True)
         tf.train.Checkpoint(learner=learner).write(str(folder / "learner"))
         if client is not None:
@@ -77,8 +80,10 @@ class Checkpoints:
         _write(folder / "state.json", {"identity": self._identity, "env_steps": env_steps, **state})
         files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
         _write(folder / MANIFEST, {"files": files})
-        for old in self._complete()[: -self._keep]:
-            shutil.rmtree(old)
+        kept = [f for f in self._complete() if f == folder or f.name.split(".")[0] != name][-self._keep :]
+        for old in self._folders():
+            if old not in kept:
+                shutil.rmtree(old)
         return folder
 
     def newest(self) -> Found | None:
@@ -97,9 +102,12 @@ class Checkpoints:
                 raise SettingError(f"checkpoint {complete[-1]}: {key} is {theirs}, but this run has {mine}")
         return Found(complete[-1], state)
 
+    def _folders(self) -> list[pathlib.Path]:
+        return sorted(p for p in self.folder.glob("[0-9]*") if p.is_dir())
+
     def _complete(self, warn: bool = False) -> list[pathlib.Path]:
         found = []
-        for folder in sorted(p for p in self.folder.glob("[0-9]*") if p.is_dir()):
+        for folder in self._folders():
             problem = _problem(folder)
             if problem is None:
                 found.append(folder)

@@ -1,0 +1,171 @@
+"""Checkpoints: complete or skipped, never harmful to an older one, and exact when restored."""
+
+import json
+import pathlib
+import tempfile
+from unittest import mock
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfrl.algos import dqn
+from tfrl.config.settings import SettingError
+from tfrl.runtime import checkpoint
+from tfrl.testing import conformance
+from tfrl.types import EnvSpec
+
+SPEC = EnvSpec("box", gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(4))
+OTHER = EnvSpec("box", gym.spaces.Box(-1, 1, (5,), np.float32), gym.spaces.Discrete(4))
+CONFIG = dqn.Config(hidden_sizes=(8,), batch_size=4, updates_per_call=2, prioritized=True)
+
+
+class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        self.checkpoints = self.of("dqn", SPEC)
+        self.module = tf.Module()
+        self.module.x = tf.Variable([1.0, 2.0])
+
+    def of(self, algo, spec, keep=2):
+        return checkpoint.Checkpoints(self.folder, algo, spec, keep)
+
+    def save(self, env_steps, value, **state):
+        self.module.x.assign([value, value])
+        return self.checkpoints.save(env_steps, self.module, state, None)
+
+    def names(self):
+        return sorted(p.name for p in self.folder.iterdir())
+
+    def restored(self):
+        found = self.checkpoints.newest()
+        checkpoint.restore_learner(found, self.module)
+        return found.state["env_steps"], float(self.module.x[0])
+
+    def test_newest_is_the_one_of_most_env_steps(self):
+        self.assertIsNone(self.checkpoints.newest())
+        for env_steps in (5, 100, 1_000_000):
+            self.save(env_steps, env_steps / 10, note=[env_steps])
+        self.assertEqual(self.restored(), (1_000_000, 100_000.0))
+        found = self.checkpoints.newest()
+        self.assertEqual(found.state["note"], [1_000_000])
+        self.assertIsNone(found.replay)
+
+    def test_only_so_many_are_kept(self):
+        for env_steps in (1, 2, 3, 4):
+            self.save(env_steps, 0.0)
+        self.assertEqual(self.names(), ["000000000003", "000000000004"])
+
+    @parameterized.parameters("no manifest", "truncated", "missing")
+    def test_an_incomplete_one_is_skipped_with_a_warning(self, damage):
+        self.save(1, 10.0)
+        newer = self.save(2, 20.0)
+        if damage == "no manifest":
+            (newer / checkpoint.MANIFEST).unlink()
+        elif damage == "missing":
+            (newer / "state.json").unlink()
+        else:
+            data = next(newer.glob("learner.data*"))
+            data.write_bytes(data.read_bytes()[:-1])
+        with self.assertLogs(level="WARNING") as logs:
+            self.assertEqual(self.restored(), (1, 10.0))
+        self.assertIn(str(newer), logs.output[0])
+        self.save(3, 30.0)
+        self.assertEqual(self.restored(), (3, 30.0))
+        self.assertEqual(self.names(), ["000000000001", "000000000003"])
+
+    @parameterized.product(
+        failing=("tensorflow.train.Checkpoint.write", "tfrl.runtime.checkpoint._write", "os.replace"),
+        env_steps=(1, 2),
+    )
+    def test_a_failed_write_leaves_the_last_good_one(self, failing, env_steps):
+        self.save(1, 10.0)
+        with mock.patch(failing, side_effect=OSError("disk full")):
+            with self.assertRaisesRegex(OSError, "disk full"):
+                self.save(env_steps, 20.0)
+        self.assertEqual(self.restored(), (1, 10.0))
+        self.save(env_steps, 30.0)
+        self.assertEqual(self.restored(), (env_steps, 30.0))
+
+    def test_a_second_one_at_the_same_step_takes_the_place_of_the_first(self):
+        self.save(7, 1.0)
+        self.save(7, 2.0)
+        self.assertEqual(self.restored(), (7, 2.0))
+        self.assertLen(self.names(), 1)
+
+    @parameterized.parameters(
+        ("sac", SPEC, "algo is dqn, but this run has sac"),
+        ("dqn", OTHER, r"observation_space is .*\(3,\).*, but this run has .*\(5,\)"),
+        ("dqn", EnvSpec("b", SPEC.observation_space, gym.spaces.Discrete(9)),
+         r"action_space is Discrete\(4\), but this run has Discrete\(9\)"),
+    )  # fmt: skip
+    def test_that_of_another_run_is_refused(self, algo, spec, message):
+        self.save(1, 0.0)
+        with self.assertRaisesRegex(SettingError, message):
+            self.of(algo, spec).newest()
+
+    def test_the_manifest_lists_every_file(self):
+        folder = self.save(1, 0.0)
+        files = json.loads((folder / checkpoint.MANIFEST).read_text())["files"]
+        there = {p.name for p in folder.iterdir()} - {checkpoint.MANIFEST}
+        self.assertEqual(set(files), there)
+        self.assertContainsSubset({"state.json", "learner.index"}, there)
+
+
+class LearnerTest(tf.test.TestCase):
+    """2N updates equal N, a restart, and N more, bit for bit."""
+
+    def test_a_restored_learner_goes_on_exactly(self):
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        checkpoints = checkpoint.Checkpoints(folder, "dqn", SPEC, 2)
+        settings = dict(learning_rate_final=1e-5, learning_rate_updates=20, target_period_updates=3)
+        agent = dqn.make(dqn.Config(**{**CONFIG.__dict__, **settings}), SPEC)
+        blocks = [conformance.samples(agent, SPEC, 8, seed) for seed in range(10)]
+        straight = conformance.loop(agent, SPEC)
+        for block in blocks[:5]:
+            straight.run(block)
+        checkpoints.save(1, straight, {"max_priority": straight.max_priority}, None)
+        for block in blocks[5:]:
+            out, priorities = straight.run(block)
+
+        resumed = conformance.loop(agent, SPEC)
+        for variable in conformance.variables(resumed):  # nothing of the start may shine through
+            variable.assign(tf.ones_like(variable) * 3)
+        found = checkpoints.newest()
+        checkpoint.restore_learner(found, resumed)
+        self.assertEqual(int(resumed.updates), 10)
+        self.assertEqual(int(resumed.learner.optimizer.iterations), 10)
+        for block in blocks[5:]:
+            again, others = resumed.run(block)
+        self.assertEqual(conformance.apart(conformance.values(straight), conformance.values(resumed)), 0.0)
+        self.assertAllEqual(priorities, others)
+        self.assertAllEqual(out["learner/importance_beta"], again["learner/importance_beta"])
+        slots = [v for v in resumed.learner.optimizer.variables if v.shape.rank]
+        self.assertLen(slots, 8)
+        compared = {id(v) for v in conformance.variables(resumed)}
+        for slot in slots:
+            self.assertIn(id(slot), compared)
+            self.assertGreater(float(tf.reduce_max(tf.abs(slot))), 0.0)
+
+    def test_a_variable_that_was_not_saved_is_an_error(self):
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        checkpoints = checkpoint.Checkpoints(folder, "dqn", SPEC, 2)
+        module = tf.Module()
+        module.x = tf.Variable(1.0)
+        checkpoints.save(1, module, {}, None)
+        module.y = tf.Variable(2.0)
+        with self.assertRaises(AssertionError):
+            checkpoint.restore_learner(checkpoints.newest(), module)
+
+
+class ArraysTest(tf.test.TestCase):
+    def test_round_trip(self):
+        path = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "deep" / "best.npz"
+        arrays = [np.float32([[1, 2]]), np.int64(3) * np.ones((), np.int64), *map(np.float32, range(12))]
+        checkpoint.save_arrays(path, arrays, return_mean=-1.5, env_steps=7)
+        found, facts = checkpoint.load_arrays(path)
+        self.assertAllEqual([a.tolist() for a in found], [np.asarray(a).tolist() for a in arrays])
+        self.assertEqual(facts, {"return_mean": -1.5, "env_steps": 7.0})
+        self.assertEqual([p.name for p in path.parent.iterdir()], ["best.npz"])

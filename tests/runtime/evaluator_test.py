@@ -1,0 +1,127 @@
+"""Evaluation: who plays how many games, with which seeds, and which policy is kept."""
+
+import dataclasses
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfrl.api import make_job
+from tfrl.envs import fakes
+from tfrl.envs.vector import SyncVector
+from tfrl.runtime import checkpoint
+from tfrl.runtime.assembly import assemble
+from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate
+from tfrl.runtime.inference import FunctionEngine, StepSignature
+from tfrl.types import EnvSpec, NoiseSpec, PolicyStep
+
+
+class Still(tf.Module):
+    """Always takes action 0, or 1 where its noise is below the knob."""
+
+    noise = {"coin": NoiseSpec((), "uniform")}
+
+    def initial_state(self, batch_size):
+        return ()
+
+    def step(self, obs, state, knobs, noise, explore):
+        action = tf.zeros(tf.shape(obs)[:1], tf.int32)
+        if explore:
+            action = tf.cast(noise["coin"] < knobs["share"], tf.int32)
+        return PolicyStep(action, state, {})
+
+
+def setup(factories, explore=False):
+    env = factories[0]()
+    spec = EnvSpec("e", env.observation_space, env.action_space)
+    vector = SyncVector(factories, spec, seed=0)
+    policy = Still()
+    knobs = ["share"] if explore else []
+    return FunctionEngine(policy, StepSignature(policy, spec, len(factories), knobs, explore)), vector
+
+
+class Noisy(fakes.IdentityGame):
+    """Pays for action 0 with the target's index, so that a game's return tells its seed."""
+
+    def step(self, action):
+        target = self._target
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, float(target), terminated, truncated, info
+
+
+class EvaluateTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters((1, 5), (3, 7), (4, 4), (4, 2))
+    def test_every_row_plays_as_many_games_up_to_one(self, num_envs, episodes):
+        # Row i plays games of i + 1 steps: short games would crowd out long ones if the first were taken.
+        factories = [lambda n=i + 1: fakes.TruncatingChain(n) for i in range(num_envs)]
+        engine, env = setup(factories)
+        out = evaluate(engine, env, episodes, seed=0)
+        quota = [episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)]
+        expected = sorted(i + 1 for i in range(num_envs) for _ in range(quota[i]))
+        self.assertEqual(sorted(out.lengths_env_steps), expected)
+        self.assertEqual(sorted(out.returns), [float(x) for x in expected])
+
+    def test_a_seed_is_a_list_of_games(self):
+        engine, env = setup([lambda: Noisy(4, 10)] * 2)
+        first, again, other = (evaluate(engine, env, 6, seed) for seed in (3, 3, 4))
+        self.assertEqual(first, again)
+        self.assertNotEqual(first, other)
+        self.assertGreater(len(set(first.returns)), 1)
+
+    def test_exploration_is_seeded_too(self):
+        engine, env = setup([lambda: fakes.IdentityGame(2, 50)] * 2, explore=True)
+        knobs = {"share": np.float32([0.5, 0.5])}
+        first, again, other = (evaluate(engine, env, 4, seed, knobs) for seed in (1, 1, 2))
+        self.assertEqual(first, again)
+        self.assertNotEqual(first, other)
+
+    def test_a_limit_ends_it_with_the_games_finished_by_then(self):
+        engine, env = setup([lambda: fakes.TruncatingChain(10)])
+        out = evaluate(engine, env, 100, seed=0, max_env_steps=35)
+        self.assertEqual(out.lengths_env_steps, (10, 10, 10))
+        with self.assertRaisesRegex(RuntimeError, "no game ended within 5 env steps"):
+            evaluate(engine, env, 100, seed=0, max_env_steps=5)
+
+    def test_metrics(self):
+        row = Evaluation((1.0, 2.0, 6.0), (10, 20, 60)).metrics()
+        self.assertAllClose(
+            [row[f"evaluator/{k}"] for k in ("return_mean", "return_std", "return_min", "return_max",
+                                             "episodes", "length_mean_env_steps")],
+            [3.0, np.sqrt(14 / 3), 1.0, 6.0, 3.0, 30.0],
+        )  # fmt: skip
+
+
+class EvaluatorTest(tf.test.TestCase):
+    def test_the_best_policy_is_kept_over_a_restart(self):
+        run_dir = self.enter_context(tempfile.TemporaryDirectory())
+        job = make_job(
+            "dqn", env="tfrl.envs.fakes:IdentityGame", env_kwargs={"num_actions": 2}, run_dir=run_dir,
+            hidden_sizes=(), eval_episodes=4, eval_num_envs=2, final_eval_episodes=6,
+        )  # fmt: skip
+        assembly = assemble(job)
+
+        def arrays(scale):  # action values = scale * one-hot of the action that pays
+            shapes = [v.shape for v in assembly.agent.make_policy().variables]
+            return [np.eye(2, dtype=np.float32) * scale if len(s) == 2 else np.zeros(2, np.float32)
+                    for s in shapes]  # fmt: skip
+
+        evaluator = Evaluator(assembly, "function")
+        scores = [evaluator.run(arrays(s), n, n)["evaluator/return_mean"]
+                  for n, s in ((100, -1.0), (200, 2.0), (300, -3.0))]  # fmt: skip
+        self.assertEqual(scores, [0.0, 20.0, 0.0])
+        evaluator.close()
+        folder = pathlib.Path(run_dir) / "checkpoints"
+        best, facts = checkpoint.load_arrays(folder / "best.npz")
+        self.assertEqual(facts, {"return_mean": 20.0, "env_steps": 200.0, "version": 200.0})
+        self.assertAllEqual(best[0], 2 * np.eye(2))
+        self.assertEqual(checkpoint.load_arrays(folder / "last.npz")[1]["env_steps"], 300.0)
+
+        resumed = Evaluator(dataclasses.replace(assembly, job=dataclasses.replace(job, resume=True)), "function")
+        resumed.run(arrays(-4.0), 400, 400)
+        exported, facts, evaluation = resumed.final()
+        resumed.close()
+        self.assertAllEqual(exported[0], 2 * np.eye(2))
+        self.assertEqual(facts["env_steps"], 200.0)
+        self.assertEqual(evaluation.returns, (20.0,) * 6)

@@ -1,0 +1,123 @@
+"""Engines of the acting policy: both give the same actions, from the weights they were given."""
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+from tfrl.algos import dqn
+from tfrl.config.settings import SettingError
+from tfrl.explore import epsilon
+from tfrl.runtime.inference import FunctionEngine, LiteEngine, StepSignature, make_engine
+from tfrl.testing import conformance
+from tfrl.types import EnvSpec, PolicyStep
+
+spaces = gym.spaces
+BOX = spaces.Box(-3, 3, (4,), np.float32)
+CASES = {
+    "mlp": (BOX, {}),
+    "dueling": (BOX, dict(dueling=True, head_hidden_sizes=(8,))),
+    "discrete": (spaces.Discrete(6, dtype=np.int32), {}),
+    "nest": (spaces.Dict(a=BOX, b=spaces.MultiDiscrete([3, 2], dtype=np.int32),
+                         c=spaces.MultiBinary(5)), dict(dueling=True)),
+    "mask": (spaces.Dict(observation=BOX, action_mask=spaces.Box(0, 1, (5,), np.float32)),
+             dict(dueling=True)),
+    "cnn": (spaces.Box(0, 255, (36, 36, 2), np.uint8), {}),
+}  # fmt: skip
+
+
+def policy_of(name, seed=0):
+    space, settings = CASES[name]
+    spec = EnvSpec(name, space, spaces.Discrete(5))
+    tf.keras.utils.set_random_seed(seed)
+    config = dqn.Config(hidden_sizes=(16,), **settings)
+    return dqn.make(config, spec).make_policy(), spec
+
+
+class EnginesTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.product(name=sorted(CASES), explore=(False, True))
+    def test_lite_equals_function(self, name, explore):
+        policy, spec = policy_of(name)
+        batch = 3
+        signature = StepSignature(policy, spec, batch, ["epsilon"], explore)
+        engines = [FunctionEngine(policy, signature), LiteEngine(policy, signature)]
+        rng = np.random.default_rng(0)
+        seen = set()
+        for i in range(12):
+            obs = conformance.observations(spec, batch, seed=i)
+            knobs = {"epsilon": np.float32([0.0, 0.5, 1.0])} if explore else {}
+            noise = {k: x[0] for k, x in signature.draw(rng, 1).items()}
+            function, lite = (engine.act(obs, (), knobs, noise).action for engine in engines)
+            self.assertAllEqual(function, lite)
+            self.assertEqual((lite.dtype, lite.shape), (np.int32, (batch,)))
+            seen.update(lite.tolist())
+            expected = policy.step(obs, (), knobs, noise, explore).action
+            self.assertAllEqual(expected, lite)
+            if name == "mask":
+                valid = obs["action_mask"][np.arange(batch), lite]
+                self.assertAllEqual(valid, np.ones(batch))
+        self.assertGreater(len(seen), 1)
+
+    @parameterized.product(name=("mlp", "mask", "cnn"), engine=("function", "lite"))
+    def test_the_weights_that_were_loaded_act(self, name, engine):
+        policy, spec = policy_of(name, seed=0)
+        other, _ = policy_of(name, seed=1)
+        signature = StepSignature(policy, spec, 16, [], explore=False)
+        engine = make_engine(engine, policy, signature)
+        obs = conformance.observations(spec, 16, seed=3)
+        before = engine.act(obs, (), {}, {}).action.copy()
+        arrays = [v.numpy() for v in other.variables]
+        head = next(i for i, a in enumerate(arrays) if a.shape == (5,))
+        arrays[head] = arrays[head] + np.float32([0, 0, 9, 0, 0])
+        for variable, array in zip(other.variables, arrays, strict=True):
+            variable.assign(array)
+        engine.load(arrays)
+        after = engine.act(obs, (), {}, {}).action
+        self.assertAllEqual(after, other.step(obs, (), {}, {}, False).action)
+        self.assertNotAllEqual(before, after)
+
+    def test_noise_has_the_declared_shape_and_range(self):
+        policy, spec = policy_of("mlp")
+        signature = StepSignature(policy, spec, 3, ["epsilon"], explore=True)
+        drawn = signature.draw(np.random.default_rng(0), 200)
+        self.assertEqual({k: x.shape for k, x in drawn.items()},
+                         {"explore": (200, 3), "action": (200, 3, 5)})  # fmt: skip
+        for x in drawn.values():
+            self.assertEqual(x.dtype, np.float32)
+            self.assertBetween(x.min(), 0.0, 0.01)
+            self.assertBetween(x.max(), 0.99, 1.0)
+        self.assertEqual(StepSignature(policy, spec, 3, ["epsilon"], explore=False).noise, {})
+        again = signature.draw(np.random.default_rng(0), 200)
+        self.assertAllEqual(drawn["action"], again["action"])
+
+    def test_auto_says_what_it_picked(self):
+        policy, spec = policy_of("mlp")
+        said = []
+        engine = make_engine("auto", policy, StepSignature(policy, spec, 1, [], False), said.append)
+        self.assertRegex(said[0], rf"^acting: {engine.name} \(function \d+ us, lite \d+ us per step of 1\)$")
+
+
+class Stubborn(tf.Module):
+    """A policy whose graph LiteRT cannot run."""
+
+    noise = epsilon.noise(5)
+
+    def initial_state(self, batch_size):
+        return ()
+
+    def step(self, obs, state, knobs, noise, explore):
+        action = tf.numpy_function(lambda x: np.full(len(x), 4, np.int32), [obs], tf.int32)
+        return PolicyStep(tf.ensure_shape(action, [2]), state, {})
+
+
+class FallbackTest(tf.test.TestCase):
+    def test_a_policy_that_cannot_be_converted(self):
+        policy, spec = Stubborn(), EnvSpec("s", BOX, spaces.Discrete(5))
+        signature = StepSignature(policy, spec, 2, [], explore=False)
+        with self.assertRaisesRegex(SettingError, "refuses"):
+            make_engine("lite", policy, signature)
+        said = []
+        engine = make_engine("auto", policy, signature, said.append)
+        self.assertEqual(engine.name, "function")
+        self.assertRegex(said[0], "^acting: function .lite is not possible: ")
+        self.assertAllEqual(engine.act(np.zeros((2, 4), np.float32), (), {}, {}).action, [4, 4])

@@ -1,0 +1,123 @@
+"""A run that was interrupted and resumed: counters, schedules, replay contents, no second warm-up."""
+
+import json
+import pathlib
+import signal
+import tempfile
+
+import reverb
+import tensorflow as tf
+
+import tfrl
+from tfrl.config.settings import SettingError
+from tfrl.envs import fakes
+from tfrl.explore import epsilon
+from tfrl.job import Job
+from tfrl.logs import csv_file
+from tfrl.replay.tables import EXPERIENCE, experience_table
+from tfrl.runtime.assembly import assemble
+from tfrl.runtime.replay_server import ReplayServer
+
+
+class Interrupting(fakes.IdentityGame):
+    """Its 333rd step presses Ctrl-C, once."""
+
+    left = 333
+
+    def step(self, action):
+        Interrupting.left -= 1
+        if Interrupting.left == 0:
+            signal.raise_signal(signal.SIGINT)
+        return super().step(action)
+
+
+SETTINGS = dict(
+    env=f"{__name__}:Interrupting",
+    env_kwargs={"num_actions": 3, "length": 7},
+    total_env_steps=800,
+    hidden_sizes=(8,),
+    batch_size=8,
+    updates_per_call=4,
+    env_steps_per_update=2.0,
+    min_replay=100,
+    replay_capacity=500,
+    epsilon_decay_env_steps=600,
+    prioritized=True,
+    eval_every_env_steps=0,
+    eval_episodes=2,
+    final_eval_episodes=2,
+    checkpoint_every_env_steps=0,
+    log_every_s=1e-9,
+    console="none",
+    tensorboard=False,
+    compile="graph",
+    inference="lite",
+)
+PER_CALL = 8  # env steps that pay for one call of 4 updates
+
+
+def state_of(run_dir):
+    newest = sorted((run_dir / "checkpoints").glob("[0-9]*"))[-1]
+    return newest, json.loads((newest / "state.json").read_text())
+
+
+def updates_after(env_steps):
+    """Updates that so many env steps pay for, in one go or in several: 8 env steps each call of 4."""
+    return max(0, env_steps - 100) // PER_CALL * 4
+
+
+class ResumeTest(tf.test.TestCase):
+    def test_it_continues(self):
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        Interrupting.left = 333
+        first = tfrl.train("dqn", run_dir=str(run_dir), **SETTINGS)
+        self.assertTrue(first.interrupted)
+        self.assertBetween(first.env_steps, 280, 340)  # 333 steps include automatic resets
+        self.assertEqual(first.updates, updates_after(first.env_steps))
+        _, state = state_of(run_dir)
+        self.assertEqual(state["written"], first.env_steps)  # one-step items: each step is one
+        self.assertEqual(state["sampled"], first.updates * 8)
+        self.assertEqual(state["totals"]["items_sampled"], state["sampled"])
+        rows_before = csv_file.read(run_dir / "metrics.csv")
+
+        second = tfrl.train("dqn", run_dir=str(run_dir), resume=True)
+        self.assertFalse(second.interrupted)
+        self.assertBetween(second.env_steps, 800, 801)
+        self.assertEqual(second.updates, updates_after(second.env_steps))
+        folder, state = state_of(run_dir)
+        self.assertEqual(state["written"], second.env_steps)
+        self.assertEqual(state["sampled"], second.updates * 8)
+        self.assertGreaterEqual(state["totals"]["episodes"], 110)
+        self.assertBetween(state["written"] - 100, state["sampled"] / 4, state["sampled"] / 4 + PER_CALL)
+
+        rows = csv_file.read(run_dir / "metrics.csv")
+        steps = [r["run/env_steps"] for r in rows]
+        self.assertEqual(steps, sorted(steps))
+        self.assertEqual(rows[: len(rows_before) - 1], rows_before[:-1])
+        with_epsilon = [r for r in rows if "actor/epsilon" in r]
+        before = first.env_steps
+        for row in with_epsilon:  # a block's epsilon is that of its first step
+            now = row["run/env_steps"]
+            allowed = [epsilon.linear(1.0, 0.05, 600, int(now) - back) for back in range(PER_CALL + 2)]
+            self.assertLess(min(abs(row["actor/epsilon"] - a) for a in allowed), 1e-6)
+        resumed = [r for r in with_epsilon if r["run/env_steps"] > before]
+        expected = epsilon.linear(1.0, 0.05, 600, before)
+        self.assertAllClose(resumed[0]["actor/epsilon"], expected, atol=1e-6)
+        self.assertGreater(resumed[0]["run/updates"], 0)
+        versions = [r["learner/policy_version_updates"] for r in with_epsilon]
+        self.assertEqual(versions[-1], second.updates)
+        self.assertEqual(versions, sorted(versions))
+
+        assembly = assemble(Job.load(run_dir / "job.json"))
+        table = experience_table(assembly.agent.replay, assembly.layout, None)
+        server = ReplayServer([table], restore=folder / "replay")
+        self.addCleanup(server.stop)
+        size = reverb.Client(server.address).server_info()[EXPERIENCE].current_size
+        self.assertEqual(size, 500)  # full: what the first part wrote was not lost
+
+    def test_what_may_not_change_is_refused(self):
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        run_dir.mkdir()
+        tfrl.api.make_job("dqn", run_dir=str(run_dir), **SETTINGS).save(run_dir / "job.json")
+        with self.assertRaisesRegex(SettingError, "batch_size=9.*the run in .* has batch_size=8"):
+            tfrl.train("dqn", run_dir=str(run_dir), resume=True, batch_size=9)
