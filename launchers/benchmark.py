@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import time
 
@@ -41,7 +42,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0, 1 for a run that failed, or 2 for arguments that cannot be used."""
+    """Exit code: 0, 1: a run failed, 2: arguments that cannot be used, 130: stopped."""
     try:
         options, _ = flags.parse_options(Options, argv, _USAGE)
         workloads = choose_workloads(options.workloads)
@@ -55,6 +56,16 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
+    # As Ctrl-C: the run in progress is ended with the launcher, not left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _measure(options, workloads, files)
+    except KeyboardInterrupt:
+        print("stopped; the workload in progress is lost", file=sys.stderr)
+        return 130
+
+
+def _measure(options: Options, workloads: list[Workload], files: list[pathlib.Path]) -> int:
     from tfrl.benchmark import compare
 
     for workload, file in zip(workloads, files):

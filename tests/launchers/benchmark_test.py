@@ -11,6 +11,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -228,6 +229,38 @@ class LauncherTest(parameterized.TestCase):
             self.assertEqual(done.returncode, 2)
             self.assertStartsWith(done.stderr.splitlines()[-1], f"error: {message}")
             self.assertNotIn("Traceback", done.stderr)
+
+    def test_a_stopped_launcher_leaves_no_run_behind(self):
+        # In place of a run: a script that tells its process id and waits.
+        program = f"""
+import runpy, sys
+from tfrl.benchmark import compare
+compare.sys = type("sys", (), {{"executable": {str(self.folder / "wait")!r}}})
+sys.argv = ["benchmark.py", "--workloads=dqn-cartpole", "--out=a.json"]
+runpy.run_path({str(ROOT / "launchers" / "benchmark.py")!r}, run_name="__main__")
+"""
+        wait = self.folder / "wait"
+        wait.write_text(
+            f"#!/bin/sh\necho $$ > {self.folder}/pid.new\n"
+            f"mv {self.folder}/pid.new {self.folder}/pid\nexec sleep 300\n"
+        )
+        wait.chmod(0o755)
+        launcher = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(launcher.kill)
+        deadline = time.monotonic() + 60
+        while not (self.folder / "pid").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        launcher.terminate()
+        _, said = launcher.communicate(timeout=60)
+        self.assertEqual((launcher.returncode, said.splitlines()[-1][:7]), (130, "stopped"), said)
+        with self.assertRaises(ProcessLookupError):
+            os.kill(int((self.folder / "pid").read_text()), 0)
 
     def test_list(self):
         done = self.call("--list")
