@@ -1,8 +1,9 @@
-"""The control plane: a few numbers between the roles of a run and the process that supervises them, never arrays.
+"""The control plane: a few numbers between the roles of a run and its supervisor, never arrays.
 
-Every child has a pipe of its own and there are no shared locks, so a child that is killed or frozen at any moment harms
-nobody else. A child tells (`Status`), the supervisor answers with orders (a dict); the supervisor only ever writes to a
-child that is waiting for the answer. Nothing here imports TensorFlow: a child is alive and heard before it does.
+Every child has a pipe of its own and there are no shared locks, so a child that is killed or frozen
+at any moment harms nobody else. A child tells (`Status`), the supervisor answers with orders (a
+dict); it only ever writes to a child that is waiting for the answer. Nothing here imports
+TensorFlow: a child is alive and heard before it does.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Status:
 
     Attributes:
       ready: the role has built its parts.
-      idle_s: seconds since the role's own loop gave a sign of life; 0 while it is busy with something announced.
+      idle_s: seconds since the role's own loop gave a sign of life; 0 inside `Link.busy`.
       numbers: newest values by name; they stay until they are replaced.
       episodes: (return, length in env steps) of games that ended.
       texts: lines for the user.
@@ -84,10 +85,9 @@ class Link:
         self._texts: list[str] = []
         self._rows: list[dict[str, float]] = []
         self._error: tuple[str, str] | None = None
-        self._ready = self._done = False
+        self._ready = False
         self._last_beat, self._busy_until = time.monotonic(), time.monotonic() + BUSY_S
-        self._sent = threading.Condition()
-        self._rounds = 0
+        self._closing, self._closed = False, threading.Event()
         threading.Thread(target=self._exchange, name="control", daemon=True).start()
 
     def beat(self) -> None:
@@ -121,7 +121,7 @@ class Link:
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
-        """Inside, the role's loop may be silent, e.g. for a compilation; its process must still be heard."""
+        """Inside, the role's loop may be silent, as when it compiles; the process is not."""
         before, self._busy_until = self._busy_until, time.monotonic() + BUSY_S
         try:
             yield
@@ -139,32 +139,22 @@ class Link:
         return True
 
     def close(self, error: tuple[str, str] | None, timeout_s: float = 5.0) -> None:
-        """Tells how the role ended and returns once that has been sent."""
+        """Tells how the role ended and returns once everything has been heard."""
         with self._lock:
-            self._error, self._done = error, error is None
-        end = time.monotonic() + timeout_s
-        with self._sent:
-            rounds = self._rounds
-            # The round under way may have been put together before: the one after it holds everything.
-            while (self._rounds < rounds + 2 or self._unsent()) and time.monotonic() < end:
-                self._sent.wait(0.2)
-
-    def _unsent(self) -> bool:
-        with self._lock:
-            return bool(self._texts or self._rows or self._episodes)
+            self._error, self._closing = error, True
+        self._closed.wait(timeout_s)
 
     def _exchange(self) -> None:
         try:
             while True:
-                self._connection.send(self._status())
+                status = self._status()
+                self._connection.send(status)
                 self.orders = self._connection.recv()
-                with self._sent:
-                    self._rounds += 1
-                    self._sent.notify_all()
-                if not self._done and self._error is None:
-                    self._connection.poll(
-                        INTERVAL_S
-                    )  # nothing comes unasked: this waits, and ends at once with the pipe
+                if status.done or status.error is not None:
+                    self._closed.set()
+                if not self._closing or self._closed.is_set():
+                    # Nothing comes unasked: this waits, and ends at once with the pipe.
+                    self._connection.poll(INTERVAL_S)
         except (EOFError, OSError):
             os._exit(1)  # nobody supervises this process any more
 
@@ -175,16 +165,11 @@ class Link:
             episodes, self._episodes = self._episodes[:MAX_EPISODES], self._episodes[MAX_EPISODES:]
             texts, self._texts = self._texts[:1], self._texts[1:]
             row = self._rows.pop(0) if self._rows else None
-            return Status(
-                self._ready,
-                idle_s,
-                dict(self._numbers),
-                episodes,
-                texts,
-                row,
-                self._error,
-                self._done,
-            )
+            last = self._closing and not (self._episodes or self._texts or self._rows)
+            error = self._error if last else None
+            done = last and error is None
+            numbers = dict(self._numbers)
+        return Status(self._ready, idle_s, numbers, episodes, texts, row, error, done)
 
 
 class Child:
@@ -240,7 +225,7 @@ class Child:
 def child_main(
     role: str, index: int, slot: int, job: str, connection: Connection, log: str, parent: int
 ) -> None:
-    """Entry of every child process: runs a function of `roles.py` and tells how it ended; never returns.
+    """Entry of every child: runs a function of `roles.py`, tells how it ended, never returns.
 
     Args:
       role, index: which role, and its id, never used twice in a run; seeds derive from it.
@@ -250,7 +235,7 @@ def child_main(
       log: file that takes what the process prints.
       parent: process id of the supervisor.
     """
-    os.setsid()  # a group of its own: Ctrl-C does not reach it, and what it starts can be killed with it
+    os.setsid()  # a group of its own: no Ctrl-C reaches it, and what it starts dies with it
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(
             number, lambda *_: None

@@ -16,7 +16,7 @@ CALL_TIMEOUT_S = 60.0
 
 
 class Published(NamedTuple):
-    """Learner updates behind the weights, values of `policy.variables`, and numbers that go with them."""
+    """Updates behind the weights, values of `policy.variables`, and numbers that go with them."""
 
     version: int
     arrays: list[np.ndarray]
@@ -28,7 +28,7 @@ class ReplayUnreachable(RuntimeError):
 
 
 class BoundedCalls:
-    """Makes calls that have no time-out of their own, on a thread of its own, and stops waiting for them in time.
+    """Makes calls without a time-out on a thread, and stops waiting for them in time.
 
     Args:
       timeout_s: longest wait.
@@ -94,7 +94,7 @@ class VariablePublisher:
                 raise ValueError(f"published {array.dtype} {array.shape}, expected {spec}")
         names = np.array(sorted(facts), dtype=object)
         values = np.array([facts[name] for name in names], np.float64)
-        # Keys and numbers travel as bytes: a Reverb item is a list of tensors, and strings are no numeric ones.
+        # A Reverb item is a list of arrays of numbers, so the names travel as bytes.
         item = [
             np.int64(version),
             np.frombuffer(",".join(names).encode(), np.uint8),

@@ -1,6 +1,7 @@
 """What each process of a run does: plain functions over the same parts that one process uses.
 
-Each builds its parts from the Job. Experience and weights travel through Reverb; numbers and orders through the `Link`.
+Each builds its parts from the Job. Experience and weights travel through Reverb; numbers and orders
+through the `Link`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 import math
 import pathlib
 import queue
+import shutil
 import threading
 import time
 from typing import Any
@@ -40,13 +42,13 @@ DRY_S = 5.0  # at the end: without samples for so long, there are none left
 PUBLISH_EVERY_S = 0.05
 PULL_EVERY_S = 0.02
 REPORT_EVERY_S = 0.2
-# Of an actor between two looks at its orders, and on their way to the server after them. Reverb prints a warning for every
-# few items when there are more than about a hundred.
+# Of an actor between two looks at its orders, and on their way to the server after them. Reverb
+# prints a warning for every few items when there are more than about a hundred.
 MAX_STEPS, MAX_PENDING_ITEMS = 64, 32
 
 
 def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
-    """Serves experience and weights, by two servers: only the first one's contents belong into a checkpoint."""
+    """Serves experience and weights by two servers; a checkpoint holds the first one's contents."""
     del slot
     assembly = assemble(job)
     agent = assembly.agent
@@ -57,6 +59,8 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
     sampled = found.state["sampled"] if restore else None
     scratch = assembly.run_dir / "checkpoints"
     scratch.mkdir(parents=True, exist_ok=True)
+    for left in scratch.glob("tfrl-replay-*"):  # of a server that was killed
+        shutil.rmtree(left, ignore_errors=True)
     server = ReplayServer([table], restore, sampled, scratch)
     variables = ReplayServer([variables_table()], scratch=scratch)
     client = reverb.Client(server.address)
@@ -77,7 +81,8 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
 def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
     """Acts as far as it is granted, with the newest weights.
 
-    `index` gives the seeds, so that a replacement does not repeat what its predecessor did; `slot` gives the knobs.
+    `index` gives the seeds, so that a replacement does not repeat what its predecessor did; `slot`
+    gives the knobs.
     """
     assembly = assemble(job)
     agent, num_envs = assembly.agent, job.topology.num_envs
@@ -134,7 +139,7 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
 
 
 def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
-    """Learns what the items pay for, publishes and saves; a restarted one goes on from the newest checkpoint."""
+    """Learns what the items pay for, publishes, saves; a restarted one starts at a checkpoint."""
     del slot
     assembly = assemble(job)
     found = _found(assembly, index)
@@ -155,8 +160,8 @@ def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
 class _Learning:
     """The loop of a learner process.
 
-    It consumes a block only when the inserts have paid for it, so the ratio never exceeds the stated one; the limiter of
-    the table keeps the actors from running ahead.
+    It consumes a block only when the inserts have paid for it, so the ratio never exceeds the
+    stated one; the limiter of the table keeps the actors from running ahead.
     """
 
     def __init__(self, job: Job, assembly: Assembly, loop: LearnerLoop, link: Link):
@@ -232,9 +237,10 @@ class _Learning:
     def _report(self, metrics: Any, final: bool = False) -> None:
         self._reported = time.monotonic()
         self._link.report(
-            updates=self._updates, sampled=self._sampled, version=int(self._loop.updates), final=final,
-            metrics={name: float(value) for name, value in metrics.items()}, memory_mb=peak_memory_mb(),
+            updates=self._updates, sampled=self._sampled, version=int(self._loop.updates),
             seconds={"sample": self._waited_s, "learn": self._loop.seconds},
+            metrics={name: float(value) for name, value in metrics.items()},
+            memory_mb=peak_memory_mb(), final=final,
         )  # fmt: skip
 
     def _save(self) -> None:
@@ -306,7 +312,7 @@ def keep_to_one_thread() -> None:
 
 
 def _found(assembly: Assembly, index: int) -> checkpoint.Found | None:
-    """The checkpoint that a role starts from: none in a fresh run, unless it replaces one that died."""
+    """The checkpoint that a role starts from: none in a fresh run, unless one died before it."""
     return assembly.checkpoints.newest() if assembly.job.resume or index > 0 else None
 
 

@@ -1,7 +1,8 @@
-"""Many processes on this machine: replay, learner, actors and evaluator are started, watched and replaced here.
+"""Many processes on this machine: replay, learner, actors, evaluator; started, watched, replaced.
 
-A dead or frozen actor is replaced by one with a new id; a dead learner is restarted from the newest checkpoint while its
-actors go on; a dead evaluator is restarted. When the replay dies, everything goes on from the newest checkpoint.
+A dead or frozen actor is replaced by one with a new id; a dead learner is restarted from the newest
+checkpoint while its actors go on; a dead evaluator is restarted. When the replay dies, everything
+goes on from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import signal
 import statistics
 import threading
@@ -35,7 +37,7 @@ def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
     """Trains to the end of the job, or to an interrupt.
 
     Returns:
-      Facts for `result.json`: totals, 'interrupted', and 'memory_peak_mb' summed over the processes.
+      Facts for `result.json`: 'totals', 'interrupted', and 'memory_peak_mb' over all processes.
 
     Raises:
       RunFailed: a role fails again and again.
@@ -89,6 +91,8 @@ class _Run:
             finally:
                 for child in self._children:
                     child.kill()
+                for left in (self.assembly.run_dir / "checkpoints").glob("tfrl-replay-*"):
+                    shutil.rmtree(left, ignore_errors=True)
         if self.failure is not None:
             raise self.failure
         policy = self.assembly.run_dir / "checkpoints" / f"{self.job.evaluation.export_policy}.npz"
@@ -121,13 +125,13 @@ class _Run:
         return self.stop or self.failure is not None
 
     def _while(self, test: Callable[[], bool], limit_s: float = math.inf) -> None:
-        """Turns while `test` holds, up to a signal or a failure that comes meanwhile, or to the limit."""
+        """Turns while `test` holds, up to the limit, or to a signal or a failure meanwhile."""
         hurry, end = self._hurry(), time.monotonic() + limit_s
         while test() and self._hurry() == hurry and time.monotonic() < end:
             self._turn()
 
     def _end_well(self) -> None:
-        """Actors first, then the updates that the ratio still allows, then the score of the last weights."""
+        """Actors first, then the updates that are paid for, then the score of the last weights."""
         self._stops["actor"] = FINISH
         self._while(lambda: bool(self._of("actor")))
         self._stops["learner"] = FINISH
@@ -339,7 +343,7 @@ class _Run:
         return found is not None and found.replay is not None
 
     def _restart_all(self, child: Child, what: str) -> None:
-        """The replay's clients wait for ever on a dead server, and its contents must fit the learner: all start again."""
+        """Clients wait for ever on a dead server, and the learner must fit the contents."""
         found = self.assembly.checkpoints.newest()
         self.logger.announce(f"{child.name} {what}; all processes go on from {found.folder}")
         for other in list(self._children):

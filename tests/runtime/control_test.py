@@ -1,0 +1,115 @@
+"""A child's link and its supervisor over a pipe, without TensorFlow."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from absl.testing import absltest
+
+from tfrl.runtime import control
+
+
+class Supervisor:
+    """Answers a link from a thread and keeps what it told."""
+
+    def __init__(self, pipe):
+        self.orders, self.statuses = {"stop": control.RUN}, []
+        self._pipe = pipe
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        try:
+            while True:
+                self.statuses.append(self._pipe.recv())
+                self._pipe.send(self.orders)
+        except (EOFError, OSError):
+            return
+
+    def wait_for(self, test):
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            found = [status for status in list(self.statuses) if test(status)]
+            if found:
+                return found[0]
+            time.sleep(0.01)
+        raise AssertionError(f"not told; last: {self.statuses[-1:]}")
+
+
+class LinkTest(absltest.TestCase):
+    def setUp(self):
+        super().setUp()
+        # The other end stays open: a link whose supervisor is gone ends its process.
+        ours, theirs = multiprocessing.Pipe()
+        self.supervisor = Supervisor(ours)
+        self.link = control.Link(theirs)
+
+    def test_what_is_told_arrives_once_and_numbers_stay(self):
+        self.link.report(env_steps=5)
+        self.link.report(episodes=1)
+        self.link.say("one")
+        self.link.say("two")
+        self.link.add_row({"run/env_steps": 5.0})
+        for i in range(250):
+            self.link.add_episode(i, i)
+        self.link.close(None)
+        statuses = self.supervisor.statuses
+        self.assertEqual([t for s in statuses for t in s.texts], ["one", "two"])
+        self.assertEqual([s.row for s in statuses if s.row], [{"run/env_steps": 5.0}])
+        self.assertEqual(
+            [e for s in statuses for e in s.episodes], [(float(i), i) for i in range(250)]
+        )
+        self.assertEqual(statuses[-1].numbers, {"env_steps": 5, "episodes": 1})
+        self.assertTrue(statuses[-1].done)
+
+    def test_orders_arrive_and_waiting_ends_with_the_order_to_stop(self):
+        self.supervisor.orders = {"stop": control.RUN, "address": "here"}
+        self.assertTrue(self.link.wait(lambda orders: "address" in orders))
+        self.supervisor.orders = {"stop": control.ABANDON}
+        self.assertFalse(self.link.wait(lambda orders: "nothing" in orders))
+
+    def test_silence_of_the_loop_counts_once_it_is_ready_and_not_while_it_is_busy(self):
+        time.sleep(0.3)
+        self.assertEqual(self.supervisor.statuses[-1].idle_s, 0.0)
+        self.link.ready()
+        self.supervisor.wait_for(lambda status: status.ready and status.idle_s > 0.3)
+        with self.link.busy():
+            time.sleep(0.5)
+            self.assertEqual(self.supervisor.statuses[-1].idle_s, 0.0)
+        self.link.beat()
+        time.sleep(0.15)
+        self.assertLess(self.supervisor.statuses[-1].idle_s, 0.3)
+
+    def test_error_is_told_with_its_trace(self):
+        self.link.close(("ValueError: bad", "the trace"))
+        self.assertEqual(self.supervisor.statuses[-1].error, ("ValueError: bad", "the trace"))
+        self.assertFalse(self.supervisor.statuses[-1].done)
+
+    def test_status_stays_small_whatever_is_told(self):
+        self.link.say("x" * 1_000_000)
+        self.link.close(("error", control._shorten("y" * 1_000_000)))
+        longest = max(len(str(status)) for status in self.supervisor.statuses)
+        self.assertLess(longest, 16_000)
+
+    def test_importing_it_does_not_import_tensorflow(self):
+        code = "import sys, tfrl.runtime.control; print('tensorflow' in sys.modules)"
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        self.assertEqual(out.stdout.strip(), "False")
+
+
+class EnvironmentTest(absltest.TestCase):
+    def test_only_the_learner_sees_accelerators_and_the_parent_is_left_as_it_was(self):
+        before = dict(os.environ)
+        for role, hidden in (("learner", before.get("CUDA_VISIBLE_DEVICES")), ("actor", "-1"),
+                             ("evaluator", "-1"), ("replay", "-1")):  # fmt: skip
+            with self.subTest(role), control._environment(role):
+                self.assertEqual(os.environ.get("CUDA_VISIBLE_DEVICES"), hidden)
+        self.assertEqual(dict(os.environ), before)
+
+
+if __name__ == "__main__":
+    absltest.main()

@@ -1,0 +1,255 @@
+"""A run in many processes: real processes, a real replay server, killed and frozen on purpose."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+from absl.testing import absltest
+
+from tfrl.logs import csv_file
+
+ROOT = pathlib.Path(__file__).parents[2]
+END_S = 240  # of a whole run; two busy cores start six processes for long
+
+
+class Run:
+    """`launchers/run.py` in a process of its own, with what it prints."""
+
+    def __init__(self, folder, **settings):
+        self.dir, self.out = folder / "run", folder / f"out-{time.monotonic_ns()}.txt"
+        values = {
+            "env": "CartPole-v1", "num_actors": 2, "num_envs": 4, "total_env_steps": 8000,
+            "batch_size": 32, "env_steps_per_update": 2, "updates_per_call": 16, "min_replay": 500,
+            "hidden_sizes": "16", "compile": "graph", "inference": "lite",
+            "eval_every_env_steps": 0, "eval_episodes": 2, "eval_num_envs": 2,
+            "final_eval_episodes": 2, "eval_max_env_steps": 2000, "log_every_s": 0.5,
+            "checkpoint_every_env_steps": 1500, "console": "plain", "tensorboard": False,
+            "run_dir": str(self.dir), **settings,
+        }  # fmt: skip
+        flags = [f"--{name}={value}" for name, value in values.items()]
+        command = [
+            sys.executable,
+            str(ROOT / "launchers" / "run.py"),
+            "--algo=dqn",
+            "--backend=processes",
+        ]
+        with open(self.out, "w") as file:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            self.process = subprocess.Popen(
+                command + flags, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder
+            )
+        self._children = {}
+
+    def text(self):
+        return self.out.read_text()
+
+    def children(self):
+        """{name: process} of the roles; the name is that of the log file they write to."""
+        try:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                if child.pid not in self._children and os.path.exists(f"/proc/{child.pid}/fd/1"):
+                    log = os.path.basename(os.readlink(f"/proc/{child.pid}/fd/1"))
+                    if log.endswith(".log") and log != "native.log":
+                        self._children[child.pid] = (log.removesuffix(".log"), child)
+        except (psutil.NoSuchProcess, FileNotFoundError):
+            pass  # it ended while it was looked at
+        return {name: child for name, child in self._children.values() if child.is_running()}
+
+    def rows(self):
+        path = self.dir / "metrics.csv"
+        return csv_file.read(path) if path.exists() else []
+
+    def wait_for(self, what, test, limit_s=END_S):
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            found = test()
+            if found:
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"no {what}; the run printed:\n{self.text()}")
+
+    def wait_for_updates(self, num):
+        def far():
+            return any(row.get("run/updates", 0) >= num for row in self.rows())
+
+        self.wait_for(f"{num} updates", far)
+
+    def wait(self, limit_s=END_S):
+        """Exit code."""
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the run does not end; it printed:\n{self.text()}") from None
+
+    def result(self):
+        return json.loads((self.dir / "result.json").read_text())
+
+    def close(self):
+        if self.process.poll() is None:
+            self.children()
+            self.process.kill()
+            self.process.wait()
+
+
+def end_of(processes, limit_s):
+    """Those of the processes that are still there after a while."""
+    return psutil.wait_procs(processes, timeout=limit_s)[1]
+
+
+class MultiprocessTest(absltest.TestCase):
+    def start(self, **settings):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        run = Run(pathlib.Path(folder.name), **settings)
+        self.addCleanup(run.close)
+        return run
+
+    def checkpoints(self, run):
+        return sorted((run.dir / "checkpoints").glob("[0-9]*/manifest.json"))
+
+    def test_short_run_holds_the_ratio_and_resumes(self):
+        run = self.start(total_env_steps=6000, eval_every_env_steps=3000)
+        children = {}
+
+        def all_started():
+            children.update(run.children())
+            return len(children) == 5
+
+        run.wait_for("five roles", all_started)
+        self.assertEqual(
+            set(children), {"replay-0", "learner-0", "actor-0", "actor-1", "evaluator-0"}
+        )
+        for name, child in children.items():
+            hidden = child.environ().get("CUDA_VISIBLE_DEVICES")  # as it was before its first line
+            with self.subTest(name):
+                self.assertEqual(
+                    hidden, os.environ.get("CUDA_VISIBLE_DEVICES") if name == "learner-0" else "-1"
+                )
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertEmpty(end_of(children.values(), 5))
+        first = run.result()
+        # Grants are exact up to the environments of an actor.
+        self.assertBetween(first["env_steps"], 6000, 6000 + 2 * 4)
+        # 32 / 2 samples per insert, never more; less by at most a few blocks of 16 updates.
+        self.assertBetween(first["samples_per_insert"], 15.0, 16.0)
+        block = 16 * 32
+        paid = (first["env_steps"] - 500) * 16
+        self.assertBetween(first["updates"] * 32, paid - 2 * block, paid)
+        self.assertGreater(first["memory_peak_mb"], 500)
+        self.assertFalse(first["interrupted"])
+        self.assertEqual(first["episodes"], 2)
+        rows = run.rows()
+        self.assertTrue(any("actor/policy_lag_updates" in row for row in rows))
+        self.assertTrue(
+            any("evaluator/return_mean" in row and row["run/env_steps"] < 6000 for row in rows)
+        )
+        with self.subTest("resume"):
+            again = Run(
+                run.dir.parent, total_env_steps=8000, eval_every_env_steps=3000, resume=True
+            )
+            self.addCleanup(again.close)
+            self.assertEqual(again.wait(), 0, again.text())
+            second = again.result()
+            self.assertBetween(second["env_steps"], 8000, 8000 + 4 * 4)
+            paid = (second["env_steps"] - 500) * 16
+            self.assertBetween(second["updates"] * 32, paid - 4 * block, paid)
+            steps = [row["run/env_steps"] for row in again.rows()]
+            self.assertGreater(min(s for s in steps if s > first["env_steps"]), 6000)
+            self.assertIn("resumed at 6,0", again.text())
+
+    def test_killed_actor_and_killed_learner_are_replaced(self):
+        run = self.start(total_env_steps=12000)
+        run.wait_for_updates(100)
+        run.children()["actor-1"].send_signal(signal.SIGKILL)
+        run.wait_for("actor-2", lambda: "actor-2" in run.children())
+        run.wait_for("checkpoint", lambda: self.checkpoints(run))
+        run.children()["learner-0"].send_signal(signal.SIGKILL)
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertIn("actor 1 was killed by SIGKILL; actor 2 takes its place", run.text())
+        self.assertRegex(
+            run.text(), "learner 0 was killed by SIGKILL; learner 1 goes on from .*checkpoints"
+        )
+        self.assertIn("learner: goes on at update", run.text())
+        result = run.result()
+        self.assertBetween(result["env_steps"], 12000, 12000 + 3 * 4)
+        self.assertBetween(result["samples_per_insert"], 14.0, 16.5)
+        self.assertEmpty(end_of(list(run.children().values()), 5))
+
+    def test_frozen_actor_is_noticed_and_replaced(self):
+        run = self.start(heartbeat_timeout_s=4, total_env_steps=12000)
+        run.wait_for_updates(100)
+        frozen = run.children()["actor-0"]
+        frozen.send_signal(signal.SIGSTOP)
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertRegex(
+            run.text(),
+            r"actor 0 gave no sign of life for \d+ s and was killed; actor 2 takes its place",
+        )
+        self.assertEmpty(end_of([frozen], 5))
+
+    def test_crashing_environment_ends_the_run_with_its_first_error_last(self):
+        run = self.start(env="tfrl.envs.fakes:CrashingEnv", num_actors=1, num_envs=1)
+        self.assertEqual(run.wait(), 1, run.text())
+        lines = run.text().strip().splitlines()
+        self.assertRegex(
+            lines[-1],
+            r"actor 0 failed: RuntimeError: this environment crashes on purpose.*logs/actor-0\.log",
+        )
+        self.assertIn("Traceback", run.text())
+        log = (run.dir / "logs" / "actor-0.log").read_text()
+        self.assertIn("this environment crashes on purpose", log)
+        self.assertEmpty(end_of(list(run.children().values()), 5))
+
+    def test_sigterm_ends_with_a_checkpoint_and_no_orphan(self):
+        run = self.start(total_env_steps=1_000_000, checkpoint_every_env_steps=0)
+        run.wait_for_updates(100)
+        children = list(run.children().values())
+        start = time.monotonic()
+        run.process.send_signal(signal.SIGTERM)
+        self.assertEqual(run.wait(60), 128 + signal.SIGINT, run.text())
+        took = time.monotonic() - start
+        self.assertLess(took, 20.0)
+        self.assertLen(self.checkpoints(run), 1)
+        self.assertEmpty(end_of(children, 1))
+        self.assertTrue(run.result()["interrupted"])
+        self.assertLess(run.result()["env_steps"], 1_000_000)
+
+    def test_killed_supervisor_leaves_no_orphan(self):
+        run = self.start(total_env_steps=1_000_000)
+        run.wait_for_updates(1)
+        children = run.children()
+        children["actor-0"].send_signal(signal.SIGSTOP)  # even one that cannot act on it
+        run.process.kill()
+        run.process.wait()
+        self.assertEmpty(end_of(list(children.values()), 10))
+
+    def test_killed_replay_goes_on_from_the_checkpoint(self):
+        run = self.start(total_env_steps=8000)
+        run.wait_for("checkpoint", lambda: self.checkpoints(run))
+        run.children()["replay-0"].send_signal(signal.SIGKILL)
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertRegex(
+            run.text(), "replay 0 was killed by SIGKILL; all processes go on from .*checkpoints"
+        )
+        self.assertBetween(run.result()["env_steps"], 8000, 8000 + 4 * 4)
+
+    def test_killed_replay_without_checkpoint_ends_the_run(self):
+        run = self.start(total_env_steps=1_000_000, checkpoint_every_env_steps=0)
+        run.wait_for_updates(1)
+        run.children()["replay-0"].send_signal(signal.SIGKILL)
+        self.assertEqual(run.wait(), 1, run.text())
+        last = run.text().strip().splitlines()[-2:]
+        self.assertRegex(last[0], "the replay is lost and no checkpoint holds its contents")
+        self.assertRegex(last[1], r"replay 0 was killed by SIGKILL; its log: .*logs/replay-0\.log")
+
+
+if __name__ == "__main__":
+    absltest.main()
