@@ -192,14 +192,17 @@ def _environ(ours: bool) -> dict[str, str]:
 
 def _run(who: str, command: Sequence[str], timeout_s: float) -> dict[str, Any]:
     """The last line that a process prints, read as JSON."""
+    pipe = subprocess.PIPE
     environ = _environ(ours=who == OURS)
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environ)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environ, timeout=timeout_s
-        )
+        out, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise RunFailed(f"{who}: not done after {timeout_s:g} s") from None
-    if done.returncode:
-        tail = "\n".join(done.stderr.splitlines()[-15:])
-        raise RunFailed(f"{who}: exit code {done.returncode}\n{tail}")
-    return json.loads(done.stdout.splitlines()[-1])
+    finally:  # after a time-out and after Ctrl-C alike
+        process.kill()
+        process.wait()
+    if process.returncode:
+        tail = "\n".join(errors.splitlines()[-15:])
+        raise RunFailed(f"{who}: exit code {process.returncode}\n{tail}")
+    return json.loads(out.splitlines()[-1])
