@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,7 +29,13 @@ def make_strategy(num_devices: int) -> tf.distribute.Strategy:
     if num_devices == 1:
         return tf.distribute.get_strategy()
     devices = gpus or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy([d.name for d in devices[:num_devices]])
+    return _mirrored(tuple(d.name for d in devices[:num_devices]))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One per process: a second one over the same devices would reuse the keys of the first one's collective ops."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 class LearnerLoop(tf.Module):
@@ -67,7 +74,9 @@ class LearnerLoop(tf.Module):
         with strategy.scope():
             self.learner = agent.make_learner()
             self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
-        self._published = list(self.learner.policy.variables)  # looked up once, the search through modules is slow
+        self._published = list(
+            self.learner.policy.variables
+        )  # looked up once, the search through modules is slow
         self.max_priority = 1.0
         self.seconds = 0.0
         self._run: Any = None
@@ -105,7 +114,9 @@ class LearnerLoop(tf.Module):
             self._announce(f"learning: {mode}, {self._plan.updates_per_call} updates per call")
             return self._traced(mode)
         # What a checkpoint holds: `self.variables` would leave out the optimiser, which is no tf.Module.
-        everything = [v for v in tf.train.TrackableView(self).descendants() if isinstance(v, tf.Variable)]
+        everything = [
+            v for v in tf.train.TrackableView(self).descendants() if isinstance(v, tf.Variable)
+        ]
         state = [v.numpy() for v in everything]
         times, functions = {}, {}
         for mode in ("graph", "xla"):
@@ -117,16 +128,24 @@ class LearnerLoop(tf.Module):
         best = min(times, key=times.__getitem__)
         per_update = {m: t / self._plan.updates_per_call * 1e6 for m, t in times.items()}
         figures = ", ".join(f"{m} {t:.0f} us" for m, t in per_update.items())
-        self._announce(f"learning: {best}, {self._plan.updates_per_call} updates per call ({figures} per update)")
+        self._announce(
+            f"learning: {best}, {self._plan.updates_per_call} updates per call ({figures} per update)"
+        )
         return functions[best]
 
     def _traced(self, mode: str) -> Callable:
-        return tf.function(self._updates, jit_compile=mode == "xla", autograph=False, reduce_retracing=False)
+        return tf.function(
+            self._updates, jit_compile=mode == "xla", autograph=False, reduce_retracing=False
+        )
 
-    def _updates(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> tuple[dict[str, tf.Tensor], Any]:
+    def _updates(
+        self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], Any]:
         """`updates_per_call` times: one update on every replica, then what is due between updates."""
         calls, size = self._plan.updates_per_call, self._plan.batch_size
-        if self._prioritized:  # relative to the rarest item of each global batch, see `Transition.probability`
+        if (
+            self._prioritized
+        ):  # relative to the rarest item of each global batch, see `Transition.probability`
             probability = tf.reshape(probability, [calls, size])
             probability /= tf.reduce_min(probability, axis=1, keepdims=True)
             probability = tf.cast(tf.reshape(probability, [-1]), tf.float32)
@@ -139,13 +158,20 @@ class LearnerLoop(tf.Module):
             batch = tree.map_structure(lambda x: x[index], batches)
             seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.updates, tf.int32)])
             out = self._strategy.run(self._replica_update, (batch, seed))
-            metrics = {name: self._strategy.experimental_local_results(x)[0] for name, x in out.metrics.items()}
+            metrics = {
+                name: self._strategy.experimental_local_results(x)[0]
+                for name, x in out.metrics.items()
+            }
             priorities: tuple = ()
             if out.priorities is not None:
-                priorities = (tf.concat(self._strategy.experimental_local_results(out.priorities), 0),)
+                priorities = (
+                    tf.concat(self._strategy.experimental_local_results(out.priorities), 0),
+                )
             self.updates.assign_add(1)
             for every, fn in self.learner.periodic():
-                tf.cond(self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0))
+                tf.cond(
+                    self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0)
+                )
             return metrics, priorities
 
         if calls == 1:

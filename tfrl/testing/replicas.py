@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfrl.runtime.learner import make_strategy
+
 
 def configure(num_devices: int = 2) -> None:
     """Splits the CPU into logical devices; call it before TensorFlow runs its first op."""
@@ -15,7 +17,8 @@ def configure(num_devices: int = 2) -> None:
 
 def two_cpus() -> tf.distribute.Strategy:
     """A mirrored strategy over two logical CPU devices; `configure` must have been called."""
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        raise RuntimeError("one logical CPU device only: call tfrl.testing.replicas.configure first")
-    return tf.distribute.MirroredStrategy([device.name for device in devices[:2]])
+    if len(tf.config.list_logical_devices("CPU")) < 2:
+        raise RuntimeError(
+            "one logical CPU device only: call tfrl.testing.replicas.configure first"
+        )
+    return make_strategy(2)

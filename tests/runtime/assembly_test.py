@@ -1,0 +1,73 @@
+"""From a job to its parts, and what is refused before anything starts."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+from tfrl.api import make_job
+from tfrl.config.settings import SettingError
+from tfrl.runtime.assembly import Every, assemble
+from tfrl.runtime.checkpoint import Checkpoints
+
+IDENTITY = "tfrl.envs.fakes:IdentityGame"
+
+
+class AssembleTest(parameterized.TestCase):
+    def test_the_arithmetic_of_a_run(self):
+        job = make_job("dqn", env=IDENTITY, batch_size=64, env_steps_per_update=2, updates_per_call=128,
+                       min_replay=1_000)  # fmt: skip
+        assembly = assemble(job)
+        self.assertEqual(assembly.agent.replay.samples_per_insert, 32.0)
+        self.assertEqual(assembly.env_steps_per_call, 256)
+        self.assertEqual(
+            assembly.arithmetic,
+            "256 env steps -> 128 updates of 64 items, 32 samples per insert, from 1,000 items on",
+        )
+
+    @parameterized.parameters((32, 4, 1, 4), (32, 4, 32, 128), (32, 0.5, 1, 1), (10, 2.5, 3, 8))
+    def test_env_steps_that_pay_for_a_call(self, batch, per_update, calls, expected):
+        job = make_job("dqn", env=IDENTITY, batch_size=batch, env_steps_per_update=per_update,
+                       updates_per_call=calls)  # fmt: skip
+        self.assertEqual(assemble(job).env_steps_per_call, expected)
+
+    @parameterized.parameters(
+        (dict(env="CartPole-v7"), "CartPole"),
+        (dict(env="tfrl.envs.fakes:TargetPoint"), "algo=dqn .*expected a Discrete action space, got Box"),
+        (dict(env=IDENTITY, network="cnn"), "network=cnn"),
+        (dict(env=IDENTITY, network="tfrl.nope:net"), "network='tfrl.nope:net'"),
+        (dict(env=IDENTITY, num_learner_devices=2, batch_size=33), "batch_size=33"),
+        (dict(env=IDENTITY, num_learner_devices=9), "num_learner_devices=9"),
+        (dict(env=IDENTITY, num_learner_devices=2, compile="xla"), "compile=xla"),
+    )
+    def test_what_cannot_be_used_is_refused(self, settings, message):
+        with self.assertRaisesRegex(SettingError, message):
+            assemble(make_job("dqn", **settings))
+
+    def test_a_checkpoint_of_other_spaces_is_refused(self):
+        run_dir = self.enter_context(tempfile.TemporaryDirectory())
+        job = make_job("dqn", env=IDENTITY, run_dir=run_dir)
+        module = tf.Module()
+        module.x = tf.Variable(0.0)
+        checkpoints = Checkpoints(pathlib.Path(run_dir) / "checkpoints", "dqn", assemble(job).spec, 2)
+        checkpoints.save(1, module, {}, None)
+        assemble(make_job("dqn", env=IDENTITY, run_dir=run_dir, resume=True))
+        with self.assertRaisesRegex(SettingError, r"\(4,\).* but this run has .*\(3,\)"):
+            assemble(make_job("dqn", env=IDENTITY, env_kwargs={"num_actions": 3}, run_dir=run_dir,
+                              resume=True))  # fmt: skip
+
+
+class EveryTest(absltest.TestCase):
+    def test_fires_once_for_each_multiple_that_is_passed(self):
+        every = Every(100)
+        fired = [now for now in (40, 99, 100, 130, 199, 350, 360, 400) if every.due(now)]
+        self.assertEqual(fired, [100, 350, 400])
+
+    def test_a_resumed_counter_keeps_its_rhythm(self):
+        every = Every(100, start=250)
+        self.assertEqual([every.due(n) for n in (260, 299, 300, 301)], [False, False, True, False])
+
+    def test_zero_is_never(self):
+        self.assertFalse(any(Every(0).due(int(n)) for n in np.arange(1_000)))
