@@ -35,7 +35,7 @@ EXTRAS = {
     # No release of EnvPool for Python 3.10 works with gymnasium alone: there this extra is empty.
     "envpool": ['envpool>=1.0; python_version >= "3.11"'],
     "ray": ["ray>=2.9,<3"],
-    "video": ["moviepy>=2.0"],
+    "video": ["moviepy>=2.0", "imageio-ffmpeg", "pygame-ce"],
     "tune": ["optuna>=4.0"],
     # About 2 GB of CUDA libraries, all pinned by TensorFlow itself.
     "gpu": ["tensorflow[and-cuda]==2.15.1"],

@@ -10,6 +10,7 @@ import tempfile
 
 # TensorFlow's start-up notices hide what an export has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.append(os.getcwd())  # where a user's own environments and networks are
 
 from tfrl.config import flags  # noqa: E402
 from tfrl.config.settings import SettingError, setting, validate  # noqa: E402

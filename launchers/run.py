@@ -7,6 +7,7 @@ import sys
 
 # TensorFlow's start-up notices (oneDNN, absent GPU libraries) hide what a run has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.append(os.getcwd())  # where a user's own environments and networks are
 
 from tfrl.config import resolve  # noqa: E402
 from tfrl.config.settings import SettingError  # noqa: E402

@@ -51,7 +51,11 @@ def make_job(algo: str, **settings: Any) -> Job:
     """
     given = sections(algo, settings)
     parts = {"config": algorithm(algo).Config, **PLANS}
-    return Job(algo=algo, **{part: from_dict(cls, given[part]) for part, cls in parts.items()}, **given["job"])
+    return Job(
+        algo=algo,
+        **{part: from_dict(cls, given[part]) for part, cls in parts.items()},
+        **given["job"],
+    )
 
 
 def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -62,7 +66,9 @@ def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]
     """
     parts = {"config": algorithm(algo).Config, **PLANS}
     names = {f.name: part for part, cls in parts.items() for f in dataclasses.fields(cls)}
-    names.update({f.name: "job" for f in dataclasses.fields(Job) if f.name not in parts and f.name != "algo"})
+    names.update(
+        {f.name: "job" for f in dataclasses.fields(Job) if f.name not in parts and f.name != "algo"}
+    )
     given: dict[str, dict[str, Any]] = {part: {} for part in (*parts, "job")}
     for name, value in settings.items():
         if name not in names:
@@ -87,7 +93,9 @@ def train(algo: str | Job, **settings: Any) -> Result:
 
     if isinstance(algo, Job):
         if settings:
-            raise SettingError(f"a whole job and settings besides ({', '.join(settings)}): give one or the other")
+            raise SettingError(
+                f"a whole job and settings besides ({', '.join(settings)}): give one or the other"
+            )
         job = algo
     elif settings.get("resume") and settings.get("run_dir"):
         run_dir = str(settings["run_dir"])
@@ -130,7 +138,11 @@ def load(path: str | pathlib.Path) -> Policy:
 
 
 def evaluate(
-    path: str | pathlib.Path, episodes: int = 100, seed: int = 0, greedy: bool = True, num_envs: int = 10
+    path: str | pathlib.Path,
+    episodes: int = 100,
+    seed: int = 0,
+    greedy: bool = True,
+    num_envs: int = 10,
 ) -> Evaluation:
     """Plays seeded games with the exported policy of a run folder: full games, unclipped rewards.
 
@@ -156,7 +168,11 @@ def _importable(name: str, value: Callable) -> str:
     """`package.module:name` of a function, so that every process and a later resume find it."""
     path = f"{value.__module__}:{value.__qualname__}"
     if "<" in value.__qualname__:
-        raise SettingError(f"{name}={path}: expected a function that can be imported, not a lambda or a local one")
+        raise SettingError(
+            f"{name}={path}: expected a function that can be imported, not a lambda or a local one"
+        )
     if value.__module__ == "__main__":
-        raise SettingError(f"{name}={path}: move it to a module, other processes cannot import __main__")
+        raise SettingError(
+            f"{name}={path}: move it to a module, other processes cannot import __main__"
+        )
     return path

@@ -18,26 +18,44 @@ from tfrl.config.settings import SettingError, from_dict, nearest, setting, vali
 class EnvPlan:
     """Which environment, and what is done to it before the algorithm sees it."""
 
-    env: str = setting("CartPole-v1", "gymnasium id, or 'package.module:factory' of a function that returns an Env")
+    env: str = setting(
+        "CartPole-v1", "gymnasium id, or 'package.module:factory' of a function that returns an Env"
+    )
     env_kwargs: dict = setting({}, "keyword arguments of the environment, as a JSON object")
     env_backend: str = setting(
-        "auto", "who steps the environments; auto picks and says what it picked",
+        "auto",
+        "who steps the environments; auto picks and says what it picked",
         choices=("auto", "native", "sync", "async", "ale", "envpool"),
     )
     max_episode_steps: int | None = setting(
-        None, "time limit that replaces the environment's own; ends are truncations", unit="env steps", minimum=1
+        None,
+        "time limit that replaces the environment's own; ends are truncations",
+        unit="env steps",
+        minimum=1,
     )
     clip_rewards: bool | None = setting(
-        None, "learn from the sign of rewards; unset: only Atari. Reported returns are never clipped"
+        None,
+        "learn from the sign of rewards; unset: only Atari. Reported returns are never clipped",
     )
     atari_frame_skip: int = setting(4, "Atari: frames per env step", unit="frames", minimum=1)
-    atari_frame_stack: int = setting(4, "Atari: newest frames in one observation", unit="frames", minimum=1)
-    atari_screen_size: int = setting(84, "Atari: side of the square grey image", unit="pixels", minimum=16)
+    atari_frame_stack: int = setting(
+        4, "Atari: newest frames in one observation", unit="frames", minimum=1
+    )
+    atari_screen_size: int = setting(
+        84, "Atari: side of the square grey image", unit="pixels", minimum=16
+    )
     atari_noop_max: int = setting(30, "Atari: most no-ops after a reset", unit="frames", minimum=0)
-    atari_terminal_on_life_loss: bool = setting(True, "Atari: a lost life is a termination for the learner")
-    atari_fire_on_reset: bool = setting(True, "Atari: press FIRE after a reset where the game has it")
+    atari_terminal_on_life_loss: bool = setting(
+        True, "Atari: a lost life is a termination for the learner"
+    )
+    atari_fire_on_reset: bool = setting(
+        True, "Atari: press FIRE after a reset where the game has it"
+    )
     atari_sticky_actions: float = setting(
-        0.0, "Atari: probability that the emulator repeats the last action", minimum=0.0, maximum=1.0
+        0.0,
+        "Atari: probability that the emulator repeats the last action",
+        minimum=0.0,
+        maximum=1.0,
     )
 
     def __post_init__(self) -> None:
@@ -48,7 +66,9 @@ class EnvPlan:
 class Topology:
     """Where the parts of a run live and how they are compiled."""
 
-    backend: str = setting("inprocess", "one process, or many on this machine", choices=("inprocess", "processes"))
+    backend: str = setting(
+        "inprocess", "one process, or many on this machine", choices=("inprocess", "processes")
+    )
     num_actors: int = setting(1, "actor processes; 1 in process", minimum=1)
     num_envs: int = setting(1, "environments per actor, stepped as one batch", minimum=1)
     num_learner_devices: int = setting(
@@ -77,15 +97,24 @@ class Topology:
 class EvalPlan:
     """When and how the policy is evaluated: separate environments, greedy, unclipped full games."""
 
-    eval_every_env_steps: int = setting(10_000, "interval of evaluations; 0: only at the end", unit="env steps", minimum=0)
+    eval_every_env_steps: int = setting(
+        10_000, "interval of evaluations; 0: only at the end", unit="env steps", minimum=0
+    )
     eval_episodes: int = setting(20, "episodes of each evaluation during training", minimum=1)
-    final_eval_episodes: int = setting(100, "episodes of the evaluation at the end; 0: none", minimum=0)
+    final_eval_episodes: int = setting(
+        100, "episodes of the evaluation at the end; 0: none", minimum=0
+    )
     eval_num_envs: int = setting(10, "environments that an evaluation steps together", minimum=1)
     eval_max_env_steps: int = setting(
-        0, "most env steps of one evaluation, for environments that may never end; 0: no limit", unit="env steps", minimum=0
+        0,
+        "most env steps of one evaluation, for environments that may never end; 0: no limit",
+        unit="env steps",
+        minimum=0,
     )
     export_policy: str = setting(
-        "best", "which policy is exported and scored at the end: best evaluated, or the last", choices=("best", "last")
+        "best",
+        "which policy is exported and scored at the end: best evaluated, or the last",
+        choices=("best", "last"),
     )
 
     def __post_init__(self) -> None:
@@ -111,15 +140,24 @@ class LogPlan:
     """What the user sees while it runs."""
 
     log_every_s: float = setting(1.0, "interval of log rows", unit="s", above=0.0)
-    console: str = setting("auto", "live panel, plain lines or nothing; auto: panel on a terminal",
-                           choices=("auto", "panel", "plain", "none"))
+    console: str = setting(
+        "auto",
+        "live panel, plain lines or nothing; auto: panel on a terminal",
+        choices=("auto", "panel", "plain", "none"),
+    )
     tensorboard: bool = setting(True, "write TensorBoard events")
 
     def __post_init__(self) -> None:
         validate(self)
 
 
-PLANS = {"env": EnvPlan, "topology": Topology, "evaluation": EvalPlan, "checkpoint": CheckpointPlan, "log": LogPlan}
+PLANS = {
+    "env": EnvPlan,
+    "topology": Topology,
+    "evaluation": EvalPlan,
+    "checkpoint": CheckpointPlan,
+    "log": LogPlan,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +218,9 @@ def algorithm(name: str) -> Any:
     """
     if "." not in name and name not in algorithms():
         known = algorithms()
-        raise SettingError(f"algo={name!r}: no such algorithm; there are {', '.join(known)}{nearest(name, known)}")
+        raise SettingError(
+            f"algo={name!r}: no such algorithm; there are {', '.join(known)}{nearest(name, known)}"
+        )
     try:
         module = importlib.import_module(name if "." in name else f"tfrl.algos.{name}")
     except ModuleNotFoundError as error:

@@ -11,8 +11,12 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-ACTION_MASK = "action_mask"  # key of a Dict observation: 1 where an action is valid, shape [num_actions]
-ACTION_FEATURES = "action_features"  # key of a Dict observation: one row per action, shape [num_actions, F]
+ACTION_MASK = (
+    "action_mask"  # key of a Dict observation: 1 where an action is valid, shape [num_actions]
+)
+ACTION_FEATURES = (
+    "action_features"  # key of a Dict observation: one row per action, shape [num_actions, F]
+)
 
 
 @dataclasses.dataclass(frozen=True)

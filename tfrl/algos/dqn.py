@@ -38,38 +38,73 @@ class Config:
     n_step: int = setting(1, "length of the n-step return", unit="env steps", minimum=1)
     double: bool = setting(True, "choose the bootstrap action with the online network")
     dueling: bool = setting(False, "separate heads for state value and advantages")
-    loss: str = setting("huber", "loss of the temporal-difference error", choices=("huber", "squared"))
+    loss: str = setting(
+        "huber", "loss of the temporal-difference error", choices=("huber", "squared")
+    )
     huber_delta: float = setting(1.0, "error at which the Huber loss turns linear", above=0.0)
-    target_period_updates: int = setting(500, "interval of copies to the target network", unit="updates", minimum=1)
+    target_period_updates: int = setting(
+        500, "interval of copies to the target network", unit="updates", minimum=1
+    )
 
-    batch_size: int = setting(32, "transitions per update, over all replicas", unit="transitions", minimum=1)
-    env_steps_per_update: float = setting(4.0, "env steps sampled per update", unit="env steps", above=0.0)
+    batch_size: int = setting(
+        32, "transitions per update, over all replicas", unit="transitions", minimum=1
+    )
+    env_steps_per_update: float = setting(
+        4.0, "env steps sampled per update", unit="env steps", above=0.0
+    )
     updates_per_call: int = setting(
-        32, "updates that run in one compiled call between two pieces of acting", unit="updates", minimum=1
+        32,
+        "updates that run in one compiled call between two pieces of acting",
+        unit="updates",
+        minimum=1,
     )
     replay_capacity: int = setting(50_000, "transitions kept", unit="transitions", minimum=1)
-    min_replay: int = setting(1_000, "transitions stored before the first update", unit="transitions", minimum=1)
+    min_replay: int = setting(
+        1_000, "transitions stored before the first update", unit="transitions", minimum=1
+    )
     prioritized: bool = setting(False, "prioritized instead of uniform replay")
     priority_exponent: float = setting(0.6, "alpha of prioritized replay", minimum=0.0, maximum=1.0)
     priority_epsilon: float = setting(1e-6, "added to each priority", above=0.0)
-    importance_beta: float = setting(0.4, "initial exponent of the importance weights", minimum=0.0, maximum=1.0)
-    importance_beta_final: float = setting(1.0, "final exponent of the importance weights", minimum=0.0, maximum=1.0)
-    importance_beta_updates: int = setting(20_000, "length of that change", unit="updates", minimum=0)
+    importance_beta: float = setting(
+        0.4, "initial exponent of the importance weights", minimum=0.0, maximum=1.0
+    )
+    importance_beta_final: float = setting(
+        1.0, "final exponent of the importance weights", minimum=0.0, maximum=1.0
+    )
+    importance_beta_updates: int = setting(
+        20_000, "length of that change", unit="updates", minimum=0
+    )
 
     learning_rate: float = setting(5e-4, "step size of Adam", above=0.0)
-    learning_rate_final: float | None = setting(None, "step size at the end of its decay; none: constant", minimum=0.0)
+    learning_rate_final: float | None = setting(
+        None, "step size at the end of its decay; none: constant", minimum=0.0
+    )
     learning_rate_updates: int = setting(0, "length of that decay", unit="updates", minimum=0)
     adam_epsilon: float = setting(1e-7, "epsilon of Adam", above=0.0)
-    gradient_clip_norm: float | None = setting(10.0, "largest global norm of the gradient; none: no limit", above=0.0)
+    gradient_clip_norm: float | None = setting(
+        10.0, "largest global norm of the gradient; none: no limit", above=0.0
+    )
 
-    epsilon_initial: float = setting(1.0, "share of random actions at the start", minimum=0.0, maximum=1.0)
-    epsilon_final: float = setting(0.05, "share of random actions after the decay", minimum=0.0, maximum=1.0)
-    epsilon_decay_env_steps: int = setting(10_000, "length of the linear decay", unit="env steps", minimum=0)
+    epsilon_initial: float = setting(
+        1.0, "share of random actions at the start", minimum=0.0, maximum=1.0
+    )
+    epsilon_final: float = setting(
+        0.05, "share of random actions after the decay", minimum=0.0, maximum=1.0
+    )
+    epsilon_decay_env_steps: int = setting(
+        10_000, "length of the linear decay", unit="env steps", minimum=0
+    )
 
-    network: str = setting("auto", "mlp, cnn, auto (cnn for images) or package.module:builder of a Keras model")
-    hidden_sizes: tuple[int, ...] = setting((64, 64), "units of the MLP's layers", unit="units", minimum=1)
+    network: str = setting(
+        "auto", "mlp, cnn, auto (cnn for images) or package.module:builder of a Keras model"
+    )
+    hidden_sizes: tuple[int, ...] = setting(
+        (64, 64), "units of the MLP's layers", unit="units", minimum=1
+    )
     activation: str = setting("relu", "activation of the MLP")
-    head_hidden_sizes: tuple[int, ...] = setting((), "units of each head's hidden layers", unit="units", minimum=1)
+    head_hidden_sizes: tuple[int, ...] = setting(
+        (), "units of each head's hidden layers", unit="units", minimum=1
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -120,7 +155,14 @@ class QPolicy(tf.Module):
         del batch_size
         return ()
 
-    def step(self, obs: Any, state: Any, knobs: Mapping[str, tf.Tensor], noise: Mapping[str, tf.Tensor], explore: bool):
+    def step(
+        self,
+        obs: Any,
+        state: Any,
+        knobs: Mapping[str, tf.Tensor],
+        noise: Mapping[str, tf.Tensor],
+        explore: bool,
+    ):
         action = tf.argmax(self.q_values(obs), axis=1, output_type=tf.int32)
         if explore:
             action = exploration.choose(action, knobs["epsilon"], noise, inputs.action_mask(obs))
@@ -140,7 +182,9 @@ class QLearner(tf.Module):
         rate: Any = config.learning_rate
         if config.learning_rate_final is not None:
             rate = schedules.Linear(rate, config.learning_rate_final, config.learning_rate_updates)
-        self.optimizer = tf.keras.optimizers.Adam(rate, epsilon=config.adam_epsilon, jit_compile=False)
+        self.optimizer = tf.keras.optimizers.Adam(
+            rate, epsilon=config.adam_epsilon, jit_compile=False
+        )
         self.optimizer.build(self.policy.trainable_variables)
 
     def update(self, batch: Transition, seed: tf.Tensor) -> UpdateOutput:
@@ -155,7 +199,13 @@ class QLearner(tf.Module):
         with tf.GradientTape() as tape:
             q_tm1 = self.policy.q_values(batch.obs_tm1)
             td = value.q_learning(
-                q_tm1, batch.action_tm1, batch.reward_t, batch.discount_t, q_t, selector_t, self._delta
+                q_tm1,
+                batch.action_tm1,
+                batch.reward_t,
+                batch.discount_t,
+                q_t,
+                selector_t,
+                self._delta,
             )
             loss = apply.global_mean(weights * td.loss)
         variables = self.policy.trainable_variables
@@ -164,12 +214,16 @@ class QLearner(tf.Module):
         metrics = {
             "learner/loss": apply.reduce_sum(loss),
             "learner/td_error_abs_mean": apply.reduce_sum(apply.global_mean(magnitude)),
-            "learner/q_mean": apply.reduce_sum(apply.global_mean(value.select(q_tm1, batch.action_tm1))),
+            "learner/q_mean": apply.reduce_sum(
+                apply.global_mean(value.select(q_tm1, batch.action_tm1))
+            ),
             "learner/gradient_norm": norm,
         }
         if config.prioritized:
             metrics["learner/importance_beta"] = beta
-        return UpdateOutput(metrics, magnitude + config.priority_epsilon if config.prioritized else None)
+        return UpdateOutput(
+            metrics, magnitude + config.priority_epsilon if config.prioritized else None
+        )
 
     def periodic(self) -> Sequence[Periodic]:
         return (Periodic(self._config.target_period_updates, self._copy_target),)
@@ -178,7 +232,10 @@ class QLearner(tf.Module):
         config = self._config
         updates = self.optimizer.iterations
         return schedules.linear(
-            config.importance_beta, config.importance_beta_final, config.importance_beta_updates, updates
+            config.importance_beta,
+            config.importance_beta_final,
+            config.importance_beta_updates,
+            updates,
         )
 
     def _copy_target(self) -> None:
@@ -197,9 +254,13 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             f"algo=dqn on {spec.name}: expected a Discrete action space, got {spec.action_space}"
         )
 
-    def knobs(worker: int, num_workers: int, num_envs: int, env_steps: int) -> Mapping[str, np.ndarray]:
+    def knobs(
+        worker: int, num_workers: int, num_envs: int, env_steps: int
+    ) -> Mapping[str, np.ndarray]:
         del worker, num_workers
-        now = exploration.linear(config.epsilon_initial, config.epsilon_final, config.epsilon_decay_env_steps, env_steps)
+        now = exploration.linear(
+            config.epsilon_initial, config.epsilon_final, config.epsilon_decay_env_steps, env_steps
+        )
         return {"epsilon": np.full(num_envs, now, np.float32)}
 
     return Agent(

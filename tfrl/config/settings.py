@@ -116,7 +116,11 @@ def validate(config: Any) -> None:
     for field in dataclasses.fields(config):
         if not field.metadata:
             continue
-        kind, value, meta = field_types(type(config))[field.name], getattr(config, field.name), field.metadata
+        kind, value, meta = (
+            field_types(type(config))[field.name],
+            getattr(config, field.name),
+            field.metadata,
+        )
         try:
             coerced = _coerce(value, kind)
         except TypeError:
@@ -180,6 +184,8 @@ def import_dotted(path: str, what: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(target, part):
             public = [n for n in dir(target) if not n.startswith("_")]
-            raise SettingError(f"{what}={path!r}: {module_name!r} has no {part!r}{nearest(part, public)}")
+            raise SettingError(
+                f"{what}={path!r}: {module_name!r} has no {part!r}{nearest(part, public)}"
+            )
         target = getattr(target, part)
     return target

@@ -19,7 +19,9 @@ def noise(num_actions: int) -> dict[str, NoiseSpec]:
     return {"explore": NoiseSpec((), "uniform"), "action": NoiseSpec((num_actions,), "uniform")}
 
 
-def choose(greedy: tf.Tensor, epsilon: tf.Tensor, noise: dict[str, tf.Tensor], mask: tf.Tensor | None) -> tf.Tensor:
+def choose(
+    greedy: tf.Tensor, epsilon: tf.Tensor, noise: dict[str, tf.Tensor], mask: tf.Tensor | None
+) -> tf.Tensor:
     """Epsilon-greedy actions int32 [B]; the random ones are uniform over valid actions.
 
     Args:

@@ -27,7 +27,9 @@ def native_output_to(path: pathlib.Path) -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with contextlib.ExitStack() as stack:
-            if _writes_to(original_stream, 2):  # not where a notebook or a test has put its own stream
+            if _writes_to(
+                original_stream, 2
+            ):  # not where a notebook or a test has put its own stream
                 sys.stderr = stack.enter_context(os.fdopen(os.dup(original_fd), "w", buffering=1))
             yield
     finally:

@@ -57,9 +57,13 @@ class Torso(tf.Module):
         check_activation(activation)
         if network == "cnn" or (network == "auto" and image):
             if not image:
-                raise SettingError(f"network=cnn: expected uint8 [height, width, channels] images, got {self._space}")
+                raise SettingError(
+                    f"network=cnn: expected uint8 [height, width, channels] images, got {self._space}"
+                )
             if min(self._space.shape[:2]) < 36:
-                raise SettingError(f"network=cnn: expected images of at least 36x36 pixels, got {self._space.shape}")
+                raise SettingError(
+                    f"network=cnn: expected images of at least 36x36 pixels, got {self._space.shape}"
+                )
             self.model = nature_cnn()
         elif network in ("mlp", "auto"):
             self._flattens = True
@@ -75,7 +79,9 @@ class Torso(tf.Module):
                 x = x * (1.0 / 255.0)
         features = self.model(x)
         if features.shape.rank != 2:
-            raise SettingError(f"network: expected a model that gives [batch, features], got {features.shape}")
+            raise SettingError(
+                f"network: expected a model that gives [batch, features], got {features.shape}"
+            )
         return features
 
 
@@ -85,7 +91,9 @@ def check_activation(name: str) -> None:
         tf.keras.activations.get(name)
     except ValueError:
         known = ("relu", "tanh", "elu", "selu", "gelu", "swish", "sigmoid", "softplus", "linear")
-        raise SettingError(f"activation={name!r}: Keras has none of this name{nearest(name, known)}") from None
+        raise SettingError(
+            f"activation={name!r}: Keras has none of this name{nearest(name, known)}"
+        ) from None
 
 
 def example_batch(space: gym.Space, batch_size: int) -> Any:

@@ -44,5 +44,7 @@ def minimise(
     norm = tf.linalg.global_norm(gradients)
     if clip_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
-    optimizer.apply_gradients(zip(gradients, variables, strict=True), skip_gradients_aggregation=True)
+    optimizer.apply_gradients(
+        zip(gradients, variables, strict=True), skip_gradients_aggregation=True
+    )
     return norm

@@ -7,7 +7,9 @@ import tensorflow as tf
 
 def linear(initial: float, final: float, duration: int, now: tf.Tensor) -> tf.Tensor:
     """From `initial` at 0 to `final` at `duration` and after; float32 scalar. `duration` 0 gives `final` at once."""
-    fraction = tf.clip_by_value(tf.cast(now, tf.float32) / max(duration, 1), 0.0, 1.0) if duration else 1.0
+    fraction = (
+        tf.clip_by_value(tf.cast(now, tf.float32) / max(duration, 1), 0.0, 1.0) if duration else 1.0
+    )
     return tf.convert_to_tensor(initial * (1.0 - fraction) + final * fraction, tf.float32)
 
 
@@ -21,4 +23,8 @@ class Linear(tf.keras.optimizers.schedules.LearningRateSchedule):
         return linear(self._initial, self._final, self._decay_updates, step)
 
     def get_config(self) -> dict[str, float]:
-        return {"initial": self._initial, "final": self._final, "decay_updates": self._decay_updates}
+        return {
+            "initial": self._initial,
+            "final": self._final,
+            "decay_updates": self._decay_updates,
+        }

@@ -46,7 +46,9 @@ class Sampler:
         options = tf.data.Options()
         options.autotune.enabled = False
         options.threading.private_threadpool_size = 1
-        self._iterator = iter(dataset.batch(num_items, drop_remainder=True).prefetch(1).with_options(options))
+        self._iterator = iter(
+            dataset.batch(num_items, drop_remainder=True).prefetch(1).with_options(options)
+        )
 
     def next(self) -> Samples:
         """The next block.

@@ -38,9 +38,13 @@ class NStepAccumulator:
         self._powers = np.power(float(discount), np.arange(n + 1))
         self._ages = np.arange(n)[:, None]
         self._columns = np.arange(num_envs)
-        self._ring = np.zeros((n, num_envs), layout.packing.dtype)  # the open steps: observation and action
+        self._ring = np.zeros(
+            (n, num_envs), layout.packing.dtype
+        )  # the open steps: observation and action
         self._returns = np.zeros((n, num_envs))  # and the sums so far; float64, rounded once
-        self._steps = np.zeros(num_envs, np.int64)  # steps seen: the newest open one is at (steps - 1) % n
+        self._steps = np.zeros(
+            num_envs, np.int64
+        )  # steps seen: the newest open one is at (steps - 1) % n
         self._open = np.zeros(num_envs, np.int64)
 
     def add(self, obs: Any, action: np.ndarray, step: VectorStep) -> Emitted:

@@ -11,7 +11,9 @@ EXPERIENCE = "experience"
 VARIABLES = "variables"
 
 
-def experience_table(plan: ReplayPlan, layout: TransitionLayout, samples_per_block: int | None) -> reverb.Table:
+def experience_table(
+    plan: ReplayPlan, layout: TransitionLayout, samples_per_block: int | None
+) -> reverb.Table:
     """The table of items.
 
     Args:

@@ -22,7 +22,9 @@ def observation_fields(space: gym.Space, prefix: str) -> tuple[list[Field], Any]
     """Fields of a flattened observation, and the nest of their names."""
     if isinstance(space, gym.spaces.Dict):
         parts = {k: observation_fields(s, f"{prefix}/{k}") for k, s in space.spaces.items()}
-        return [f for fields, _ in parts.values() for f in fields], {k: names for k, (_, names) in parts.items()}
+        return [f for fields, _ in parts.values() for f in fields], {
+            k: names for k, (_, names) in parts.items()
+        }
     if isinstance(space, gym.spaces.Tuple):
         parts = [observation_fields(s, f"{prefix}/{i}") for i, s in enumerate(space.spaces)]
         return [f for fields, _ in parts for f in fields], tuple(names for _, names in parts)
@@ -47,14 +49,22 @@ class TransitionLayout:
         self.prioritized = prioritized
         self.frames = spec.frame_stack
         self._frame_shape = tuple(spec.observation_space.shape[:-1]) if self.frames else ()
-        before, self.obs_tm1 = ([], None) if self.frames else observation_fields(spec.observation_space, "obs_tm1")
-        after, self.obs_t = ([], None) if self.frames else observation_fields(spec.observation_space, "obs_t")
+        before, self.obs_tm1 = (
+            ([], None) if self.frames else observation_fields(spec.observation_space, "obs_tm1")
+        )
+        after, self.obs_t = (
+            ([], None) if self.frames else observation_fields(spec.observation_space, "obs_t")
+        )
         action = spec.action_space
         # 4-byte fields first keeps them aligned for NumPy whatever the observation holds.
         scalars: list[Field] = [
             ("reward", (), "float32"),
             ("discount", (), "float32"),
-            ("action", tuple(action.shape), "float32" if isinstance(action, gym.spaces.Box) else "int32"),
+            (
+                "action",
+                tuple(action.shape),
+                "float32" if isinstance(action, gym.spaces.Box) else "int32",
+            ),
         ]
         self.packing = Packing([*scalars, *before, *after])
 
@@ -78,4 +88,6 @@ class TransitionLayout:
         else:
             obs_tm1 = tree.map_structure(fields.__getitem__, self.obs_tm1)
             obs_t = tree.map_structure(fields.__getitem__, self.obs_t)
-        return Transition(obs_tm1, fields["action"], fields["reward"], fields["discount"], obs_t, probability)
+        return Transition(
+            obs_tm1, fields["action"], fields["reward"], fields["discount"], obs_t, probability
+        )

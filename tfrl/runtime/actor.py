@@ -14,7 +14,9 @@ from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.writers import FrameWriter, TransitionWriter
 from tfrl.runtime.inference import Engine
 
-MAX_PENDING_ITEMS = 512  # items on their way to the server when `run` returns: bounds memory, rarely waits
+MAX_PENDING_ITEMS = (
+    512  # items on their way to the server when `run` returns: bounds memory, rarely waits
+)
 
 
 class Actor:
@@ -65,18 +67,26 @@ class Actor:
           env_steps: total of the run so far, for schedules; they advance once per call.
         """
         engine, env, writer, clock = self.engine, self.env, self.writer, time.perf_counter
-        knobs = self.knobs = dict(self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps))
+        knobs = self.knobs = dict(
+            self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps)
+        )
         noise = engine.signature.draw(self.rng, vector_steps)
         act_s = env_s = write_s = 0.0
         for t in range(vector_steps):
             start = clock()
-            choice = engine.act(self._obs, self._state, knobs, {name: x[t] for name, x in noise.items()})
+            choice = engine.act(
+                self._obs, self._state, knobs, {name: x[t] for name, x in noise.items()}
+            )
             acted = clock()
             step = env.step(choice.action)
             stepped = clock()
             writer.write(self._obs, choice.action, step)
             written = clock()
-            act_s, env_s, write_s = act_s + acted - start, env_s + stepped - acted, write_s + written - stepped
+            act_s, env_s, write_s = (
+                act_s + acted - start,
+                env_s + stepped - acted,
+                write_s + written - stepped,
+            )
             self._obs = step.obs
             if self._initial_state:
                 self._state = self._next_state(choice.state, step.terminated | step.truncated)

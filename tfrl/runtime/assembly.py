@@ -60,7 +60,9 @@ def assemble(job: Job) -> Assembly:
     """
     spec = make_spec(job.env)
     agent = algorithm(job.algo).make(job.config, spec)
-    assembly = Assembly(job, spec, agent, TransitionLayout(spec, agent.replay.kind == "prioritized"))
+    assembly = Assembly(
+        job, spec, agent, TransitionLayout(spec, agent.replay.kind == "prioritized")
+    )
     _check_devices(job.topology.num_learner_devices, agent.updates.batch_size, job.topology.compile)
     agent.make_policy()  # a network that cannot be built is refused now
     if job.resume:
@@ -75,11 +77,17 @@ def _check_devices(num_devices: int, batch_size: int, compile_mode: str) -> None
     replicas = num_devices or max(len(gpus), 1)
     if replicas > available:
         kind = "GPU" if gpus else "CPU"
-        raise SettingError(f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices")
+        raise SettingError(
+            f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices"
+        )
     if batch_size % replicas:
-        raise SettingError(f"batch_size={batch_size} with {replicas} learner devices: expected a multiple of {replicas}")
+        raise SettingError(
+            f"batch_size={batch_size} with {replicas} learner devices: expected a multiple of {replicas}"
+        )
     if compile_mode == "xla" and replicas > 1:
-        raise SettingError(f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto")
+        raise SettingError(
+            f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"
+        )
 
 
 class Every:

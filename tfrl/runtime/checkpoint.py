@@ -78,9 +78,15 @@ class Checkpoints:
         if client is not None:
             save_contents(client, folder / "replay")
         _write(folder / "state.json", {"identity": self._identity, "env_steps": env_steps, **state})
-        files = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+        files = {
+            str(p.relative_to(folder)): p.stat().st_size
+            for p in sorted(folder.rglob("*"))
+            if p.is_file()
+        }
         _write(folder / MANIFEST, {"files": files})
-        kept = [f for f in self._complete() if f == folder or f.name.split(".")[0] != name][-self._keep :]
+        kept = [f for f in self._complete() if f == folder or f.name.split(".")[0] != name][
+            -self._keep :
+        ]
         for old in self._folders():
             if old not in kept:
                 shutil.rmtree(old)
@@ -99,7 +105,9 @@ class Checkpoints:
         for key, mine in self._identity.items():
             theirs = state["identity"].get(key)
             if theirs != mine:
-                raise SettingError(f"checkpoint {complete[-1]}: {key} is {theirs}, but this run has {mine}")
+                raise SettingError(
+                    f"checkpoint {complete[-1]}: {key} is {theirs}, but this run has {mine}"
+                )
         return Found(complete[-1], state)
 
     def _folders(self) -> list[pathlib.Path]:
@@ -118,7 +126,9 @@ class Checkpoints:
 
 def restore_learner(found: Found, learner: tf.Module) -> None:
     """Puts the saved variables back; every one must be there."""
-    tf.train.Checkpoint(learner=learner).read(str(found.folder / "learner")).assert_existing_objects_matched()
+    tf.train.Checkpoint(learner=learner).read(
+        str(found.folder / "learner")
+    ).assert_existing_objects_matched()
 
 
 def save_arrays(path: pathlib.Path, arrays: list[np.ndarray], **facts: float) -> None:
@@ -135,7 +145,11 @@ def load_arrays(path: pathlib.Path) -> tuple[list[np.ndarray], dict[str, float]]
     with np.load(path) as stored:
         count = sum(name.startswith("variable_") for name in stored)
         arrays = [stored[f"variable_{i}"] for i in range(count)]
-        facts = {name.removeprefix("fact_"): float(stored[name]) for name in stored if name.startswith("fact_")}
+        facts = {
+            name.removeprefix("fact_"): float(stored[name])
+            for name in stored
+            if name.startswith("fact_")
+        }
     return arrays, facts
 
 

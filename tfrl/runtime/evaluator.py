@@ -108,7 +108,9 @@ class Evaluator:
         seed = seeds.integer(assembly.job.seed, "evaluator")
         self._env = make_vector(assembly.job.env, num_envs, seed, training=False)
         policy = assembly.agent.make_policy()
-        self._engine = make_engine(inference, policy, StepSignature(policy, assembly.spec, num_envs, (), explore=False))
+        self._engine = make_engine(
+            inference, policy, StepSignature(policy, assembly.spec, num_envs, (), explore=False)
+        )
         self.folder = assembly.run_dir / "checkpoints"
         self._best = -np.inf
         if assembly.job.resume and (self.folder / "best.npz").exists():
@@ -122,16 +124,24 @@ class Evaluator:
         return row
 
     def keep(
-        self, arrays: Sequence[np.ndarray], env_steps: int, version: int, return_mean: float = -np.inf
+        self,
+        arrays: Sequence[np.ndarray],
+        env_steps: int,
+        version: int,
+        return_mean: float = -np.inf,
     ) -> None:
         """Stores a policy as the newest, and as the best if it is; without a score it is the best only if there is none."""
         facts = {"return_mean": return_mean, "env_steps": env_steps, "version": version}
         checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
-        if return_mean >= self._best and (return_mean > -np.inf or not (self.folder / "best.npz").exists()):
+        if return_mean >= self._best and (
+            return_mean > -np.inf or not (self.folder / "best.npz").exists()
+        ):
             self._best = return_mean
             checkpoint.save_arrays(self.folder / "best.npz", arrays, **facts)
 
-    def final(self, play: bool = True) -> tuple[list[np.ndarray], dict[str, float], Evaluation | None]:
+    def final(
+        self, play: bool = True
+    ) -> tuple[list[np.ndarray], dict[str, float], Evaluation | None]:
         """The policy to export, the facts stored with it, and its score on fresh games (None without `play`)."""
         arrays, facts = checkpoint.load_arrays(self.folder / f"{self._plan.export_policy}.npz")
         episodes = self._plan.final_eval_episodes
@@ -144,4 +154,6 @@ class Evaluator:
         self._engine.load(arrays)
         seed = seeds.integer(self._assembly.job.seed, "evaluator", 0, stream)
         limit = self._plan.eval_max_env_steps
-        return evaluate(self._engine, self._env, episodes, seed, max_env_steps=limit, beat=self._beat)
+        return evaluate(
+            self._engine, self._env, episodes, seed, max_env_steps=limit, beat=self._beat
+        )

@@ -36,12 +36,15 @@ class _Exported(tf.Module):
         def initial_state(batch_size: tf.Tensor) -> Any:
             # Rows of a fresh state are alike; one is repeated to the batch that is asked for.
             return tree.map_structure(
-                lambda x: tf.repeat(tf.convert_to_tensor(x), batch_size, axis=0), policy.initial_state(1)
+                lambda x: tf.repeat(tf.convert_to_tensor(x), batch_size, axis=0),
+                policy.initial_state(1),
             )
 
         self.act = tf.function(act, input_signature=[obs, state], autograph=False)
         self.initial_state = tf.function(
-            initial_state, input_signature=[tf.TensorSpec([], tf.int32, "batch_size")], autograph=False
+            initial_state,
+            input_signature=[tf.TensorSpec([], tf.int32, "batch_size")],
+            autograph=False,
         )
         self.signature = _flat_signature(act, obs, state)
 
@@ -50,14 +53,21 @@ def _flat_signature(act: Any, obs: Any, state: Any) -> Any:
     """`act` with one named tensor per leaf: 'observation' or 'observation_<key>', 'state_<i>'; for serving."""
     specs = []
     for path, spec in tree.flatten_with_path(obs):
-        specs.append(tf.TensorSpec(spec.shape, spec.dtype, "_".join(["observation", *map(str, path)])))
+        specs.append(
+            tf.TensorSpec(spec.shape, spec.dtype, "_".join(["observation", *map(str, path)]))
+        )
     for i, spec in enumerate(tree.flatten(state)):
         specs.append(tf.TensorSpec(spec.shape, spec.dtype, f"state_{i}"))
     num_obs = len(tree.flatten(obs))
 
     def flat(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        out = act(tree.unflatten_as(obs, tensors[:num_obs]), tree.unflatten_as(state, tensors[num_obs:]))
-        return {"action": out["action"], **{f"state_{i}": x for i, x in enumerate(tree.flatten(out["state"]))}}
+        out = act(
+            tree.unflatten_as(obs, tensors[:num_obs]), tree.unflatten_as(state, tensors[num_obs:])
+        )
+        return {
+            "action": out["action"],
+            **{f"state_{i}": x for i, x in enumerate(tree.flatten(out["state"]))},
+        }
 
     return tf.function(flat, input_signature=specs, autograph=False)
 
@@ -77,8 +87,13 @@ def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = Fal
     module = _Exported(policy, spec)
     tf.saved_model.save(module, str(scratch), signatures={"serving_default": module.signature})
     if lite:
-        fixed = [tf.TensorSpec([1, *s.shape[1:]], s.dtype, s.name) for s in module.signature.input_signature]
-        concrete = tf.function(module.signature.python_function, autograph=False).get_concrete_function(*fixed)
+        fixed = [
+            tf.TensorSpec([1, *s.shape[1:]], s.dtype, s.name)
+            for s in module.signature.input_signature
+        ]
+        concrete = tf.function(
+            module.signature.python_function, autograph=False
+        ).get_concrete_function(*fixed)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
         (scratch / "policy.tflite").write_bytes(converter.convert())
     old = folder.with_name(folder.name + ".old")

@@ -26,7 +26,9 @@ from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.report import peak_memory_mb, write_result
 
 
-def finish(assembly: Assembly, outcome: dict[str, Any], started: float, logger: Logger) -> dict[str, Any]:
+def finish(
+    assembly: Assembly, outcome: dict[str, Any], started: float, logger: Logger
+) -> dict[str, Any]:
     """Scores and exports the policy of a finished run; returns the fields of `tfrl.Result`."""
     job, totals, run_dir = assembly.job, outcome["totals"], assembly.run_dir
     evaluator = Evaluator(assembly, job.topology.inference)
@@ -101,7 +103,9 @@ def load_policy(run_dir: pathlib.Path) -> tuple[Assembly, Policy]:
     return assembly, policy
 
 
-def evaluate_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool, num_envs: int) -> Evaluation:
+def evaluate_run(
+    run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool, num_envs: int
+) -> Evaluation:
     """Plays seeded games with a run's exported policy; see `tfrl.evaluate`."""
     assembly, policy = load_policy(run_dir)
     env = make_vector(assembly.job.env, min(num_envs, episodes), seed, training=False)

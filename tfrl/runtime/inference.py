@@ -31,7 +31,9 @@ class StepSignature:
       explore: fixed at tracing.
     """
 
-    def __init__(self, policy: Policy, spec: EnvSpec, batch_size: int, knobs: Sequence[str], explore: bool):
+    def __init__(
+        self, policy: Policy, spec: EnvSpec, batch_size: int, knobs: Sequence[str], explore: bool
+    ):
         def like(x: Any) -> tf.TensorSpec:
             return tf.TensorSpec(x.shape, x.dtype)
 
@@ -39,9 +41,14 @@ class StepSignature:
         self.noise = dict(policy.noise) if explore else {}
         self.args = (
             tree.map_structure(like, example_batch(spec.observation_space, batch_size)),
-            tree.map_structure(lambda x: like(tf.convert_to_tensor(x)), policy.initial_state(batch_size)),
+            tree.map_structure(
+                lambda x: like(tf.convert_to_tensor(x)), policy.initial_state(batch_size)
+            ),
             {name: tf.TensorSpec([batch_size], tf.float32) for name in (knobs if explore else ())},
-            {name: tf.TensorSpec([batch_size, *n.shape], tf.float32) for name, n in self.noise.items()},
+            {
+                name: tf.TensorSpec([batch_size, *n.shape], tf.float32)
+                for name, n in self.noise.items()
+            },
         )
 
     def trace(self, policy: Policy) -> tf.types.experimental.ConcreteFunction:
@@ -77,10 +84,16 @@ class FunctionEngine:
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
 
-    def act(self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]) -> PolicyStep:
+    def act(
+        self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]
+    ) -> PolicyStep:
         """One step on arrays, leaves [B, ...]; returns arrays."""
-        flat = [tf.convert_to_tensor(x) for x in tree.flatten((obs, state, dict(knobs), dict(noise)))]
-        return tree.map_structure(lambda x: x.numpy(), self._step(*tree.unflatten_as(self.signature.args, flat)))
+        flat = [
+            tf.convert_to_tensor(x) for x in tree.flatten((obs, state, dict(knobs), dict(noise)))
+        ]
+        return tree.map_structure(
+            lambda x: x.numpy(), self._step(*tree.unflatten_as(self.signature.args, flat))
+        )
 
 
 class LiteEngine:
@@ -105,7 +118,10 @@ class LiteEngine:
         # Inputs that the graph does not read are pruned by the converter.
         self._inputs = [position.get(i) for i in range(num_inputs)]
         self._weights = [position.get(num_inputs + i) for i in range(len(policy.variables))]
-        self._results = [d["index"] for d in sorted(interpreter.get_output_details(), key=lambda d: _index(d["name"]))]
+        self._results = [
+            d["index"]
+            for d in sorted(interpreter.get_output_details(), key=lambda d: _index(d["name"]))
+        ]
         self.load([v.numpy() for v in policy.variables])
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
@@ -114,7 +130,9 @@ class LiteEngine:
             if index is not None:
                 self._interpreter.set_tensor(index, array)
 
-    def act(self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]) -> PolicyStep:
+    def act(
+        self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]
+    ) -> PolicyStep:
         """One step on arrays, leaves [B, ...]; returns arrays."""
         interpreter = self._interpreter
         for index, array in zip(self._inputs, _flatten(obs, state, knobs, noise), strict=True):
@@ -160,7 +178,9 @@ def make_engine(
 
 def _time(engine: Engine, repeats: int = 5, calls: int = 20) -> float:
     """Seconds per step, the best of some repeats."""
-    args = tree.map_structure(lambda s: np.zeros(s.shape, s.dtype.as_numpy_dtype), engine.signature.args)
+    args = tree.map_structure(
+        lambda s: np.zeros(s.shape, s.dtype.as_numpy_dtype), engine.signature.args
+    )
     best = float("inf")
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -171,7 +191,9 @@ def _time(engine: Engine, repeats: int = 5, calls: int = 20) -> float:
 
 
 def _flatten(obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]) -> list[Any]:
-    if isinstance(obs, np.ndarray) and isinstance(state, tuple) and not state:  # the hot case, without walking a nest
+    if (
+        isinstance(obs, np.ndarray) and isinstance(state, tuple) and not state
+    ):  # the hot case, without walking a nest
         return [obs, *(knobs[k] for k in sorted(knobs)), *(noise[k] for k in sorted(noise))]
     return tree.flatten((obs, state, dict(knobs), dict(noise)))
 
@@ -192,12 +214,16 @@ def _convert(step: Any, policy: Policy) -> bytes:
     captured = {}
     for outer, inner in graph.captures:
         if id(outer) not in handles:
-            raise SettingError(f"its graph captures {inner.op.name}, which is not one of its variables")
+            raise SettingError(
+                f"its graph captures {inner.op.name}, which is not one of its variables"
+            )
         captured[inner.op.name] = handles[id(outer)]
     definition = graph.as_graph_def()
     reads = {}
     for node in definition.node:
-        data = [name for name in node.input if not name.startswith("^")]  # a pure graph needs no control edges
+        data = [
+            name for name in node.input if not name.startswith("^")
+        ]  # a pure graph needs no control edges
         del node.input[:]
         node.input.extend(data)
         if node.op == "ReadVariableOp" and node.input[0] in captured:
@@ -207,7 +233,9 @@ def _convert(step: Any, policy: Policy) -> bytes:
             node.attr.clear()
             node.attr["dtype"].type = variables[index].dtype.as_datatype_enum
     outputs = [t.name for t in graph.outputs]
-    definition = tf.compat.v1.graph_util.extract_sub_graph(definition, [name.split(":")[0] for name in outputs])
+    definition = tf.compat.v1.graph_util.extract_sub_graph(
+        definition, [name.split(":")[0] for name in outputs]
+    )
     kept = {node.name for node in definition.node}
     if kept & captured.keys():
         raise SettingError("its graph uses variables other than by reading them")
@@ -219,11 +247,17 @@ def _convert(step: Any, policy: Policy) -> bytes:
     @tf.function(input_signature=specs, autograph=False)
     def feedforward(*args: tf.Tensor) -> list[tf.Tensor]:
         feeds = {t.name: args[i] for i, t in enumerate(inputs) if t.op.name in kept}
-        feeds.update({f"{name}:0": args[len(inputs) + i] for name, i in reads.items() if name in kept})
-        results = tf.graph_util.import_graph_def(definition, input_map=feeds, return_elements=outputs)
+        feeds.update(
+            {f"{name}:0": args[len(inputs) + i] for name, i in reads.items() if name in kept}
+        )
+        results = tf.graph_util.import_graph_def(
+            definition, input_map=feeds, return_elements=outputs
+        )
         return [tf.identity(x, f"result_{i}") for i, x in enumerate(results)]
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([feedforward.get_concrete_function()])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [feedforward.get_concrete_function()]
+    )
     try:
         return converter.convert()
     except Exception as error:  # the converter raises types of its own, with pages of trace

@@ -55,7 +55,9 @@ class Report:
         self._start = time.monotonic()
         self._last = dataclasses.replace(before, seconds=dict(before.seconds))
 
-    def row(self, totals: Totals, window: EpisodeWindow, more: Mapping[str, float]) -> dict[str, float]:
+    def row(
+        self, totals: Totals, window: EpisodeWindow, more: Mapping[str, float]
+    ) -> dict[str, float]:
         """A row of the logs: totals, rates since the last row, episode statistics and `more`; absent rather than NaN."""
         last, passed = self._last, totals.train_s - self._last.train_s
         steps = totals.env_steps - last.env_steps
@@ -76,7 +78,9 @@ class Report:
             for part in PARTS:
                 row[f"time/{part}_us"] = (totals.seconds[part] - last.seconds[part]) / steps * 1e6
         if totals.items_sampled and totals.items_inserted > self._min_items:
-            row["replay/samples_per_insert"] = totals.items_sampled / (totals.items_inserted - self._min_items)
+            row["replay/samples_per_insert"] = totals.items_sampled / (
+                totals.items_inserted - self._min_items
+            )
         row.update(window.metrics())
         row.update(more)
         self._last = dataclasses.replace(totals, seconds=dict(totals.seconds))
@@ -91,7 +95,10 @@ def peak_memory_mb() -> float:
 def write_result(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
     """Writes `result.json` with the versions beside the facts; replaces the file in one step."""
     packages = ("tensorflow", "keras", "dm-reverb", "gymnasium", "numpy")
-    versions = {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}}
+    versions = {
+        "python": platform.python_version(),
+        **{p: importlib.metadata.version(p) for p in packages},
+    }
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps({**facts, "versions": versions}, indent=2) + "\n")
     os.replace(scratch, path)

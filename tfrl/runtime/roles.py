@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pathlib
 import queue
 import shutil
 import threading
@@ -289,7 +288,9 @@ def evaluator_main(job: Job, index: int, slot: int, link: Link) -> None:
             time.sleep(0.02)
             continue
         if hurry:
-            _keep(evaluator.folder, published.arrays, env_steps, published.version)
+            evaluator.keep(
+                published.arrays, env_steps, published.version
+            )  # there may be no time to score it
         row = evaluator.run(published.arrays, env_steps, published.version)
         link.add_row({"run/env_steps": float(env_steps), **row})
         done = order
@@ -314,14 +315,6 @@ def keep_to_one_thread() -> None:
 def _found(assembly: Assembly, index: int) -> checkpoint.Found | None:
     """The checkpoint that a role starts from: none in a fresh run, unless one died before it."""
     return assembly.checkpoints.newest() if assembly.job.resume or index > 0 else None
-
-
-def _keep(folder: pathlib.Path, arrays: list[np.ndarray], env_steps: int, version: int) -> None:
-    """Stores weights that there may be no time to score, where none are yet."""
-    for name in ("last.npz", "best.npz"):
-        if name == "last.npz" or not (folder / name).exists():
-            facts = {"return_mean": -math.inf, "env_steps": env_steps, "version": version}
-            checkpoint.save_arrays(folder / name, arrays, **facts)
 
 
 class _Alive:

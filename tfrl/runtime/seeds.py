@@ -9,7 +9,9 @@ import numpy as np
 
 def sequence(seed: int, role: str, index: int = 0, stream: str = "") -> np.random.SeedSequence:
     """Seed material that no other (role, index, stream) of the run shares."""
-    return np.random.SeedSequence([seed, zlib.crc32(role.encode()), index, zlib.crc32(stream.encode())])
+    return np.random.SeedSequence(
+        [seed, zlib.crc32(role.encode()), index, zlib.crc32(stream.encode())]
+    )
 
 
 def generator(seed: int, role: str, index: int = 0, stream: str = "") -> np.random.Generator:

@@ -63,7 +63,10 @@ def random_script(
     rng = np.random.default_rng(seed)
     spec.observation_space.seed(seed)
     spec.action_space.seed(seed)
-    named = isinstance(spec.observation_space, gym.spaces.Dict) and "row" in spec.observation_space.spaces
+    named = (
+        isinstance(spec.observation_space, gym.spaces.Dict)
+        and "row" in spec.observation_space.spaces
+    )
 
     def draw() -> list[Any]:
         drawn = [sample(spec.observation_space) for _ in range(num_envs)]

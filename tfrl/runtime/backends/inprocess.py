@@ -5,12 +5,8 @@ The ratio of samples to inserts is plain arithmetic here, so nothing can wait fo
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,17 +14,18 @@ import reverb
 
 from tfrl.envs.make import make_vector
 from tfrl.logs.logger import Logger
+from tfrl.replay.dataset import Sampler
+from tfrl.replay.tables import EXPERIENCE, experience_table
+from tfrl.replay.writers import make_writer
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.interrupt import stop_on_signal
 from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.replay_server import ReplayServer
 from tfrl.runtime.report import Report, Totals
-from tfrl.replay.dataset import Sampler
-from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.replay.writers import make_writer
 
 SAMPLE_TIMEOUT_S = 60.0
 
@@ -57,7 +54,9 @@ class _Run:
         self.client = reverb.Client(self.server.address)
         strategy = make_strategy(job.topology.num_learner_devices)
         seed = seeds.integer(job.seed, "learner")
-        self.learner = LearnerLoop(agent, assembly.layout, strategy, job.topology.compile, seed, logger.announce)
+        self.learner = LearnerLoop(
+            agent, assembly.layout, strategy, job.topology.compile, seed, logger.announce
+        )
         # Items written and sampled since the table was empty: what the ratio is held over.
         self.written, self.sampled = 0, 0
         rng = seeds.generator(job.seed, "actor", 0, "noise")
@@ -91,7 +90,7 @@ class _Run:
         evaluations = Every(job.evaluation.eval_every_env_steps, totals.env_steps)
         saves = Every(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
         last_row = time.monotonic()
-        with _stop_on_signal(self):
+        with stop_on_signal(self):
             while totals.env_steps < job.total_env_steps and not self.stop:
                 start = time.perf_counter()
                 self._act()
@@ -169,7 +168,9 @@ class _Run:
         self.logger.write(self.report.row(self.totals, self.actor.window, more))
 
     def _evaluate(self) -> None:
-        row = self.evaluator.run(self.learner.arrays(), self.totals.env_steps, int(self.learner.updates))
+        row = self.evaluator.run(
+            self.learner.arrays(), self.totals.env_steps, int(self.learner.updates)
+        )
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
 
     def _save(self) -> None:
@@ -184,25 +185,3 @@ class _Run:
         if client is not None:
             self.actor.writer.flush()
         self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, client)
-
-
-@contextlib.contextmanager
-def _stop_on_signal(target: _Run) -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into `target.stop`; a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {}
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        target.stop = True
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

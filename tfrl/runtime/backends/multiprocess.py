@@ -7,15 +7,12 @@ goes on from the newest checkpoint.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
-import signal
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any
 
@@ -24,6 +21,7 @@ from tfrl.logs.window import EpisodeWindow
 from tfrl.runtime import control
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
+from tfrl.runtime.interrupt import stop_on_signal
 from tfrl.runtime.report import Report, Totals, peak_memory_mb
 
 STARTUP_S = 180.0  # a child that imports TensorFlow on a busy machine may be silent for long
@@ -78,7 +76,7 @@ class _Run:
         self._replacing = True
 
     def run(self) -> dict[str, Any]:
-        with _stop_on_signal(self):
+        with stop_on_signal(self):
             try:
                 self._start_all()
                 self._while(lambda: self.totals.env_steps < self.job.total_env_steps)
@@ -375,25 +373,3 @@ class _Run:
 
     def _memory_mb(self) -> float:
         return peak_memory_mb() + sum(self._memory.values())
-
-
-@contextlib.contextmanager
-def _stop_on_signal(target: _Run) -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into `target.stop`; a second one interrupts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {}
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        target.stop = True
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
