@@ -13,8 +13,8 @@ from absl.testing import parameterized
 
 from tfrl.api import make_job
 from tfrl.config.settings import SettingError
-from tfrl.job import EnvPlan, algorithm, algorithms
 from tfrl.envs.make import make_spec
+from tfrl.job import EnvPlan, algorithm, algorithms
 from tfrl.runtime.checkpoint import Checkpoints, restore_learner
 from tfrl.runtime.export import export
 from tfrl.testing import conformance, replicas
@@ -75,7 +75,9 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         tf.config.run_functions_eagerly(True)
         self.addCleanup(tf.config.run_functions_eagerly, False)
         eager = self.trained(agent, spec, blocks)
-        self.assertLess(conformance.apart(conformance.values(traced), conformance.values(eager)), 2e-6)
+        self.assertLess(
+            conformance.apart(conformance.values(traced), conformance.values(eager)), 2e-6
+        )
 
     @parameterized.parameters(algorithms())
     def test_two_devices_equal_one(self, name):
@@ -102,7 +104,9 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         restore_learner(checkpoints.newest(), again)
         for block in blocks[2:]:
             again.run(block)
-        self.assertEqual(conformance.apart(conformance.values(loop), conformance.values(again)), 0.0)
+        self.assertEqual(
+            conformance.apart(conformance.values(loop), conformance.values(again)), 0.0
+        )
         with self.assertRaisesRegex(SettingError, f"algo is {name}, but this run has other"):
             Checkpoints(folder, "other", spec, 1).newest()
 
@@ -136,7 +140,9 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(algorithms())
     def test_an_unknown_setting_is_refused_with_the_nearest(self, name):
         wrong, right = FACTS[name].misspelt
-        with self.assertRaisesRegex(SettingError, f"unknown setting '{wrong}'; did you mean {right}"):
+        with self.assertRaisesRegex(
+            SettingError, f"unknown setting '{wrong}'; did you mean {right}"
+        ):
             make_job(name, **{wrong: 1})
 
     @parameterized.parameters(algorithms())

@@ -15,18 +15,26 @@ spaces = gym.spaces
 SPEC = EnvSpec("box", spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(4))
 MASKED = EnvSpec(
     "masked",
-    spaces.Dict(observation=spaces.Box(-1, 1, (3,), np.float32),
-                action_mask=spaces.Box(0, 1, (4,), np.float32)),
+    spaces.Dict(
+        observation=spaces.Box(-1, 1, (3,), np.float32),
+        action_mask=spaces.Box(0, 1, (4,), np.float32),
+    ),
     spaces.Discrete(4),
-)  # fmt: skip
+)
 
 
 class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(
         (dict(discount=1.5), "discount=1.5: expected at most 1"),
         (dict(n_step=0), "n_step=0: expected at least 1 env steps"),
-        (dict(min_replay=20, replay_capacity=10, batch_size=4), "min_replay=20 with replay_capacity=10"),
-        (dict(replay_capacity=10, min_replay=5, batch_size=32), "replay_capacity=10 with batch_size=32"),
+        (
+            dict(min_replay=20, replay_capacity=10, batch_size=4),
+            "min_replay=20 with replay_capacity=10",
+        ),
+        (
+            dict(replay_capacity=10, min_replay=5, batch_size=32),
+            "replay_capacity=10 with batch_size=32",
+        ),
         (dict(learning_rate_final=1e-5), "learning_rate_final=1e-05 with learning_rate_updates=0"),
         (dict(loss="huge"), "loss='huge': .*did you mean huber"),
         (dict(batch_size="many"), "batch_size='many': expected"),
@@ -38,7 +46,9 @@ class ConfigTest(parameterized.TestCase):
 
 class AgentTest(tf.test.TestCase, parameterized.TestCase):
     def test_plans(self):
-        agent = dqn.make(dqn.Config(batch_size=64, env_steps_per_update=2, n_step=3, discount=0.9), SPEC)
+        agent = dqn.make(
+            dqn.Config(batch_size=64, env_steps_per_update=2, n_step=3, discount=0.9), SPEC
+        )
         self.assertEqual(agent.replay.kind, "uniform")
         self.assertEqual(agent.replay.samples_per_insert, 32.0)
         self.assertEqual((agent.replay.item.n, agent.replay.item.discount), (3, 0.9))
@@ -56,7 +66,10 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         image = EnvSpec("i", spaces.Box(0, 255, (36, 36, 4), np.uint8), spaces.Discrete(2))
         shapes = [tuple(v.shape) for v in dqn.make(dqn.Config(), image).make_policy().variables]
         self.assertIn((8, 8, 4, 32), shapes)
-        shapes = [tuple(v.shape) for v in dqn.make(dqn.Config(hidden_sizes=(5, 7)), SPEC).make_policy().variables]
+        shapes = [
+            tuple(v.shape)
+            for v in dqn.make(dqn.Config(hidden_sizes=(5, 7)), SPEC).make_policy().variables
+        ]
         self.assertCountEqual(shapes, [(7, 4), (4,), (3, 5), (5,), (5, 7), (7,)])
 
 
@@ -84,9 +97,15 @@ class PolicyTest(tf.test.TestCase):
     def test_exploration_is_uniform_over_valid_actions(self):
         policy = self.policy(MASKED)
         rng = np.random.default_rng(0)
-        row = {"observation": np.zeros((1, 3), np.float32), "action_mask": np.float32([[1, 0, 1, 1]])}
+        row = {
+            "observation": np.zeros((1, 3), np.float32),
+            "action_mask": np.float32([[1, 0, 1, 1]]),
+        }
         obs = tf.nest.map_structure(lambda x: np.repeat(x, 30_000, 0), row)
-        noise = {"explore": rng.random(30_000, np.float32), "action": rng.random((30_000, 4), np.float32)}
+        noise = {
+            "explore": rng.random(30_000, np.float32),
+            "action": rng.random((30_000, 4), np.float32),
+        }
         knobs = {"epsilon": np.ones(30_000, np.float32)}
         actions = policy.step(obs, (), knobs, noise, True).action.numpy()
         shares = np.bincount(actions, minlength=4) / 30_000
@@ -115,15 +134,24 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters((False, 1.0 + 0.5 * 8.0), (True, 1.0 + 0.5 * 3.0))
     def test_double_chooses_with_the_online_network(self, double, target):
         obs = tf.zeros([1, 3])
-        error, _ = self.update(batch=self.batch(obs), online=[1.0, 5.0, 0.0, 0.0],
-                               target=[2.0, 3.0, 8.0, 0.0], double=double)  # fmt: skip
+        error, _ = self.update(
+            batch=self.batch(obs),
+            online=[1.0, 5.0, 0.0, 0.0],
+            target=[2.0, 3.0, 8.0, 0.0],
+            double=double,
+        )
         self.assertAlmostEqual(error, target - 1.0, places=5)
 
     @parameterized.parameters((False, 1.0 + 0.5 * 3.0), (True, 1.0 + 0.5 * 2.0))
     def test_invalid_actions_are_not_bootstrapped(self, double, target):
         obs = {"observation": tf.zeros([1, 3]), "action_mask": tf.constant([[1.0, 1.0, 0.0, 0.0]])}
-        error, _ = self.update(MASKED, self.batch(obs), online=[1.5, 1.0, 9.0, 9.0],
-                               target=[2.0, 3.0, 8.0, 99.0], double=double)  # fmt: skip
+        error, _ = self.update(
+            MASKED,
+            self.batch(obs),
+            online=[1.5, 1.0, 9.0, 9.0],
+            target=[2.0, 3.0, 8.0, 99.0],
+            double=double,
+        )
         self.assertAlmostEqual(error, target - 1.5, places=5)
 
     def test_priorities_only_for_prioritized_replay(self):
@@ -131,6 +159,11 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         zeros = [0.0] * 4
         _, none = self.update(batch=self.batch(obs), online=zeros, target=zeros)
         self.assertIsNone(none)
-        _, priorities = self.update(batch=self.batch(obs), online=zeros, target=zeros, prioritized=True,
-                                    priority_epsilon=0.25)  # fmt: skip
+        _, priorities = self.update(
+            batch=self.batch(obs),
+            online=zeros,
+            target=zeros,
+            prioritized=True,
+            priority_epsilon=0.25,
+        )
         self.assertAllClose(priorities, [1.25])

@@ -11,7 +11,9 @@ from tfrl.testing import reference
 
 
 class LinearTest(parameterized.TestCase):
-    @parameterized.parameters((0, 1.0), (2_500, 0.755), (5_000, 0.51), (10_000, 0.02), (20_000, 0.02))
+    @parameterized.parameters(
+        (0, 1.0), (2_500, 0.755), (5_000, 0.51), (10_000, 0.02), (20_000, 0.02)
+    )
     def test_vector(self, env_steps, expected):
         self.assertAlmostEqual(epsilon.linear(1.0, 0.02, 10_000, env_steps), expected, places=12)
 
@@ -62,5 +64,7 @@ class ChooseTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_noise_declares_what_choose_reads(self):
         declared = epsilon.noise(4)
-        self.assertEqual({k: (tuple(s.shape), s.kind) for k, s in declared.items()},
-                         {"explore": ((), "uniform"), "action": ((4,), "uniform")})  # fmt: skip
+        self.assertEqual(
+            {k: (tuple(s.shape), s.kind) for k, s in declared.items()},
+            {"explore": ((), "uniform"), "action": ((4,), "uniform")},
+        )

@@ -22,8 +22,15 @@ class ClassicControlTest(tf.test.TestCase, parameterized.TestCase):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         path = ROOT / algo / f"{recipe}.flags"
         result = tfrl.train(
-            flags.parse([f"--algo={algo}", f"--flagfile={path}", f"--run_dir={run_dir}", "--seed=0",
-                         "--console=none"])
-        )  # fmt: skip
+            flags.parse(
+                [
+                    f"--algo={algo}",
+                    f"--flagfile={path}",
+                    f"--run_dir={run_dir}",
+                    "--seed=0",
+                    "--console=none",
+                ]
+            )
+        )
         self.assertEqual(result.episodes, 100)
         self.assertGreaterEqual(result.return_mean, score)

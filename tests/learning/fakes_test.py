@@ -24,7 +24,9 @@ COMMON = dict(
     console="none",
     tensorboard=False,
 )
-CHAIN = dict(COMMON, discount=0.9, learning_rate=5e-3, target_period_updates=30, total_env_steps=4_000)
+CHAIN = dict(
+    COMMON, discount=0.9, learning_rate=5e-3, target_period_updates=30, total_env_steps=4_000
+)
 
 
 class TerminatingChain(fakes.TruncatingChain):
@@ -65,19 +67,32 @@ class LearningTest(tf.test.TestCase):
 
     def test_the_identity_game_is_solved(self):
         result = self.train(
-            env="tfrl.envs.fakes:IdentityGame", num_envs=4, learning_rate=3e-3, discount=0.5,
-            epsilon_decay_env_steps=1_500, total_env_steps=3_000, **COMMON,
-        )  # fmt: skip
+            env="tfrl.envs.fakes:IdentityGame",
+            num_envs=4,
+            learning_rate=3e-3,
+            discount=0.5,
+            epsilon_decay_env_steps=1_500,
+            total_env_steps=3_000,
+            **COMMON,
+        )
         self.assertEqual((result.return_mean, result.return_std, result.episodes), (20.0, 0.0, 10))
 
     def test_masked_actions_are_never_taken(self):
         # An invalid action would raise; the best valid one is the last.
         result = self.train(
-            env="tfrl.envs.fakes:MaskedBandit", num_envs=2, learning_rate=3e-3, discount=0.0,
-            epsilon_decay_env_steps=1_000, total_env_steps=2_500, dueling=True, **COMMON,
-        )  # fmt: skip
+            env="tfrl.envs.fakes:MaskedBandit",
+            num_envs=2,
+            learning_rate=3e-3,
+            discount=0.0,
+            epsilon_decay_env_steps=1_000,
+            total_env_steps=2_500,
+            dueling=True,
+            **COMMON,
+        )
         policy = tfrl.load(result.run_dir)
         masks = ((np.arange(1, 32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
-        actions = policy.step({"observation": masks, "action_mask": masks}, (), {}, {}, False).action
+        actions = policy.step(
+            {"observation": masks, "action_mask": masks}, (), {}, {}, False
+        ).action
         best = [max(np.flatnonzero(mask)) for mask in masks]
         self.assertAllEqual(actions, best)

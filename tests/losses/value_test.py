@@ -36,7 +36,12 @@ def tensors(arrays):
 class QLearningTest(tf.test.TestCase, parameterized.TestCase):
     def loss(self, selector, **changes):
         arrays = dict(
-            q_tm1=Q_TM1, a_tm1=ACTION, r_t=REWARD, discount_t=DISCOUNT, q_t=TARGET_Q, selector_t=selector
+            q_tm1=Q_TM1,
+            a_tm1=ACTION,
+            r_t=REWARD,
+            discount_t=DISCOUNT,
+            q_t=TARGET_Q,
+            selector_t=selector,
         )
         return value.q_learning(**tensors({**arrays, **changes}))
 
@@ -55,8 +60,18 @@ class QLearningTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_half_the_squared_error(self):
         out = value.q_learning(
-            **tensors(dict(q_tm1=Q_TM1, a_tm1=ACTION, r_t=REWARD, discount_t=DISCOUNT, q_t=TARGET_Q,
-                           selector_t=ONLINE_Q)), delta=None)  # fmt: skip
+            **tensors(
+                dict(
+                    q_tm1=Q_TM1,
+                    a_tm1=ACTION,
+                    r_t=REWARD,
+                    discount_t=DISCOUNT,
+                    q_t=TARGET_Q,
+                    selector_t=ONLINE_Q,
+                )
+            ),
+            delta=None,
+        )
         self.assertAllClose(out.loss, [0.13005, 2.02005, 0.125])
 
     def test_target_of_a_termination_ignores_the_next_state(self):
@@ -64,7 +79,8 @@ class QLearningTest(tf.test.TestCase, parameterized.TestCase):
         changed[2] = [1e6, -1e6]
         self.assertAllEqual(self.loss(TARGET_Q, q_t=changed).target[2], -1.0)
         self.assertNotAllClose(
-            self.loss(TARGET_Q, q_t=changed, discount_t=np.full(3, 0.99, np.float32)).target[2], -1.0
+            self.loss(TARGET_Q, q_t=changed, discount_t=np.full(3, 0.99, np.float32)).target[2],
+            -1.0,
         )
 
     @parameterized.product(delta=(1.0, 0.3, None), actions=(1, 2, 7), seed=(0, 1))
@@ -162,9 +178,12 @@ class MaskTest(tf.test.TestCase, parameterized.TestCase):
         q_t = value.mask_invalid(tf.constant([[2.0, 1e9, 3.0]]), mask)
         online = value.mask_invalid(tf.constant([[5.0, 1e9, 4.0]]), mask)
         common = dict(
-            q_tm1=tf.zeros([1, 3]), a_tm1=tf.constant([0]), r_t=tf.constant([1.0]),
-            discount_t=tf.constant([0.5]), q_t=q_t,
-        )  # fmt: skip
+            q_tm1=tf.zeros([1, 3]),
+            a_tm1=tf.constant([0]),
+            r_t=tf.constant([1.0]),
+            discount_t=tf.constant([0.5]),
+            q_t=q_t,
+        )
         self.assertAllClose(value.q_learning(**common, selector_t=q_t).target, [2.5])
         self.assertAllClose(value.q_learning(**common, selector_t=online).target, [2.0])
 

@@ -23,12 +23,16 @@ def builder(spec):
 class InputsTest(tf.test.TestCase, parameterized.TestCase):
     def test_flatten_concatenates_a_nest(self):
         space = spaces.Dict(
-            a=spaces.Discrete(3, start=5), b=spaces.Tuple([spaces.Box(-9, 9, (2, 1)), spaces.MultiBinary(2)]),
+            a=spaces.Discrete(3, start=5),
+            b=spaces.Tuple([spaces.Box(-9, 9, (2, 1)), spaces.MultiBinary(2)]),
             c=spaces.MultiDiscrete([2, 3]),
-        )  # fmt: skip
+        )
         obs = {
             "a": tf.constant([5, 7]),
-            "b": (tf.constant([[[1.0], [2.0]], [[3.0], [4.0]]]), tf.constant([[0, 1], [1, 1]], tf.int8)),
+            "b": (
+                tf.constant([[[1.0], [2.0]], [[3.0], [4.0]]]),
+                tf.constant([[0, 1], [1, 1]], tf.int8),
+            ),
             "c": tf.constant([[1, 0], [0, 2]]),
         }
         expected = [[1, 0, 0, 1, 2, 0, 1, 0, 1, 1, 0, 0], [0, 0, 1, 3, 4, 1, 1, 1, 0, 0, 0, 1]]

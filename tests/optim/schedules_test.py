@@ -14,9 +14,12 @@ class LinearTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(beta.dtype, tf.float32)
 
     @parameterized.parameters(
-        (0, 5e-4), (5_000_000, 3.7500000025e-4), (10_000_000, 2.500000005e-4),
-        (20_000_000, 1e-12), (30_000_000, 1e-12),
-    )  # fmt: skip
+        (0, 5e-4),
+        (5_000_000, 3.7500000025e-4),
+        (10_000_000, 2.500000005e-4),
+        (20_000_000, 1e-12),
+        (30_000_000, 1e-12),
+    )
     def test_learning_rate_vector(self, now, expected):
         rate = schedules.Linear(5e-4, 1e-12, 20_000_000)(tf.constant(now, tf.int64))
         self.assertAllClose(rate, expected, rtol=1e-5, atol=1e-13)

@@ -6,8 +6,20 @@ from absl.testing import parameterized
 
 from tfrl.replay.packing import Packing
 
-KINDS = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
-         "float16", "float32", "float64")  # fmt: skip
+KINDS = (
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+)
 
 
 def random_array(rng, shape, kind):

@@ -41,9 +41,10 @@ class ItemsTestCase(tf.test.TestCase, parameterized.TestCase):
         for i, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
             for name in ("obs_tm1", "action", "obs_t"):
                 tree.map_structure(
-                    lambda a, b, name=name: self.assertAllEqual(a, b, f"item {i}: {name}"),
-                    getattr(mine, name), getattr(theirs, name),
-                )  # fmt: skip
+                    lambda a, b, where=f"item {i}: {name}": self.assertAllEqual(a, b, where),
+                    getattr(mine, name),
+                    getattr(theirs, name),
+                )
             self.assertAllClose(mine.reward, theirs.reward, 1e-6, 1e-6, msg=f"item {i}: reward")
             self.assertAllClose(mine.discount, theirs.discount, 1e-6, 1e-6, msg=f"item {i}")
 
@@ -56,9 +57,10 @@ class VectorTest(ItemsTestCase):
             for t in range(5):
                 end = t == 4
                 bench.writer.write(
-                    np.float32([[0, t]]), np.array([10 + t]),
+                    np.float32([[0, t]]),
+                    np.array([10 + t]),
                     place_step(t + 1, t + 1, end and terminated, end and not terminated),
-                )  # fmt: skip
+                )
             return bench.drain()[0]
 
     @parameterized.parameters(
@@ -101,6 +103,7 @@ class TrajectoriesTest(ItemsTestCase):
 
     def test_an_automatic_reset_is_stored_nowhere_and_spanned_by_nothing(self):
         with trajectories.bench(place_spec(), NStep(3, 0.9), 1) as bench:
+
             def write(t, step):
                 bench.writer.write(np.float32([[0, t]]), np.array([t]), step)
 
@@ -119,9 +122,12 @@ class TrajectoriesTest(ItemsTestCase):
     @parameterized.product(n=(1, 3), same_step=(True, False))
     def test_several_environments_equal_the_twin(self, n, same_step):
         spec = EnvSpec(
-            "rows", spaces.Dict(row=spaces.Discrete(4, dtype=np.int32), noise=spaces.Box(-1, 1, (3,), np.float32)),
+            "rows",
+            spaces.Dict(
+                row=spaces.Discrete(4, dtype=np.int32), noise=spaces.Box(-1, 1, (3,), np.float32)
+            ),
             spaces.Discrete(7),
-        )  # fmt: skip
+        )
         script = trajectories.random_script(spec, 4, 60, seed=n, same_step=same_step)
         with trajectories.bench(spec, NStep(n, 0.9), 4) as bench:
             for acted in script.acted:
@@ -148,9 +154,15 @@ class TrajectoriesTest(ItemsTestCase):
                 bench.writer.write(obs, action, step)
                 for row in np.flatnonzero(step.valid):
                     rows[row].append(
-                        reference.Step(obs[row], action[row], float(step.reward[row]),
-                                       step.next_obs[row], step.terminated[row], step.truncated[row])
-                    )  # fmt: skip
+                        reference.Step(
+                            obs[row],
+                            action[row],
+                            float(step.reward[row]),
+                            step.next_obs[row],
+                            step.terminated[row],
+                            step.truncated[row],
+                        )
+                    )
                 obs = step.obs
             items, _ = bench.drain()
         expected = [i for steps in rows for i in reference.n_step_items(steps, n, 0.9)]
@@ -191,7 +203,9 @@ class SpacesTest(ItemsTestCase):
             items, _ = bench.drain()
         expected = reference.n_step_items(script.rows[0], n, 0.9)
         self.assertSameItems(items, expected)
-        for mine, theirs in zip(tree.flatten(items[0].obs_t), tree.flatten(expected[0].obs_t), strict=True):
+        for mine, theirs in zip(
+            tree.flatten(items[0].obs_t), tree.flatten(expected[0].obs_t), strict=True
+        ):
             self.assertEqual(mine.dtype, theirs.dtype)
 
     @parameterized.parameters(

@@ -17,8 +17,14 @@ IDENTITY = "tfrl.envs.fakes:IdentityGame"
 
 class AssembleTest(parameterized.TestCase):
     def test_the_arithmetic_of_a_run(self):
-        job = make_job("dqn", env=IDENTITY, batch_size=64, env_steps_per_update=2, updates_per_call=128,
-                       min_replay=1_000)  # fmt: skip
+        job = make_job(
+            "dqn",
+            env=IDENTITY,
+            batch_size=64,
+            env_steps_per_update=2,
+            updates_per_call=128,
+            min_replay=1_000,
+        )
         assembly = assemble(job)
         self.assertEqual(assembly.agent.replay.samples_per_insert, 32.0)
         self.assertEqual(assembly.env_steps_per_call, 256)
@@ -29,13 +35,21 @@ class AssembleTest(parameterized.TestCase):
 
     @parameterized.parameters((32, 4, 1, 4), (32, 4, 32, 128), (32, 0.5, 1, 1), (10, 2.5, 3, 8))
     def test_env_steps_that_pay_for_a_call(self, batch, per_update, calls, expected):
-        job = make_job("dqn", env=IDENTITY, batch_size=batch, env_steps_per_update=per_update,
-                       updates_per_call=calls)  # fmt: skip
+        job = make_job(
+            "dqn",
+            env=IDENTITY,
+            batch_size=batch,
+            env_steps_per_update=per_update,
+            updates_per_call=calls,
+        )
         self.assertEqual(assemble(job).env_steps_per_call, expected)
 
     @parameterized.parameters(
         (dict(env="CartPole-v7"), "CartPole"),
-        (dict(env="tfrl.envs.fakes:TargetPoint"), "algo=dqn .*expected a Discrete action space, got Box"),
+        (
+            dict(env="tfrl.envs.fakes:TargetPoint"),
+            "algo=dqn .*expected a Discrete action space, got Box",
+        ),
         (dict(env=IDENTITY, network="cnn"), "network=cnn"),
         (dict(env=IDENTITY, network="tfrl.nope:net"), "network='tfrl.nope:net'"),
         (dict(env=IDENTITY, num_learner_devices=2, batch_size=33), "batch_size=33"),
@@ -51,12 +65,17 @@ class AssembleTest(parameterized.TestCase):
         job = make_job("dqn", env=IDENTITY, run_dir=run_dir)
         module = tf.Module()
         module.x = tf.Variable(0.0)
-        checkpoints = Checkpoints(pathlib.Path(run_dir) / "checkpoints", "dqn", assemble(job).spec, 2)
+        checkpoints = Checkpoints(
+            pathlib.Path(run_dir) / "checkpoints", "dqn", assemble(job).spec, 2
+        )
         checkpoints.save(1, module, {}, None)
         assemble(make_job("dqn", env=IDENTITY, run_dir=run_dir, resume=True))
         with self.assertRaisesRegex(SettingError, r"\(4,\).* but this run has .*\(3,\)"):
-            assemble(make_job("dqn", env=IDENTITY, env_kwargs={"num_actions": 3}, run_dir=run_dir,
-                              resume=True))  # fmt: skip
+            assemble(
+                make_job(
+                    "dqn", env=IDENTITY, env_kwargs={"num_actions": 3}, run_dir=run_dir, resume=True
+                )
+            )
 
 
 class EveryTest(absltest.TestCase):

@@ -77,7 +77,11 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(self.names(), ["000000000001", "000000000003"])
 
     @parameterized.product(
-        failing=("tensorflow.train.Checkpoint.write", "tfrl.runtime.checkpoint._write", "os.replace"),
+        failing=(
+            "tensorflow.train.Checkpoint.write",
+            "tfrl.runtime.checkpoint._write",
+            "os.replace",
+        ),
         env_steps=(1, 2),
     )
     def test_a_failed_write_leaves_the_last_good_one(self, failing, env_steps):
@@ -98,9 +102,12 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ("sac", SPEC, "algo is dqn, but this run has sac"),
         ("dqn", OTHER, r"observation_space is .*\(3,\).*, but this run has .*\(5,\)"),
-        ("dqn", EnvSpec("b", SPEC.observation_space, gym.spaces.Discrete(9)),
-         r"action_space is Discrete\(4\), but this run has Discrete\(9\)"),
-    )  # fmt: skip
+        (
+            "dqn",
+            EnvSpec("b", SPEC.observation_space, gym.spaces.Discrete(9)),
+            r"action_space is Discrete\(4\), but this run has Discrete\(9\)",
+        ),
+    )
     def test_that_of_another_run_is_refused(self, algo, spec, message):
         self.save(1, 0.0)
         with self.assertRaisesRegex(SettingError, message):
@@ -139,7 +146,9 @@ class LearnerTest(tf.test.TestCase):
         self.assertEqual(int(resumed.learner.optimizer.iterations), 10)
         for block in blocks[5:]:
             again, others = resumed.run(block)
-        self.assertEqual(conformance.apart(conformance.values(straight), conformance.values(resumed)), 0.0)
+        self.assertEqual(
+            conformance.apart(conformance.values(straight), conformance.values(resumed)), 0.0
+        )
         self.assertAllEqual(priorities, others)
         self.assertAllEqual(out["learner/importance_beta"], again["learner/importance_beta"])
         slots = [v for v in resumed.learner.optimizer.variables if v.shape.rank]
@@ -163,7 +172,11 @@ class LearnerTest(tf.test.TestCase):
 class ArraysTest(tf.test.TestCase):
     def test_round_trip(self):
         path = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "deep" / "best.npz"
-        arrays = [np.float32([[1, 2]]), np.int64(3) * np.ones((), np.int64), *map(np.float32, range(12))]
+        arrays = [
+            np.float32([[1, 2]]),
+            np.int64(3) * np.ones((), np.int64),
+            *map(np.float32, range(12)),
+        ]
         checkpoint.save_arrays(path, arrays, return_mean=-1.5, env_steps=7)
         found, facts = checkpoint.load_arrays(path)
         self.assertAllEqual([a.tolist() for a in found], [np.asarray(a).tolist() for a in arrays])

@@ -39,7 +39,9 @@ def setup(factories, explore=False):
     vector = SyncVector(factories, spec, seed=0)
     policy = Still()
     knobs = ["share"] if explore else []
-    return FunctionEngine(policy, StepSignature(policy, spec, len(factories), knobs, explore)), vector
+    return FunctionEngine(
+        policy, StepSignature(policy, spec, len(factories), knobs, explore)
+    ), vector
 
 
 class Noisy(fakes.IdentityGame):
@@ -87,19 +89,34 @@ class EvaluateTest(tf.test.TestCase, parameterized.TestCase):
     def test_metrics(self):
         row = Evaluation((1.0, 2.0, 6.0), (10, 20, 60)).metrics()
         self.assertAllClose(
-            [row[f"evaluator/{k}"] for k in ("return_mean", "return_std", "return_min", "return_max",
-                                             "episodes", "length_mean_env_steps")],
+            [
+                row[f"evaluator/{k}"]
+                for k in (
+                    "return_mean",
+                    "return_std",
+                    "return_min",
+                    "return_max",
+                    "episodes",
+                    "length_mean_env_steps",
+                )
+            ],
             [3.0, np.sqrt(14 / 3), 1.0, 6.0, 3.0, 30.0],
-        )  # fmt: skip
+        )
 
 
 class EvaluatorTest(tf.test.TestCase):
     def test_the_best_policy_is_kept_over_a_restart(self):
         run_dir = self.enter_context(tempfile.TemporaryDirectory())
         job = make_job(
-            "dqn", env="tfrl.envs.fakes:IdentityGame", env_kwargs={"num_actions": 2}, run_dir=run_dir,
-            hidden_sizes=(), eval_episodes=4, eval_num_envs=2, final_eval_episodes=6,
-        )  # fmt: skip
+            "dqn",
+            env="tfrl.envs.fakes:IdentityGame",
+            env_kwargs={"num_actions": 2},
+            run_dir=run_dir,
+            hidden_sizes=(),
+            eval_episodes=4,
+            eval_num_envs=2,
+            final_eval_episodes=6,
+        )
         assembly = assemble(job)
 
         def arrays(scale):  # action values = scale * one-hot of the action that pays
@@ -118,7 +135,9 @@ class EvaluatorTest(tf.test.TestCase):
         self.assertAllEqual(best[0], 2 * np.eye(2))
         self.assertEqual(checkpoint.load_arrays(folder / "last.npz")[1]["env_steps"], 300.0)
 
-        resumed = Evaluator(dataclasses.replace(assembly, job=dataclasses.replace(job, resume=True)), "function")
+        resumed = Evaluator(
+            dataclasses.replace(assembly, job=dataclasses.replace(job, resume=True)), "function"
+        )
         resumed.run(arrays(-4.0), 400, 400)
         exported, facts, evaluation = resumed.final()
         resumed.close()

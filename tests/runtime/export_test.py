@@ -111,8 +111,12 @@ class ExportTest(tf.test.TestCase):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         done = subprocess.run(
             [sys.executable, "-I", "-c", CONSUMER, str(self.folder), *CASES],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
         self.assertEqual(done.returncode, 0, done.stderr[-3000:])
         line = next(x for x in done.stdout.splitlines() if x.startswith("RESULT "))
         self.assertEqual(json.loads(line.removeprefix("RESULT ")), expected)

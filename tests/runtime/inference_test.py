@@ -80,8 +80,9 @@ class EnginesTest(tf.test.TestCase, parameterized.TestCase):
         policy, spec = policy_of("mlp")
         signature = StepSignature(policy, spec, 3, ["epsilon"], explore=True)
         drawn = signature.draw(np.random.default_rng(0), 200)
-        self.assertEqual({k: x.shape for k, x in drawn.items()},
-                         {"explore": (200, 3), "action": (200, 3, 5)})  # fmt: skip
+        self.assertEqual(
+            {k: x.shape for k, x in drawn.items()}, {"explore": (200, 3), "action": (200, 3, 5)}
+        )
         for x in drawn.values():
             self.assertEqual(x.dtype, np.float32)
             self.assertBetween(x.min(), 0.0, 0.01)
@@ -94,7 +95,9 @@ class EnginesTest(tf.test.TestCase, parameterized.TestCase):
         policy, spec = policy_of("mlp")
         said = []
         engine = make_engine("auto", policy, StepSignature(policy, spec, 1, [], False), said.append)
-        self.assertRegex(said[0], rf"^acting: {engine.name} \(function \d+ us, lite \d+ us per step of 1\)$")
+        self.assertRegex(
+            said[0], rf"^acting: {engine.name} \(function \d+ us, lite \d+ us per step of 1\)$"
+        )
 
 
 class Stubborn(tf.Module):

@@ -24,17 +24,30 @@ class OneNumberTest(tf.test.TestCase):
 
     def test_update(self):
         spec = EnvSpec("two", gym.spaces.Box(-9, 9, (2,), np.float32), gym.spaces.Discrete(2))
-        agent = agent_of(spec, hidden_sizes=(1,), batch_size=1, learning_rate=0.125, double=False,
-                         target_period_updates=100)  # fmt: skip
+        agent = agent_of(
+            spec,
+            hidden_sizes=(1,),
+            batch_size=1,
+            learning_rate=0.125,
+            double=False,
+            target_period_updates=100,
+        )
         loop = conformance.loop(agent, spec)
         for policy in (loop.learner.policy, loop.learner.target):
             by_shape = {tuple(v.shape): v for v in policy.variables}
             by_shape[2, 1].assign([[0.5], [0.5]])
             by_shape[1, 2].assign([[2.0, 3.0]])
         block = conformance.samples(
-            agent, spec, 1, 0, obs_tm1=np.float32([[1, 1]]), obs_t=np.float32([[2, 2]]),
-            action=[0], reward=[1.0], discount=[0.5],
-        )  # fmt: skip
+            agent,
+            spec,
+            1,
+            0,
+            obs_tm1=np.float32([[1, 1]]),
+            obs_t=np.float32([[2, 2]]),
+            action=[0],
+            reward=[1.0],
+            discount=[0.5],
+        )
         metrics, priorities = loop.run(block)
         # Q(s, 0) = 2, target 1 + 0.5 * 6 = 4: error -2, Huber 1.5, dL/dQ = -1.
         self.assertIsNone(priorities)
@@ -61,7 +74,9 @@ class SameResultTest(tf.test.TestCase, parameterized.TestCase):
         return [conformance.samples(agent, SPEC, size, seed) for seed in range(count)]
 
     def assertSameVariables(self, a, b, tolerance):
-        self.assertLessEqual(conformance.apart(conformance.values(a), conformance.values(b)), tolerance)
+        self.assertLessEqual(
+            conformance.apart(conformance.values(a), conformance.values(b)), tolerance
+        )
 
     @parameterized.parameters(False, True)
     def test_eager_equals_traced_equals_xla(self, prioritized):
@@ -129,7 +144,9 @@ class SameResultTest(tf.test.TestCase, parameterized.TestCase):
     def test_the_same_blocks_give_the_same_weights_bit_for_bit(self):
         agent = agent_of(updates_per_call=3)
         blocks = self.blocks(agent, 2)
-        self.assertSameVariables(self.run_blocks(agent, blocks)[0], self.run_blocks(agent, blocks)[0], 0.0)
+        self.assertSameVariables(
+            self.run_blocks(agent, blocks)[0], self.run_blocks(agent, blocks)[0], 0.0
+        )
 
 
 class TargetTest(tf.test.TestCase, parameterized.TestCase):
@@ -195,16 +212,31 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreater(conformance.apart(trained(1, ends + 0.9), trained(2, ends + 0.9)), 1e-5)
 
     def test_priorities_and_weights_of_prioritized_replay(self):
-        agent = agent_of(prioritized=True, priority_epsilon=0.5, importance_beta=0.4,
-                         importance_beta_updates=10, gradient_clip_norm=None)  # fmt: skip
+        agent = agent_of(
+            prioritized=True,
+            priority_epsilon=0.5,
+            importance_beta=0.4,
+            importance_beta_updates=10,
+            gradient_clip_norm=None,
+        )
         loop = conformance.loop(agent, SPEC)
         block = conformance.samples(agent, SPEC, 8, 3)
         batch = loop._layout.decode(block.columns, tf.ones([8]))
         q = loop.learner.policy.q_values
         loss, error, _ = reference.q_learning(
-            *(x.numpy() for x in (q(batch.obs_tm1), batch.action_tm1, batch.reward_t,
-                                  batch.discount_t, q(batch.obs_t), q(batch.obs_t))), delta=1.0
-        )  # fmt: skip
+            *(
+                x.numpy()
+                for x in (
+                    q(batch.obs_tm1),
+                    batch.action_tm1,
+                    batch.reward_t,
+                    batch.discount_t,
+                    q(batch.obs_t),
+                    q(batch.obs_t),
+                )
+            ),
+            delta=1.0,
+        )
         metrics, priorities = loop.run(block)
         self.assertAllClose(priorities, np.abs(error) + 0.5, rtol=1e-4)
         p = block.probability.numpy()

@@ -88,7 +88,9 @@ class ResumeTest(tf.test.TestCase):
         self.assertEqual(state["written"], second.env_steps)
         self.assertEqual(state["sampled"], second.updates * 8)
         self.assertGreaterEqual(state["totals"]["episodes"], 110)
-        self.assertBetween(state["written"] - 100, state["sampled"] / 4, state["sampled"] / 4 + PER_CALL)
+        self.assertBetween(
+            state["written"] - 100, state["sampled"] / 4, state["sampled"] / 4 + PER_CALL
+        )
 
         rows = csv_file.read(run_dir / "metrics.csv")
         steps = [r["run/env_steps"] for r in rows]
@@ -98,7 +100,9 @@ class ResumeTest(tf.test.TestCase):
         before = first.env_steps
         for row in with_epsilon:  # a block's epsilon is that of its first step
             now = row["run/env_steps"]
-            allowed = [epsilon.linear(1.0, 0.05, 600, int(now) - back) for back in range(PER_CALL + 2)]
+            allowed = [
+                epsilon.linear(1.0, 0.05, 600, int(now) - back) for back in range(PER_CALL + 2)
+            ]
             self.assertLess(min(abs(row["actor/epsilon"] - a) for a in allowed), 1e-6)
         resumed = [r for r in with_epsilon if r["run/env_steps"] > before]
         expected = epsilon.linear(1.0, 0.05, 600, before)
