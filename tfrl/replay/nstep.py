@@ -38,13 +38,13 @@ class NStepAccumulator:
         self._powers = np.power(float(discount), np.arange(n + 1))
         self._ages = np.arange(n)[:, None]
         self._columns = np.arange(num_envs)
-        self._ring = np.zeros(
-            (n, num_envs), layout.packing.dtype
-        )  # the open steps: observation and action
-        self._returns = np.zeros((n, num_envs))  # and the sums so far; float64, rounded once
-        self._steps = np.zeros(
-            num_envs, np.int64
-        )  # steps seen: the newest open one is at (steps - 1) % n
+        # Of the open steps: observation and action, and the sums so far (float64, rounded once).
+        self._ring = np.zeros((n, num_envs), layout.packing.dtype)
+        self._returns = np.zeros((n, num_envs))
+        self._fields = {name: self._ring[0][name] for name in layout.packing.dtype.names}  # views
+        self._ones = np.ones(num_envs, np.int64)
+        # Steps seen; the newest open one is at (steps - 1) % n.
+        self._steps = np.zeros(num_envs, np.int64)
         self._open = np.zeros(num_envs, np.int64)
 
     def add(self, obs: Any, action: np.ndarray, step: VectorStep) -> Emitted:
@@ -80,16 +80,22 @@ class NStepAccumulator:
         return Emitted(records, row, length)
 
     def _add_single(self, obs: Any, action: np.ndarray, step: VectorStep) -> Emitted:
-        records, every = self._ring[0], slice(None)
-        self._fill(records, every, self._layout.obs_tm1, obs, every)
-        self._fill(records, every, self._layout.obs_t, step.next_obs, every)
-        records["action"] = action
-        records["reward"] = step.reward
-        records["discount"] = self._powers[1] * ~step.terminated
-        if step.valid.all():
-            return Emitted(records, self._columns, np.ones(len(records), np.int64))
+        """n = 1: nothing stays open, so every record is filled and emitted at once."""
+        fields = self._fields
+        for names, nest in ((self._layout.obs_tm1, obs), (self._layout.obs_t, step.next_obs)):
+            if isinstance(names, str):
+                fields[names][...] = nest
+            elif names is not None:
+                for name, value in zip(tree.flatten(names), tree.flatten(nest), strict=True):
+                    fields[name][...] = value
+        fields["action"][...] = action
+        fields["reward"][...] = step.reward
+        np.multiply(self._powers[1], ~step.terminated, out=fields["discount"], casting="same_kind")
+        records, valid = self._ring[0], np.count_nonzero(step.valid)
+        if valid == len(records):
+            return Emitted(records, self._columns, self._ones)
         rows = np.flatnonzero(step.valid)
-        return Emitted(records[rows], rows, np.ones(len(rows), np.int64))
+        return Emitted(records[rows], rows, self._ones[:valid])
 
     @staticmethod
     def _fill(records: np.ndarray, where: Any, names: Any, values: Any, rows: Any) -> None:
