@@ -1,18 +1,24 @@
-"""Writes the tables of the documentation that come from the code: settings and metrics.
+"""Writes what the documentation takes from the code and from measured runs.
 
-    python docs/generate.py            # rewrites the pages
-    python docs/generate.py --check    # exit code 1 and the names of the pages that are behind
+    python docs/generate.py            # rewrites the pages and the headers of configs
+    python docs/generate.py --check    # exit code 1 and the names of the files that are behind
 
 A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND NAME is one of
 `settings ALGO` (its Config), `settings SECTION` (job or a part of it), `metrics ALGO` (those that
-its file names) and `metrics all`.
+its file names), `metrics all`, `results ALGO` (the runs in `benchmarks/runs/ALGO/CONFIG/`) and
+`speed all` (the newest file of each workload in `benchmarks/results/`).
+
+The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`, `# env steps:` and
+`# wall time:` from the same runs.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import re
+import statistics
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,6 +28,9 @@ from tfrl.job import algorithm, algorithms  # noqa: E402
 from tfrl.logs.metrics import METRICS  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
+RUNS = HERE.parent / "benchmarks" / "runs"
+SPEED = HERE.parent / "benchmarks" / "results"
+CONFIGS = HERE.parent / "configs"
 _BLOCK = re.compile(r"(<!-- generated: (\w+) ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -45,21 +54,91 @@ def metrics(name: str) -> str:
     return "\n".join(["| metric | unit | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 
+def runs(algo: str, config: str) -> list[dict]:
+    """`result.json` of every run of a config, by seed."""
+    paths = (RUNS / algo / config).glob("*/result.json")
+    return sorted((json.loads(p.read_text()) for p in paths), key=lambda result: result["seed"])
+
+
+def results(algo: str) -> str:
+    """One row a config: greedy returns of the exported policies over seeds."""
+    rows = ["| config | seeds | median | lowest | highest | env steps | training, s |"]
+    rows.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for folder in sorted((RUNS / algo).glob("*")):
+        found = runs(algo, folder.name)
+        scores = [result["return_mean"] for result in found]
+        rows.append(
+            f"| `configs/{algo}/{folder.name}.flags` | {_seeds(found)} "
+            f"| {statistics.median(scores):.1f} | {min(scores):.1f} | {max(scores):.1f} "
+            f"| {found[0]['env_steps']:,} | {_median(found, 'train_s'):.0f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def speed(name: str) -> str:
+    """The newest comparison of each workload."""
+    del name
+    newest = {}
+    for path in sorted(SPEED.glob("*.json")):
+        comparison = json.loads(path.read_text())
+        newest[comparison["workload"]] = comparison
+    rows = ["| workload | what | figure | tfrl | rival | ratio of medians | target |"]
+    rows.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for workload, comparison in sorted(newest.items()):
+        figure, medians = comparison["figure"], comparison["medians"]
+        rival = next((who for who in medians if who != "tfrl"), None)
+        target = comparison["targets"].get(figure)
+        rows.append(
+            f"| `{workload}` | {comparison['what']} | {figure.replace('_per_s', '/s').replace('_', ' ')} "
+            f"| {medians['tfrl'][figure]:,.0f} | {rival} {medians[rival][figure]:,.0f} "
+            f"| {comparison['ratios'][figure]:.1f} | {f'{target:g}' if target else ''} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def header(config: pathlib.Path, text: str) -> str:
+    """The text of a config with the measured lines of its header written anew, if it has runs."""
+    found = runs(config.parent.name, config.stem)
+    if not found:
+        return text
+    scores = ", ".join(f"{result['return_mean']:.1f}" for result in found)
+    lines = {
+        "seeds": _seeds(found),
+        "score": f"{scores} (greedy, mean of {found[0]['episodes']} episodes for each seed)",
+        "env steps": f"{found[0]['env_steps']:,}",
+        "wall time": f"{_median(found, 'train_s'):.0f} s of training, "
+        f"{_median(found, 'total_s'):.0f} s in all (median), 2 CPU cores",
+    }
+    for key, value in lines.items():
+        text = re.sub(rf"^# {key}:.*$", f"# {key}: {value}", text, flags=re.MULTILINE)
+    return text
+
+
+def _seeds(found: list[dict]) -> str:
+    return ", ".join(str(result["seed"]) for result in found)
+
+
+def _median(found: list[dict], key: str) -> float:
+    return statistics.median(result[key] for result in found)
+
+
 def render(text: str) -> str:
     """A page with its tables written anew."""
-    kinds = {"settings": settings, "metrics": metrics}
+    kinds = {"settings": settings, "metrics": metrics, "results": results, "speed": speed}
     return _BLOCK.sub(lambda m: m[1] + "\n" + kinds[m[2]](m[3]) + "\n" + m[4], text)
 
 
 def main(argv: list[str]) -> int:
     """Exit code: 0, or 1 if `--check` found pages that are behind."""
     behind = []
-    for page in sorted(HERE.rglob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        if render(text) != text:
-            behind.append(str(page.relative_to(HERE.parent)))
+    pages = [*sorted(HERE.rglob("*.md")), HERE.parent / "README.md"]
+    for path in [*pages, *sorted(CONFIGS.rglob("*.flags"))]:
+        text = path.read_text(encoding="utf-8")
+        new = header(path, text) if path.suffix == ".flags" else render(text)
+        if new != text:
+            behind.append(str(path.relative_to(HERE.parent)))
             if "--check" not in argv:
-                page.write_text(render(text), encoding="utf-8")
+                path.write_text(new, encoding="utf-8")
     print("\n".join(behind) or "all pages are up to date")
     return 1 if behind and "--check" in argv else 0
 
