@@ -23,16 +23,15 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tfrl.config.settings import import_dotted
+
 INTERVAL_S = 0.1  # between two statuses of a child
 BUSY_S = 1800.0  # longest stretch of work that a role may announce as one, e.g. a compilation
 MAX_TEXT = 6000  # a status stays small enough for one write, which a kill cannot cut in two
 MAX_EPISODES = 100
 
-RUN, FINISH, ABANDON = (
-    0,
-    1,
-    2,
-)  # the order "stop": go on; end well; end at once, dropping what is under way
+# The order "stop": go on; end well; end at once, dropping what is under way.
+RUN, FINISH, ABANDON = 0, 1, 2
 
 
 class RunFailed(RuntimeError):
@@ -176,7 +175,7 @@ class Child:
     """The supervisor's end: a process, its pipe, and what is known of it.
 
     Args:
-      role, index, slot, job, log: see `child_main`.
+      entry, role, index, slot, job, log: see `child_main`.
 
     Attributes:
       numbers: the newest that it told.
@@ -185,7 +184,7 @@ class Child:
       heard: when it last told anything.
     """
 
-    def __init__(self, role: str, index: int, slot: int, job: str, log: str):
+    def __init__(self, entry: str, role: str, index: int, slot: int, job: str, log: str):
         self.role, self.index, self.slot, self.log = role, index, slot, log
         self.numbers: dict[str, Any] = {}
         self.ready_at = math.inf
@@ -194,7 +193,7 @@ class Child:
         self.done = False
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        args = (role, index, slot, job, theirs, log, os.getpid())
+        args = (entry, role, index, slot, job, theirs, log, os.getpid())
         self.process = context.Process(target=child_main, args=args, name=f"{role} {index}")
         with _environment(role):
             self.process.start()
@@ -223,11 +222,20 @@ class Child:
 
 
 def child_main(
-    role: str, index: int, slot: int, job: str, connection: Connection, log: str, parent: int
+    entry: str,
+    role: str,
+    index: int,
+    slot: int,
+    job: str,
+    connection: Connection,
+    log: str,
+    parent: int,
 ) -> None:
-    """Entry of every child: runs a function of `roles.py`, tells how it ended, never returns.
+    """Start of every child: runs its role, tells how that ended, never returns.
 
     Args:
+      entry: 'package.module:name' of the function (role, job, index, slot, link) that plays the
+        role. Imported here, since its imports take seconds and the child is to be heard before.
       role, index: which role, and its id, never used twice in a run; seeds derive from it.
       slot: which of the actors this one is or replaces.
       job: the Job as JSON.
@@ -237,9 +245,8 @@ def child_main(
     """
     os.setsid()  # a group of its own: no Ctrl-C reaches it, and what it starts dies with it
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, lambda *_: None
-        )  # the supervisor says when to end; unlike SIG_IGN not inherited
+        # The supervisor says when to end; unlike SIG_IGN this is not inherited.
+        signal.signal(number, lambda *_: None)
     _die_with(parent)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
@@ -247,12 +254,7 @@ def child_main(
     link = Link(connection)
     error = None
     try:
-        from tfrl.job import Job
-        from tfrl.runtime import roles
-
-        if role != "learner":
-            roles.keep_to_one_thread()
-        roles.ROLES[role](Job.from_json(job), index, slot, link)
+        import_dotted(entry, "entry")(role, job, index, slot, link)
     except Abandoned:
         pass  # as ordered
     except BaseException as failure:
@@ -261,9 +263,8 @@ def child_main(
     link.close(error)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        0 if error is None else 1
-    )  # Reverb's destructors would wait for inserts that nobody takes any more
+    # Reverb's destructors would wait for inserts that nobody takes any more.
+    os._exit(0 if error is None else 1)
 
 
 @contextlib.contextmanager

@@ -34,9 +34,7 @@ from tfrl.runtime.publish import BoundedCalls, VariablePublisher, VariableSource
 from tfrl.runtime.replay_server import ReplayServer
 from tfrl.runtime.report import peak_memory_mb
 
-SAMPLE_TIMEOUT_S = (
-    300.0  # of one attempt; the next one follows, since slow environments are no failure
-)
+SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environments are no failure
 DRY_S = 5.0  # at the end: without samples for so long, there are none left
 PUBLISH_EVERY_S = 0.05
 PULL_EVERY_S = 0.02
@@ -306,10 +304,12 @@ ROLES = {
 }
 
 
-def keep_to_one_thread() -> None:
-    """Keeps TensorFlow of this process from taking the cores of the others."""
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+def play(role: str, job: str, index: int, slot: int, link: Link) -> None:
+    """Plays a role of `ROLES` in this process; `job` is JSON. See `control.child_main`."""
+    if role != "learner":  # so that TensorFlow here leaves the cores to the others
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    ROLES[role](Job.from_json(job), index, slot, link)
 
 
 def _found(assembly: Assembly, index: int) -> checkpoint.Found | None:

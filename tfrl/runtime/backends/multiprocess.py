@@ -24,6 +24,7 @@ from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
 from tfrl.runtime.interrupt import stop_on_signal
 from tfrl.runtime.report import Report, Totals, peak_memory_mb
 
+ENTRY = "tfrl.runtime.roles:play"
 STARTUP_S = 180.0  # a child that imports TensorFlow on a busy machine may be silent for long
 STEADY_S = 30.0  # an actor that has acted for so long has not failed at once
 FAILURES = {"actor": 3, "evaluator": 3, "learner": 4, "replay": 4}  # in a row, that end the run
@@ -115,7 +116,7 @@ class _Run:
         index = self._next_index[role]
         self._next_index[role] += 1
         log = str(self._logs / f"{role}-{index}.log")
-        child = Child(role, index, slot, self._json, log)
+        child = Child(ENTRY, role, index, slot, self._json, log)
         self._children.append(child)
         return child
 
