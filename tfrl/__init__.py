@@ -1,7 +1,7 @@
 """tfrl: reinforcement learning on TensorFlow 2.
 
-`train` runs a job, `load` gives the policy of a run, `evaluate` plays games with it; see `docs/`. TensorFlow is imported by
-the first of these calls, not by `import tfrl`.
+`train` runs a job, `load` gives the policy of a run, `evaluate` plays games with it; see `docs/`.
+TensorFlow is imported by the first of these calls, not by `import tfrl`.
 """
 
 from tfrl import versions

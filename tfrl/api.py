@@ -82,8 +82,9 @@ def train(algo: str | Job, **settings: Any) -> Result:
 
     Args:
       algo: name of an algorithm, or a whole job (then no settings).
-      **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000, learning_rate=1e-3`. `env` may
-        be a factory and `network` a builder: functions that can be imported, not lambdas.
+      **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
+        learning_rate=1e-3`. `env` may be a factory and `network` a builder: functions that can be
+        imported, not lambdas.
 
     Raises:
       SettingError: something cannot be used; nothing has been started then.

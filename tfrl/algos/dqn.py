@@ -1,8 +1,9 @@
 """DQN: one network of action values, trained on replayed n-step transitions.
 
-What it is: Q-learning with a target network (Mnih et al. 2015), and as options double Q-learning (van Hasselt et al. 2016,
-eq. 4), dueling heads (Wang et al. 2016, eq. 9), prioritized replay (Schaul et al. 2016) and n-step returns (Sutton 1988, as in
-Hessel et al. 2018). What it is not: distributional (`c51`, `qr_dqn`, `iqn`) or recurrent.
+What it is: Q-learning with a target network (Mnih et al. 2015), and as options double Q-learning
+(van Hasselt et al. 2016, eq. 4), dueling heads (Wang et al. 2016, eq. 9), prioritized replay
+(Schaul et al. 2016) and n-step returns (Sutton 1988, as in Hessel et al. 2018). What it is not:
+distributional or recurrent.
 
 Spaces: Discrete actions; any observation (images through the Nature CNN, the rest flattened), a Dict observation with
 `action_mask` restricts the actions that are chosen, explored and bootstrapped from. Data: transitions.

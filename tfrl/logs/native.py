@@ -1,4 +1,5 @@
-"""Keeps what the C++ libraries print (Reverb, TensorFlow, LiteRT: pages of notices) out of the user's sight, in a file."""
+"""Keeps what the C++ libraries print (Reverb, TensorFlow, LiteRT: pages of notices) out of the
+user's sight, in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Losses of scalar action values. Pure functions; arguments are named by time (_tm1, _t); no reduction over the batch."""
+"""Losses of scalar action values. Pure functions; arguments are named by time (_tm1, _t); no
+reduction over the batch."""
 
 from __future__ import annotations
 

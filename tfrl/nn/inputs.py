@@ -39,8 +39,8 @@ def is_image(space: gym.Space) -> bool:
 def flatten(obs: Any, space: gym.Space) -> tf.Tensor:
     """Observations of any nest without images as one float32 vector per row [B, F].
 
-    Box and MultiBinary are reshaped, Discrete and MultiDiscrete one-hot encoded, Dict and Tuple concatenated in the order
-    of their space (keys sorted).
+    Box and MultiBinary are reshaped, Discrete and MultiDiscrete one-hot encoded, Dict and Tuple
+    concatenated in the order of their space (keys sorted).
     """
     if isinstance(space, gym.spaces.Dict):
         return tf.concat([flatten(obs[k], s) for k, s in space.spaces.items()], axis=1)

@@ -41,8 +41,9 @@ class Torso(tf.Module):
 
     Args:
       spec: environment spec.
-      network: 'mlp', 'cnn', 'auto' (cnn for images) or 'package.module:builder', a function (EnvSpec) -> Keras model that
-        takes the observation without its action mask and returns [B, F].
+      network: 'mlp', 'cnn', 'auto' (cnn for images) or 'package.module:builder', a function
+        (EnvSpec) -> Keras model that takes the observation without its action mask and gives
+        [B, F].
       hidden_sizes, activation: of the MLP.
 
     Raises:

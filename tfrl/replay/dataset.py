@@ -25,7 +25,8 @@ class ReplayTimeout(RuntimeError):
 class Sampler:
     """Iterates over blocks of `num_items` sampled items.
 
-    The next block is fetched while the present one is used, so a block is up to two blocks older than the newest insert.
+    The next block is fetched while the present one is used, so a block is up to two blocks older
+    than the newest insert.
 
     Args:
       address: of the Reverb server.

@@ -23,8 +23,8 @@ class NStepAccumulator:
     """Turns vector steps into n-step transitions (common notation: R = sum of discount^i r, discount^k or 0).
 
     An item ends after n steps, or with the episode: then the last steps give items of k < n steps, whose discount is
-    discount^k at a time limit and 0 at a termination. No item spans two episodes or an automatic reset. Steps still open
-    when the actor stops are dropped.
+    discount^k at a time limit and 0 at a termination. No item spans two episodes or an automatic
+    reset. Steps still open when the actor stops are dropped.
 
     Args:
       n: longest span.

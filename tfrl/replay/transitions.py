@@ -1,7 +1,7 @@
 """Layout of n-step transitions as Reverb items, and their way back into a batch.
 
-A transition is one packed byte column. Stacked frames keep a column of their own, in which every frame is stored once and
-items point at the k frames of each of their two stacks.
+A transition is one packed byte column. Stacked frames keep a column of their own, in which every
+frame is stored once and items point at the k frames of each of their two stacks.
 """
 
 from __future__ import annotations

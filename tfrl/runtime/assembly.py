@@ -1,4 +1,5 @@
-"""From a job to the parts that every role of a run needs; whatever can be refused is refused here, before any process."""
+"""From a job to the parts that every role of a run needs; whatever can be refused is refused here,
+before any process."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ def assemble(job: Job) -> Assembly:
 
 
 def _check_devices(num_devices: int, batch_size: int, compile_mode: str) -> None:
-    """Raises SettingError when the learner asks for more devices than there are, or cannot share a batch between them."""
+    """Raises SettingError when the learner asks for more devices than there are, or cannot share a
+    batch between them."""
     gpus, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
     available = len(gpus) or len(tf.config.get_logical_device_configuration(cpus[0]) or [None])
     replicas = num_devices or max(len(gpus), 1)

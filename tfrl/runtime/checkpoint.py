@@ -1,8 +1,9 @@
 """Checkpoints: everything that a run needs to go on exactly, in one folder whose manifest is renamed into place last.
 
-`checkpoints/<env steps>/` (with `.1` where that exists) holds the learner (variables, target, optimiser slots, counters), the replay contents and
-`state.json`; it counts only once `manifest.json` is there and every file it lists has its size. So a failed or cut-off write
-never harms an older checkpoint.
+`checkpoints/<env steps>/` (with `.1` where that exists) holds the learner (variables, target,
+optimiser slots, counters), the replay contents and `state.json`; it counts only once
+`manifest.json` is there and every file it lists has its size. So a failed or cut-off write never
+harms an older checkpoint.
 """
 
 from __future__ import annotations

@@ -92,8 +92,9 @@ def evaluate(
 class Evaluator:
     """Scores published policies of a run and keeps the best.
 
-    `checkpoints/best.npz` holds the best policy so far and `checkpoints/last.npz` the newest one evaluated; both survive a
-    restart. Each evaluation plays games of its own seeds, so that the best is not the luckiest on one list.
+    `checkpoints/best.npz` holds the best policy so far and `checkpoints/last.npz` the newest one
+    evaluated; both survive a restart. Each evaluation plays games of its own seeds, so that the
+    best is not the luckiest on one list.
 
     Args:
       assembly: of the run.
@@ -130,7 +131,8 @@ class Evaluator:
         version: int,
         return_mean: float = -np.inf,
     ) -> None:
-        """Stores a policy as the newest, and as the best if it is; without a score it is the best only if there is none."""
+        """Stores a policy as the newest, and as the best if it is; without a score it is the best
+        only if there is none."""
         facts = {"return_mean": return_mean, "env_steps": env_steps, "version": version}
         checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
         if return_mean >= self._best and (

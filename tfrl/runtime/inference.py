@@ -1,4 +1,5 @@
-"""Engines that run a policy's step on NumPy arrays: the traced function, or the same graph in TensorFlow's LiteRT interpreter.
+"""Engines that run a policy's step on NumPy arrays: the traced function, or the same graph in
+TensorFlow's LiteRT interpreter.
 
 A traced call costs some 0.2 ms whatever it computes; the interpreter runs a small dense policy in some 0.01 ms. For
 convolutions the traced function wins. `make_engine` times both on the real policy.

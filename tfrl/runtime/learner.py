@@ -20,8 +20,9 @@ def make_strategy(num_devices: int) -> tf.distribute.Strategy:
     """The strategy of the learner: mirrored over the accelerators, or the default one on a single device.
 
     Args:
-      num_devices: replicas; 0: one per visible GPU, else one. Without GPUs, more than one are logical CPU devices, which
-        the caller must have configured; `assemble` has checked that there are enough.
+      num_devices: replicas; 0: one per visible GPU, else one. Without GPUs, more than one are
+        logical CPU devices, which the caller must have configured; `assemble` has checked that
+        there are enough.
     """
     gpus = tf.config.list_logical_devices("GPU")
     if num_devices == 0:
@@ -41,9 +42,9 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 class LearnerLoop(tf.Module):
     """Runs updates on blocks of sampled items.
 
-    One call takes the data of `updates_per_call` updates; the loop over them is one graph, compiled by XLA where that is
-    faster (dense networks on one replica). The global batch is split over replicas by slicing, so every replica count
-    sees the same data in the same order.
+    One call takes the data of `updates_per_call` updates; the loop over them is one graph, compiled
+    by XLA where that is faster (dense networks on one replica). The global batch is split over
+    replicas by slicing, so every replica count sees the same data in the same order.
 
     Args:
       agent: what learns, and its plans.
@@ -91,7 +92,8 @@ class LearnerLoop(tf.Module):
         """Runs `updates_per_call` updates.
 
         Returns:
-          Metrics, the means over these updates as scalar tensors, and the new priorities float32 [items_per_call] or None.
+          Metrics, the means over these updates as scalar tensors, and the new priorities float32
+          [items_per_call] or None.
         """
         start = time.perf_counter()
         if self._run is None:

@@ -57,8 +57,8 @@ def _with_limiters(
 ) -> None:
     """Links a checkpoint to `target`, but with the rate limiters of `tables`.
 
-    Reverb restores the limiter that was saved, which is another one when a run is resumed with another backend: it would
-    hold no ratio there, or block the only thread here.
+    Reverb restores the limiter that was saved, which is another one when a run is resumed with
+    another backend: it would hold no ratio there, or block the only thread here.
     """
     limits = {table.name: table.info.rate_limiter_info for table in tables}
     target.mkdir()

@@ -58,7 +58,8 @@ class Report:
     def row(
         self, totals: Totals, window: EpisodeWindow, more: Mapping[str, float]
     ) -> dict[str, float]:
-        """A row of the logs: totals, rates since the last row, episode statistics and `more`; absent rather than NaN."""
+        """A row of the logs: totals, rates since the last row, episode statistics and `more`;
+        absent rather than NaN."""
         last, passed = self._last, totals.train_s - self._last.train_s
         steps = totals.env_steps - last.env_steps
         row = {
