@@ -103,6 +103,9 @@ class Config:
         (64, 64), "units of the MLP's layers", unit="units", minimum=1
     )
     activation: str = setting("relu", "activation of the MLP")
+    rescale_observations: bool = setting(
+        False, "the MLP sees bounded components of a Box observation mapped to [-1, 1]"
+    )
     head_hidden_sizes: tuple[int, ...] = setting(
         (), "units of each head's hidden layers", unit="units", minimum=1
     )
@@ -132,7 +135,13 @@ class QPolicy(tf.Module):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._num_actions = int(spec.action_space.n)
-        self._torso = torsos.Torso(spec, config.network, config.hidden_sizes, config.activation)
+        self._torso = torsos.Torso(
+            spec,
+            config.network,
+            config.hidden_sizes,
+            config.activation,
+            config.rescale_observations,
+        )
         self._advantage = self._head(config, self._num_actions, "advantage")
         self._value = self._head(config, 1, "value") if config.dueling else None
         self.noise = exploration.noise(self._num_actions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import tensorflow as tf
 
 from tfrl.types import ACTION_FEATURES, ACTION_MASK
@@ -36,23 +37,32 @@ def is_image(space: gym.Space) -> bool:
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == "uint8"
 
 
-def flatten(obs: Any, space: gym.Space) -> tf.Tensor:
+def flatten(obs: Any, space: gym.Space, rescale: bool = False) -> tf.Tensor:
     """Observations of any nest without images as one float32 vector per row [B, F].
 
     Box and MultiBinary are reshaped, Discrete and MultiDiscrete one-hot encoded, Dict and Tuple
     concatenated in the order of their space (keys sorted).
+
+    Args:
+      rescale: map each component of a Box that is bounded on both sides from its limits to [-1, 1].
     """
     if isinstance(space, gym.spaces.Dict):
-        return tf.concat([flatten(obs[k], s) for k, s in space.spaces.items()], axis=1)
+        return tf.concat([flatten(obs[k], s, rescale) for k, s in space.spaces.items()], axis=1)
     if isinstance(space, gym.spaces.Tuple):
-        return tf.concat([flatten(o, s) for o, s in zip(obs, space.spaces, strict=True)], axis=1)
+        parts = zip(obs, space.spaces, strict=True)
+        return tf.concat([flatten(o, s, rescale) for o, s in parts], axis=1)
     if isinstance(space, gym.spaces.Discrete):
         return tf.one_hot(tf.cast(obs, tf.int32) - int(space.start), int(space.n))
     if isinstance(space, gym.spaces.MultiDiscrete):
         sizes = [int(n) for n in space.nvec.reshape(-1)]
         columns = tf.unstack(tf.reshape(tf.cast(obs, tf.int32), [-1, len(sizes)]), axis=1)
         return tf.concat([tf.one_hot(c, n) for c, n in zip(columns, sizes, strict=True)], axis=1)
-    size = 1
-    for side in space.shape:
-        size *= int(side)
-    return tf.reshape(tf.cast(obs, tf.float32), [-1, size])
+    x = tf.reshape(tf.cast(obs, tf.float32), [-1, int(np.prod(space.shape))])
+    if rescale and isinstance(space, gym.spaces.Box):
+        low, high = (np.asarray(limit, np.float64).reshape(-1) for limit in (space.low, space.high))
+        bounded = space.bounded_below.reshape(-1) & space.bounded_above.reshape(-1)
+        bounded &= (low < high) & (high < 1e6) & (low > -1e6)  # huge limits say nothing
+        low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+        centre, half = (high + low) / 2, (high - low) / 2
+        x = (x - centre.astype(np.float32)) / half.astype(np.float32)
+    return x

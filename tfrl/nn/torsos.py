@@ -45,16 +45,24 @@ class Torso(tf.Module):
         (EnvSpec) -> Keras model that takes the observation without its action mask and gives
         [B, F].
       hidden_sizes, activation: of the MLP.
+      rescale: the MLP sees bounded components of a Box mapped to [-1, 1], see `inputs.flatten`.
 
     Raises:
       SettingError: the network does not serve the observation space.
     """
 
-    def __init__(self, spec: EnvSpec, network: str, hidden_sizes: Sequence[int], activation: str):
+    def __init__(
+        self,
+        spec: EnvSpec,
+        network: str,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        rescale: bool = False,
+    ):
         super().__init__()
         self._space = inputs.model_space(spec.observation_space)
         image = inputs.is_image(self._space)
-        self._flattens = False
+        self._flattens, self._rescale = False, rescale
         check_activation(activation)
         if network == "cnn" or (network == "auto" and image):
             if not image:
@@ -75,8 +83,9 @@ class Torso(tf.Module):
     def __call__(self, obs: Any) -> tf.Tensor:
         x = inputs.model_input(obs)
         if self._flattens:
-            x = inputs.flatten(x, self._space)
-            if inputs.is_image(self._space):
+            image = inputs.is_image(self._space)
+            x = inputs.flatten(x, self._space, self._rescale and not image)
+            if image:
                 x = x * (1.0 / 255.0)
         features = self.model(x)
         if features.shape.rank != 2:
