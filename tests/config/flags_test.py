@@ -201,7 +201,7 @@ class FlagfileTest(FlagsTestCase):
         ("\n--batch_sise=1\n", "--batch_sise: unknown flag; did you mean --batch_size? (PATH:2)"),
         ("batch_size=1\n", "PATH:1: 'batch_size=1': expected --name=value"),
         ("--batch_size 1\n", "PATH:1: '--batch_size 1': expected --name=value"),
-        ("--flagfile=absent.flags\n", "--flagfile=absent.flags: no such file (PATH:1)"),
+        ("--flagfile=zzz\n", "--flagfile=zzz: no such file (PATH:1)"),
         ("--flagfile=a.flags\n", "--flagfile=a.flags: the file includes itself (PATH:1)"),
     )
     def test_error_says_where(self, text, message):
