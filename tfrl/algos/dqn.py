@@ -189,11 +189,14 @@ class QLearner(tf.Module):
         self.policy = QPolicy(config, spec)
         self.target = QPolicy(config, spec)
         self._copy_target()
-        rate: Any = config.learning_rate
-        if config.learning_rate_final is not None:
-            rate = schedules.Linear(rate, config.learning_rate_final, config.learning_rate_updates)
+        final = config.learning_rate_final
+        self._rate = schedules.Linear(
+            config.learning_rate,
+            config.learning_rate if final is None else final,
+            config.learning_rate_updates,
+        )
         self.optimizer = tf.keras.optimizers.Adam(
-            rate, epsilon=config.adam_epsilon, jit_compile=False
+            self._rate, epsilon=config.adam_epsilon, jit_compile=False
         )
         self.optimizer.build(self.policy.trainable_variables)
 
@@ -203,7 +206,7 @@ class QLearner(tf.Module):
         q_t = self.target.q_values(batch.obs_t)
         selector_t = self.policy.q_values(batch.obs_t) if config.double else q_t
         weights = tf.ones_like(batch.reward_t)
-        beta = self._beta()
+        rate, beta = self._rate(self.optimizer.iterations), self._beta()
         if config.prioritized:
             weights = value.importance_weights(batch.probability, beta)
         with tf.GradientTape() as tape:
@@ -228,6 +231,7 @@ class QLearner(tf.Module):
                 apply.global_mean(value.select(q_tm1, batch.action_tm1))
             ),
             "learner/gradient_norm": norm,
+            "learner/learning_rate": rate,
         }
         if config.prioritized:
             metrics["learner/importance_beta"] = beta

@@ -84,6 +84,11 @@ class LearnerLoop(tf.Module):
         self._prioritized = agent.replay.kind == "prioritized"
 
     @property
+    def retraces(self) -> int:
+        """Traces of the update loop after the first; more than 0 says that shapes change."""
+        return self._run.experimental_get_tracing_count() - 1 if self._run is not None else 0
+
+    @property
     def items_per_call(self) -> int:
         """Items that one call consumes."""
         return self._plan.batch_size * self._plan.updates_per_call

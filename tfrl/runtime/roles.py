@@ -236,7 +236,10 @@ class _Learning:
         self._link.report(
             updates=self._updates, sampled=self._sampled, version=int(self._loop.updates),
             seconds={"sample": self._waited_s, "learn": self._loop.seconds},
-            metrics={name: float(value) for name, value in metrics.items()},
+            metrics={
+                **{name: float(value) for name, value in metrics.items()},
+                "learner/retraces": self._loop.retraces,
+            },
             memory_mb=peak_memory_mb(), final=final,
         )  # fmt: skip
 

@@ -162,6 +162,7 @@ class _Run:
     def _log(self) -> None:
         more = {name: float(value) for name, value in self.metrics.items()}
         more["learner/policy_version_updates"] = float(self.learner.updates)
+        more["learner/retraces"] = self.learner.retraces
         more["replay/size_items"] = min(self.written, self.agent.replay.capacity_items)
         if "epsilon" in self.actor.knobs:
             more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
