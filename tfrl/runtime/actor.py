@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import tree
@@ -12,7 +11,7 @@ from tfrl.agent import Agent
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.writers import FrameWriter, TransitionWriter
-from tfrl.runtime.inference import Engine
+from tfrl.runtime.inference import Engine, reset_rows
 
 MAX_PENDING_ITEMS = (
     512  # items on their way to the server when `run` returns: bounds memory, rarely waits
@@ -89,7 +88,9 @@ class Actor:
             )
             self._obs = step.obs
             if self._initial_state:
-                self._state = self._next_state(choice.state, step.terminated | step.truncated)
+                self._state = reset_rows(
+                    choice.state, self._initial_state, step.terminated | step.truncated
+                )
             self.env_steps += int(np.count_nonzero(step.valid))
             self.episodes += len(step.episodes)
             for episode in step.episodes:
@@ -99,15 +100,6 @@ class Actor:
         write_s += clock() - start
         for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):
             self.seconds[part] += spent
-
-    def _next_state(self, state: Any, ended: np.ndarray) -> Any:
-        if not ended.any():
-            return state
-
-        def pick(new: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-            return np.where(ended.reshape(-1, *[1] * (new.ndim - 1)), fresh, new)
-
-        return tree.map_structure(pick, state, self._initial_state)
 
     def close(self) -> None:
         """Finishes the writes and closes the environments."""

@@ -12,7 +12,7 @@ from tfrl.envs.make import make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.assembly import Assembly
-from tfrl.runtime.inference import Engine, StepSignature, make_engine
+from tfrl.runtime.inference import Engine, StepSignature, make_engine, reset_rows
 
 
 class Evaluation(NamedTuple):
@@ -69,13 +69,8 @@ def evaluate(
         choice = engine.act(obs, state, knobs or {}, noise)
         step = env.step(choice.action)
         beat()
-        obs, state, vector_steps = step.obs, choice.state, vector_steps + 1
-        ended = step.terminated | step.truncated
-        if initial and ended.any():
-            state = tree.map_structure(
-                lambda new, fresh: np.where(ended.reshape(-1, *[1] * (new.ndim - 1)), fresh, new),  # noqa: B023
-                state, initial,
-            )  # fmt: skip
+        obs, vector_steps = step.obs, vector_steps + 1
+        state = reset_rows(choice.state, initial, step.terminated | step.truncated)
         for episode in step.episodes:
             if quota[episode.row]:
                 quota[episode.row] -= 1

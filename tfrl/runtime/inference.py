@@ -149,6 +149,17 @@ class LiteEngine:
 Engine = FunctionEngine | LiteEngine
 
 
+def reset_rows(state: Any, initial: Any, ended: np.ndarray) -> Any:
+    """The policy's state with the rows whose episode ended, bool [B], back at `initial`; leaves [B, ...]."""
+    if not initial or not ended.any():
+        return state
+
+    def pick(new: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        return np.where(ended.reshape(-1, *[1] * (new.ndim - 1)), fresh, new)
+
+    return tree.map_structure(pick, state, initial)
+
+
 def make_engine(
     mode: str,
     policy: Policy,
