@@ -101,3 +101,56 @@ def piecewise_linear(points: Sequence[tuple[float, float]], now: float) -> float
         if now < t1:
             return v0 + (v1 - v0) * (now - t0) / (t1 - t0)
     return points[-1][1]
+
+
+def discounted_returns(
+    reward: np.ndarray,
+    discount: np.ndarray,
+    cut: np.ndarray,
+    bootstrap_next: np.ndarray,
+    valid: np.ndarray | None = None,
+) -> np.ndarray:
+    """[T, B] float64; sums forward from every step on its own; see `tfrl.losses.returns`."""
+    length, batch = reward.shape
+    out = np.zeros((length, batch))
+    for t0, b in np.ndindex(length, batch):
+        if valid is not None and not valid[t0, b]:
+            continue
+        power = 1.0
+        for t in range(t0, length):
+            out[t0, b] += power * float(reward[t, b])
+            power *= float(discount[t, b])
+            if _ends(cut, valid, t, b):
+                out[t0, b] += power * float(bootstrap_next[t, b])
+                break
+    return out
+
+
+def gae(
+    reward: np.ndarray,
+    discount: np.ndarray,
+    cut: np.ndarray,
+    values: np.ndarray,
+    values_next: np.ndarray,
+    lambda_: float,
+    valid: np.ndarray | None = None,
+) -> np.ndarray:
+    """Advantages [T, B] float64, backward in time; see `tfrl.losses.returns`."""
+    length, batch = reward.shape
+    out = np.zeros((length, batch))
+    for b in range(batch):
+        later = 0.0
+        for t in reversed(range(length)):
+            if valid is not None and not valid[t, b]:
+                continue
+            if _ends(cut, valid, t, b):
+                later = 0.0
+            gamma = float(discount[t, b])
+            delta = float(reward[t, b]) + gamma * float(values_next[t, b]) - float(values[t, b])
+            later = out[t, b] = delta + gamma * lambda_ * later
+    return out
+
+
+def _ends(cut: np.ndarray, valid: np.ndarray | None, t: int, b: int) -> bool:
+    """No trace goes from step t to the next one."""
+    return bool(t + 1 == len(cut) or cut[t, b] or (valid is not None and not valid[t + 1, b]))
