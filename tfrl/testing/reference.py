@@ -151,6 +151,47 @@ def gae(
     return out
 
 
+def vtrace(
+    log_prob: np.ndarray,
+    behaviour_log_prob: np.ndarray,
+    reward: np.ndarray,
+    discount: np.ndarray,
+    cut: np.ndarray,
+    values: np.ndarray,
+    values_next: np.ndarray,
+    rho_bar: float = np.inf,
+    pg_rho_bar: float = np.inf,
+    c_bar: float = np.inf,
+    lambda_: float = 1.0,
+    valid: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(advantages, targets) of V-trace [T, B] float64.
+
+    Targets are the sum of eq. 1 of Espeholt et al. 2018, forward from every step on its own.
+    """
+    length, batch = reward.shape
+    rho = np.exp(log_prob.astype(float) - behaviour_log_prob)
+    advantages, targets = np.zeros((length, batch)), values.astype(float)
+    for t, b in np.ndindex(length, batch):
+        if valid is not None and not valid[t, b]:
+            continue
+        weight = 1.0
+        for k in range(t, length):
+            next_value = float(values_next[k, b])
+            error = float(reward[k, b]) + float(discount[k, b]) * next_value - float(values[k, b])
+            targets[t, b] += weight * min(rho_bar, rho[k, b]) * error
+            weight *= float(discount[k, b]) * lambda_ * min(c_bar, rho[k, b])
+            if _ends(cut, valid, k, b):
+                break
+    for t, b in np.ndindex(length, batch):
+        if valid is not None and not valid[t, b]:
+            continue
+        later = values_next[t, b] if _ends(cut, valid, t, b) else targets[t + 1, b]
+        error = float(reward[t, b]) + float(discount[t, b]) * float(later) - float(values[t, b])
+        advantages[t, b] = min(pg_rho_bar, rho[t, b]) * error
+    return advantages, targets
+
+
 def _ends(cut: np.ndarray, valid: np.ndarray | None, t: int, b: int) -> bool:
     """No trace goes from step t to the next one."""
     return bool(t + 1 == len(cut) or cut[t, b] or (valid is not None and not valid[t + 1, b]))
