@@ -27,7 +27,7 @@ from tfrl.config.settings import SettingError, setting, validate
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import value
 from tfrl.nn import inputs, torsos
-from tfrl.optim import apply, schedules
+from tfrl.optim import apply, optimizers, schedules
 from tfrl.types import EnvSpec, PolicyStep, Transition, UpdateOutput
 
 
@@ -195,10 +195,9 @@ class QLearner(tf.Module):
             config.learning_rate if final is None else final,
             config.learning_rate_updates,
         )
-        self.optimizer = tf.keras.optimizers.Adam(
-            self._rate, epsilon=config.adam_epsilon, jit_compile=False
+        self.optimizer = optimizers.make(
+            "adam", self.policy.trainable_variables, self._rate, epsilon=config.adam_epsilon
         )
-        self.optimizer.build(self.policy.trainable_variables)
 
     def update(self, batch: Transition, seed: tf.Tensor) -> UpdateOutput:
         del seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ def reduce_sum(x: tf.Tensor) -> tf.Tensor:
 
 
 def minimise(
-    optimizer: tf.keras.optimizers.Optimizer,
+    optimizer: Any,
     tape: tf.GradientTape,
     loss: tf.Tensor,
     variables: Sequence[tf.Variable],
@@ -31,6 +32,7 @@ def minimise(
     """One optimiser step on the gradient summed over replicas; clipping comes after the sum.
 
     Args:
+      optimizer: of `optimizers.make`, for these variables in this order, or a Keras optimiser.
       loss: scalar made with `global_mean`, so that the sum over replicas is the gradient of the global mean.
       clip_norm: largest global norm, None for no clipping.
 
@@ -44,7 +46,9 @@ def minimise(
     norm = tf.linalg.global_norm(gradients)
     if clip_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
-    optimizer.apply_gradients(
-        zip(gradients, variables, strict=True), skip_gradients_aggregation=True
-    )
+    if isinstance(optimizer, tf.keras.optimizers.Optimizer):
+        pairs = zip(gradients, variables, strict=True)
+        optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+    else:
+        optimizer.apply(gradients)
     return norm

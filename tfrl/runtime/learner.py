@@ -120,7 +120,7 @@ class LearnerLoop(tf.Module):
             mode = "graph" if self._mode == "auto" else self._mode
             self._announce(f"learning: {mode}, {self._plan.updates_per_call} updates per call")
             return self._traced(mode)
-        # What a checkpoint holds: `self.variables` would leave out the optimiser, which is no tf.Module.
+        # What a checkpoint holds: `self.variables` would leave out a Keras optimiser, which is no tf.Module.
         everything = [
             v for v in tf.train.TrackableView(self).descendants() if isinstance(v, tf.Variable)
         ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,3 +196,38 @@ def vtrace(
 def _ends(cut: np.ndarray, valid: np.ndarray | None, t: int, b: int) -> bool:
     """No trace goes from step t to the next one."""
     return bool(t + 1 == len(cut) or cut[t, b] or (valid is not None and not valid[t + 1, b]))
+
+
+def optimise(
+    kind: str,
+    start: float,
+    gradients: Sequence[float],
+    rate: Callable[[int], float],
+    decay: float = 0.99,
+    epsilon: float | None = None,
+    momentum: float = 0.0,
+    epsilon_inside_root: bool = False,
+) -> list[float]:
+    """Values of one parameter after each gradient, in float64; kinds and options of `optim.optimizers`.
+
+    `rate` takes the number of updates made before.
+    """
+    x, out, velocity, first, second = float(start), [], 0.0, 0.0, 0.0
+    square = 1.0 if kind == "rmsprop_tf1" else 0.0
+    for t, g in enumerate(map(float, gradients)):
+        if kind == "adam":
+            first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+            root = math.sqrt(second) + (1e-7 if epsilon is None else epsilon)
+            x -= rate(t) * math.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1)) * first / root
+        elif kind == "sgd":
+            velocity = momentum * velocity - rate(t) * g
+            x += velocity
+        else:
+            square = decay * square + (1 - decay) * g * g
+            small = 1e-5 if epsilon is None else epsilon
+            inside = epsilon_inside_root or kind == "rmsprop_tf1"
+            root = math.sqrt(square + small) if inside else math.sqrt(square) + small
+            velocity = momentum * velocity + rate(t) * g / root
+            x -= velocity
+        out.append(x)
+    return out
