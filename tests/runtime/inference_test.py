@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
+import tree
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
@@ -98,6 +99,65 @@ class EnginesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertRegex(
             said[0], rf"^acting: {engine.name} \(function \d+ us, lite \d+ us per step of 1\)$"
         )
+
+
+class Echo(tf.Module):
+    """A policy whose outputs are equal to each other, to its inputs, to its variables, or constant."""
+
+    noise = epsilon.noise(5)
+
+    def __init__(self, action):
+        super().__init__()
+        self._action, self._bias = action, tf.Variable([1.0, 2, 3, 4])
+
+    def initial_state(self, batch_size):
+        return {"last": tf.zeros([batch_size, 4]), "count": tf.zeros([batch_size], tf.int32)}
+
+    def step(self, obs, state, knobs, noise, explore):
+        best = tf.argmax(obs, axis=1, output_type=tf.int32)
+        action = {
+            "nest": lambda: {"b": (best, obs), "a": tf.identity(best), "c": tf.cast(best, tf.int8)},
+            "part": lambda: {"a": best},
+        }[self._action]()
+        extras = {f"x{i}": obs * float(i) for i in range(12)}  # two digits in the names
+        extras.update(bias=self._bias + 0.0, constant=tf.constant([5.0, 6]), same=best)
+        state = {"last": obs, "count": state["count"] + 1}
+        return PolicyStep(action, state, extras)
+
+
+class NestTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.product(engine=("function", "lite"), action=("nest", "part"))
+    def test_outputs_come_back_in_their_places(self, engine, action):
+        policy, spec = Echo(action), EnvSpec("s", BOX, spaces.Discrete(5))
+        engine = make_engine(engine, policy, StepSignature(policy, spec, 3, [], explore=False))
+        state = tree.map_structure(lambda x: x.numpy(), policy.initial_state(3))
+        for i in range(3):
+            obs = conformance.observations(spec, 3, seed=i)
+            expected = policy.step(tf.constant(obs), state, {}, {}, False)
+            step = engine.act(obs, state, {}, {})
+            tree.assert_same_structure(expected, step)
+            for a, b in zip(tree.flatten(expected), tree.flatten(step), strict=True):
+                self.assertEqual(a.dtype, b.dtype)
+                self.assertAllEqual(a, b)
+            state = step.state
+        self.assertAllEqual(state["count"], [3, 3, 3])
+
+    @parameterized.parameters("function", "lite")
+    def test_one_part_and_nothing_else_is_still_a_nest(self, engine):
+        class Part(tf.Module):
+            noise = {}
+
+            def initial_state(self, batch_size):
+                return ()
+
+            def step(self, obs, state, knobs, noise, explore):
+                return PolicyStep({"a": tf.argmax(obs, axis=1, output_type=tf.int32)}, state, {})
+
+        policy, spec = Part(), EnvSpec("s", BOX, spaces.Dict(a=spaces.Discrete(4)))
+        engine = make_engine(engine, policy, StepSignature(policy, spec, 2, [], explore=False))
+        out = engine.act(np.float32([[0, 1, 0, 0], [0, 0, 0, 1]]), (), {}, {})
+        self.assertEqual(list(out.action), ["a"])
+        self.assertAllEqual(out.action["a"], [1, 3])
 
 
 class Stubborn(tf.Module):

@@ -119,10 +119,11 @@ class LiteEngine:
         # Inputs that the graph does not read are pruned by the converter.
         self._inputs = [position.get(i) for i in range(num_inputs)]
         self._weights = [position.get(num_inputs + i) for i in range(len(policy.variables))]
-        self._results = [
-            d["index"]
-            for d in sorted(interpreter.get_output_details(), key=lambda d: _index(d["name"]))
-        ]
+        # In the order of the graph's outputs. Their names say nothing: outputs that are equal share
+        # one, and one that is an input bears the input's.
+        self._results = [d["index"] for d in interpreter.get_output_details()]
+        # An action and nothing else: the common case is not worth walking a nest at every step.
+        self._bare = [path for path, _ in tree.flatten_with_path(self._outputs)] == [("action",)]
         self.load([v.numpy() for v in policy.variables])
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
@@ -141,7 +142,7 @@ class LiteEngine:
                 interpreter.set_tensor(index, array)
         interpreter.invoke()
         results = [interpreter.get_tensor(index) for index in self._results]
-        if len(results) == 1 and not self._outputs.state:
+        if self._bare:
             return PolicyStep(results[0], (), {})
         return tree.unflatten_as(self._outputs, results)
 
