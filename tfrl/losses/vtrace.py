@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfrl.losses import returns
-
-MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: beyond it a ratio says nothing, and exp(89) is infinite
+from tfrl.losses import policy, returns
 
 
 class VTrace(NamedTuple):
@@ -75,8 +73,9 @@ def from_log_probs(
         values=values,
         values_next=values_next,
     )
-    log_rho = returns.mask_steps(log_prob - behaviour_log_prob, valid)
-    rho = tf.exp(tf.clip_by_value(log_rho, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+    rho = policy.ratio(
+        returns.mask_steps(log_prob, valid), returns.mask_steps(behaviour_log_prob, valid)
+    )
     follows = returns.continues(cut, valid)
     error = reward + discount * values_next - values
     delta = returns.mask_steps(_at_most(rho, rho_bar) * error, valid)

@@ -14,8 +14,46 @@ def global_mean(x: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(x) / replicas
 
 
+def masked_count(mask: tf.Tensor) -> tf.Tensor:
+    """Number of valid entries of the global batch, a float32 scalar equal on all replicas; mask bool, any shape."""
+    return reduce_sum(tf.reduce_sum(tf.cast(mask, tf.float32)))
+
+
+def masked_mean(x: tf.Tensor, mask: tf.Tensor, count: tf.Tensor | None = None) -> tf.Tensor:
+    """This replica's part of the mean over the valid entries of the global batch; 0 when there is none.
+
+    The sum over replicas of the result is that mean, as with `global_mean`, however the valid entries are spread.
+
+    Args:
+      x: any shape; what stands at invalid entries is not read, but its gradient must be finite.
+      mask: bool, the shape of `x`.
+      count: `masked_count(mask)`, where it is known already: it costs a reduction over replicas.
+    """
+    mask.shape.assert_is_compatible_with(x.shape)
+    count = masked_count(mask) if count is None else count
+    total = tf.reduce_sum(tf.where(mask, x, tf.zeros_like(x)))
+    return total / tf.maximum(tf.stop_gradient(count), 1.0)
+
+
+def masked_moments(x: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and population variance of the valid entries of the global batch; no gradient; zeros when there is none.
+
+    In two passes, so that a large mean does not drown a small variance.
+
+    Args:
+      x: any shape; what stands at invalid entries is not read.
+      mask: bool, the shape of `x`.
+
+    Returns:
+      Two scalars, equal on all replicas.
+    """
+    x, count = tf.stop_gradient(x), masked_count(mask)
+    mean = reduce_sum(masked_mean(x, mask, count))
+    return mean, reduce_sum(masked_mean((x - mean) ** 2, mask, count))
+
+
 def reduce_sum(x: tf.Tensor) -> tf.Tensor:
-    """Sum over replicas of a metric made with `global_mean`."""
+    """Sum over replicas of a metric made with `global_mean` or `masked_mean`."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return x
@@ -33,7 +71,8 @@ def minimise(
 
     Args:
       optimizer: of `optimizers.make`, for these variables in this order, or a Keras optimiser.
-      loss: scalar made with `global_mean`, so that the sum over replicas is the gradient of the global mean.
+      loss: scalar made with `global_mean` or `masked_mean`, so that the sum over replicas is the
+        gradient of the global mean.
       clip_norm: largest global norm, None for no clipping.
 
     Returns:

@@ -193,6 +193,32 @@ def vtrace(
     return advantages, targets
 
 
+def ppo(
+    log_prob: np.ndarray,
+    old_log_prob: np.ndarray,
+    advantages: np.ndarray,
+    values: np.ndarray,
+    old_values: np.ndarray,
+    targets: np.ndarray,
+    clip: float,
+    value_clip: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(policy loss [N], value loss [N]) of PPO, case by case; see `tfrl.losses.policy`."""
+    policy_loss, value_loss = [], []
+    for i in range(len(log_prob)):
+        r = float(np.exp(float(log_prob[i]) - float(old_log_prob[i])))
+        if advantages[i] >= 0:  # nothing is gained by making a good action more likely than this
+            policy_loss.append(-min(r, 1 + clip) * advantages[i])
+        else:
+            policy_loss.append(-max(r, 1 - clip) * advantages[i])
+        error = (values[i] - targets[i]) ** 2
+        if value_clip is not None:
+            near = min(max(values[i], old_values[i] - value_clip), old_values[i] + value_clip)
+            error = max(error, (near - targets[i]) ** 2)
+        value_loss.append(error)
+    return np.array(policy_loss), np.array(value_loss)
+
+
 def _ends(cut: np.ndarray, valid: np.ndarray | None, t: int, b: int) -> bool:
     """No trace goes from step t to the next one."""
     return bool(t + 1 == len(cut) or cut[t, b] or (valid is not None and not valid[t + 1, b]))
