@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -257,3 +257,69 @@ def optimise(
             x -= velocity
         out.append(x)
     return out
+
+
+def gated_transformer(
+    variables: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    num_layers: int,
+    num_heads: int,
+    memory_length: int,
+) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+    """Outputs [T, D] of a GTrXL over one episode x [T, F], and the inputs of each layer, step by step.
+
+    Parisotto et al. 2019, section 3.2: per layer, step and head one loop over the steps that may be seen.
+    `variables` are named as in `tfrl.nn.recurrent.GatedTransformerXL`.
+    """
+
+    def normalise(x: np.ndarray, name: str) -> np.ndarray:
+        scaled = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+        return scaled * variables[f"{name}/scale"] + variables[f"{name}/shift"]
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
+    def gate(x: np.ndarray, y: np.ndarray, name: str) -> np.ndarray:
+        w_r, w_z, w_g = np.split(variables[f"{name}/y_kernel"], 3, axis=1)
+        u_r, u_z = np.split(variables[f"{name}/x_kernel"], 2, axis=1)
+        r = sigmoid(y @ w_r + x @ u_r)
+        z = sigmoid(y @ w_z + x @ u_z - variables[f"{name}/update_bias"])
+        h = np.tanh(y @ w_g + (r * x) @ variables[f"{name}/candidate_kernel"])
+        return (1 - z) * x + z * h
+
+    current = [row @ variables["kernel"] + variables["bias"] for row in x]
+    layers = []
+    for i in range(num_layers):
+        name, following = f"layer_{i}", []
+        layers.append(current)
+        normal = [normalise(e, f"{name}/attention_norm") for e in current]
+        w_k, w_v = np.split(variables[f"{name}/key_value"], 2, axis=1)
+        size = w_k.shape[1] // num_heads
+        for t in range(len(current)):
+            query = normal[t] @ variables[f"{name}/query"]
+            read = []
+            for h in range(num_heads):
+                part = slice(h * size, (h + 1) * size)
+                seen = range(max(0, t - memory_length), t + 1)
+                scores = []
+                for s in seen:
+                    distance = variables[f"{name}/position"][memory_length - (t - s)]
+                    score = (query + variables[f"{name}/content_bias"])[part] @ (normal[s] @ w_k)[
+                        part
+                    ]
+                    score += (query + variables[f"{name}/position_bias"])[part] @ distance[part]
+                    scores.append(score / np.sqrt(size))
+                weights = np.exp(np.array(scores) - max(scores))
+                weights /= weights.sum()
+                read.append(
+                    sum(w * (normal[s] @ w_v)[part] for w, s in zip(weights, seen, strict=True))
+                )
+            attended = np.concatenate(read) @ variables[f"{name}/output"]
+            e = gate(current[t], np.maximum(attended, 0), f"{name}/attention_gate")
+            y = normalise(e, f"{name}/mlp_norm")
+            for j in range(2):
+                y = y @ variables[f"{name}/mlp_kernel_{j}"] + variables[f"{name}/mlp_bias_{j}"]
+                y = np.maximum(y, 0)
+            following.append(gate(e, y, f"{name}/mlp_gate"))
+        current = following
+    return np.array(current), layers
