@@ -1,0 +1,242 @@
+"""Running normalisation of observations and of rewards.
+
+Statistics are float64 and stay with the learner; what the policy carries are float32 variables, which are published,
+exported and never change in evaluation. Merge a batch into the statistics, and hand them to the policy, only after the
+last update on that batch: acting and learning must see the same normalised observations.
+
+Observations follow RLlib's MeanStdFilter: the sample's deviation (n - 1), and 1e-8 added to it. Stable-Baselines3 and
+CleanRL divide by n, put the 1e-8 inside the root and start from a mean of 0 and a variance of 1 that count as 1e-4
+observations; numbers differ slightly at the start of training.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import tensorflow as tf
+
+from tfrl.config.settings import SettingError
+from tfrl.nn import inputs
+from tfrl.optim import apply
+from tfrl.types import ACTION_FEATURES, ACTION_MASK
+
+EPSILON = 1e-8
+ROOT = "observation"  # name of an observation that is no nest
+
+
+class RunningMoments(tf.Module):
+    """Count, mean and sum of squared deviations of everything merged so far, per element; float64.
+
+    Args:
+      shape: of one observation.
+    """
+
+    def __init__(self, shape: tuple[int, ...], name: str = "moments"):
+        super().__init__(name=name)
+        self.shape = tuple(shape)
+        zeros = tf.zeros(self.shape, tf.float64)
+        self.count = tf.Variable(tf.zeros([], tf.float64), trainable=False, name="count")
+        self._mean = tf.Variable(zeros, trainable=False, name="mean")
+        self._m2 = tf.Variable(zeros, trainable=False, name="m2")
+
+    def merge(self, x: tf.Tensor, valid: tf.Tensor | None = None) -> None:
+        """Adds a batch; in replica context, where the parts of all replicas are counted once, on every replica alike.
+
+        The batch's own moments are made in two passes and joined with the old ones by the formula of Chan et al. 1979,
+        so that a large mean does not drown a small variance.
+
+        Args:
+          x: [N, *shape] of any numeric dtype; what stands in invalid rows is not read.
+          valid: bool [N], or None when all are.
+        """
+        if x.shape[1:] != self.shape:
+            raise ValueError(f"x: expected [N, {', '.join(map(str, self.shape))}], got {x.shape}")
+        x = tf.cast(x, tf.float64)
+        if valid is None:
+            rows = tf.cast(tf.shape(x)[0], tf.float64)
+        else:
+            mask = tf.reshape(valid, [-1, *[1] * len(self.shape)])
+            x = tf.where(mask, x, tf.zeros_like(x))
+            rows = tf.reduce_sum(tf.cast(valid, tf.float64))
+        new = apply.reduce_sum(rows)
+        new_mean = apply.reduce_sum(tf.reduce_sum(x, axis=0)) / tf.maximum(new, 1.0)
+        squares = (x - new_mean) ** 2
+        if valid is not None:
+            squares = tf.where(mask, squares, tf.zeros_like(squares))
+        new_m2 = apply.reduce_sum(tf.reduce_sum(squares, axis=0))
+
+        old, mean = self.count.read_value(), self._mean.read_value()
+        total = old + new
+        share = new / tf.maximum(total, 1.0)
+        difference = new_mean - mean
+        m2 = self._m2.read_value() + new_m2 + difference**2 * old * share
+        _assign(self._mean, mean + difference * share)
+        _assign(self._m2, m2)
+        _assign(self.count, total)
+
+    def mean(self) -> tf.Tensor:
+        """float64 [*shape], 0 before anything was merged."""
+        return self._mean.read_value()
+
+    def std(self) -> tf.Tensor:
+        """Deviation of the sample (n - 1), float64 [*shape]; 1 while n < 2."""
+        count = self.count.read_value()
+        variance = self._m2.read_value() / tf.maximum(count - 1.0, 1.0)
+        return tf.where(count < 2.0, tf.ones_like(variance), tf.sqrt(variance))
+
+    def population_variance(self) -> tf.Tensor:
+        """Variance with n as the divisor, float64 [*shape]; 1 while n < 2."""
+        count = self.count.read_value()
+        variance = self._m2.read_value() / tf.maximum(count, 1.0)
+        return tf.where(count < 2.0, tf.ones_like(variance), variance)
+
+
+class ObservationMoments(tf.Module):
+    """The learner's statistics of an observation space: `RunningMoments` of each leaf that is normalised.
+
+    Args:
+      space: observation space.
+
+    Attributes:
+      leaves: {path: RunningMoments}.
+    """
+
+    def __init__(self, space: gym.Space):
+        super().__init__()
+        self._space, boxes = space, normalised_leaves(space)
+        self.leaves = {path: RunningMoments(box.shape) for path, box in boxes.items()}
+
+    def merge(self, obs: Any, valid: tf.Tensor | None = None) -> None:
+        """Adds observations, leaves [*lead, *shape], of which `valid`, bool [*lead], says what counts; None: all.
+
+        In replica context, see `RunningMoments.merge`.
+        """
+        valid = None if valid is None else tf.reshape(valid, [-1])
+        arrays = _by_path(obs, self._space, ROOT)
+        for path, moments in self.leaves.items():
+            moments.merge(tf.reshape(arrays[path], [-1, *moments.shape]), valid)
+
+
+class ObservationNormaliser(tf.Module):
+    """clip((x - mean) / std, -limit, limit) of each leaf that is normalised; the others pass unchanged.
+
+    A member of the policy. It changes nothing but what lies beyond the limit until `update` is first called.
+
+    Args:
+      space: observation space.
+      limit: largest magnitude of a normalised component.
+
+    Raises:
+      SettingError: no leaf of the space can be normalised.
+    """
+
+    def __init__(self, space: gym.Space, limit: float = 10.0):
+        super().__init__()
+        boxes = normalised_leaves(space)
+        if not boxes:
+            raise SettingError(
+                "normalisation of observations: expected a Box that is no image in the observation "
+                f"space, got {space}"
+            )
+        self._space, self._limit = space, limit
+        self._mean = {path: _constant(tf.zeros(box.shape), "mean") for path, box in boxes.items()}
+        self._scale = {path: _constant(tf.ones(box.shape), "scale") for path, box in boxes.items()}
+
+    def __call__(self, obs: Any) -> Any:
+        """Observations, leaves [..., *shape] -> the same nest; normalised leaves are float32."""
+        return self._normalise(obs, self._space, ROOT)
+
+    def update(self, moments: ObservationMoments) -> None:
+        """Takes the learner's statistics; in replica context or outside."""
+        for path, leaf in moments.leaves.items():
+            _assign(self._mean[path], tf.cast(leaf.mean(), tf.float32))
+            _assign(self._scale[path], tf.cast(1.0 / (leaf.std() + EPSILON), tf.float32))
+
+    def _normalise(self, x: Any, space: gym.Space, path: str) -> Any:
+        if isinstance(space, gym.spaces.Dict):
+            return {k: self._normalise(x[k], space[k], f"{path}/{k}") for k in x}
+        if isinstance(space, gym.spaces.Tuple):
+            parts = zip(x, space.spaces, strict=True)
+            return tuple(self._normalise(v, s, f"{path}/{i}") for i, (v, s) in enumerate(parts))
+        if path not in self._mean:
+            return x
+        x = (tf.cast(x, tf.float32) - self._mean[path]) * self._scale[path]
+        return tf.clip_by_value(x, -self._limit, self._limit)
+
+
+class ReturnScale(tf.Module):
+    """clip(reward / sqrt(Var(R) + 1e-8), -limit, limit), R_t = discount R_{t-1} + r_t since the episode's start.
+
+    As in Stable-Baselines3's VecNormalize, with two differences: rewards are scaled when they are learnt from, not when
+    they are received, so that all of a batch have the same scale; and the scale is 1 until two returns were merged.
+    Rewards are not centred. A member of the learner.
+
+    Args:
+      limit: largest magnitude of a scaled reward.
+    """
+
+    def __init__(self, limit: float = 10.0):
+        super().__init__()
+        self._limit = limit
+        self.moments = RunningMoments(())
+        self.scale = _constant(tf.ones([]), "scale")
+
+    def __call__(self, reward: tf.Tensor) -> tf.Tensor:
+        """Rewards of any shape -> float32, the same shape."""
+        return tf.clip_by_value(tf.cast(reward, tf.float32) * self.scale, -self._limit, self._limit)
+
+    def update(self, discounted_return: tf.Tensor, valid: tf.Tensor | None = None) -> None:
+        """Merges running returns R and takes their variance; in replica context, see `RunningMoments.merge`.
+
+        Args:
+          discounted_return: R_t of each step, as the actor kept it, any shape; `valid`, bool, of the same.
+        """
+        valid = None if valid is None else tf.reshape(valid, [-1])
+        self.moments.merge(tf.reshape(discounted_return, [-1]), valid)
+        variance = self.moments.population_variance()
+        _assign(self.scale, tf.cast(tf.math.rsqrt(variance + EPSILON), tf.float32))
+
+
+def normalised_leaves(space: gym.Space) -> dict[str, gym.spaces.Box]:
+    """{path: Box} of the leaves that are normalised.
+
+    Every Box but images (uint8 with three axes), the action mask and the action features, which are compared between
+    actions. Discrete, MultiDiscrete and MultiBinary leaves are names, not quantities.
+    """
+    return _leaves(space, ROOT)
+
+
+def _leaves(space: gym.Space, path: str) -> dict[str, gym.spaces.Box]:
+    if isinstance(space, gym.spaces.Dict):
+        skip = (ACTION_MASK, ACTION_FEATURES) if path == ROOT else ()
+        parts = [(k, s) for k, s in space.spaces.items() if k not in skip]
+    elif isinstance(space, gym.spaces.Tuple):
+        parts = list(enumerate(space.spaces))
+    else:
+        whole = isinstance(space, gym.spaces.Box) and not inputs.is_image(space)
+        return {path: space} if whole else {}
+    return {p: b for key, s in parts for p, b in _leaves(s, f"{path}/{key}").items()}
+
+
+def _by_path(x: Any, space: gym.Space, path: str) -> dict[str, Any]:
+    """{path: array} of all leaves, named as `_leaves` names them."""
+    if isinstance(space, gym.spaces.Dict):
+        parts = [(key, x[key], s) for key, s in space.spaces.items()]
+    elif isinstance(space, gym.spaces.Tuple):
+        parts = list(zip(range(len(x)), x, space.spaces, strict=True))
+    else:
+        return {path: x}
+    return {p: v for key, v, s in parts for p, v in _by_path(v, s, f"{path}/{key}").items()}
+
+
+def _constant(value: tf.Tensor, name: str) -> tf.Variable:
+    return tf.Variable(value, trainable=False, name=name)
+
+
+def _assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Assigns; in replica context to this replica's own copy, where all replicas have the same value."""
+    if tf.distribute.in_cross_replica_context():
+        variable.assign(value)
+    else:
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
