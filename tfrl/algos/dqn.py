@@ -97,7 +97,8 @@ class Config:
     )
 
     network: str = setting(
-        "auto", "mlp, cnn, auto (cnn for images) or package.module:builder of a Keras model"
+        "auto",
+        "mlp, cnn, resnet, rllib_cnn, auto (cnn for images) or package.module:builder of a Keras model",
     )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "units of the MLP's layers", unit="units", minimum=1

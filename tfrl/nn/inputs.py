@@ -37,20 +37,26 @@ def is_image(space: gym.Space) -> bool:
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == "uint8"
 
 
-def flatten(obs: Any, space: gym.Space, rescale: bool = False) -> tf.Tensor:
-    """Observations of any nest without images as one float32 vector per row [B, F].
+def leaves(obs: Any, space: gym.Space) -> list[tuple[Any, gym.Space]]:
+    """(value, space) of every part of an observation that is no Dict or Tuple, in the order of its space."""
+    if isinstance(space, gym.spaces.Dict):
+        return [leaf for k, s in space.spaces.items() for leaf in leaves(obs[k], s)]
+    if isinstance(space, gym.spaces.Tuple):
+        return [leaf for o, s in zip(obs, space.spaces) for leaf in leaves(o, s)]
+    return [(obs, space)]
 
-    Box and MultiBinary are reshaped, Discrete and MultiDiscrete one-hot encoded, Dict and Tuple
-    concatenated in the order of their space (keys sorted).
+
+def flatten(obs: Any, space: gym.Space, rescale: bool = False) -> tf.Tensor:
+    """Observations of any nest as one float32 vector per row [B, F].
+
+    Box and MultiBinary are reshaped, the pixels of images scaled to [0, 1], Discrete and MultiDiscrete one-hot
+    encoded, Dict and Tuple concatenated in the order of their space (keys sorted).
 
     Args:
-      rescale: map each component of a Box that is bounded on both sides from its limits to [-1, 1].
+      rescale: map each component of a Box that is bounded on both sides from its limits to [-1, 1]; not of images.
     """
-    if isinstance(space, gym.spaces.Dict):
-        return tf.concat([flatten(obs[k], s, rescale) for k, s in space.spaces.items()], axis=1)
-    if isinstance(space, gym.spaces.Tuple):
-        parts = zip(obs, space.spaces, strict=True)
-        return tf.concat([flatten(o, s, rescale) for o, s in parts], axis=1)
+    if isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
+        return tf.concat([flatten(o, s, rescale) for o, s in leaves(obs, space)], axis=1)
     if isinstance(space, gym.spaces.Discrete):
         return tf.one_hot(tf.cast(obs, tf.int32) - int(space.start), int(space.n))
     if isinstance(space, gym.spaces.MultiDiscrete):
@@ -58,6 +64,8 @@ def flatten(obs: Any, space: gym.Space, rescale: bool = False) -> tf.Tensor:
         columns = tf.unstack(tf.reshape(tf.cast(obs, tf.int32), [-1, len(sizes)]), axis=1)
         return tf.concat([tf.one_hot(c, n) for c, n in zip(columns, sizes, strict=True)], axis=1)
     x = tf.reshape(tf.cast(obs, tf.float32), [-1, int(np.prod(space.shape))])
+    if is_image(space):
+        return x * (1.0 / 255.0)
     if rescale and isinstance(space, gym.spaces.Box):
         low, high = (np.asarray(limit, np.float64).reshape(-1) for limit in (space.low, space.high))
         bounded = space.bounded_below.reshape(-1) & space.bounded_above.reshape(-1)

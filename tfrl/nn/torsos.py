@@ -12,40 +12,144 @@ from tfrl.config.settings import SettingError, import_dotted, nearest
 from tfrl.nn import inputs
 from tfrl.types import EnvSpec
 
-NETWORKS = ("auto", "mlp", "cnn")
+NETWORKS = ("auto", "mlp", "cnn", "resnet", "rllib_cnn")
+INITIALIZERS = ("glorot", "orthogonal")
+
+# (filters, size, stride) of RLlib's default networks by image side; the last one is not padded.
+RLLIB_FILTERS = {
+    84: ((16, 8, 4), (32, 4, 2), (256, 11, 1)),
+    42: ((16, 4, 2), (32, 4, 2), (256, 11, 1)),
+}
 
 
-def mlp(sizes: Sequence[int], activation: str) -> tf.keras.Sequential:
+def mlp(sizes: Sequence[int], activation: str, initializer: str = "glorot") -> tf.keras.Sequential:
     """Dense layers [B, F] -> [B, sizes[-1]], each followed by the activation."""
-    return tf.keras.Sequential([tf.keras.layers.Dense(n, activation) for n in sizes], name="mlp")
+    layers = [
+        tf.keras.layers.Dense(n, activation, kernel_initializer=_kernel(initializer)) for n in sizes
+    ]
+    return tf.keras.Sequential(layers, name="mlp")
 
 
-def nature_cnn(features: int = 512) -> tf.keras.Sequential:
+def nature_cnn(features: int = 512, initializer: str = "glorot") -> tf.keras.Sequential:
     """The convolutional network of Mnih et al. 2015: uint8 [B, H, W, C] -> [B, features]; pixels scaled to [0, 1]."""
-    layers = tf.keras.layers
     return tf.keras.Sequential(
         [
-            layers.Lambda(lambda x: tf.cast(x, tf.float32) * (1.0 / 255.0)),
-            layers.Conv2D(32, 8, 4, activation="relu"),
-            layers.Conv2D(64, 4, 2, activation="relu"),
-            layers.Conv2D(64, 3, 1, activation="relu"),
-            layers.Flatten(),
-            layers.Dense(features, activation="relu"),
+            _pixels(),
+            _conv(32, 8, 4, "valid", "relu", initializer),
+            _conv(64, 4, 2, "valid", "relu", initializer),
+            _conv(64, 3, 1, "valid", "relu", initializer),
+            *_features(features, initializer),
         ],
         name="nature_cnn",
     )
 
 
+def rllib_cnn(side: int, initializer: str = "glorot") -> tf.keras.Sequential:
+    """RLlib's network of 2018 for square images of 84 or 42 pixels: uint8 [B, side, side, C] -> [B, 256].
+
+    Pixels are scaled to [0, 1], which RLlib did not do.
+    """
+    *padded, last = RLLIB_FILTERS[side]
+    return tf.keras.Sequential(
+        [
+            _pixels(),
+            *(_conv(*shape, "same", "relu", initializer) for shape in padded),
+            _conv(*last, "valid", "relu", initializer),
+            tf.keras.layers.Flatten(),
+        ],
+        name="rllib_cnn",
+    )
+
+
+def impala_resnet(features: int = 256, initializer: str = "glorot") -> tf.keras.Sequential:
+    """The residual network of Espeholt et al. 2018 (figure 3, right), 15 convolutions: uint8 [B, H, W, C] -> [B, 256].
+
+    Any size of images; pixels are scaled to [0, 1].
+    """
+    layers = [_pixels()]
+    for channels in (16, 32, 32):
+        layers += [
+            _conv(channels, 3, 1, "same", None, initializer),
+            tf.keras.layers.MaxPool2D(3, 2, "same"),
+            _Residual(channels, initializer),
+            _Residual(channels, initializer),
+        ]
+    layers += [tf.keras.layers.ReLU(), *_features(features, initializer)]
+    return tf.keras.Sequential(layers, name="impala_resnet")
+
+
+class _Residual(tf.keras.layers.Layer):
+    """x + conv(relu(conv(relu(x)))), both 3x3 of as many channels as `x` has."""
+
+    def __init__(self, channels: int, initializer: str):
+        super().__init__()
+        self._convs = [_conv(channels, 3, 1, "same", None, initializer) for _ in range(2)]
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        y = x
+        for conv in self._convs:
+            y = conv(tf.nn.relu(y))
+        return x + y
+
+
+def head(outputs: int, gain: float, name: str | None = None) -> tf.keras.layers.Dense:
+    """Output layer [B, F] -> [B, outputs] with orthogonal weights of this gain; biases start at 0.
+
+    Usual gains: 0.01 for a policy, so that it starts near uniform, 1 for a value (Andrychowicz et al. 2021).
+    """
+    orthogonal = tf.keras.initializers.Orthogonal(gain)
+    return tf.keras.layers.Dense(outputs, kernel_initializer=orthogonal, name=name)
+
+
+def _kernel(name: str) -> tf.keras.initializers.Initializer:
+    """An initialiser of hidden layers; a new one for each, since one instance repeats itself."""
+    if name == "orthogonal":
+        return tf.keras.initializers.Orthogonal(2**0.5)  # keeps the scale through a ReLU
+    if name == "glorot":
+        return tf.keras.initializers.GlorotUniform()
+    raise SettingError(
+        f"initializer={name!r}: expected one of {', '.join(INITIALIZERS)}{nearest(name, INITIALIZERS)}"
+    )
+
+
+def _pixels() -> tf.keras.layers.Layer:
+    return tf.keras.layers.Lambda(lambda x: tf.cast(x, tf.float32) * (1.0 / 255.0))
+
+
+def _conv(
+    filters: int, size: int, stride: int, padding: str, activation: str | None, initializer: str
+) -> tf.keras.layers.Conv2D:
+    return tf.keras.layers.Conv2D(
+        filters,
+        size,
+        stride,
+        padding,
+        activation=activation,
+        kernel_initializer=_kernel(initializer),
+    )
+
+
+def _features(features: int, initializer: str) -> list[tf.keras.layers.Layer]:
+    """What follows the convolutions."""
+    dense = tf.keras.layers.Dense(features, "relu", kernel_initializer=_kernel(initializer))
+    return [tf.keras.layers.Flatten(), dense]
+
+
 class Torso(tf.Module):
     """Observation nest, leaves [B, ...] -> features [B, F].
 
+    A network for images takes every image of a Dict or Tuple observation, each through a network of its own; the rest
+    is flattened and stands behind their features.
+
     Args:
       spec: environment spec.
-      network: 'mlp', 'cnn', 'auto' (cnn for images) or 'package.module:builder', a function
+      network: 'mlp', 'cnn' (Mnih et al. 2015), 'resnet' (Espeholt et al. 2018), 'rllib_cnn', 'auto'
+        (cnn where there are images, else mlp) or 'package.module:builder', a function
         (EnvSpec) -> Keras model that takes the observation without its action mask and gives
         [B, F].
       hidden_sizes, activation: of the MLP.
-      rescale: the MLP sees bounded components of a Box mapped to [-1, 1], see `inputs.flatten`.
+      rescale: bounded components of a Box are mapped to [-1, 1], see `inputs.flatten`.
+      initializer: of hidden layers: 'glorot', or 'orthogonal' with gain sqrt(2), as policy-gradient methods have it.
 
     Raises:
       SettingError: the network does not serve the observation space.
@@ -58,41 +162,77 @@ class Torso(tf.Module):
         hidden_sizes: Sequence[int],
         activation: str,
         rescale: bool = False,
+        initializer: str = "glorot",
     ):
         super().__init__()
         self._space = inputs.model_space(spec.observation_space)
-        image = inputs.is_image(self._space)
-        self._flattens, self._rescale = False, rescale
+        self._rescale = rescale
+        self._kind = "own"
         check_activation(activation)
-        if network == "cnn" or (network == "auto" and image):
-            if not image:
+        images = [s for _, s in inputs.leaves(self._space, self._space) if inputs.is_image(s)]
+        if network == "auto":
+            network = "cnn" if images else "mlp"
+        if network == "mlp":
+            self._kind = "flat"
+            self.model = mlp(hidden_sizes, activation, initializer)
+        elif network in NETWORKS:
+            self._kind = "images"
+            if not images:
                 raise SettingError(
-                    f"network=cnn: expected uint8 [height, width, channels] images, got {self._space}"
+                    f"network={network}: "
+                    f"expected uint8 [height, width, channels] images, got {self._space}"
                 )
-            if min(self._space.shape[:2]) < 36:
-                raise SettingError(
-                    f"network=cnn: expected images of at least 36x36 pixels, got {self._space.shape}"
-                )
-            self.model = nature_cnn()
-        elif network in ("mlp", "auto"):
-            self._flattens = True
-            self.model = mlp(hidden_sizes, activation)
+            self.model = [_image_network(network, space, initializer) for space in images]
+        elif ":" not in network and "." not in network:
+            raise SettingError(
+                f"network={network!r}: expected one of {', '.join(NETWORKS)} "
+                f"or package.module:builder{nearest(network, NETWORKS)}"
+            )
         else:
             self.model = import_dotted(network, "network")(spec)
 
     def __call__(self, obs: Any) -> tf.Tensor:
         x = inputs.model_input(obs)
-        if self._flattens:
-            image = inputs.is_image(self._space)
-            x = inputs.flatten(x, self._space, self._rescale and not image)
-            if image:
-                x = x * (1.0 / 255.0)
+        if self._kind == "images":
+            return self._join(x)
+        if self._kind == "flat":
+            x = inputs.flatten(x, self._space, self._rescale)
         features = self.model(x)
         if features.shape.rank != 2:
             raise SettingError(
                 f"network: expected a model that gives [batch, features], got {features.shape}"
             )
         return features
+
+    def _join(self, obs: Any) -> tf.Tensor:
+        """Features of the images in their order, then the other parts in theirs."""
+        images, others = [], []
+        for part, space in inputs.leaves(obs, self._space):
+            if inputs.is_image(space):
+                images.append(self.model[len(images)](part))
+            else:
+                others.append(inputs.flatten(part, space, self._rescale))
+        return tf.concat(images + others, axis=1) if len(images + others) > 1 else images[0]
+
+
+def _image_network(network: str, space: gym.Space, initializer: str) -> tf.keras.Sequential:
+    """The named network for images of `space`; raises SettingError for a size that it cannot see."""
+    height, width = space.shape[:2]
+    if network == "resnet":
+        return impala_resnet(initializer=initializer)
+    if network == "rllib_cnn":
+        if height != width or height not in RLLIB_FILTERS:
+            raise SettingError(
+                f"network=rllib_cnn: expected images of 84x84 or 42x42 pixels, got {space.shape}; "
+                "resnet takes any size"
+            )
+        return rllib_cnn(height, initializer)
+    if min(height, width) < 36:
+        raise SettingError(
+            f"network=cnn: expected images of at least 36x36 pixels, got {space.shape}; "
+            "resnet takes any size"
+        )
+    return nature_cnn(initializer=initializer)
 
 
 def check_activation(name: str) -> None:
