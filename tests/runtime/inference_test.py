@@ -184,33 +184,3 @@ class FallbackTest(tf.test.TestCase):
         self.assertEqual(engine.name, "function")
         self.assertRegex(said[0], "^acting: function .lite is not possible: ")
         self.assertAllEqual(engine.act(np.zeros((2, 4), np.float32), (), {}, {}).action, [4, 4])
-
-
-class EqualOutputsTest(tf.test.TestCase):
-    def test_outputs_keep_their_order_when_some_are_equal(self):
-        class Echo(tf.Module):
-            noise = {}
-
-            def __init__(self):
-                super().__init__()
-                self.scale = tf.Variable(2.0)
-
-            def initial_state(self, batch_size):
-                return tuple(tf.zeros([batch_size, 1]) + i for i in range(12))
-
-            def step(self, obs, state, knobs, noise, explore):
-                x = obs * self.scale
-                state = (x, state[0], obs, obs * self.scale, *state[1:9])
-                return PolicyStep(tf.argmax(obs, 1, tf.int32), state, {"a": state[1], "b": x})
-
-        policy = Echo()
-        box = spaces.Box(-9, 9, (1,), np.float32)
-        signature = StepSignature(policy, EnvSpec("e", box, spaces.Discrete(1)), 2, [], False)
-        args = (
-            np.float32([[1.0], [2.0]]),
-            tuple(np.full([2, 1], 10.0 + i, np.float32) for i in range(12)),
-            {},
-            {},
-        )
-        function, lite = (engine(policy, signature) for engine in (FunctionEngine, LiteEngine))
-        self.assertAllClose(function.act(*args), lite.act(*args))
