@@ -3,15 +3,18 @@
 import dataclasses
 import pathlib
 import tempfile
+from unittest import mock
 
+import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.api import make_job
 from tfrl.envs import fakes
-from tfrl.envs.vector import SyncVector
+from tfrl.envs.vector import BatchVector, SyncVector
 from tfrl.runtime import checkpoint
+from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import assemble
 from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate
 from tfrl.runtime.inference import FunctionEngine, StepSignature
@@ -51,6 +54,72 @@ class Noisy(fakes.IdentityGame):
         target = self._target
         obs, _, terminated, truncated, info = super().step(action)
         return obs, float(target), terminated, truncated, info
+
+
+class StepGame(gym.Env):
+    """Pays 1 for the action that is the number of the step, from 0; the observation does not tell it."""
+
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(10)
+
+    def __init__(self, length):
+        self._length = length
+
+    def reset(self, *, seed=None, options=None):
+        self._t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        reward = float(action == self._t)
+        self._t += 1
+        return np.zeros(1, np.float32), reward, self._t == self._length, False, {}
+
+
+class CountingPolicy(tf.Module):
+    """Its action is the number of steps since its state began."""
+
+    noise = {}
+
+    def initial_state(self, batch_size):
+        return (tf.zeros([batch_size]),)
+
+    def step(self, obs, state, knobs, noise, explore):
+        return PolicyStep(tf.cast(state[0], tf.int32), (state[0] + 1.0,), {})
+
+
+class StateTest(tf.test.TestCase, parameterized.TestCase):
+    """The state of a policy begins with the first observation of an episode, not with the last of the one before."""
+
+    def parts(self, kind):
+        factories = [lambda: StepGame(3), lambda: StepGame(5)]
+        spec = EnvSpec("e", StepGame.observation_space, StepGame.action_space)
+        if kind == "sync":
+            vector = SyncVector(factories, spec, seed=0)
+        else:
+            env = gym.vector.SyncVectorEnv(
+                factories, autoreset_mode=gym.vector.AutoresetMode(kind), copy=False
+            )
+            vector = BatchVector(env, spec, 0, backend=kind, shared_buffer=True)
+        policy = CountingPolicy()
+        return FunctionEngine(policy, StepSignature(policy, spec, 2, [], False)), vector
+
+    @parameterized.parameters("sync", "NextStep", "SameStep")
+    def test_in_evaluation(self, kind):
+        out = evaluate(*self.parts(kind), episodes=8, seed=0)
+        self.assertEqual(
+            sorted(zip(out.lengths_env_steps, out.returns)), [(3, 3.0)] * 4 + [(5, 5.0)] * 4
+        )
+
+    @parameterized.parameters("sync", "NextStep", "SameStep")
+    def test_in_acting(self, kind):
+        engine, vector = self.parts(kind)
+        agent, writer = mock.Mock(knobs=lambda *args: {}), mock.Mock()
+        actor = Actor(agent, engine, vector, writer, 0, 1, np.random.default_rng(0), seed=0)
+        rewards = []
+        writer.write.side_effect = lambda obs, action, step: rewards.extend(step.reward[step.valid])
+        actor.run(40, 0)
+        self.assertGreater(len(rewards), 60)
+        self.assertEqual(set(rewards), {1.0})
 
 
 class EvaluateTest(tf.test.TestCase, parameterized.TestCase):

@@ -88,9 +88,9 @@ class Actor:
             )
             self._obs = step.obs
             if self._initial_state:
-                self._state = reset_rows(
-                    choice.state, self._initial_state, step.terminated | step.truncated
-                )
+                # An automatic row has been shown the end of the old episode: it begins anew as well.
+                ended = step.terminated | step.truncated | ~step.valid
+                self._state = reset_rows(choice.state, self._initial_state, ended)
             self.env_steps += int(np.count_nonzero(step.valid))
             self.episodes += len(step.episodes)
             for episode in step.episodes:

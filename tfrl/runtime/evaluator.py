@@ -70,7 +70,8 @@ def evaluate(
         step = env.step(choice.action)
         beat()
         obs, vector_steps = step.obs, vector_steps + 1
-        state = reset_rows(choice.state, initial, step.terminated | step.truncated)
+        ended = step.terminated | step.truncated | ~step.valid
+        state = reset_rows(choice.state, initial, ended)
         for episode in step.episodes:
             if quota[episode.row]:
                 quota[episode.row] -= 1
