@@ -37,6 +37,9 @@ class EnvPlan:
         None,
         "learn from the sign of rewards; unset: only Atari. Reported returns are never clipped",
     )
+    observe_previous: bool = setting(
+        False, "the observation also holds the action before it and the reward it gave"
+    )
     atari_frame_skip: int = setting(4, "Atari: frames per env step", unit="frames", minimum=1)
     atari_frame_stack: int = setting(
         4, "Atari: newest frames in one observation", unit="frames", minimum=1

@@ -27,8 +27,8 @@ class EnvSpec:
       name: environment id, for messages.
       observation_space: gymnasium space of one observation, after preprocessing.
       action_space: gymnasium space of one action.
-      frame_stack: k > 0 says that the last axis of a Box observation holds the k newest frames, oldest first;
-        replay then stores each frame once. 0: observations are unrelated arrays.
+      frame_stack: k > 0 says that the last axis of a Box observation (or of the part `observation` of a Dict) holds
+        the k newest frames, oldest first; replay then stores each frame once. 0: observations are unrelated arrays.
       max_episode_steps: time limit in env steps, None when there is none or it is unknown.
     """
 

@@ -33,6 +33,12 @@ class AssembleTest(parameterized.TestCase):
             "256 env steps -> 128 updates of 64 items, 32 samples per insert, from 1,000 items on",
         )
 
+    def test_an_environment_that_shows_the_previous_action(self):
+        job = make_job("dqn", env="tfrl.envs.fakes:MaskedBandit", observe_previous=True)
+        assembly = assemble(job)
+        self.assertTrue(assembly.spec.has_action_mask)
+        self.assertIn("obs_t/previous_reward", assembly.layout.packing.dtype.names)
+
     @parameterized.parameters((32, 4, 1, 4), (32, 4, 32, 128), (32, 0.5, 1, 1), (10, 2.5, 3, 8))
     def test_env_steps_that_pay_for_a_call(self, batch, per_update, calls, expected):
         job = make_job(
@@ -51,6 +57,7 @@ class AssembleTest(parameterized.TestCase):
             "algo=dqn .*expected a Discrete action space, got Box",
         ),
         (dict(env=IDENTITY, network="cnn"), "network=cnn"),
+        (dict(env="ALE/Pong-v5", observe_previous=True), "observe_previous .*stacked frames"),
         (dict(env=IDENTITY, network="tfrl.nope:net"), "network='tfrl.nope:net'"),
         (dict(env=IDENTITY, num_learner_devices=2, batch_size=33), "batch_size=33"),
         (dict(env=IDENTITY, num_learner_devices=9), "num_learner_devices=9"),

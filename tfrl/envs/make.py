@@ -19,6 +19,7 @@ import numpy as np
 from tfrl.config.settings import SettingError, import_dotted, nearest
 from tfrl.envs import spaces as space_lib
 from tfrl.envs import wrappers
+from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.vector import AtariLives, BatchVector, SyncVector, VectorEnv
 from tfrl.job import EnvPlan
 from tfrl.types import EnvSpec
@@ -50,6 +51,12 @@ def make_spec(plan: EnvPlan) -> EnvSpec:
       SettingError: an environment that does not exist, cannot be built, or has spaces that nothing
         here serves.
     """
+    spec = _inner_spec(plan)
+    return observe_previous(spec, _clips(plan)) if plan.observe_previous else spec
+
+
+def _inner_spec(plan: EnvPlan) -> EnvSpec:
+    """The spec before `observe_previous`."""
     if atari_game(plan.env) is not None:
         _resolve(plan.env)
         return _atari_spec(plan)
@@ -75,8 +82,7 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
         raise SettingError(f"num_envs={num_envs}: expected at least 1")
     backend = pick_backend(plan, num_envs)
     atari = atari_game(plan.env) is not None
-    clip = training and (atari if plan.clip_rewards is None else plan.clip_rewards)
-    options: dict[str, Any] = {"clip_rewards": clip, "track_lives": atari}
+    options: dict[str, Any] = {"clip_rewards": training and _clips(plan), "track_lives": atari}
     if backend == "sync":
         vector: Any = _sync(plan, num_envs, seed, options)
     elif backend == "async":
@@ -89,8 +95,13 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
         vector = _native(plan, num_envs, seed, options)
     if atari and plan.atari_terminal_on_life_loss:
         fire = _fire_action(plan) if plan.atari_fire_on_reset else None
-        return AtariLives(vector, fire or 0, terminate=training)
-    return vector
+        vector = AtariLives(vector, fire or 0, terminate=training)
+    return PreviousStep(vector, _clips(plan)) if plan.observe_previous else vector
+
+
+def _clips(plan: EnvPlan) -> bool:
+    """Whether the learner sees the signs of rewards."""
+    return atari_game(plan.env) is not None if plan.clip_rewards is None else plan.clip_rewards
 
 
 def pick_backend(plan: EnvPlan, num_envs: int) -> str:
@@ -119,7 +130,10 @@ def pick_backend(plan: EnvPlan, num_envs: int) -> str:
 
 
 def make_env(plan: EnvPlan) -> gym.Env:
-    """One environment with its preprocessing and time limit, as a plain gymnasium environment."""
+    """One environment with its preprocessing and time limit, as a plain gymnasium environment.
+
+    `observe_previous` is no part of it: vectors do that.
+    """
     env, limit = _build(plan)
     return env if limit is None else gym.wrappers.TimeLimit(env, limit)
 
@@ -381,7 +395,7 @@ def _atari_spec(plan: EnvPlan) -> EnvSpec:
 
 
 def _ale(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
-    spec = make_spec(plan)
+    spec = _inner_spec(plan)
     vector_env = importlib.import_module("ale_py.vector_env")
     env = vector_env.AtariVectorEnv(
         _games()[atari_game(plan.env)],
@@ -418,7 +432,7 @@ def _sync(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> S
 
 
 def _async(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
-    spec = make_spec(plan)
+    spec = _inner_spec(plan)
     env = gym.vector.AsyncVectorEnv(
         [functools.partial(make_env, plan)] * num_envs,
         context="spawn",  # a fork would inherit TensorFlow's threads and locks
@@ -448,7 +462,7 @@ def _why_not_native(plan: EnvPlan) -> str:
 
 
 def _native(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
-    spec = make_spec(plan)
+    spec = _inner_spec(plan)
     kwargs = dict(plan.env_kwargs)
     if plan.max_episode_steps:
         kwargs["max_episode_steps"] = plan.max_episode_steps
@@ -513,7 +527,7 @@ class _Pool(gym.vector.VectorEnv):
 def _envpool(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
     kwargs = dict(plan.env_kwargs)
     if atari_game(plan.env) is not None:
-        spec = make_spec(plan)
+        spec = _inner_spec(plan)
         kwargs.update(
             max_episode_steps=_atari_limit(plan),
             stack_num=plan.atari_frame_stack,

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
+from tfrl.config.settings import SettingError
 from tfrl.replay.packing import Field, Packing
 from tfrl.types import EnvSpec, Transition
 
@@ -43,9 +44,18 @@ class TransitionLayout:
         stacked frames, those of `obs_tm1` and `obs_t`.
       frames: k newest frames in an observation, 0 when observations are not stacked frames.
       obs_tm1, obs_t: nests of field names, shaped like an observation; None for stacked frames.
+
+    Raises:
+      SettingError: stacked frames inside a nest.
     """
 
     def __init__(self, spec: EnvSpec, prioritized: bool):
+        if spec.frame_stack and not isinstance(spec.observation_space, gym.spaces.Box):
+            raise SettingError(
+                f"observe_previous with env={spec.name!r}: this replay stores stacked frames that stand "
+                "alone, not beside other observations; set observe_previous=false, "
+                "or use an algorithm without replay"
+            )
         self.prioritized = prioritized
         self.frames = spec.frame_stack
         self._frame_shape = tuple(spec.observation_space.shape[:-1]) if self.frames else ()
