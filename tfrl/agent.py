@@ -52,7 +52,11 @@ class Learner(Protocol):
     policy: Policy  # what is published, checkpointed and exported
 
     def prepare(self, batch: Any) -> Any:
-        """Optional. [T, b, ...] -> [n, ...]: targets and advantages, no gradient, once per sampled batch."""
+        """Optional, for sequences: [T, b, ...] -> rows with leaves [n, ...], which `update` takes.
+
+        In replica context, without gradient, once per sampled batch: targets, advantages, statistics. Rows are shuffled
+        in every epoch where there are several minibatches. Without this method `update` takes the batch itself.
+        """
 
     def update(self, batch: Any, seed: Any) -> UpdateOutput:
         """One optimiser step in replica context.
@@ -65,6 +69,14 @@ class Learner(Protocol):
     def periodic(self) -> Sequence[Periodic]:
         """What runs between updates: target copy, sparse topology."""
 
+    def stop(self) -> Any:
+        """Optional. Bool scalar, asked after each update: skips what is left of the batch's epochs."""
+
+    def finish(self) -> None:
+        """Optional. In cross-replica context after the last update of a batch, e.g. to adapt a coefficient."""
+
+    env_steps: Any  # optional int64 variable; the runtime writes the env steps of the run into it before each call
+
 
 @dataclasses.dataclass(frozen=True)
 class NStep:
@@ -76,11 +88,18 @@ class NStep:
 
 @dataclasses.dataclass(frozen=True)
 class SequenceOf:
-    """Items are runs of `length` consecutive steps, a new one every `period` steps, the first `burn_in` untrained."""
+    """Items are unrolls of all environments of an actor: `length` consecutive steps, the next item follows at once.
+
+    Attributes:
+      length: T, env steps per environment.
+      discount: gamma, per env step.
+      episodes: 0, or the number of columns of items whose columns are whole episodes, each padded to `length` (a longer
+        one is cut there, as by a time limit).
+    """
 
     length: int
-    period: int
-    burn_in: int = 0
+    discount: float
+    episodes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +114,8 @@ class ReplayPlan:
       samples_per_insert: items consumed by updates per item inserted, held in every backend.
       priority_exponent: alpha of prioritized replay.
       max_times_sampled: times an item may be sampled before it leaves (0: no limit).
-      max_policy_lag_updates: for queues: 0 is a barrier, None no limit.
+      max_policy_lag_updates: for queues: 0 is a barrier, every actor waits for the weights that its last item has
+        trained; None: no limit.
     """
 
     kind: str
@@ -110,12 +130,18 @@ class ReplayPlan:
 
 @dataclasses.dataclass(frozen=True)
 class UpdatePlan:
-    """How a sampled batch becomes updates: global `batch_size` items, `epochs` passes over `minibatches` parts.
+    """How a sampled batch becomes updates: `epochs` passes over `minibatches` parts of it.
 
-    `updates_per_call` is the number of updates whose data is drawn at once and which run in one compiled call.
+    Attributes:
+      batch_size: items of a batch, over all replicas. For sequences 0: one item of every actor, or as many as
+        `batch_env_steps` takes.
+      batch_env_steps: for sequences, a batch has the smallest number of items with at least so many env steps.
+      epochs, minibatches: `epochs * minibatches` updates are made of a batch.
+      updates_per_call: for transitions, updates whose data is drawn at once and which run in one compiled call.
     """
 
-    batch_size: int
+    batch_size: int = 0
+    batch_env_steps: int = 0
     epochs: int = 1
     minibatches: int = 1
     updates_per_call: int = 1

@@ -81,16 +81,21 @@ class Transition(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """A sequence item, time-major: leaves [T, B, ...], `obs` [T + 1, B, ...]. Discounts are per step, not powers.
+    """A sequence item, time-major: leaves [T, B, ...]; `obs` and `fresh` have T + 1 rows. Discounts are per step.
 
     Attributes:
-      obs: observations acted on, and the one after the last step.
-      action, reward: taken and received at each step.
-      discount: gamma, or 0 where the step terminated the episode.
-      cut: bool, the step was the last of its episode or invalid; no trace may cross it.
-      valid: bool, False for padding.
-      state: recurrent state at the first step, [B, ...].
+      obs: observations acted on, and the one after the last step. After a step that ended an episode comes its final
+        observation; the row that acts on it is not valid.
+      action: what the policy chose there, before it was clipped to the limits of a Box.
+      reward: float32, as the learner sees it.
+      discount: float32, gamma, or 0 where the step terminated the episode.
+      cut: bool, the step was the last of its episode or is not valid; no trace may cross it.
+      valid: bool, False for padding and for rows in which an environment was only reset.
+      fresh: bool [T + 1, B], the recurrent state was that of a new episode before this observation.
+      return_so_far: float32, gamma-discounted sum of the episode's rewards up to this step, the oldest discounted most.
+      state: recurrent state before the first observation, leaves [B, ...].
       extras: named arrays that the policy stored with each step.
+      version: int64 [B], updates behind the weights that acted.
     """
 
     obs: Any
@@ -99,8 +104,11 @@ class Trajectory(NamedTuple):
     discount: Any
     cut: Any
     valid: Any
+    fresh: Any
+    return_so_far: Any
     state: Any
     extras: Mapping[str, Any]
+    version: Any
 
 
 class PolicyStep(NamedTuple):
@@ -138,6 +146,16 @@ class VectorStep(NamedTuple):
     truncated: Any
     valid: Any
     episodes: tuple[Episode, ...]
+
+    @property
+    def fresh(self) -> Any:
+        """Rows in which a policy's recurrent state starts anew after this step, bool [B].
+
+        A truncated row keeps its state for one more observation, the final one, whose value a learner needs; where the
+        environment restarted within the step there is no such row.
+        """
+        fresh = self.terminated | ~self.valid
+        return fresh if self.next_obs is self.obs else fresh | self.truncated
 
 
 class Episode(NamedTuple):

@@ -38,11 +38,13 @@ class VectorEnv(abc.ABC):
       spec: one environment as the algorithm sees it.
       num_envs: B.
       backend: who steps them: "native", "sync", "async", "ale" or "envpool".
+      restarts_in_step: SAME_STEP rather than NEXT_STEP, see above.
     """
 
     spec: EnvSpec
     num_envs: int
     backend: str
+    restarts_in_step: bool = False
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> Any:
@@ -271,7 +273,7 @@ class BatchVector(VectorEnv):
         self.spec, self.num_envs, self.backend = spec, env.num_envs, backend
         self.env = env
         self.lives = np.zeros(self.num_envs, np.int32) if track_lives else None
-        self._same_step = mode is AutoresetMode.SAME_STEP
+        self.restarts_in_step = mode is AutoresetMode.SAME_STEP
         self._seed: int | None = seed
         self._seed_form = seed_form
         self._clip = clip_rewards
@@ -328,7 +330,7 @@ class BatchVector(VectorEnv):
             )
             self._returns[done] = 0.0
             self._lengths[done] = 0
-            if self._same_step:
+            if self.restarts_in_step:
                 next_obs = self._with_final(obs, info["final_obs"], done)
             else:
                 self._pending = done

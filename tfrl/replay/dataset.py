@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import reverb
@@ -31,7 +32,7 @@ class Sampler:
     Args:
       address: of the Reverb server.
       num_items: items in a block.
-      timeout_s: longest wait for the rate limiter.
+      timeout_s: longest wait for the rate limiter; math.inf: no limit.
       workers: threads that fetch.
     """
 
@@ -42,7 +43,7 @@ class Sampler:
             EXPERIENCE,
             max_in_flight_samples_per_worker=max(num_items, 1),
             num_workers_per_iterator=workers,
-            rate_limiter_timeout_ms=int(timeout_s * 1000),
+            rate_limiter_timeout_ms=-1 if math.isinf(timeout_s) else int(timeout_s * 1000),
         )
         options = tf.data.Options()
         options.autotune.enabled = False

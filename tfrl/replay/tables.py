@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import reverb
 
 from tfrl.agent import ReplayPlan
-from tfrl.replay.transitions import TransitionLayout
 
 EXPERIENCE = "experience"
 VARIABLES = "variables"
 
 
 def experience_table(
-    plan: ReplayPlan, layout: TransitionLayout, samples_per_block: int | None
+    plan: ReplayPlan, layout: Any, samples_per_block: int | None
 ) -> reverb.Table:
     """The table of items.
 
     Args:
       plan: what is kept and how it is sampled.
-      layout: signature of the items.
+      layout: of `replay/kinds.py`, for the signature of the items.
       samples_per_block: items that one fetch of the learner takes, where a server must hold the ratio of samples to
         inserts between processes; None where one thread does so by counting (a limiter would block that thread).
     """
+    if plan.kind == "queue":
+        return reverb.Table.queue(EXPERIENCE, plan.capacity_items, signature=layout.signature())
     selector = {
         "uniform": lambda: reverb.selectors.Uniform(),
         "prioritized": lambda: reverb.selectors.Prioritized(plan.priority_exponent),

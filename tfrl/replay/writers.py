@@ -14,7 +14,7 @@ from tfrl.agent import NStep
 from tfrl.replay.nstep import NStepAccumulator
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.types import VectorStep
+from tfrl.types import PolicyStep, VectorStep
 
 FLUSH_TIMEOUT_MS = 60_000
 PATIENCE_MS = 250
@@ -49,12 +49,13 @@ class TransitionWriter:
 
     Attributes:
       priority: initial priority of the items written from now on; the runtime keeps it at the running maximum.
+      version: of the weights that act; items do not carry it.
       items_written: items made so far; `flush` hands over the last of them.
       patience: see `bounded`.
     """
 
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
-        self.priority = 1.0
+        self.priority, self.version = 1.0, 0
         self.patience: Callable[[], None] | None = None
         self.items_written = 0
         self._layout = layout
@@ -69,6 +70,11 @@ class TransitionWriter:
             {name: reference[name][-1] for name in columns}, EXPERIENCE, [], priority
         )
         self._writer = client.structured_writer([config])
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """Takes one vector step of an actor; see `write`."""
+        del state
+        self.write(obs, choice.action, step)
 
     def write(self, obs: Any, action: np.ndarray, step: VectorStep) -> None:
         """Takes one vector step; see `NStepAccumulator.add`."""
@@ -110,7 +116,7 @@ class FrameWriter:
     """
 
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
-        self.priority = 1.0
+        self.priority, self.version = 1.0, 0
         self.patience: Callable[[], None] | None = None
         self.items_written = 0
         self._layout = layout
@@ -119,6 +125,8 @@ class FrameWriter:
         references = layout.frames + 2 * item.n + 1
         self._writers = [client.trajectory_writer(references) for _ in range(num_envs)]
         self._started = [False] * num_envs
+
+    record = TransitionWriter.record
 
     def write(self, obs: np.ndarray, action: np.ndarray, step: VectorStep) -> None:
         """Takes one vector step; `obs` and `step.next_obs` are uint8 [B, H, W, k]."""
@@ -165,8 +173,3 @@ class FrameWriter:
             writer.close()
 
 
-def make_writer(
-    client: reverb.Client, item: Any, layout: TransitionLayout, num_envs: int
-) -> TransitionWriter | FrameWriter:
-    """The writer that serves a replay item over an environment."""
-    return (FrameWriter if layout.frames else TransitionWriter)(client, item, layout, num_envs)

@@ -10,7 +10,7 @@ import tree
 from tfrl.agent import Agent
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs.window import EpisodeWindow
-from tfrl.replay.writers import FrameWriter, TransitionWriter
+from tfrl.replay.kinds import Writer
 from tfrl.runtime.inference import Engine, reset_rows
 
 MAX_PENDING_ITEMS = (
@@ -41,7 +41,7 @@ class Actor:
         agent: Agent,
         engine: Engine,
         env: VectorEnv,
-        writer: TransitionWriter | FrameWriter,
+        writer: Writer,
         worker: int,
         num_workers: int,
         rng: np.random.Generator,
@@ -79,7 +79,7 @@ class Actor:
             acted = clock()
             step = env.step(choice.action)
             stepped = clock()
-            writer.write(self._obs, choice.action, step)
+            writer.record(self._obs, self._state, choice, step)
             written = clock()
             act_s, env_s, write_s = (
                 act_s + acted - start,
@@ -88,9 +88,7 @@ class Actor:
             )
             self._obs = step.obs
             if self._initial_state:
-                # An automatic row has been shown the end of the old episode: it begins anew as well.
-                ended = step.terminated | step.truncated | ~step.valid
-                self._state = reset_rows(choice.state, self._initial_state, ended)
+                self._state = reset_rows(choice.state, self._initial_state, step.fresh)
             self.env_steps += int(np.count_nonzero(step.valid))
             self.episodes += len(step.episodes)
             for episode in step.episodes:

@@ -9,11 +9,11 @@ import pathlib
 
 import tensorflow as tf
 
-from tfrl.agent import Agent
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
-from tfrl.replay.transitions import TransitionLayout
+from tfrl.agent import Agent, SequenceOf
+from tfrl.replay.kinds import Layout, make_layout
 from tfrl.runtime.checkpoint import Checkpoints
 from tfrl.types import EnvSpec
 
@@ -25,7 +25,7 @@ class Assembly:
     job: Job
     spec: EnvSpec
     agent: Agent
-    layout: TransitionLayout
+    layout: Layout
 
     @property
     def run_dir(self) -> pathlib.Path:
@@ -37,16 +37,54 @@ class Assembly:
         return Checkpoints(folder, self.job.algo, self.spec, self.job.checkpoint.checkpoint_keep)
 
     @property
+    def sequences(self) -> SequenceOf | None:
+        """The item kind where items are sequences, None where they are transitions."""
+        item = self.agent.replay.item
+        return item if isinstance(item, SequenceOf) else None
+
+    @property
+    def batch_items(self) -> int:
+        """Items of a batch, over all replicas."""
+        plan, topology = self.agent.updates, self.job.topology
+        if plan.batch_size:
+            return plan.batch_size
+        if plan.batch_env_steps:
+            return max(1, math.ceil(plan.batch_env_steps / self._item_env_steps))
+        return topology.num_actors
+
+    @property
+    def items_per_call(self) -> int:
+        """Items that one call of the learner consumes."""
+        return self.batch_items * self.agent.updates.updates_per_call
+
+    @property
+    def _item_env_steps(self) -> int:
+        return self.sequences.length * self.layout.columns if self.sequences else 1
+
+    @property
     def env_steps_per_call(self) -> int:
-        """Env steps that pay for one call of the learner."""
-        plan = self.agent.updates
-        items = plan.batch_size * plan.updates_per_call
+        """Env steps that pay for one call of the learner (at most, where items are whole episodes)."""
+        items = self.items_per_call * self._item_env_steps
         return max(1, round(items / self.agent.replay.samples_per_insert))
+
+    @property
+    def updates_per_call(self) -> int:
+        """Optimiser steps of one call."""
+        plan = self.agent.updates
+        return plan.updates_per_call * plan.epochs * plan.minibatches
 
     @property
     def arithmetic(self) -> str:
         """The start-up line that answers which number is a batch."""
         plan, replay = self.agent.updates, self.agent.replay
+        if self.sequences:
+            most = "up to " if self.sequences.episodes else ""
+            what = "episodes" if self.sequences.episodes else "env steps"
+            width = self.layout.columns if self.sequences.episodes else self._item_env_steps
+            return (
+                f"{self.batch_items} items of {width:,} {what}, {most}{self.env_steps_per_call:,} env steps -> "
+                f"{plan.epochs} epochs of {plan.minibatches} minibatches"
+            )
         return (
             f"{self.env_steps_per_call:,} env steps -> {plan.updates_per_call:,} updates of {plan.batch_size:,} items, "
             f"{replay.samples_per_insert:g} samples per insert, from {replay.min_items:,} items on"
@@ -61,19 +99,19 @@ def assemble(job: Job) -> Assembly:
     """
     spec = make_spec(job.env)
     agent = algorithm(job.algo).make(job.config, spec)
-    assembly = Assembly(
-        job, spec, agent, TransitionLayout(spec, agent.replay.kind == "prioritized")
-    )
-    _check_devices(job.topology.num_learner_devices, agent.updates.batch_size, job.topology.compile)
-    agent.make_policy()  # a network that cannot be built is refused now
+    policy = agent.make_policy()  # a network that cannot be built is refused now
+    assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
+    _check_devices(assembly)
     if job.resume:
         assembly.checkpoints.newest()
     return assembly
 
 
-def _check_devices(num_devices: int, batch_size: int, compile_mode: str) -> None:
+def _check_devices(assembly: Assembly) -> None:
     """Raises SettingError when the learner asks for more devices than there are, or cannot share a
     batch between them."""
+    topology, plan = assembly.job.topology, assembly.agent.updates
+    num_devices, compile_mode = topology.num_learner_devices, topology.compile
     gpus, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
     available = len(gpus) or len(tf.config.get_logical_device_configuration(cpus[0]) or [None])
     replicas = num_devices or max(len(gpus), 1)
@@ -82,10 +120,12 @@ def _check_devices(num_devices: int, batch_size: int, compile_mode: str) -> None
         raise SettingError(
             f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices"
         )
-    if batch_size % replicas:
-        raise SettingError(
-            f"batch_size={batch_size} with {replicas} learner devices: expected a multiple of {replicas}"
-        )
+    rows, what = plan.batch_size, f"batch_size={plan.batch_size}"
+    if assembly.sequences:
+        rows = assembly.batch_items * assembly.layout.columns
+        what = f"a batch of {rows} environments"
+    if rows % replicas:
+        raise SettingError(f"{what} with {replicas} learner devices: expected a multiple of {replicas}")
     if compile_mode == "xla" and replicas > 1:
         raise SettingError(
             f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"

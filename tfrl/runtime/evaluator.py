@@ -70,8 +70,7 @@ def evaluate(
         step = env.step(choice.action)
         beat()
         obs, vector_steps = step.obs, vector_steps + 1
-        ended = step.terminated | step.truncated | ~step.valid
-        state = reset_rows(choice.state, initial, ended)
+        state = reset_rows(choice.state, initial, step.fresh)
         for episode in step.episodes:
             if quota[episode.row]:
                 quota[episode.row] -= 1

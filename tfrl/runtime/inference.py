@@ -150,13 +150,13 @@ class LiteEngine:
 Engine = FunctionEngine | LiteEngine
 
 
-def reset_rows(state: Any, initial: Any, ended: np.ndarray) -> Any:
-    """The policy's state with the rows whose episode ended, bool [B], back at `initial`; leaves [B, ...]."""
-    if not initial or not ended.any():
+def reset_rows(state: Any, initial: Any, fresh: np.ndarray) -> Any:
+    """The policy's state with the `fresh` rows, bool [B], back at `initial`; leaves [B, ...]."""
+    if not initial or not fresh.any():
         return state
 
-    def pick(new: np.ndarray, fresh: np.ndarray) -> np.ndarray:
-        return np.where(ended.reshape(-1, *[1] * (new.ndim - 1)), fresh, new)
+    def pick(new: np.ndarray, first: np.ndarray) -> np.ndarray:
+        return np.where(fresh.reshape(-1, *[1] * (new.ndim - 1)), first, new)
 
     return tree.map_structure(pick, state, initial)
 

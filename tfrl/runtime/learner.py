@@ -12,8 +12,11 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Agent
+from tfrl.config.settings import SettingError
 from tfrl.replay.dataset import Samples
-from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.kinds import Layout
+from tfrl.replay.sequences import SequenceLayout
+from tfrl.types import Trajectory
 
 
 def make_strategy(num_devices: int) -> tf.distribute.Strategy:
@@ -42,9 +45,10 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 class LearnerLoop(tf.Module):
     """Runs updates on blocks of sampled items.
 
-    One call takes the data of `updates_per_call` updates; the loop over them is one graph, compiled
-    by XLA where that is faster (dense networks on one replica). The global batch is split over
-    replicas by slicing, so every replica count sees the same data in the same order.
+    One call takes the data of `updates_per_call` updates on transitions, or one batch of sequences
+    with all its epochs and minibatches; the loop over the updates is one graph, compiled by XLA
+    where that is faster (dense networks on one replica). The global batch is split over replicas by
+    slicing, so every replica count sees the same data in the same order.
 
     Args:
       agent: what learns, and its plans.
@@ -63,7 +67,7 @@ class LearnerLoop(tf.Module):
     def __init__(
         self,
         agent: Agent,
-        layout: TransitionLayout,
+        layout: Layout,
         strategy: tf.distribute.Strategy,
         compile_mode: str,
         seed: int,
@@ -72,6 +76,7 @@ class LearnerLoop(tf.Module):
         super().__init__()
         self._plan, self._strategy, self._layout = agent.updates, strategy, layout
         self._mode, self._seed, self._announce = compile_mode, seed, announce
+        tf.keras.utils.set_random_seed(seed)  # of the initial weights
         with strategy.scope():
             self.learner = agent.make_learner()
             self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
@@ -88,19 +93,23 @@ class LearnerLoop(tf.Module):
         """Traces of the update loop after the first; more than 0 says that shapes change."""
         return self._run.experimental_get_tracing_count() - 1 if self._run is not None else 0
 
-    @property
-    def items_per_call(self) -> int:
-        """Items that one call consumes."""
-        return self._plan.batch_size * self._plan.updates_per_call
+    def run(
+        self, samples: Samples, env_steps: int = 0
+    ) -> tuple[Mapping[str, tf.Tensor], np.ndarray | None]:
+        """Runs the updates that a block of items is for.
 
-    def run(self, samples: Samples) -> tuple[Mapping[str, tf.Tensor], np.ndarray | None]:
-        """Runs `updates_per_call` updates.
+        Args:
+          samples: the block.
+          env_steps: of the run so far, for schedules.
 
         Returns:
           Metrics, the means over these updates as scalar tensors, and the new priorities float32
-          [items_per_call] or None.
+          [items] or None.
         """
         start = time.perf_counter()
+        clock = getattr(self.learner, "env_steps", None)
+        if clock is not None:
+            clock.assign(env_steps)
         if self._run is None:
             self._run = self._compile(samples.columns, samples.probability)
         metrics, priorities = self._run(samples.columns, samples.probability)
@@ -116,9 +125,11 @@ class LearnerLoop(tf.Module):
         return [v.numpy() for v in self._published]
 
     def _compile(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> Callable:
+        plan = self._plan
+        calls = plan.updates_per_call * plan.epochs * plan.minibatches
         if self._mode != "auto" or self._strategy.num_replicas_in_sync > 1:
             mode = "graph" if self._mode == "auto" else self._mode
-            self._announce(f"learning: {mode}, {self._plan.updates_per_call} updates per call")
+            self._announce(f"learning: {mode}, {calls} updates per call")
             return self._traced(mode)
         # What a checkpoint holds: `self.variables` would leave out a Keras optimiser, which is no tf.Module.
         everything = [
@@ -133,16 +144,16 @@ class LearnerLoop(tf.Module):
         for variable, value in zip(everything, state, strict=True):  # timing must not train
             variable.assign(value)
         best = min(times, key=times.__getitem__)
-        per_update = {m: t / self._plan.updates_per_call * 1e6 for m, t in times.items()}
+        per_update = {m: t / calls * 1e6 for m, t in times.items()}
         figures = ", ".join(f"{m} {t:.0f} us" for m, t in per_update.items())
-        self._announce(
-            f"learning: {best}, {self._plan.updates_per_call} updates per call ({figures} per update)"
-        )
+        self._announce(f"learning: {best}, {calls} updates per call ({figures} per update)")
         return functions[best]
 
     def _traced(self, mode: str) -> Callable:
+        sequences = isinstance(self._layout, SequenceLayout)
+        updates = self._sequence_updates if sequences else self._updates
         return tf.function(
-            self._updates, jit_compile=mode == "xla", autograph=False, reduce_retracing=False
+            updates, jit_compile=mode == "xla", autograph=False, reduce_retracing=False
         )
 
     def _updates(
@@ -163,23 +174,13 @@ class LearnerLoop(tf.Module):
 
         def one(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
             batch = tree.map_structure(lambda x: x[index], batches)
-            seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.updates, tf.int32)])
-            out = self._strategy.run(self._replica_update, (batch, seed))
-            metrics = {
-                name: self._strategy.experimental_local_results(x)[0]
-                for name, x in out.metrics.items()
-            }
+            out = self._strategy.run(self._replica_update, (batch, self._update_seed()))
             priorities: tuple = ()
             if out.priorities is not None:
                 priorities = (
                     tf.concat(self._strategy.experimental_local_results(out.priorities), 0),
                 )
-            self.updates.assign_add(1)
-            for every, fn in self.learner.periodic():
-                tf.cond(
-                    self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0)
-                )
-            return metrics, priorities
+            return self._after_update(out.metrics), priorities
 
         if calls == 1:
             metrics, priorities = one(tf.constant(0))
@@ -187,6 +188,73 @@ class LearnerLoop(tf.Module):
         metrics, priorities = _loop(one, calls)
         metrics = {name: tf.reduce_mean(x) for name, x in metrics.items()}
         return metrics, tf.reshape(priorities[0], [-1]) if priorities else None
+
+    def _sequence_updates(
+        self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], None]:
+        """All epochs and minibatches of one batch of sequences."""
+        del probability
+        plan, strategy, learner = self._plan, self._strategy, self.learner
+        batch = self._layout.decode(columns)
+        lag = tf.cast(self.updates - batch.version, tf.float32)
+        # The trajectory itself enters the replicas, each of which takes its columns.
+        rows, order = strategy.run(self._replica_prepare, (batch, self._update_seed()))
+
+        def one(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            out = strategy.run(self._replica_minibatch, (rows, order, index, self._update_seed()))
+            return self._after_update(out.metrics)
+
+        times = plan.epochs * plan.minibatches
+        stop = getattr(learner, "stop", lambda: False)
+        metrics = one(tf.constant(0)) if times == 1 else _mean_while(one, times, stop)
+        if hasattr(learner, "finish"):
+            learner.finish()
+        metrics["learner/policy_lag_mean_updates"] = tf.reduce_mean(lag)
+        metrics["learner/policy_lag_max_updates"] = tf.reduce_max(lag)
+        return metrics, None
+
+    def _update_seed(self) -> tf.Tensor:
+        return tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.updates, tf.int32)])
+
+    def _after_update(self, metrics: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Counts an update, runs what is due, and takes the first replica's metrics, which are all alike."""
+        self.updates.assign_add(1)
+        for every, fn in self.learner.periodic():
+            tf.cond(self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0))
+        local = self._strategy.experimental_local_results
+        return {name: local(x)[0] for name, x in metrics.items()}
+
+    def _replica_prepare(self, batch: Trajectory, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        """This replica's rows, and which of them each update takes: int32 [epochs, minibatches, size]."""
+        context = tf.distribute.get_replica_context()
+        share = batch.version.shape[0] // context.num_replicas_in_sync
+        start = context.replica_id_in_sync_group * share
+        state = tree.map_structure(lambda x: x[start : start + share], batch.state)
+        version = batch.version[start : start + share]
+        rows = tree.map_structure(
+            lambda x: x[:, start : start + share], batch._replace(state=(), version=())
+        )._replace(state=state, version=version)
+        if hasattr(self.learner, "prepare"):
+            rows = self.learner.prepare(rows)
+        plan = self._plan
+        if plan.minibatches == 1:
+            return rows, tf.zeros([plan.epochs, 1, 0], tf.int32)
+        count = tree.flatten(rows)[0].shape[0]
+        size = count // plan.minibatches
+        if size == 0:
+            raise SettingError(
+                f"minibatches={plan.minibatches}: expected at most {count}, the rows of a batch on each device"
+            )
+        keys = tf.random.stateless_uniform([plan.epochs, count], seed)
+        order = tf.argsort(keys, axis=1)[:, : size * plan.minibatches]
+        return rows, tf.reshape(order, [plan.epochs, plan.minibatches, size])
+
+    def _replica_minibatch(self, rows: Any, order: tf.Tensor, index: tf.Tensor, seed: tf.Tensor):
+        minibatches = self._plan.minibatches
+        if minibatches > 1:
+            chosen = order[index // minibatches, index % minibatches]
+            rows = tree.map_structure(lambda x: tf.gather(x, chosen), rows)
+        return self.learner.update(rows, seed)
 
     def _replica_update(self, batch: Any, seed: tf.Tensor) -> Any:
         context = tf.distribute.get_replica_context()
@@ -208,6 +276,28 @@ def _timed(function: Callable, *args: Any) -> float:
     metrics, _ = function(*args)
     next(iter(metrics.values())).numpy()
     return time.perf_counter() - start
+
+
+def _mean_while(
+    body: Callable[[tf.Tensor], dict[str, tf.Tensor]], times: int, stop: Callable[[], Any]
+) -> dict[str, tf.Tensor]:
+    """Means over body(0), body(1), ... in order, up to `times` of them or until `stop()` after one."""
+    names = sorted(tf.function(body, autograph=False).get_concrete_function(
+        tf.TensorSpec([], tf.int32)).structured_outputs)  # fmt: skip
+
+    def step(index: tf.Tensor, go: tf.Tensor, sums: list[tf.Tensor]) -> tuple:
+        metrics = body(index)
+        sums = [total + tf.cast(metrics[name], tf.float32) for total, name in zip(sums, names)]
+        with tf.control_dependencies(sums):
+            return index + 1, tf.logical_not(stop()), sums
+
+    done, _, sums = tf.while_loop(
+        lambda index, go, sums: tf.logical_and(index < times, go),
+        step,
+        (tf.constant(0), tf.constant(True), [tf.constant(0.0) for _ in names]),
+        parallel_iterations=1,
+    )
+    return {name: total / tf.cast(done, tf.float32) for name, total in zip(names, sums)}
 
 
 def _loop(body: Callable[[tf.Tensor], Any], times: int) -> Any:

@@ -22,7 +22,7 @@ from tfrl.envs.make import make_vector
 from tfrl.job import Job
 from tfrl.replay.dataset import ReplayTimeout, Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.replay.writers import make_writer
+from tfrl.replay.kinds import make_writer
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every, assemble
@@ -169,7 +169,7 @@ class _Learning:
         variables = loop.learner.policy.variables
         client = reverb.Client(link.orders["variables"])
         self._publisher = VariablePublisher(client, variables, self._call)
-        self._feed = _Feed(address, loop.items_per_call)
+        self._feed = _Feed(address, assembly.items_per_call)
         self._updates = self._sampled = self._inserted = 0
         self._before = link.orders["sampled"]  # of the items in the table, by earlier learners
         self._waited_s = 0.0
@@ -207,7 +207,7 @@ class _Learning:
     def _is_paid(self) -> bool:
         """Whether the items inserted so far pay for one more block of samples."""
         plan = self._assembly.agent.replay
-        needed = self._before + self._sampled + self._loop.items_per_call
+        needed = self._before + self._sampled + self._assembly.items_per_call
         if (self._inserted - plan.min_items) * plan.samples_per_insert < needed:
             info = self._client.server_info(timeout=60)[EXPERIENCE]
             self._inserted = info.rate_limiter_info.insert_stats.completed
@@ -223,7 +223,7 @@ class _Learning:
             new = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
             self._call("writing priorities", self._client.mutate_priorities, EXPERIENCE, new)
         self._updates += self._assembly.agent.updates.updates_per_call
-        self._sampled += self._loop.items_per_call
+        self._sampled += self._assembly.items_per_call
         return metrics
 
     def _publish(self) -> None:

@@ -16,7 +16,7 @@ from tfrl.envs.make import make_vector
 from tfrl.logs.logger import Logger
 from tfrl.replay.dataset import Sampler
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.replay.writers import make_writer
+from tfrl.replay.kinds import check_restarts, make_writer
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
@@ -28,6 +28,7 @@ from tfrl.runtime.replay_server import ReplayServer
 from tfrl.runtime.report import Report, Totals
 
 SAMPLE_TIMEOUT_S = 60.0
+EPISODE_STEPS = 32  # vector steps between two looks at whether enough episodes have ended
 
 
 def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
@@ -77,6 +78,8 @@ class _Run:
         signature = StepSignature(policy, assembly.spec, env.num_envs, knobs, explore=True)
         engine = make_engine(job.topology.inference, policy, signature, logger.announce)
         engine.load(self.learner.arrays())
+        if assembly.sequences:
+            check_restarts(env)
         writer = make_writer(self.client, agent.replay.item, assembly.layout, env.num_envs)
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
         self.evaluator = Evaluator(assembly, engine.name)
@@ -123,6 +126,9 @@ class _Run:
         before, written, seconds = actor.env_steps, actor.writer.items_written, dict(actor.seconds)
         episodes = actor.episodes
         actor.writer.priority = self.learner.max_priority
+        actor.writer.version = int(self.learner.updates)
+        if self.assembly.sequences and self.assembly.sequences.episodes:
+            block = min(block, EPISODE_STEPS)  # how long it takes to end some is not known
         actor.run(block, totals.env_steps)
         new = actor.writer.items_written - written
         self.written += new
@@ -136,23 +142,24 @@ class _Run:
         """Makes the learner calls that the items written so far pay for."""
         replay, learner, totals = self.agent.replay, self.learner, self.totals
         allowed = (self.written - replay.min_items) * replay.samples_per_insert
-        block, called = learner.items_per_call, False
+        block, called = self.assembly.items_per_call, False
         while self.sampled + block <= allowed:
             start = time.perf_counter()
             if self.sampler is None:
                 self.actor.writer.flush()
-                self.sampler = Sampler(self.server.address, block, SAMPLE_TIMEOUT_S)
+                timeout_s = math.inf if self.assembly.sequences else SAMPLE_TIMEOUT_S
+                self.sampler = Sampler(self.server.address, block, timeout_s)
             samples = self.sampler.next()
             totals.seconds["sample"] += time.perf_counter() - start
             spent = learner.seconds
-            self.metrics, priorities = learner.run(samples)
+            self.metrics, priorities = learner.run(samples, totals.env_steps)
             if priorities is not None:
                 updates = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
                 self.client.mutate_priorities(EXPERIENCE, updates)
             totals.seconds["learn"] += learner.seconds - spent
             self.sampled += block
             totals.items_sampled += block
-            totals.updates += self.agent.updates.updates_per_call
+            totals.updates = int(learner.updates)
             called = True
         if called:
             start = time.perf_counter()
@@ -163,7 +170,8 @@ class _Run:
         more = {name: float(value) for name, value in self.metrics.items()}
         more["learner/policy_version_updates"] = float(self.learner.updates)
         more["learner/retraces"] = self.learner.retraces
-        more["replay/size_items"] = min(self.written, self.agent.replay.capacity_items)
+        size = self.written - (self.sampled if self.assembly.sequences else 0)
+        more["replay/size_items"] = min(size, self.agent.replay.capacity_items)
         if "epsilon" in self.actor.knobs:
             more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
         self.logger.write(self.report.row(self.totals, self.actor.window, more))

@@ -1,0 +1,218 @@
+"""A policy and a state-value function over one observation: what every policy-gradient algorithm here acts with.
+
+Torso and recurrent core are shared by the two, or each has its own. Observations may be normalised by statistics that
+are variables of the policy, so that what is published and exported is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import tensorflow as tf
+
+from tfrl.config.settings import SettingError, setting
+from tfrl.nn import distributions, inputs, recurrent, torsos
+from tfrl.nn.normalise import ObservationNormaliser
+from tfrl.types import EnvSpec, PolicyStep
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Settings of `ActorCritic`, a base of algorithms' `Config`."""
+
+    network: str = setting(
+        "auto", "mlp, cnn, resnet, rllib_cnn, auto (cnn for images) or package.module:builder"
+    )
+    hidden_sizes: tuple[int, ...] = setting(
+        (64, 64), "units of the MLP's layers", unit="units", minimum=1
+    )
+    activation: str = setting("tanh", "activation of the MLP")
+    shared_torso: bool = setting(
+        False, "policy and value read one network instead of one each (images: sharing is faster)"
+    )
+    core: str = setting(
+        "none", "memory after the network", choices=("none", "lstm", "gru", "gtrxl")
+    )
+    core_size: int = setting(128, "width of the memory", unit="units", minimum=1)
+    log_std_initial: float = setting(0.0, "logarithm of a Gaussian policy's first deviation")
+    free_log_std: bool = setting(
+        True, "a Gaussian policy's deviation is a variable; off: an output of the network"
+    )
+    squash_actions: bool = setting(
+        False, "Box actions go through tanh onto their limits instead of being clipped"
+    )
+    normalize_observations: bool = setting(
+        False, "subtract the running mean of observations and divide by their deviation"
+    )
+    observation_clip: float = setting(10.0, "limit of normalised observations", above=0.0)
+
+
+class Heads:
+    """What the networks say: params [..., P] of the action distribution (masked), values [...]."""
+
+    def __init__(self, params: tf.Tensor, values: tf.Tensor):
+        self.params, self.values = params, values
+
+
+class ActorCritic(tf.Module):
+    """The policy of the policy-gradient family, with its value function.
+
+    Args:
+      config: `ModelSettings`.
+      spec: environment spec.
+
+    Attributes:
+      distribution: of actions, see `nn/distributions.py`.
+      noise: what an exploring step draws.
+      recurrent: there is a memory; `state` is () otherwise.
+      normaliser: of observations, or None.
+    """
+
+    def __init__(self, config: ModelSettings, spec: EnvSpec):
+        super().__init__()
+        space = spec.action_space
+        self.distribution = distributions.make(space, config.squash_actions)
+        self.noise = dict(self.distribution.noise)
+        self.recurrent = config.core != "none"
+        self.normaliser = None
+        if config.normalize_observations:
+            self.normaliser = ObservationNormaliser(
+                spec.observation_space, clip=config.observation_clip
+            )
+        self._shared = config.shared_torso
+        self._policy_body = _Body(config, spec)
+        self._value_body = None if config.shared_torso else _Body(config, spec)
+        outputs = self.distribution.num_params
+        self._log_std = None
+        if config.free_log_std and isinstance(space, gym.spaces.Box):
+            outputs //= 2
+            self._log_std = tf.Variable(
+                tf.fill([outputs], config.log_std_initial), name="log_std"
+            )
+        self._policy_head = torsos.head(outputs, 0.01)
+        self._value_head = torsos.head(1, 1.0)
+        example = torsos.example_batch(spec.observation_space, 1)
+        self._heads(self.inputs(example), self.initial_state(1))  # builds the variables
+
+    def inputs(self, obs: Any) -> Any:
+        """Raw observations -> what the networks read; the other methods but `step` take these."""
+        return obs if self.normaliser is None else self.normaliser(obs)
+
+    def initial_state(self, batch_size: int) -> Any:
+        if not self.recurrent:
+            return ()
+        state = {"policy": self._policy_body.core.initial_state(batch_size)}
+        if self._value_body is not None:
+            state["value"] = self._value_body.core.initial_state(batch_size)
+        return state
+
+    def step(
+        self,
+        obs: Any,
+        state: Any,
+        knobs: Mapping[str, tf.Tensor],
+        noise: Mapping[str, tf.Tensor],
+        explore: bool,
+    ) -> PolicyStep:
+        del knobs
+        obs = self.inputs(obs)
+        distribution = self.distribution
+        if self.recurrent:
+            heads, state = self._heads(obs, state)
+            params = heads.params
+        else:
+            params = self._params(self._policy_body(obs), obs)
+        if not explore:
+            return PolicyStep(distribution.action(distribution.mode(params)), state, {})
+        sample = distribution.sample(params, noise)
+        extras = {"log_prob": distribution.log_prob(params, sample)}
+        if distribution.squashes:
+            extras["sample"] = sample
+        return PolicyStep(distribution.action(sample), state, extras)
+
+    def samples(self, action: Any, extras: Mapping[str, tf.Tensor]) -> Any:
+        """The samples, as the distribution takes them, of stored actions [..., shape]."""
+        return extras["sample"] if self.distribution.squashes else action
+
+    def heads(self, obs: Any) -> Heads:
+        """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]."""
+        features = self._policy_body(obs)
+        params = self._params(features, obs)
+        if self._value_body is not None:
+            features = self._value_body(obs)
+        return Heads(params, tf.squeeze(self._value_head(features), -1))
+
+    def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> Heads:
+        """Inputs with leaves [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params, values [T, B, ...]."""
+        steps, batch = fresh.shape
+        flat = tf.nest.map_structure(lambda x: tf.reshape(x, [steps * batch, *x.shape[2:]]), obs)
+        if not self.recurrent:
+            heads = self.heads(flat)
+            params, values = heads.params, heads.values
+        else:
+            features = self._policy_body.unroll(flat, state["policy"], fresh)
+            params = self._params(features, flat)
+            if self._value_body is not None:
+                features = self._value_body.unroll(flat, state["value"], fresh)
+            values = tf.squeeze(self._value_head(features), -1)
+        return Heads(
+            tf.reshape(params, [steps, batch, params.shape[-1]]), tf.reshape(values, [steps, batch])
+        )
+
+    def _heads(self, obs: Any, state: Any) -> tuple[Heads, Any]:
+        """One step with memory (or none)."""
+        if not self.recurrent:
+            return self.heads(obs), ()
+        new = {}
+        features, new["policy"] = self._policy_body.step(obs, state["policy"])
+        params = self._params(features, obs)
+        if self._value_body is not None:
+            features, new["value"] = self._value_body.step(obs, state["value"])
+        return Heads(params, tf.squeeze(self._value_head(features), -1)), new
+
+    def _params(self, features: tf.Tensor, obs: Any) -> tf.Tensor:
+        params = self._policy_head(features)
+        if self._log_std is not None:
+            params = tf.concat([params, tf.zeros_like(params) + self._log_std], -1)
+        mask = inputs.action_mask(obs)
+        return params if mask is None else self.distribution.mask(params, mask)
+
+
+class _Body(tf.Module):
+    """A torso and, where there is one, a core."""
+
+    def __init__(self, config: ModelSettings, spec: EnvSpec):
+        super().__init__()
+        self._torso = torsos.Torso(
+            spec, config.network, config.hidden_sizes, config.activation, orthogonal=True
+        )
+        features = self._torso(torsos.example_batch(spec.observation_space, 1))
+        self.core = None
+        if config.core != "none":
+            self.core = recurrent.make(config.core, int(features.shape[-1]), config.core_size)
+
+    def __call__(self, obs: Any) -> tf.Tensor:
+        return self._torso(obs)
+
+    def step(self, obs: Any, state: Any) -> tuple[tf.Tensor, Any]:
+        return self.core.step(self._torso(obs), state)
+
+    def unroll(self, flat: Any, state: Any, fresh: tf.Tensor) -> tf.Tensor:
+        """Inputs [T * B, ...] -> features [T * B, H]."""
+        features = self._torso(flat)
+        steps, batch = fresh.shape
+        out, _ = self.core.unroll(
+            tf.reshape(features, [steps, batch, features.shape[-1]]), state, fresh
+        )
+        return tf.reshape(out, [steps * batch, out.shape[-1]])
+
+
+def check(config: ModelSettings, spec: EnvSpec, algo: str) -> None:
+    """Raises SettingError for settings that do not fit the environment or each other."""
+    if config.squash_actions and not isinstance(spec.action_space, gym.spaces.Box):
+        raise SettingError(
+            f"algo={algo} on {spec.name}: squash_actions serves Box actions, got {spec.action_space}"
+        )

@@ -1,0 +1,60 @@
+"""Which layout, writer and table serve a replay plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import reverb
+import tensorflow as tf
+
+from tfrl.agent import Agent, Policy, SequenceOf
+from tfrl.config.settings import SettingError
+from tfrl.envs.vector import VectorEnv
+from tfrl.nn.torsos import example_batch
+from tfrl.replay.sequences import EpisodeWriter, SequenceLayout, SequenceWriter
+from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.writers import FrameWriter, TransitionWriter
+from tfrl.types import EnvSpec
+
+Layout = TransitionLayout | SequenceLayout
+Writer = TransitionWriter | FrameWriter | SequenceWriter | EpisodeWriter
+
+
+def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> Layout:
+    """The layout of an agent's items.
+
+    Args:
+      policy: one of the agent's, whose step is stored with sequences.
+      num_envs: of an actor.
+    """
+    plan = agent.replay
+    if not isinstance(plan.item, SequenceOf):
+        return TransitionLayout(spec, plan.kind == "prioritized")
+    state = policy.initial_state(1)
+    noise = {name: tf.fill([1, *n.shape], 0.5) for name, n in policy.noise.items()}
+    knobs = dict(agent.knobs(0, 1, 1, 0))
+    step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
+    return SequenceLayout(spec, plan.item, (step, state), num_envs)
+
+
+def check_restarts(env: VectorEnv) -> None:
+    """Raises SettingError for environments that restart within the step that ends an episode.
+
+    The final observation would have no place in an unroll, and its value is needed at a time limit.
+    """
+    if env.restarts_in_step:
+        raise SettingError(
+            f"env={env.spec.name!r}: its vector environment restarts within the ending step "
+            "(AutoresetMode.SAME_STEP), unrolls need AutoresetMode.NEXT_STEP; use env_backend=sync"
+        )
+
+
+def make_writer(
+    client: reverb.Client, item: Any, layout: Layout, num_envs: int, actor: int = 0
+) -> Writer:
+    """The writer that serves a replay item over an environment; `actor` names who writes."""
+    if isinstance(layout, TransitionLayout):
+        return (FrameWriter if layout.frames else TransitionWriter)(client, item, layout, num_envs)
+    if item.episodes:
+        return EpisodeWriter(client, layout, num_envs, actor)
+    return SequenceWriter(client, layout, actor)

@@ -1,0 +1,402 @@
+"""Unrolls of all environments of an actor as Reverb items: their layout, the writers, the way back into a batch.
+
+An item is one packed byte column [T + 1, B, nbytes] (the last row holds only the observation after the last step), the
+recurrent state before the first step, and two numbers. Stacked frames keep a column of their own, in which every frame
+is stored once and each observation points at its k frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import reverb
+import tensorflow as tf
+import tree
+
+from tfrl.agent import SequenceOf
+from tfrl.replay.packing import Field, Packing
+from tfrl.replay.tables import EXPERIENCE
+from tfrl.replay.transitions import observation_fields
+from tfrl.replay.writers import bounded
+from tfrl.types import EnvSpec, PolicyStep, Trajectory, VectorStep
+
+# A whole stack is stored anew where an environment restarts; there is room for one restart in so many steps, and a
+# row with more of them is cut short.
+STEPS_PER_RESTART = 16
+
+
+class SequenceLayout:
+    """How a `Trajectory` of an actor is stored.
+
+    Args:
+      spec: environment spec.
+      item: length and discount.
+      example: a policy's step for any number of rows, and the state before it: what is stored with each step.
+      num_envs: B of an item.
+
+    Attributes:
+      packing: of one step of one environment.
+      columns: B of an item.
+      stack: k frames in an observation where they are stored once, else 0.
+      obs, action, extras, state: nests of field names.
+      frames_name: name of the observation's leaf that holds the stack.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, item: SequenceOf, example: tuple[PolicyStep, Any], num_envs: int
+    ):
+        step, state = example
+        self.item, self.columns = item, item.episodes or num_envs
+        # Episodes are laid side by side only when they are over, so their frames are stored as they come.
+        self.stack = 0 if item.episodes else spec.frame_stack
+        fields, self.obs = observation_fields(spec.observation_space, "obs")
+        self.frames_name, frame_shape = "", ()
+        if self.stack:
+            spaces = tree.flatten(_space_nest(spec.observation_space))
+            names = tree.flatten(self.obs)
+            self.frames_name = next(n for n, s in zip(names, spaces, strict=True) if _is_image(s))
+            frame_shape = next(s for s in spaces if _is_image(s)).shape[:-1]
+            fields = [f for f in fields if f[0] != self.frames_name]
+            fields.append(("stack", (self.stack,), "uint16"))
+        self.action, action_fields = _fields(step.action, "action")
+        self.extras, extra_fields = _fields(dict(step.extras), "extras")
+        self.state, state_fields = _fields(state, "state")
+        flags = [(name, (), "bool") for name in ("terminated", "cut", "valid", "fresh")]
+        scalars: list[Field] = [("reward", (), "float32"), ("return_so_far", (), "float32")]
+        steps = sorted([*scalars, *action_fields, *extra_fields, *fields], key=_width, reverse=True)
+        self.packing = Packing([*steps, *flags])
+        self.state_packing = Packing(sorted(state_fields, key=_width, reverse=True))
+        restarts = -(-item.length // STEPS_PER_RESTART)
+        room = item.length + self.stack + restarts * (self.stack - 1)
+        self.frames_shape = (self.columns, room, *frame_shape) if self.stack else ()
+
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """The signature of the Reverb table."""
+        rows = [self.item.length + 1, self.columns, self.packing.nbytes]
+        out = {
+            "packed": tf.TensorSpec(rows, tf.uint8, "packed"),
+            "facts": tf.TensorSpec([2], tf.int64, "facts"),
+        }
+        if self.state_packing.nbytes:
+            shape = [self.columns, self.state_packing.nbytes]
+            out["state"] = tf.TensorSpec(shape, tf.uint8, "state")
+        if self.stack:
+            out["frames"] = tf.TensorSpec(self.frames_shape, tf.uint8, "frames")
+        return out
+
+    def decode(self, columns: Mapping[str, tf.Tensor]) -> Trajectory:
+        """Sampled columns of N items, leaves [N, ...] -> a trajectory of N * B columns, item by item."""
+        items, rows, width = columns["packed"].shape[0], self.item.length + 1, self.columns
+
+        def time_major(x: tf.Tensor) -> tf.Tensor:
+            x = tf.reshape(x, [items, rows, width, *x.shape[1:]])
+            order = [1, 0, 2, *range(3, x.shape.rank)]
+            return tf.reshape(tf.transpose(x, order), [rows, items * width, *x.shape[3:]])
+
+        packed = tf.reshape(columns["packed"], [-1, self.packing.nbytes])
+        fields = {k: time_major(x) for k, x in self.packing.unpack(packed).items()}
+        if self.stack:
+            fields[self.frames_name] = self._stacks(columns["frames"], fields["stack"])
+        steps = {k: x[:-1] for k, x in fields.items()}
+        state: Any = ()
+        if self.state_packing.nbytes:
+            flat = tf.reshape(columns["state"], [-1, self.state_packing.nbytes])
+            state = _nest(self.state, self.state_packing.unpack(flat))
+        return Trajectory(
+            obs=_nest(self.obs, fields),
+            action=_nest(self.action, steps),
+            reward=steps["reward"],
+            discount=self.item.discount * (1.0 - tf.cast(steps["terminated"], tf.float32)),
+            cut=steps["cut"],
+            valid=steps["valid"],
+            fresh=fields["fresh"],
+            return_so_far=steps["return_so_far"],
+            state=state,
+            extras=_nest(self.extras, steps),
+            version=tf.repeat(columns["facts"][:, 0], width),
+        )
+
+    def _stacks(self, frames: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Frames [N, B, F, H, W], index [T + 1, N * B, k] -> observations [T + 1, N * B, H, W, k]."""
+        room, shape = self.frames_shape[1], self.frames_shape[2:]
+        flat = tf.reshape(frames, [-1, *shape])
+        start = tf.range(index.shape[1], dtype=tf.int32)[None, :, None] * room
+        stacks = tf.gather(flat, tf.cast(index, tf.int32) + start)
+        return tf.transpose(stacks, [0, 1, *range(3, 3 + len(shape)), 2])
+
+
+class SequenceWriter:
+    """Writes one item per `length` vector steps.
+
+    Attributes:
+      version: of the weights that act from now on; an item carries the one of its first step.
+      items_written: items handed over.
+      patience: see `bounded`.
+      priority: of no meaning here.
+    """
+
+    def __init__(self, client: reverb.Client, layout: SequenceLayout, actor: int = 0):
+        self.version, self.items_written, self.priority = 0, 0, 1.0
+        self._layout, item = layout, layout.item
+        self._sender = _Sender(client, layout, actor)
+        records = np.zeros((item.length + 1, layout.columns), layout.packing.dtype)
+        self._records, self._fields = records, {n: records[n] for n in records.dtype.names}
+        self._state = np.zeros(layout.columns, layout.state_packing.dtype)
+        self._return = np.zeros(layout.columns, np.float32)
+        self._fresh = np.ones(layout.columns, np.bool_)
+        self._t, self._begun_by = 0, 0
+        self._frames = _Frames(layout, self._fields["stack"]) if layout.stack else None
+        self._restarted = np.zeros(layout.columns, np.bool_)
+
+    @property
+    def patience(self) -> Callable[[], None] | None:
+        return self._sender.patience
+
+    @patience.setter
+    def patience(self, value: Callable[[], None] | None) -> None:
+        self._sender.patience = value
+
+    @property
+    def vector_steps_to_item(self) -> int:
+        """Vector steps until the present item is whole."""
+        return self._layout.item.length - self._t
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """Takes one vector step.
+
+        Args:
+          obs: acted on, leaves [B, ...].
+          state: recurrent state that acted, leaves [B, ...].
+          choice: of the policy there.
+          step: what came of it, from environments that restart in a step of their own.
+        """
+        layout, fields, t = self._layout, self._fields, self._t
+        if t == 0:
+            self._begun_by = self.version
+            _put_record(self._state, layout.state, state)
+        self._put_obs(obs, t)
+        valid = step.valid
+        cut = step.terminated | step.truncated | ~valid
+        running = self._return
+        running *= layout.item.discount
+        running += step.reward
+        _put(fields, layout.action, t, choice.action)
+        _put(fields, layout.extras, t, choice.extras)
+        fields["reward"][t] = step.reward
+        fields["terminated"][t] = step.terminated
+        fields["cut"][t] = cut
+        fields["valid"][t] = valid if self._frames is None else valid & self._frames.has_room
+        fields["return_so_far"][t] = running
+        if cut.any():
+            running[cut] = 0.0
+        self._fresh, self._restarted = step.fresh, ~valid
+        self._t = t + 1
+        if self._t == layout.item.length:
+            self._put_obs(step.obs, self._t)
+            self._t = 0
+            frames = self._frames.frames if self._frames else None
+            self._sender.send(self._records, self._state, frames, self._begun_by)
+            self.items_written += 1
+
+    def flush(self, pending: int = 0) -> None:
+        """Returns when all but `pending` items are with the server."""
+        self._sender.flush(pending)
+
+    def close(self) -> None:
+        """Drops the item that is not whole; items already written stay."""
+        self._sender.close()
+
+    def _put_obs(self, obs: Any, t: int) -> None:
+        layout, fields = self._layout, self._fields
+        fields["fresh"][t] = self._fresh
+        if self._frames is None:
+            _put(fields, layout.obs, t, obs)
+            return
+        for name, value in zip(tree.flatten(layout.obs), tree.flatten(obs), strict=True):
+            if name == layout.frames_name:
+                self._frames.put(value, t, self._restarted)
+            else:
+                fields[name][t] = value
+
+
+class EpisodeWriter:
+    """Writes items whose columns are whole episodes, in the order in which they end; as `SequenceWriter` otherwise."""
+
+    def __init__(self, client: reverb.Client, layout: SequenceLayout, num_envs: int, actor: int = 0):
+        self.version, self.items_written, self.priority = 0, 0, 1.0
+        self._layout, length = layout, layout.item.length
+        self._sender = _Sender(client, layout, actor)
+        self._open = np.zeros((length + 1, num_envs), layout.packing.dtype)
+        self._fields = {name: self._open[name] for name in self._open.dtype.names}
+        self._states = np.zeros(num_envs, layout.state_packing.dtype)
+        self._item = np.zeros((length + 1, layout.columns), layout.packing.dtype)
+        self._item_states = np.zeros(layout.columns, layout.state_packing.dtype)
+        self._return = np.zeros(num_envs, np.float32)
+        self._length = np.zeros(num_envs, np.int64)  # valid steps of each open episode
+        self._rows = np.arange(num_envs)
+        self._fresh = np.ones(num_envs, np.bool_)
+        self._column = 0
+
+    patience = SequenceWriter.patience
+    flush, close = SequenceWriter.flush, SequenceWriter.close
+    vector_steps_to_item = 1  # not known before the episodes end
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """As `SequenceWriter.record`."""
+        layout, fields = self._layout, self._fields
+        where = (self._length, self._rows)
+        starts = self._length == 0
+        if starts.any():
+            _put_record(self._states, layout.state, state, starts)
+        done = step.terminated | step.truncated
+        self._return *= layout.item.discount
+        self._return += step.reward
+        _put(fields, layout.obs, where, obs)
+        _put(fields, layout.action, where, choice.action)
+        _put(fields, layout.extras, where, choice.extras)
+        fields["reward"][where], fields["terminated"][where] = step.reward, step.terminated
+        fields["valid"][where], fields["cut"][where] = step.valid, done | ~step.valid
+        fields["return_so_far"][where], fields["fresh"][where] = self._return, self._fresh
+        self._fresh = step.fresh
+        self._length += step.valid  # an invalid row is overwritten by the next one
+        over = done | (self._length == layout.item.length)
+        for row in np.flatnonzero(over & step.valid):
+            _put(fields, layout.obs, (self._length[row], row), tree.map_structure(lambda x, r=row: x[r], step.next_obs))
+            self._lay(row)
+        self._return[over | ~step.valid] = 0.0
+
+    def _lay(self, row: int) -> None:
+        """The finished episode of a row becomes the next column of the item."""
+        length, column = self._length[row], self._column
+        self._item[:, column] = np.zeros((), self._item.dtype)
+        self._item["cut"][:, column] = True
+        self._item[: length + 1, column] = self._open[: length + 1, row]
+        self._item["cut"][length - 1 :, column] = True
+        self._item["valid"][length:, column] = False
+        self._item_states[column] = self._states[row]
+        self._length[row] = 0
+        self._column = column + 1
+        if self._column == self._layout.columns:
+            self._column = 0
+            self._sender.send(self._item, self._item_states, None, self.version)
+            self.items_written += 1
+
+
+class _Sender:
+    """Hands whole items to Reverb."""
+
+    def __init__(self, client: reverb.Client, layout: SequenceLayout, actor: int):
+        self.patience: Callable[[], None] | None = None
+        self._layout, self._actor = layout, actor
+        self._writer = client.trajectory_writer(num_keep_alive_refs=1)
+
+    def send(
+        self, records: np.ndarray, state: np.ndarray, frames: np.ndarray | None, version: int
+    ) -> None:
+        layout = self._layout
+        rows, columns = records.shape
+        packed = records.view(np.uint8).reshape(rows, columns, layout.packing.nbytes)
+        item = {"packed": packed, "facts": np.array([version, self._actor], np.int64)}
+        if layout.state_packing.nbytes:
+            item["state"] = layout.state_packing.rows(state)
+        if frames is not None:
+            item["frames"] = frames
+        writer = self._writer
+        writer.append(item)
+        writer.create_item(EXPERIENCE, 1.0, {name: writer.history[name][-1] for name in item})
+        # A full queue holds the actor back here: that bounds memory, and the lag of what it does next.
+        bounded(functools.partial(writer.flush, 0), self.patience)
+
+    def flush(self, pending: int) -> None:
+        bounded(functools.partial(self._writer.flush, pending), self.patience)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Frames:
+    """Frames of an item [B, F, H, W], each stored once, and which k of them each observation shows."""
+
+    def __init__(self, layout: SequenceLayout, index: np.ndarray):
+        self.frames = np.zeros(layout.frames_shape, np.uint8)
+        self.has_room = np.ones(layout.columns, np.bool_)
+        self._stack, self._index = layout.stack, index
+        self._next = np.zeros(layout.columns, np.int64)
+        self._rows = np.arange(layout.columns)
+
+    def put(self, obs: np.ndarray, t: int, restarted: np.ndarray) -> None:
+        """Takes observations uint8 [B, H, W, k]; rows that `restarted` share no frame with those before."""
+        stack, index = self._stack, self._index
+        if t == 0:
+            self._next[:], self.has_room[:] = 0, True
+            restarted = np.ones_like(restarted)
+        else:
+            index[t, :, :-1] = index[t - 1, :, 1:]
+        room, after = self.frames.shape[1], index.shape[0] - 1 - t
+        for row in np.flatnonzero(restarted):
+            start = self._next[row]
+            if start + stack + after > room:
+                self.has_room[row] = False
+            if not self.has_room[row]:
+                continue
+            self.frames[row, start : start + stack] = np.moveaxis(obs[row], -1, 0)
+            index[t, row] = np.arange(start, start + stack)
+            self._next[row] = start + stack
+        rows = self._rows[~restarted & self.has_room]
+        if len(rows):
+            self.frames[rows, self._next[rows]] = obs[rows, ..., -1]
+            index[t, rows, -1] = self._next[rows]
+            self._next[rows] += 1
+
+
+def _fields(nest: Any, prefix: str) -> tuple[Any, list[Field]]:
+    """Names of the leaves [B, ...] of a nest, and the fields that hold them."""
+    fields: list[Field] = []
+    names = []
+    for path, x in tree.flatten_with_path(nest):
+        name = "/".join([prefix, *map(str, path)])
+        names.append(name)
+        fields.append((name, tuple(x.shape[1:]), np.dtype(tf.as_dtype(x.dtype).as_numpy_dtype).name))
+    return tree.unflatten_as(nest, names), fields
+
+
+def _is_image(space: gym.Space) -> bool:
+    return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8
+
+
+def _width(field: Field) -> int:
+    return np.dtype(field[2]).itemsize
+
+
+def _space_nest(space: gym.Space) -> Any:
+    """A nest of the leaves' spaces, shaped like an observation."""
+    if isinstance(space, gym.spaces.Dict):
+        return {k: _space_nest(s) for k, s in space.spaces.items()}
+    if isinstance(space, gym.spaces.Tuple):
+        return tuple(_space_nest(s) for s in space.spaces)
+    return space
+
+
+def _put(fields: Mapping[str, np.ndarray], names: Any, where: Any, values: Any) -> None:
+    """fields[name][where] = value, leaf by leaf."""
+    if isinstance(names, str):  # the common case, without walking a nest
+        fields[names][where] = values
+        return
+    if not names:
+        return
+    for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
+        fields[name][where] = value
+
+
+def _put_record(record: np.ndarray, names: Any, values: Any, rows: Any = slice(None)) -> None:
+    """record[name][rows] = value[rows], leaf by leaf."""
+    for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
+        record[name][rows] = value[rows]
+
+
+def _nest(names: Any, fields: Mapping[str, tf.Tensor]) -> Any:
+    return tree.map_structure(fields.__getitem__, names)
