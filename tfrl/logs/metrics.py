@@ -45,6 +45,19 @@ METRICS: dict[str, Metric] = {
     "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),
     "learner/gradient_norm": Metric("", "global norm of the gradient before clipping"),
     "learner/learning_rate": Metric("", "step size of the optimiser"),
+    "learner/policy_loss": Metric("", "surrogate of the policy gradient, mean over the last batch"),
+    "learner/value_loss": Metric("reward^2", "loss of the value function, without its weight"),
+    "learner/entropy": Metric("nat", "mean entropy of the policy's action distributions"),
+    "learner/kl": Metric("nat", "mean divergence of the new policy from the one that acted"),
+    "learner/kl_coefficient": Metric("", "weight of the divergence in the loss"),
+    "learner/clipped_ratio": Metric("", "share of steps whose probability ratio is beyond the clip"),
+    "learner/explained_variance": Metric(
+        "", "share of the value targets' variance that the values explain; 1 is perfect"
+    ),
+    "learner/policy_lag_mean_updates": Metric(
+        "updates", "updates between acting and learning, mean over the last batch"
+    ),
+    "learner/policy_lag_max_updates": Metric("updates", "largest such lag in the last batch"),
     "learner/importance_beta": Metric("", "exponent of the importance weights"),
     "learner/policy_version_updates": Metric(
         "updates", "updates behind the newest policy sent out"

@@ -82,7 +82,7 @@ class ActorCritic(tf.Module):
             self.normaliser = ObservationNormaliser(
                 spec.observation_space, clip=config.observation_clip
             )
-        self._shared = config.shared_torso
+        self._squashes = config.squash_actions  # then the action does not give the sample back
         self._policy_body = _Body(config, spec)
         self._value_body = None if config.shared_torso else _Body(config, spec)
         outputs = self.distribution.num_params
@@ -129,13 +129,13 @@ class ActorCritic(tf.Module):
             return PolicyStep(distribution.action(distribution.mode(params)), state, {})
         sample = distribution.sample(params, noise)
         extras = {"log_prob": distribution.log_prob(params, sample)}
-        if distribution.squashes:
+        if self._squashes:
             extras["sample"] = sample
         return PolicyStep(distribution.action(sample), state, extras)
 
     def samples(self, action: Any, extras: Mapping[str, tf.Tensor]) -> Any:
         """The samples, as the distribution takes them, of stored actions [..., shape]."""
-        return extras["sample"] if self.distribution.squashes else action
+        return extras["sample"] if self._squashes else action
 
     def heads(self, obs: Any) -> Heads:
         """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]."""

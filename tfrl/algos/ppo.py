@@ -1,0 +1,197 @@
+"""PPO: several epochs of minibatch updates on each batch of unrolls, held near the policy that acted.
+
+What it is: the clipped surrogate (Schulman et al. 2017, eq. 7), the adaptive KL penalty (their section 4), or both;
+generalised advantage estimation or Monte Carlo returns (lambda 1); value clipping; shuffled minibatches; an early stop
+by KL. What it is not: asynchronous; every actor waits for the weights that its last unroll has trained (APPO does not).
+
+Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
+Data: unrolls of all environments of an actor, each trained on once.
+
+Differences from the paper: the value loss has no factor 1/2, so `value_coefficient` 0.5 is Stable-Baselines3's; policy
+and value have a network each unless `shared_torso`; time limits bootstrap; rows that do not fill a minibatch are
+dropped, other ones in each epoch. With memory, minibatches are made of whole unrolls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfrl.agent import Agent, UpdatePlan
+from tfrl.algos import _on_policy as on_policy
+from tfrl.config.settings import SettingError, setting
+from tfrl.losses import policy as losses
+from tfrl.nn import actor_critic
+from tfrl.nn.actor_critic import ActorCritic
+from tfrl.optim import apply
+from tfrl.types import EnvSpec, Trajectory, UpdateOutput
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(on_policy.Settings):
+    """Settings of PPO."""
+
+    gae_lambda: float = setting(
+        0.95, "lambda of the advantages; 1: Monte Carlo returns", minimum=0.0, maximum=1.0
+    )
+    epochs: int = setting(10, "passes over a batch", minimum=1)
+    minibatches: int = setting(4, "parts of a batch, an update each", minimum=1)
+    batch_env_steps: int = setting(
+        0, "least size of a batch; 0: one unroll of every actor", unit="env steps", minimum=0
+    )
+    clip: float | None = setting(
+        0.2, "the surrogate is clipped at ratios of 1 -+ this; none: not at all", above=0.0
+    )
+    clip_final: float | None = setting(
+        None, "this limit after learning_rate_env_steps, linearly; none: constant", minimum=0.0
+    )
+    value_clip: float | None = setting(
+        None, "largest change of a value in the value loss; none: no limit", above=0.0
+    )
+    kl_coefficient: float = setting(0.0, "initial weight of KL(old || new); 0: no term", minimum=0.0)
+    kl_target: float = setting(0.01, "KL that this weight is adapted to", above=0.0)
+    kl_stop: float | None = setting(
+        None, "skip what is left of a batch once an update's KL exceeds this; none: never", above=0.0
+    )
+    normalize_advantage: str = setting(
+        "minibatch",
+        "standardise advantages over the batch, over each minibatch, or not",
+        choices=("batch", "minibatch", "none"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip is None and not self.kl_coefficient:
+            raise SettingError(
+                "clip=none with kl_coefficient=0: nothing would hold the policy; give one of them"
+            )
+        if self.clip_final is not None and not self.learning_rate_env_steps:
+            raise SettingError(
+                f"clip_final={self.clip_final} with learning_rate_env_steps=0: give the length of the decay"
+            )
+
+
+class PPOLearner(tf.Module):
+    """Policy with value function, optimiser, and the updates of a batch."""
+
+    def __init__(self, config: Config, spec: EnvSpec):
+        super().__init__()
+        self._config = config
+        self.policy = ActorCritic(config, spec)
+        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
+        self.env_steps = self._clock.env_steps
+        self._statistics = on_policy.Statistics(config, spec)
+        # KL of the last updates, as many as an epoch has; equal on all replicas.
+        self._kl = _shared(tf.zeros([config.minibatches]), "kl")
+        self._updates = _shared(tf.constant(0), "updates_of_batch")
+        self._kl_coefficient = _shared(tf.constant(config.kl_coefficient), "kl_coefficient")
+
+    def prepare(self, batch: Trajectory) -> on_policy.Rows:
+        config = self._config
+        rows = on_policy.prepare(config, config.gae_lambda, self.policy, self._statistics, batch)
+        if config.normalize_advantage == "batch":
+            rows = rows._replace(advantages=on_policy.standardised(rows, False))
+        return rows
+
+    def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
+        del seed
+        config, policy, clock = self._config, self.policy, self._clock
+        if config.normalize_advantage == "minibatch":
+            rows = rows._replace(advantages=on_policy.standardised(rows, True))
+        clip = None
+        if config.clip is not None:
+            clip = clock.linear(config.clip, config.clip_final, config.learning_rate_env_steps)
+        variables = policy.trainable_variables
+        with tf.GradientTape() as tape:
+            new = on_policy.evaluate(policy, rows)
+            old = new.rows
+            if clip is None:
+                surrogate = -losses.ratio(new.log_prob, old.log_prob) * old.advantages
+            else:
+                clipped = losses.ppo_surrogate(new.log_prob, old.log_prob, old.advantages, clip)
+                surrogate = clipped.loss
+            value = losses.ppo_value(new.values, old.values, old.targets, config.value_clip)
+            per_step = surrogate + config.value_coefficient * value
+            per_step -= config.entropy_coefficient * new.entropy
+            if config.kl_coefficient or config.kl_stop is not None:
+                kl = policy.distribution.kl(old.params, new.params)
+            else:  # an estimate that costs nothing (Schulman 2020, "k3")
+                log_ratio = tf.stop_gradient(new.log_prob - old.log_prob)
+                kl = tf.exp(log_ratio) - 1.0 - log_ratio
+            if config.kl_coefficient:
+                per_step += self._kl_coefficient * kl
+            count = apply.masked_count(old.valid)
+            loss = apply.masked_mean(per_step, old.valid, count)
+        norm = apply.minimise(clock.optimizer, tape, loss, variables, config.gradient_clip_norm)
+        mean = lambda x: on_policy.mean_of(x, old.valid, count)
+        kl_mean = mean(kl)
+        if config.kl_coefficient or config.kl_stop is not None:
+            self._remember(kl_mean)
+        metrics = {
+            "learner/loss": apply.reduce_sum(loss),
+            "learner/policy_loss": mean(surrogate),
+            "learner/value_loss": mean(value),
+            "learner/entropy": mean(new.entropy),
+            "learner/kl": kl_mean,
+            "learner/explained_variance": on_policy.explained_variance(
+                old.values, old.targets, old.valid
+            ),
+            "learner/gradient_norm": norm,
+            "learner/learning_rate": clock.rate(),
+        }
+        if clip is not None:
+            metrics["learner/clipped_ratio"] = mean(tf.cast(clipped.clipped, tf.float32))
+        if config.kl_coefficient:
+            metrics["learner/kl_coefficient"] = tf.identity(self._kl_coefficient)
+        return UpdateOutput(metrics, None)
+
+    def periodic(self) -> tuple[()]:
+        return ()
+
+    def stop(self) -> tf.Tensor:
+        """The newest update went too far, by `kl_stop`."""
+        if self._config.kl_stop is None:
+            return tf.constant(False)
+        newest = (self._updates - 1) % self._config.minibatches
+        return self._kl[newest] > self._config.kl_stop
+
+    def finish(self) -> None:
+        """Adapts the weight of the KL penalty to the mean KL of the last epoch."""
+        if self._config.kl_coefficient:
+            kl = tf.reduce_mean(self._kl)
+            target = self._config.kl_target
+            self._kl_coefficient.assign(losses.kl_coefficient(self._kl_coefficient, kl, target))
+        self._updates.assign(0)
+
+    def _remember(self, kl: tf.Tensor) -> None:
+        place = self._updates % self._config.minibatches
+        one_hot = tf.one_hot(place, self._config.minibatches, True, False, dtype=tf.bool)
+        self._kl.assign(tf.where(one_hot, kl, self._kl))
+        self._updates.assign_add(1)
+
+
+def _shared(value: tf.Tensor, name: str) -> tf.Variable:
+    """A variable that every replica sets to the same value."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, aggregation=first, name=name)
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """PPO bound to an environment.
+
+    Raises:
+      SettingError: settings that do not fit its spaces.
+    """
+    actor_critic.check(config, spec, "ppo")
+    return Agent(
+        make_policy=lambda: ActorCritic(config, spec),
+        make_learner=lambda: PPOLearner(config, spec),
+        replay=on_policy.queue(config, capacity_items=64, max_lag_updates=0),
+        updates=UpdatePlan(
+            batch_env_steps=config.batch_env_steps,
+            epochs=config.epochs,
+            minibatches=config.minibatches,
+        ),
+        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+    )
