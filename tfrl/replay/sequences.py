@@ -161,8 +161,8 @@ class SequenceWriter:
         self._sender.patience = value
 
     @property
-    def vector_steps_to_item(self) -> int:
-        """Vector steps until the present item is whole."""
+    def vector_steps_to_item(self) -> int | None:
+        """Vector steps until the present item is whole, None where nobody knows."""
         return self._layout.item.length - self._t
 
     def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
@@ -243,7 +243,7 @@ class EpisodeWriter:
 
     patience = SequenceWriter.patience
     flush, close = SequenceWriter.flush, SequenceWriter.close
-    vector_steps_to_item = 1  # not known before the episodes end
+    vector_steps_to_item = None
 
     def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
         """As `SequenceWriter.record`."""

@@ -47,12 +47,16 @@ def bounded(call: Callable[..., None], patience: Callable[[], None] | None) -> N
 class TransitionWriter:
     """Writes each n-step transition as one packed row through one writer for all environments.
 
+    `vector_steps_to_item` is None: an item may come of any step.
+
     Attributes:
       priority: initial priority of the items written from now on; the runtime keeps it at the running maximum.
       version: of the weights that act; items do not carry it.
       items_written: items made so far; `flush` hands over the last of them.
       patience: see `bounded`.
     """
+
+    vector_steps_to_item: int | None = None
 
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
         self.priority, self.version = 1.0, 0
@@ -114,6 +118,8 @@ class FrameWriter:
     An episode starts with the whole stack of its first observation, so that stacks read back equal those acted on,
     whatever the environment pads them with.
     """
+
+    vector_steps_to_item: int | None = None
 
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
         self.priority, self.version = 1.0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import tree
@@ -98,6 +99,11 @@ class Actor:
         write_s += clock() - start
         for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):
             self.seconds[part] += spent
+
+    def load(self, arrays: Sequence[np.ndarray], version: int, max_priority: float) -> None:
+        """Takes published weights: values of the policy's variables, updates behind them, priority of new items."""
+        self.engine.load(arrays)
+        self.writer.version, self.writer.priority = version, max_priority
 
     def close(self) -> None:
         """Finishes the writes and closes the environments."""

@@ -22,7 +22,7 @@ from tfrl.envs.make import make_vector
 from tfrl.job import Job
 from tfrl.replay.dataset import ReplayTimeout, Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.replay.kinds import make_writer
+from tfrl.replay.kinds import check_restarts, make_writer
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every, assemble
@@ -50,8 +50,7 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
     assembly = assemble(job)
     agent = assembly.agent
     found = _found(assembly, index)
-    samples = agent.updates.batch_size * agent.updates.updates_per_call
-    table = experience_table(agent.replay, assembly.layout, samples)
+    table = experience_table(agent.replay, assembly.layout, assembly.items_per_call)
     restore = found.replay if found else None
     sampled = found.state["sampled"] if restore else None
     scratch = assembly.run_dir / "checkpoints"
@@ -103,7 +102,9 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
 
     source = VariableSource(reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=alive))
     client = reverb.Client(link.orders["address"])
-    writer = make_writer(client, agent.replay.item, assembly.layout, num_envs)
+    if assembly.sequences:
+        check_restarts(env)
+    writer = make_writer(client, agent.replay.item, assembly.layout, num_envs, index)
     writer.patience = alive
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
     num_actors = job.topology.num_actors
@@ -111,19 +112,24 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
     actor.window = _Episodes(link)
     share = math.ceil(assembly.env_steps_per_call / job.topology.num_actors / num_envs)
     most = max(1, min(share, MAX_STEPS // num_envs))
-    version, pulled = None, -math.inf
+    barrier = agent.replay.max_policy_lag_updates == 0
+    version, pulled, trained = None, -math.inf, 0  # items that the weights loaded may have trained
     while link.orders["stop"] == RUN:
-        if time.monotonic() - pulled >= PULL_EVERY_S:
+        waits = barrier and writer.items_written > trained
+        if waits or time.monotonic() - pulled >= PULL_EVERY_S:
             published, pulled = source.pull(), time.monotonic()
             if published is not None:
-                engine.load(published.arrays)
-                writer.priority, version = published.facts["max_priority"], published.version
+                version, trained = published.version, writer.items_written
+                actor.load(published.arrays, version, published.facts["max_priority"])
+        waits = barrier and writer.items_written > trained
         granted = link.orders.get("granted", 0) - actor.env_steps
-        if version is None or granted <= 0:
+        if version is None or granted <= 0 or waits:
             link.beat()
-            time.sleep(0.005)
+            time.sleep(0.002)
             continue
-        actor.run(min(most, math.ceil(granted / num_envs)), link.orders["env_steps"])
+        # Sequences are made whole, so that the weights change between two of them only.
+        steps = writer.vector_steps_to_item or min(most, math.ceil(granted / num_envs))
+        actor.run(steps, link.orders["env_steps"])
         writer.flush(MAX_PENDING_ITEMS)
         link.report(
             env_steps=actor.env_steps, episodes=actor.episodes, version=version,
@@ -170,6 +176,8 @@ class _Learning:
         client = reverb.Client(link.orders["variables"])
         self._publisher = VariablePublisher(client, variables, self._call)
         self._feed = _Feed(address, assembly.items_per_call)
+        self._started_at = int(loop.updates)
+        self._barrier = assembly.agent.replay.max_policy_lag_updates == 0
         self._updates = self._sampled = self._inserted = 0
         self._before = link.orders["sampled"]  # of the items in the table, by earlier learners
         self._waited_s = 0.0
@@ -194,7 +202,8 @@ class _Learning:
             elif not self._is_paid():
                 time.sleep(0.002)
             now = time.monotonic()
-            if samples is not None and now - self._published >= PUBLISH_EVERY_S:
+            due = self._barrier or now - self._published >= PUBLISH_EVERY_S
+            if samples is not None and due:
                 self._publish()
             if now - self._reported >= REPORT_EVERY_S:
                 self._report(metrics)
@@ -214,15 +223,16 @@ class _Learning:
         return (self._inserted - plan.min_items) * plan.samples_per_insert >= needed
 
     def _learn(self, samples: Samples) -> Any:
+        env_steps = self._link.orders["env_steps"]
         if self._updates:
-            metrics, priorities = self._loop.run(samples)
+            metrics, priorities = self._loop.run(samples, env_steps)
         else:
             with self._link.busy():  # the first call compiles
-                metrics, priorities = self._loop.run(samples)
+                metrics, priorities = self._loop.run(samples, env_steps)
         if priorities is not None:
             new = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
             self._call("writing priorities", self._client.mutate_priorities, EXPERIENCE, new)
-        self._updates += self._assembly.agent.updates.updates_per_call
+        self._updates = int(self._loop.updates) - self._started_at
         self._sampled += self._assembly.items_per_call
         return metrics
 

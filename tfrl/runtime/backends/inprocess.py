@@ -77,11 +77,11 @@ class _Run:
         policy = agent.make_policy()
         signature = StepSignature(policy, assembly.spec, env.num_envs, knobs, explore=True)
         engine = make_engine(job.topology.inference, policy, signature, logger.announce)
-        engine.load(self.learner.arrays())
         if assembly.sequences:
             check_restarts(env)
         writer = make_writer(self.client, agent.replay.item, assembly.layout, env.num_envs)
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
+        self._hand_over()
         self.evaluator = Evaluator(assembly, engine.name)
         self.sampler: Sampler | None = None
         self.metrics: dict[str, Any] = {}
@@ -120,13 +120,13 @@ class _Run:
     def _act(self) -> None:
         """Acts for as long as it takes to pay for one call of the learner, or to the end of the run."""
         actor, totals = self.actor, self.totals
-        left = self.job.total_env_steps - totals.env_steps
         num_envs = actor.env.num_envs
-        block = math.ceil(min(self.assembly.env_steps_per_call, left) / num_envs)
+        steps = self.assembly.env_steps_per_call
+        if not self.assembly.sequences:  # those end whole, a batch after the total at most
+            steps = min(steps, self.job.total_env_steps - totals.env_steps)
+        block = math.ceil(steps / num_envs)
         before, written, seconds = actor.env_steps, actor.writer.items_written, dict(actor.seconds)
         episodes = actor.episodes
-        actor.writer.priority = self.learner.max_priority
-        actor.writer.version = int(self.learner.updates)
         if self.assembly.sequences and self.assembly.sequences.episodes:
             block = min(block, EPISODE_STEPS)  # how long it takes to end some is not known
         actor.run(block, totals.env_steps)
@@ -163,8 +163,13 @@ class _Run:
             called = True
         if called:
             start = time.perf_counter()
-            self.actor.engine.load(learner.arrays())
+            self._hand_over()
             totals.seconds["learn"] += time.perf_counter() - start
+
+    def _hand_over(self) -> None:
+        """The actor goes on with the learner's weights."""
+        learner = self.learner
+        self.actor.load(learner.arrays(), int(learner.updates), learner.max_priority)
 
     def _log(self) -> None:
         more = {name: float(value) for name, value in self.metrics.items()}

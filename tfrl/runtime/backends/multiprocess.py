@@ -265,7 +265,8 @@ class _Run:
             left = self.job.total_env_steps - self.totals.env_steps - open_steps
             block = self.assembly.env_steps_per_call
             wanted = max(child.lease, block) - (child.granted - child.numbers.get("env_steps", 0))
-            child.granted += max(0, min(wanted, left))
+            # An actor may have to wait for the sequences of the others, so none is kept short of steps at the end.
+            child.granted += max(0, wanted if self.assembly.sequences else min(wanted, left))
             orders["granted"] = child.granted
         elif child.role == "learner":
             totals = self.totals.to_dict()
