@@ -138,6 +138,9 @@ class UpdatePlan:
       batch_env_steps: for sequences, a batch has the smallest number of items with at least so many env steps.
       epochs, minibatches: `epochs * minibatches` updates are made of a batch.
       updates_per_call: for transitions, updates whose data is drawn at once and which run in one compiled call.
+      replay_proportion: for sequences, old items trained on for each new one, drawn from the last `replay_items`.
+      passes: times that each batch is trained on; the learner turns between the last `pass_buffer_batches` batches.
+      updates_per_publish: least number of updates between two sets of weights sent to the actors.
     """
 
     batch_size: int = 0
@@ -145,6 +148,11 @@ class UpdatePlan:
     epochs: int = 1
     minibatches: int = 1
     updates_per_call: int = 1
+    replay_proportion: float = 0.0
+    replay_items: int = 0
+    passes: int = 1
+    pass_buffer_batches: int = 1
+    updates_per_publish: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +165,8 @@ class Agent:
       replay, updates: plans that the runtime carries out.
       knobs: (worker, num_workers, num_envs, env_steps) -> {name: float32 [num_envs]}, e.g. epsilon. `env_steps` is the
         run's total so far. Pure NumPy.
-      on_actor: None, or (policy, item) -> (item, priority).
+      on_actor: None, or (policy, trajectory of one item) -> {name: tensor}: what an actor sends instead of the item,
+        computed with the weights that acted. The learner's `update` gets a `Computed` of one item.
     """
 
     make_policy: Callable[[], Policy]

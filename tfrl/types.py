@@ -96,6 +96,7 @@ class Trajectory(NamedTuple):
       state: recurrent state before the first observation, leaves [B, ...].
       extras: named arrays that the policy stored with each step.
       version: int64 [B], updates behind the weights that acted.
+      first_use: bool [B], False where these steps have been trained on before.
     """
 
     obs: Any
@@ -108,6 +109,19 @@ class Trajectory(NamedTuple):
     return_so_far: Any
     state: Any
     extras: Mapping[str, Any]
+    version: Any
+    first_use: Any
+
+
+class Computed(NamedTuple):
+    """What actors computed of their items (`Agent.on_actor`), e.g. gradients.
+
+    Attributes:
+      values: {name: [B, ...]}, one row per item.
+      version: int64 [B], updates behind the weights that acted and computed.
+    """
+
+    values: Mapping[str, Any]
     version: Any
 
 

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfrl.agent import ReplayPlan, SequenceOf
+from tfrl.agent import ReplayPlan, SequenceOf, UpdatePlan
 from tfrl.config.settings import SettingError, setting, validate
 from tfrl.losses import policy as policy_losses
-from tfrl.losses import returns
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.losses import returns, vtrace
+from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.normalise import ReturnScale, RunningObservationMoments
 from tfrl.optim import apply, optimizers, schedules
 from tfrl.types import EnvSpec, Trajectory
 
 
+OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf1", "sgd")
+
+
 @dataclasses.dataclass(frozen=True)
-class Settings(ModelSettings):
-    """Settings of every algorithm of the family, a base of their `Config`s."""
+class Settings:
+    """Settings of every algorithm of the family, a base of their `Config`s beside `ModelSettings`."""
 
     discount: float = setting(0.99, "discount of the return per env step", minimum=0.0, maximum=1.0)
     unroll_length: int = setting(
         128, "consecutive steps of each environment in an item", unit="env steps", minimum=1
     )
-    value_coefficient: float = setting(0.5, "weight of the value loss", minimum=0.0)
     entropy_coefficient: float = setting(0.0, "weight of the entropy bonus", minimum=0.0)
     normalize_rewards: bool = setting(
         False, "divide rewards by the running deviation of the discounted return"
     )
 
-    optimizer: str = setting(
-        "adam", "who steps", choices=("adam", "rmsprop", "rmsprop_tf1", "sgd")
-    )
+    optimizer: str = setting("adam", "who steps", choices=OPTIMIZERS)
     learning_rate: float = setting(3e-4, "step size", above=0.0)
     learning_rate_final: float | None = setting(
         None, "step size at the end of its decay; none: constant", minimum=0.0
@@ -52,6 +53,59 @@ class Settings(ModelSettings):
                 f"learning_rate_final={self.learning_rate_final} with learning_rate_env_steps="
                 f"{self.learning_rate_env_steps}: give both or neither"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class AsyncSettings:
+    """Settings of actors that do not wait for the learner, and of the V-trace that makes up for it."""
+
+    batch_env_steps: int = setting(
+        500, "least size of a batch; 0: one unroll of every actor", unit="env steps", minimum=0
+    )
+    queue_items: int = setting(
+        16, "unrolls that may wait for the learner; actors wait when it is full", minimum=1
+    )
+    vtrace: bool = setting(
+        True, "correct for old weights by V-trace; off: advantages by GAE as they are"
+    )
+    trace_lambda: float = setting(1.0, "lambda of V-trace or GAE", minimum=0.0, maximum=1.0)
+    rho_bar: float | None = setting(
+        1.0, "limit of the ratio in value targets; none: no limit", above=0.0
+    )
+    pg_rho_bar: float | None = setting(
+        1.0, "limit of the ratio in advantages; none: no limit", above=0.0
+    )
+    replay_proportion: float = setting(
+        0.0, "old unrolls trained on for each new one", minimum=0.0
+    )
+    replay_unrolls: int = setting(100, "unrolls kept for that", minimum=1)
+    passes: int = setting(1, "times that each batch is trained on", minimum=1)
+    pass_buffer_batches: int = setting(
+        1, "batches between whose passes the learner turns; more than 1 needs passes", minimum=1
+    )
+    broadcast_interval_updates: int = setting(
+        1, "least number of updates between two sets of weights sent out", unit="updates", minimum=1
+    )
+
+    def plan(self) -> UpdatePlan:
+        """How batches are made of unrolls."""
+        return UpdatePlan(
+            batch_env_steps=self.batch_env_steps,
+            replay_proportion=self.replay_proportion,
+            replay_items=self.replay_unrolls,
+            passes=self.passes,
+            pass_buffer_batches=self.pass_buffer_batches,
+            updates_per_publish=self.broadcast_interval_updates,
+        )
+
+
+def check_async(config: AsyncSettings) -> None:
+    """Raises SettingError for settings of `AsyncSettings` that contradict each other."""
+    if config.pass_buffer_batches > 1 and config.passes == 1:
+        raise SettingError(
+            f"pass_buffer_batches={config.pass_buffer_batches} with passes=1: "
+            "batches are kept for further passes only; give passes or leave it at 1"
+        )
 
 
 class Clock(tf.Module):
@@ -87,6 +141,11 @@ class Clock(tf.Module):
         if final is None:
             return tf.constant(initial, tf.float32)
         return schedules.linear(initial, final, env_steps, self.env_steps)
+
+
+def value_coefficient(default: float) -> Any:
+    """The setting of that name, for algorithms with a value function."""
+    return setting(default, "weight of the value loss", minimum=0.0)
 
 
 class Rows(NamedTuple):
@@ -131,7 +190,7 @@ class Statistics(tf.Module):
         """The batch's rewards [T, B] in units of the deviation of returns, which takes in the batch first."""
         if self.rewards is None:
             return batch.reward
-        self.rewards.update(batch.return_so_far, batch.valid)
+        self.rewards.update(batch.return_so_far, batch.valid & batch.first_use)
         return self.rewards(batch.reward)
 
     def merge(self, policy: ActorCritic, batch: Trajectory) -> None:
@@ -139,24 +198,34 @@ class Statistics(tf.Module):
         if self.observations is None:
             return
         obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
-        self.observations.merge(obs, batch.valid)
+        self.observations.merge(obs, batch.valid & batch.first_use)
         policy.normaliser.update(self.observations)
 
 
 def prepare(
-    config: Settings, lambda_: float, policy: ActorCritic, statistics: Statistics, batch: Trajectory
+    policy: ActorCritic, statistics: Statistics, batch: Trajectory, lambda_: float | None
 ) -> Rows:
-    """Advantages by GAE and everything else that is fixed while a batch is trained on; no gradient.
+    """Advantages and everything else that is fixed while a batch is trained on; no gradient.
 
     Observations are normalised by the statistics that acted, and only then are these brought up to date.
+
+    Args:
+      lambda_: of GAE; None: returns that end with the episode, without any bootstrap, minus the values if there are any.
     """
     obs = policy.inputs(batch.obs)
     heads = policy.unroll(obs, batch.state, batch.fresh)
     reward = statistics.reward(batch)
     values = heads.values[:-1]
-    gae = returns.gae(
-        reward, batch.discount, batch.cut, values, heads.values[1:], lambda_, batch.valid
-    )
+    if lambda_ is None:
+        nothing = tf.zeros_like(reward)
+        targets = returns.discounted_returns(
+            reward, batch.discount, batch.cut, nothing, batch.valid
+        )
+        gae = returns.Gae(targets - values, targets)
+    else:
+        gae = returns.gae(
+            reward, batch.discount, batch.cut, values, heads.values[1:], lambda_, batch.valid
+        )
     statistics.merge(policy, batch)
     steps = Rows(
         obs=tf.nest.map_structure(lambda x: x[:-1], obs),
@@ -185,30 +254,35 @@ def _swap(x: tf.Tensor) -> tf.Tensor:
 
 
 class Evaluated(NamedTuple):
-    """A minibatch under the present weights, leaves [n] or, with memory, [T, n]; `rows` laid out alike."""
+    """Steps under the present weights: params [..., P]; values, log_prob and entropy [...]."""
 
-    rows: Rows
     params: tf.Tensor
     values: tf.Tensor
     log_prob: tf.Tensor
     entropy: tf.Tensor
 
 
-def evaluate(policy: ActorCritic, rows: Rows) -> Evaluated:
-    """What the present weights make of a minibatch."""
+def evaluate(policy: ActorCritic, rows: Rows) -> tuple[Evaluated, Rows]:
+    """What the present weights make of a minibatch, and the minibatch laid out alike: [n, ...], with memory [T, n, ...]."""
     if policy.recurrent:
         rows = tf.nest.map_structure(_swap, rows._replace(state=()))._replace(state=rows.state)
         heads = policy.unroll(rows.obs, rows.state, rows.fresh)
     else:
         heads = policy.heads(rows.obs)
+    return _evaluated(policy, heads.params, heads.values, rows.sample), rows
+
+
+def evaluate_batch(policy: ActorCritic, batch: Trajectory) -> tuple[Evaluated, tf.Tensor]:
+    """What the present weights make of unrolls, leaves [T, B, ...], and V of the observation after each step [T, B]."""
+    heads = policy.unroll(policy.inputs(batch.obs), batch.state, batch.fresh)
+    sample = policy.samples(batch.action, batch.extras)
+    return _evaluated(policy, heads.params[:-1], heads.values[:-1], sample), heads.values[1:]
+
+
+def _evaluated(policy: ActorCritic, params: tf.Tensor, values: tf.Tensor, sample: Any) -> Evaluated:
     distribution = policy.distribution
-    return Evaluated(
-        rows,
-        heads.params,
-        heads.values,
-        distribution.log_prob(heads.params, rows.sample),
-        distribution.entropy(heads.params),
-    )
+    log_prob = distribution.log_prob(params, sample)
+    return Evaluated(params, values, log_prob, distribution.entropy(params))
 
 
 def standardised(rows: Rows, per_minibatch: bool) -> tf.Tensor:
@@ -219,6 +293,87 @@ def standardised(rows: Rows, per_minibatch: bool) -> tf.Tensor:
         count = apply.masked_count(rows.valid)
         return policy_losses.standardise_minibatch(rows.advantages, mean, variance, count)
     return policy_losses.standardise(rows.advantages, mean, variance)
+
+
+class Step(NamedTuple):
+    """What an update needs: loss [n] per step and its named parts, which steps count, values and their targets."""
+
+    loss: tf.Tensor
+    parts: dict[str, tf.Tensor]
+    valid: tf.Tensor
+    values: tf.Tensor
+    targets: tf.Tensor
+
+
+def minimise(
+    config: Settings, clock: Clock, policy: ActorCritic, compute: Callable[[], Step]
+) -> dict[str, tf.Tensor]:
+    """One optimiser step on the mean of a loss over the valid steps of all replicas; returns metrics."""
+    with tf.GradientTape() as tape:
+        step = compute()
+        count = apply.masked_count(step.valid)
+        loss = apply.masked_mean(step.loss, step.valid, count)
+    variables = policy.trainable_variables
+    norm = apply.minimise(clock.optimizer, tape, loss, variables, config.gradient_clip_norm)
+    metrics = {
+        "learner/loss": apply.reduce_sum(loss),
+        "learner/gradient_norm": norm,
+        "learner/learning_rate": clock.rate(),
+        **{name: mean_of(x, step.valid, count) for name, x in step.parts.items()},
+    }
+    if policy.critic:
+        metrics["learner/explained_variance"] = explained_variance(
+            step.values, step.targets, step.valid
+        )
+    return metrics
+
+
+def actor_critic_step(
+    config: Any,
+    policy: ActorCritic,
+    new: Evaluated,
+    advantages: tf.Tensor,
+    targets: tf.Tensor,
+    valid: tf.Tensor,
+) -> Step:
+    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); without critic no second term."""
+    policy_loss = policy_losses.policy_gradient(new.log_prob, advantages)
+    loss = policy_loss - config.entropy_coefficient * new.entropy
+    parts = {"learner/policy_loss": policy_loss, "learner/entropy": new.entropy}
+    if policy.critic:
+        value_loss = 0.5 * (new.values - tf.stop_gradient(targets)) ** 2
+        loss += config.value_coefficient * value_loss
+        parts["learner/value_loss"] = value_loss
+    return Step(loss, parts, valid, new.values, targets)
+
+
+def off_policy(
+    config: Any, batch: Trajectory, new: Evaluated, log_prob: tf.Tensor, values_next: tf.Tensor
+) -> vtrace.VTrace:
+    """Value targets and advantages of unrolls that older weights made, leaves [T, B].
+
+    Args:
+      log_prob: of the actions under the policy whose advantages are wanted.
+      new: for the values.
+      values_next: V after each step.
+    """
+    behaviour, values = batch.extras["log_prob"], tf.stop_gradient(new.values)
+    log_prob, values_next = tf.stop_gradient(log_prob), tf.stop_gradient(values_next)
+    if config.vtrace:
+        return vtrace.from_log_probs(
+            log_prob, behaviour, batch.reward, batch.discount, batch.cut, values, values_next,
+            config.rho_bar, config.pg_rho_bar, lambda_=config.trace_lambda, valid=batch.valid,
+        )  # fmt: skip
+    gae = returns.gae(
+        batch.reward, batch.discount, batch.cut, values, values_next, config.trace_lambda, batch.valid
+    )
+    return vtrace.VTrace(gae.advantages, gae.targets, policy_losses.ratio(log_prob, behaviour))
+
+
+def shared_variable(value: tf.Tensor, name: str) -> tf.Variable:
+    """A variable that every replica sets to the same value."""
+    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+    return tf.Variable(value, trainable=False, aggregation=first, name=name)
 
 
 def mean_of(x: tf.Tensor, valid: tf.Tensor, count: tf.Tensor | None = None) -> tf.Tensor:

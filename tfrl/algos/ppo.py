@@ -23,15 +23,15 @@ from tfrl.algos import _on_policy as on_policy
 from tfrl.config.settings import SettingError, setting
 from tfrl.losses import policy as losses
 from tfrl.nn import actor_critic
-from tfrl.nn.actor_critic import ActorCritic
-from tfrl.optim import apply
+from tfrl.nn.actor_critic import ActorCritic, ModelSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings):
+class Config(on_policy.Settings, ModelSettings):
     """Settings of PPO."""
 
+    value_coefficient: float = on_policy.value_coefficient(0.5)
     gae_lambda: float = setting(
         0.95, "lambda of the advantages; 1: Monte Carlo returns", minimum=0.0, maximum=1.0
     )
@@ -82,14 +82,15 @@ class PPOLearner(tf.Module):
         self._clock = on_policy.Clock(config, self.policy.trainable_variables)
         self.env_steps = self._clock.env_steps
         self._statistics = on_policy.Statistics(config, spec)
+        self._measures_kl = bool(config.kl_coefficient) or config.kl_stop is not None
         # KL of the last updates, as many as an epoch has; equal on all replicas.
-        self._kl = _shared(tf.zeros([config.minibatches]), "kl")
-        self._updates = _shared(tf.constant(0), "updates_of_batch")
-        self._kl_coefficient = _shared(tf.constant(config.kl_coefficient), "kl_coefficient")
+        self._kl = on_policy.shared_variable(tf.zeros([config.minibatches]), "kl")
+        self._updates = on_policy.shared_variable(tf.constant(0), "updates_of_batch")
+        self._kl_coefficient = on_policy.shared_variable(tf.constant(config.kl_coefficient), "kl_coefficient")
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         config = self._config
-        rows = on_policy.prepare(config, config.gae_lambda, self.policy, self._statistics, batch)
+        rows = on_policy.prepare(self.policy, self._statistics, batch, config.gae_lambda)
         if config.normalize_advantage == "batch":
             rows = rows._replace(advantages=on_policy.standardised(rows, False))
         return rows
@@ -102,46 +103,32 @@ class PPOLearner(tf.Module):
         clip = None
         if config.clip is not None:
             clip = clock.linear(config.clip, config.clip_final, config.learning_rate_env_steps)
-        variables = policy.trainable_variables
-        with tf.GradientTape() as tape:
-            new = on_policy.evaluate(policy, rows)
-            old = new.rows
+
+        def compute() -> on_policy.Step:
+            new, old = on_policy.evaluate(policy, rows)
+            parts = {"learner/entropy": new.entropy}
             if clip is None:
                 surrogate = -losses.ratio(new.log_prob, old.log_prob) * old.advantages
             else:
                 clipped = losses.ppo_surrogate(new.log_prob, old.log_prob, old.advantages, clip)
                 surrogate = clipped.loss
+                parts["learner/clipped_ratio"] = tf.cast(clipped.clipped, tf.float32)
             value = losses.ppo_value(new.values, old.values, old.targets, config.value_clip)
-            per_step = surrogate + config.value_coefficient * value
-            per_step -= config.entropy_coefficient * new.entropy
-            if config.kl_coefficient or config.kl_stop is not None:
+            loss = surrogate + config.value_coefficient * value
+            loss -= config.entropy_coefficient * new.entropy
+            if self._measures_kl:
                 kl = policy.distribution.kl(old.params, new.params)
             else:  # an estimate that costs nothing (Schulman 2020, "k3")
                 log_ratio = tf.stop_gradient(new.log_prob - old.log_prob)
                 kl = tf.exp(log_ratio) - 1.0 - log_ratio
             if config.kl_coefficient:
-                per_step += self._kl_coefficient * kl
-            count = apply.masked_count(old.valid)
-            loss = apply.masked_mean(per_step, old.valid, count)
-        norm = apply.minimise(clock.optimizer, tape, loss, variables, config.gradient_clip_norm)
-        mean = lambda x: on_policy.mean_of(x, old.valid, count)
-        kl_mean = mean(kl)
-        if config.kl_coefficient or config.kl_stop is not None:
-            self._remember(kl_mean)
-        metrics = {
-            "learner/loss": apply.reduce_sum(loss),
-            "learner/policy_loss": mean(surrogate),
-            "learner/value_loss": mean(value),
-            "learner/entropy": mean(new.entropy),
-            "learner/kl": kl_mean,
-            "learner/explained_variance": on_policy.explained_variance(
-                old.values, old.targets, old.valid
-            ),
-            "learner/gradient_norm": norm,
-            "learner/learning_rate": clock.rate(),
-        }
-        if clip is not None:
-            metrics["learner/clipped_ratio"] = mean(tf.cast(clipped.clipped, tf.float32))
+                loss += self._kl_coefficient * kl
+            parts.update({"learner/policy_loss": surrogate, "learner/value_loss": value, "learner/kl": kl})
+            return on_policy.Step(loss, parts, old.valid, old.values, old.targets)
+
+        metrics = on_policy.minimise(config, clock, policy, compute)
+        if self._measures_kl:
+            self._remember(metrics["learner/kl"])
         if config.kl_coefficient:
             metrics["learner/kl_coefficient"] = tf.identity(self._kl_coefficient)
         return UpdateOutput(metrics, None)
@@ -169,12 +156,6 @@ class PPOLearner(tf.Module):
         one_hot = tf.one_hot(place, self._config.minibatches, True, False, dtype=tf.bool)
         self._kl.assign(tf.where(one_hot, kl, self._kl))
         self._updates.assign_add(1)
-
-
-def _shared(value: tf.Tensor, name: str) -> tf.Variable:
-    """A variable that every replica sets to the same value."""
-    first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-    return tf.Variable(value, trainable=False, aggregation=first, name=name)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:

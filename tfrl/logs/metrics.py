@@ -51,6 +51,9 @@ METRICS: dict[str, Metric] = {
     "learner/kl": Metric("nat", "mean divergence of the new policy from the one that acted"),
     "learner/kl_coefficient": Metric("", "weight of the divergence in the loss"),
     "learner/clipped_ratio": Metric("", "share of steps whose probability ratio is beyond the clip"),
+    "learner/rho": Metric(
+        "", "mean ratio of the learning to the acting policy's probabilities, before its limit"
+    ),
     "learner/explained_variance": Metric(
         "", "share of the value targets' variance that the values explain; 1 is perfect"
     ),

@@ -63,17 +63,20 @@ class ActorCritic(tf.Module):
     Args:
       config: `ModelSettings`.
       spec: environment spec.
+      critic: False: no value function, values are zeros.
 
     Attributes:
+      critic: as given.
       distribution: of actions, see `nn/distributions.py`.
       noise: what an exploring step draws.
       recurrent: there is a memory; `state` is () otherwise.
       normaliser: of observations, or None.
     """
 
-    def __init__(self, config: ModelSettings, spec: EnvSpec):
+    def __init__(self, config: ModelSettings, spec: EnvSpec, critic: bool = True):
         super().__init__()
         space = spec.action_space
+        self.critic = critic
         self.distribution = distributions.make(space, config.squash_actions)
         self.noise = dict(self.distribution.noise)
         self.recurrent = config.core != "none"
@@ -84,7 +87,8 @@ class ActorCritic(tf.Module):
             )
         self._squashes = config.squash_actions  # then the action does not give the sample back
         self._policy_body = _Body(config, spec)
-        self._value_body = None if config.shared_torso else _Body(config, spec)
+        separate = critic and not config.shared_torso
+        self._value_body = _Body(config, spec) if separate else None
         outputs = self.distribution.num_params
         self._log_std = None
         if config.free_log_std and isinstance(space, gym.spaces.Box):
@@ -93,7 +97,7 @@ class ActorCritic(tf.Module):
                 tf.fill([outputs], config.log_std_initial), name="log_std"
             )
         self._policy_head = torsos.head(outputs, 0.01)
-        self._value_head = torsos.head(1, 1.0)
+        self._value_head = torsos.head(1, 1.0) if critic else None
         example = torsos.example_batch(spec.observation_space, 1)
         self._heads(self.inputs(example), self.initial_state(1))  # builds the variables
 
@@ -143,7 +147,7 @@ class ActorCritic(tf.Module):
         params = self._params(features, obs)
         if self._value_body is not None:
             features = self._value_body(obs)
-        return Heads(params, tf.squeeze(self._value_head(features), -1))
+        return Heads(params, self._values(features))
 
     def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> Heads:
         """Inputs with leaves [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params, values [T, B, ...]."""
@@ -157,7 +161,7 @@ class ActorCritic(tf.Module):
             params = self._params(features, flat)
             if self._value_body is not None:
                 features = self._value_body.unroll(flat, state["value"], fresh)
-            values = tf.squeeze(self._value_head(features), -1)
+            values = self._values(features)
         return Heads(
             tf.reshape(params, [steps, batch, params.shape[-1]]), tf.reshape(values, [steps, batch])
         )
@@ -171,7 +175,12 @@ class ActorCritic(tf.Module):
         params = self._params(features, obs)
         if self._value_body is not None:
             features, new["value"] = self._value_body.step(obs, state["value"])
-        return Heads(params, tf.squeeze(self._value_head(features), -1)), new
+        return Heads(params, self._values(features)), new
+
+    def _values(self, features: tf.Tensor) -> tf.Tensor:
+        if self._value_head is None:
+            return tf.zeros(tf.shape(features)[:-1])
+        return tf.squeeze(self._value_head(features), -1)
 
     def _params(self, features: tf.Tensor, obs: Any) -> tf.Tensor:
         params = self._policy_head(features)

@@ -82,6 +82,16 @@ def minimise(
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    return step(optimizer, gradients, variables, clip_norm)
+
+
+def step(
+    optimizer: Any,
+    gradients: Sequence[tf.Tensor | None],
+    variables: Sequence[tf.Variable],
+    clip_norm: float | None = None,
+) -> tf.Tensor:
+    """One optimiser step on a gradient that all replicas have in common; arguments and result as in `minimise`."""
     norm = tf.linalg.global_norm(gradients)
     if clip_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)

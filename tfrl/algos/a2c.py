@@ -1,0 +1,87 @@
+"""A2C: one update on each batch of short unrolls, made by all actors with the same weights.
+
+What it is: the synchronous form of A3C (Mnih et al. 2016, section 4): policy gradient with advantages by GAE (lambda 1:
+n-step returns), a value loss and an entropy bonus. What it is not: asynchronous (A3C, IMPALA), or careful about the
+size of its steps (PPO).
+
+Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
+Data: unrolls of all environments of an actor, each trained on once.
+
+Differences from the paper: losses are means over steps, where RLlib of 2018 had sums; policy and value have a network
+each unless `shared_torso`; time limits bootstrap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfrl.agent import Agent, UpdatePlan
+from tfrl.algos import _on_policy as on_policy
+from tfrl.config.settings import setting
+from tfrl.nn import actor_critic
+from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.types import EnvSpec, Trajectory, UpdateOutput
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(on_policy.Settings, ModelSettings):
+    """Settings of A2C."""
+
+    unroll_length: int = setting(
+        5, "consecutive steps of each environment in a batch", unit="env steps", minimum=1
+    )
+    gae_lambda: float = setting(
+        1.0, "lambda of the advantages; 1: n-step returns", minimum=0.0, maximum=1.0
+    )
+    value_coefficient: float = on_policy.value_coefficient(0.5)
+    optimizer: str = setting("rmsprop", "who steps", choices=on_policy.OPTIMIZERS)
+    learning_rate: float = setting(7e-4, "step size", above=0.0)
+
+
+class A2CLearner(tf.Module):
+    """Policy with value function, optimiser, and the update of a batch."""
+
+    def __init__(self, config: Config, spec: EnvSpec):
+        super().__init__()
+        self._config = config
+        self.policy = ActorCritic(config, spec)
+        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
+        self.env_steps = self._clock.env_steps
+        self._statistics = on_policy.Statistics(config, spec)
+
+    def prepare(self, batch: Trajectory) -> on_policy.Rows:
+        config = self._config
+        return on_policy.prepare(self.policy, self._statistics, batch, config.gae_lambda)
+
+    def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
+        del seed
+        config, policy = self._config, self.policy
+
+        def compute() -> on_policy.Step:
+            new, old = on_policy.evaluate(policy, rows)
+            return on_policy.actor_critic_step(
+                config, policy, new, old.advantages, old.targets, old.valid
+            )
+
+        return UpdateOutput(on_policy.minimise(config, self._clock, policy, compute), None)
+
+    def periodic(self) -> tuple[()]:
+        return ()
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """A2C bound to an environment.
+
+    Raises:
+      SettingError: settings that do not fit its spaces.
+    """
+    actor_critic.check(config, spec, "a2c")
+    return Agent(
+        make_policy=lambda: ActorCritic(config, spec),
+        make_learner=lambda: A2CLearner(config, spec),
+        replay=on_policy.queue(config, capacity_items=64, max_lag_updates=0),
+        updates=UpdatePlan(),
+        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+    )

@@ -1,0 +1,118 @@
+"""A3C: every actor computes gradients of its own unrolls, and the learner applies them as they come.
+
+What it is: asynchronous advantage actor-critic (Mnih et al. 2016, algorithm S3): advantages by GAE (lambda 1: n-step
+returns), a value loss and an entropy bonus; gradients travel, not experience. What it is not: synchronous (A2C), or
+corrected for the age of the weights (IMPALA); the lag is recorded.
+
+Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
+Data: one gradient per unroll of all environments of an actor.
+
+Differences from the paper: losses are means over steps; gradients go through a queue to one learner, which holds the
+state of the optimiser; observations and rewards cannot be normalised, as no learner sees them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.agent import Agent, UpdatePlan
+from tfrl.algos import _on_policy as on_policy
+from tfrl.config.settings import SettingError, setting
+from tfrl.losses import returns
+from tfrl.nn import actor_critic
+from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.optim import apply
+from tfrl.types import Computed, EnvSpec, Trajectory, UpdateOutput
+
+METRICS = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/entropy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(on_policy.Settings, ModelSettings):
+    """Settings of A3C."""
+
+    unroll_length: int = setting(
+        10, "consecutive steps of each environment behind a gradient", unit="env steps", minimum=1
+    )
+    gae_lambda: float = setting(
+        1.0, "lambda of the advantages; 1: n-step returns", minimum=0.0, maximum=1.0
+    )
+    value_coefficient: float = on_policy.value_coefficient(0.5)
+    learning_rate: float = setting(1e-3, "step size", above=0.0)
+    queue_items: int = setting(
+        4, "gradients that may wait for the learner; actors wait when it is full", minimum=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("normalize_observations", "normalize_rewards"):
+            if getattr(self, name):
+                raise SettingError(
+                    f"{name}=True with algo=a3c: its learner sees gradients only; a2c and impala can"
+                )
+
+
+def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str, tf.Tensor]:
+    """The gradient of an unroll as one vector [P], and its `METRICS` [M]."""
+    with tf.GradientTape() as tape:
+        new, values_next = on_policy.evaluate_batch(policy, batch)
+        gae = returns.gae(
+            batch.reward, batch.discount, batch.cut, tf.stop_gradient(new.values),
+            tf.stop_gradient(values_next), config.gae_lambda, batch.valid,
+        )  # fmt: skip
+        step = on_policy.actor_critic_step(
+            config, policy, new, gae.advantages, gae.targets, batch.valid
+        )
+        loss = apply.masked_mean(step.loss, batch.valid)
+    variables = policy.trainable_variables
+    gradients = tape.gradient(loss, variables, tf.UnconnectedGradients.ZERO)
+    parts = {"learner/loss": step.loss, **step.parts}
+    metrics = [on_policy.mean_of(parts[name], batch.valid) for name in METRICS]
+    flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
+    return {"gradient": flat, "metrics": tf.stack(metrics)}
+
+
+class A3CLearner(tf.Module):
+    """Policy with value function, and the optimiser that takes the actors' gradients in order of arrival."""
+
+    def __init__(self, config: Config, spec: EnvSpec):
+        super().__init__()
+        self._config = config
+        self.policy = ActorCritic(config, spec)
+        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
+        self.env_steps = self._clock.env_steps
+
+    def update(self, batch: Computed, seed: Any) -> UpdateOutput:
+        del seed
+        clock, variables = self._clock, self.policy.trainable_variables
+        sizes = [v.shape.num_elements() for v in variables]
+        parts = tf.split(batch.values["gradient"][0], sizes)
+        gradients = [tf.reshape(g, v.shape) for g, v in zip(parts, variables, strict=True)]
+        norm = apply.step(clock.optimizer, gradients, variables, self._config.gradient_clip_norm)
+        told = dict(zip(METRICS, tf.unstack(batch.values["metrics"][0]), strict=True))
+        return UpdateOutput(
+            {**told, "learner/gradient_norm": norm, "learner/learning_rate": clock.rate()}, None
+        )
+
+    def periodic(self) -> tuple[()]:
+        return ()
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """A3C bound to an environment.
+
+    Raises:
+      SettingError: settings that do not fit its spaces.
+    """
+    actor_critic.check(config, spec, "a3c")
+    return Agent(
+        make_policy=lambda: ActorCritic(config, spec),
+        make_learner=lambda: A3CLearner(config, spec),
+        replay=on_policy.queue(config, capacity_items=config.queue_items, max_lag_updates=None),
+        updates=UpdatePlan(batch_size=1),
+        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+        on_actor=lambda policy, batch: gradient(config, policy, batch),
+    )

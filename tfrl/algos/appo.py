@@ -1,0 +1,140 @@
+"""APPO: PPO's clipped surrogate on IMPALA's architecture.
+
+What it is: asynchronous actors and V-trace as in IMPALA (Espeholt et al. 2018), with PPO's surrogate (Schulman et al.
+2017, eq. 7) around a target policy that is copied from time to time; as an option a KL penalty towards it, adapted as in
+PPO. It follows RLlib's algorithm of 2019. What it is not: synchronous (PPO).
+
+Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
+Data: unrolls of all environments of an actor, through a bounded queue.
+
+Differences from RLlib: the interval of the target's copies is in updates; losses are means over valid steps; without
+V-trace the advantages are by GAE with the learner's values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfrl.agent import Agent, Periodic
+from tfrl.algos import _on_policy as on_policy
+from tfrl.config.settings import setting
+from tfrl.losses import policy as losses
+from tfrl.nn import actor_critic
+from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.types import EnvSpec, Trajectory, UpdateOutput
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
+    """Settings of APPO."""
+
+    unroll_length: int = setting(
+        50, "consecutive steps of each environment in an unroll", unit="env steps", minimum=1
+    )
+    clip: float = setting(0.4, "the surrogate is clipped at ratios of 1 -+ this", above=0.0)
+    target_period_updates: int = setting(
+        1, "interval of copies to the target policy", unit="updates", minimum=1
+    )
+    kl_coefficient: float = setting(
+        0.0, "initial weight of KL(target || new), adapted to kl_target; 0: no term", minimum=0.0
+    )
+    kl_target: float = setting(0.01, "KL that this weight is adapted to", above=0.0)
+    value_coefficient: float = on_policy.value_coefficient(0.5)
+    entropy_coefficient: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
+    learning_rate: float = setting(5e-4, "step size", above=0.0)
+    shared_torso: bool = setting(True, "policy and value read one network instead of one each")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        on_policy.check_async(self)
+
+
+class AppoLearner(tf.Module):
+    """Policy with value function, target policy, optimiser, and the update of a batch of unrolls."""
+
+    def __init__(self, config: Config, spec: EnvSpec):
+        super().__init__()
+        self._config = config
+        self.policy = ActorCritic(config, spec)
+        self.target = ActorCritic(config, spec)
+        self._copy_target()
+        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
+        self.env_steps = self._clock.env_steps
+        self._statistics = on_policy.Statistics(config, spec)
+        self._kl = on_policy.shared_variable(tf.constant(config.kl_target), "kl")
+        self._kl_coefficient = on_policy.shared_variable(
+            tf.constant(config.kl_coefficient), "kl_coefficient"
+        )
+
+    def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
+        del seed
+        config, policy = self._config, self.policy
+        batch = batch._replace(reward=self._statistics.reward(batch))
+        old, _ = on_policy.evaluate_batch(self.target, batch)
+        behaviour = batch.extras["log_prob"]
+
+        def compute() -> on_policy.Step:
+            new, values_next = on_policy.evaluate_batch(policy, batch)
+            trace = on_policy.off_policy(config, batch, new, old.log_prob, values_next)
+            if config.vtrace:
+                clipped = losses.appo_surrogate(
+                    new.log_prob, old.log_prob, behaviour, trace.advantages, config.clip
+                )
+            else:
+                clipped = losses.ppo_surrogate(
+                    new.log_prob, behaviour, trace.advantages, config.clip
+                )
+            value = 0.5 * (new.values - trace.targets) ** 2
+            kl = policy.distribution.kl(old.params, new.params)
+            loss = clipped.loss + config.value_coefficient * value
+            loss -= config.entropy_coefficient * new.entropy
+            if config.kl_coefficient:
+                loss += self._kl_coefficient * kl
+            parts = {
+                "learner/policy_loss": clipped.loss,
+                "learner/value_loss": value,
+                "learner/entropy": new.entropy,
+                "learner/kl": kl,
+                "learner/clipped_ratio": tf.cast(clipped.clipped, tf.float32),
+                "learner/rho": trace.rho,
+            }
+            return on_policy.Step(loss, parts, batch.valid, new.values, trace.targets)
+
+        metrics = on_policy.minimise(config, self._clock, policy, compute)
+        if config.kl_coefficient:
+            self._kl.assign(metrics["learner/kl"])
+            metrics["learner/kl_coefficient"] = tf.identity(self._kl_coefficient)
+        self._statistics.merge(policy, batch)
+        return UpdateOutput(metrics, None)
+
+    def periodic(self) -> tuple[Periodic, ...]:
+        return (Periodic(self._config.target_period_updates, self._copy_target),)
+
+    def finish(self) -> None:
+        """Adapts the weight of the KL penalty."""
+        if self._config.kl_coefficient:
+            self._kl_coefficient.assign(
+                losses.kl_coefficient(self._kl_coefficient, self._kl, self._config.kl_target)
+            )
+
+    def _copy_target(self) -> None:
+        for target, online in zip(self.target.variables, self.policy.variables, strict=True):
+            target.assign(online)
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """APPO bound to an environment.
+
+    Raises:
+      SettingError: settings that do not fit its spaces.
+    """
+    actor_critic.check(config, spec, "appo")
+    return Agent(
+        make_policy=lambda: ActorCritic(config, spec),
+        make_learner=lambda: AppoLearner(config, spec),
+        replay=on_policy.queue(config, capacity_items=config.queue_items, max_lag_updates=None),
+        updates=config.plan(),
+        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+    )

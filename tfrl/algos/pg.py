@@ -1,0 +1,102 @@
+"""PG: the plain policy gradient on the returns of complete episodes.
+
+What it is: REINFORCE (Williams 1992), each action weighted by the discounted return that followed it; as options a
+learned baseline and standardised returns. What it is not: bootstrapped. Nothing is learned from an episode before it is
+over.
+
+Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
+Data: whole episodes, side by side, each trained on once.
+
+Differences from RLlib of 2018: it took unrolls as they came, and a return ended with its unroll. Episodes that were
+begun under older weights are used, like there. Time limits end a return here; a baseline does not bootstrap them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from tfrl.agent import Agent, UpdatePlan
+from tfrl.algos import _on_policy as on_policy
+from tfrl.config.settings import SettingError, setting
+from tfrl.nn import actor_critic
+from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.types import EnvSpec, Trajectory, UpdateOutput
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(on_policy.Settings, ModelSettings):
+    """Settings of PG."""
+
+    unroll_length: int = setting(
+        0,
+        "longest episode, a longer one is cut as by a time limit; 0: the environment's limit",
+        unit="env steps",
+        minimum=0,
+    )
+    episodes_per_item: int = setting(
+        8, "episodes that an actor sends together", unit="episodes", minimum=1
+    )
+    normalize_returns: bool = setting(False, "standardise returns (or advantages) over a batch")
+    baseline: bool = setting(False, "learn state values and subtract them from returns")
+    value_coefficient: float = on_policy.value_coefficient(0.5)
+    learning_rate: float = setting(4e-3, "step size", above=0.0)
+
+
+class PGLearner(tf.Module):
+    """Policy, optimiser, and the update of a batch of episodes."""
+
+    def __init__(self, config: Config, spec: EnvSpec):
+        super().__init__()
+        self._config = config
+        self.policy = ActorCritic(config, spec, critic=config.baseline)
+        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
+        self.env_steps = self._clock.env_steps
+        self._statistics = on_policy.Statistics(config, spec)
+
+    def prepare(self, batch: Trajectory) -> on_policy.Rows:
+        config = self._config
+        rows = on_policy.prepare(self.policy, self._statistics, batch, lambda_=None)
+        if config.normalize_returns:
+            rows = rows._replace(advantages=on_policy.standardised(rows, False))
+        return rows
+
+    def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
+        del seed
+        config, policy = self._config, self.policy
+
+        def compute() -> on_policy.Step:
+            new, old = on_policy.evaluate(policy, rows)
+            return on_policy.actor_critic_step(
+                config, policy, new, old.advantages, old.targets, old.valid
+            )
+
+        return UpdateOutput(on_policy.minimise(config, self._clock, policy, compute), None)
+
+    def periodic(self) -> tuple[()]:
+        return ()
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """PG bound to an environment.
+
+    Raises:
+      SettingError: settings that do not fit its spaces, or an environment whose episodes have no known limit.
+    """
+    actor_critic.check(config, spec, "pg")
+    length = config.unroll_length or spec.max_episode_steps
+    if not length:
+        raise SettingError(
+            f"algo=pg on {spec.name}: it has no time limit; give unroll_length or max_episode_steps"
+        )
+    config = dataclasses.replace(config, unroll_length=length)
+    return Agent(
+        make_policy=lambda: ActorCritic(config, spec, critic=config.baseline),
+        make_learner=lambda: PGLearner(config, spec),
+        replay=on_policy.queue(
+            config, capacity_items=64, max_lag_updates=0, episodes=config.episodes_per_item
+        ),
+        updates=UpdatePlan(),
+        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+    )
