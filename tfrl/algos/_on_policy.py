@@ -13,7 +13,7 @@ from tfrl.config.settings import SettingError, setting, validate
 from tfrl.losses import policy as policy_losses
 from tfrl.losses import returns, vtrace
 from tfrl.nn.actor_critic import ActorCritic
-from tfrl.nn.normalise import ReturnScale, RunningObservationMoments
+from tfrl.nn.normalise import ObservationMoments, ReturnScale
 from tfrl.optim import apply, optimizers, schedules
 from tfrl.types import EnvSpec, Trajectory
 
@@ -182,7 +182,7 @@ class Statistics(tf.Module):
         super().__init__()
         self.observations = self.rewards = None
         if config.normalize_observations:
-            self.observations = RunningObservationMoments(spec.observation_space)
+            self.observations = ObservationMoments(spec.observation_space)
         if config.normalize_rewards:
             self.rewards = ReturnScale()
 

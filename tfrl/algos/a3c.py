@@ -68,7 +68,9 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
         )
         loss = apply.masked_mean(step.loss, batch.valid)
     variables = policy.trainable_variables
-    gradients = tape.gradient(loss, variables, tf.UnconnectedGradients.ZERO)
+    gradients = tape.gradient(
+        loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
     parts = {"learner/loss": step.loss, **step.parts}
     metrics = [on_policy.mean_of(parts[name], batch.valid) for name in METRICS]
     flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)

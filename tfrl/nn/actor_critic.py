@@ -83,7 +83,7 @@ class ActorCritic(tf.Module):
         self.normaliser = None
         if config.normalize_observations:
             self.normaliser = ObservationNormaliser(
-                spec.observation_space, clip=config.observation_clip
+                spec.observation_space, limit=config.observation_clip
             )
         self._squashes = config.squash_actions  # then the action does not give the sample back
         self._policy_body = _Body(config, spec)
@@ -196,7 +196,7 @@ class _Body(tf.Module):
     def __init__(self, config: ModelSettings, spec: EnvSpec):
         super().__init__()
         self._torso = torsos.Torso(
-            spec, config.network, config.hidden_sizes, config.activation, orthogonal=True
+            spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal"
         )
         features = self._torso(torsos.example_batch(spec.observation_space, 1))
         self.core = None

@@ -11,12 +11,18 @@ from tfrl.agent import Agent, Policy, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.envs.vector import VectorEnv
 from tfrl.nn.torsos import example_batch
-from tfrl.replay.sequences import EpisodeWriter, SequenceLayout, SequenceWriter
+from tfrl.replay.sequences import (
+    ComputedLayout,
+    EpisodeWriter,
+    Sender,
+    SequenceLayout,
+    SequenceWriter,
+)
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.writers import FrameWriter, TransitionWriter
 from tfrl.types import EnvSpec
 
-Layout = TransitionLayout | SequenceLayout
+Layout = TransitionLayout | SequenceLayout | ComputedLayout
 Writer = TransitionWriter | FrameWriter | SequenceWriter | EpisodeWriter
 
 
@@ -34,7 +40,8 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
     noise = {name: tf.fill([1, *n.shape], 0.5) for name, n in policy.noise.items()}
     knobs = dict(agent.knobs(0, 1, 1, 0))
     step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
-    return SequenceLayout(spec, plan.item, (step, state), num_envs)
+    layout = SequenceLayout(spec, plan.item, (step, state), num_envs)
+    return layout if agent.on_actor is None else ComputedLayout(layout, agent.on_actor, policy)
 
 
 def check_restarts(env: VectorEnv) -> None:
@@ -50,11 +57,23 @@ def check_restarts(env: VectorEnv) -> None:
 
 
 def make_writer(
-    client: reverb.Client, item: Any, layout: Layout, num_envs: int, actor: int = 0
+    client: reverb.Client,
+    item: Any,
+    layout: Layout,
+    num_envs: int,
+    actor: int = 0,
+    policy: Policy | None = None,
 ) -> Writer:
-    """The writer that serves a replay item over an environment; `actor` names who writes."""
+    """The writer that serves a replay item over an environment.
+
+    Args:
+      actor: who writes.
+      policy: whose weights compute what is written, where anything is computed.
+    """
     if isinstance(layout, TransitionLayout):
         return (FrameWriter if layout.frames else TransitionWriter)(client, item, layout, num_envs)
+    sender = Sender(client, layout, actor, policy)
+    unrolls = layout.unrolls if isinstance(layout, ComputedLayout) else layout
     if item.episodes:
-        return EpisodeWriter(client, layout, num_envs, actor)
-    return SequenceWriter(client, layout, actor)
+        return EpisodeWriter(sender, unrolls, num_envs)
+    return SequenceWriter(sender, unrolls)

@@ -8,7 +8,7 @@ is stored once and each observation points at its k frames.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -17,12 +17,12 @@ import reverb
 import tensorflow as tf
 import tree
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Policy, SequenceOf
 from tfrl.replay.packing import Field, Packing
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import observation_fields
 from tfrl.replay.writers import bounded
-from tfrl.types import EnvSpec, PolicyStep, Trajectory, VectorStep
+from tfrl.types import Computed, EnvSpec, PolicyStep, Trajectory, VectorStep
 
 # A whole stack is stored anew where an environment restarts; there is room for one restart in so many steps, and a
 # row with more of them is cut short.
@@ -118,7 +118,20 @@ class SequenceLayout:
             state=state,
             extras=_nest(self.extras, steps),
             version=tf.repeat(columns["facts"][:, 0], width),
+            first_use=tf.repeat(columns.get("first_use", tf.ones([items], tf.bool)), width),
         )
+
+    def share(self, batch: Trajectory, index: tf.Tensor, count: int) -> Trajectory:
+        """The columns of a batch that replica `index` of `count` trains on."""
+        if count == 1:
+            return batch
+        size = batch.version.shape[0] // count
+        start = index * size
+        per_column = (batch.state, batch.version, batch.first_use)
+        state, version, first_use = tree.map_structure(lambda x: x[start : start + size], per_column)
+        rest = batch._replace(state=(), version=(), first_use=())
+        rest = tree.map_structure(lambda x: x[:, start : start + size], rest)
+        return rest._replace(state=state, version=version, first_use=first_use)
 
     def _stacks(self, frames: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Frames [N, B, F, H, W], index [T + 1, N * B, k] -> observations [T + 1, N * B, H, W, k]."""
@@ -127,6 +140,47 @@ class SequenceLayout:
         start = tf.range(index.shape[1], dtype=tf.int32)[None, :, None] * room
         stacks = tf.gather(flat, tf.cast(index, tf.int32) + start)
         return tf.transpose(stacks, [0, 1, *range(3, 3 + len(shape)), 2])
+
+
+class ComputedLayout:
+    """How what actors compute of their unrolls is stored (`Agent.on_actor`); one item is a batch.
+
+    Args:
+      unrolls: layout of the unrolls that never leave the actor.
+      compute: (policy, trajectory of one item) -> {name: tensor}.
+      policy: for the shapes of the results.
+    """
+
+    def __init__(self, unrolls: SequenceLayout, compute: Callable, policy: Policy):
+        self.unrolls, self.item, self.columns = unrolls, unrolls.item, unrolls.columns
+        self._compute = compute
+        outputs = self.traced(policy).structured_outputs
+        self._specs = {k: tf.TensorSpec(x.shape, x.dtype, k) for k, x in outputs.items()}
+
+    def traced(self, policy: Policy) -> tf.types.experimental.ConcreteFunction:
+        """`compute` on the columns of one unroll, with the variables of `policy`."""
+
+        def of_columns(columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            columns = {name: x[None] for name, x in columns.items()}
+            return self._compute(policy, self.unrolls.decode(columns))
+
+        return tf.function(of_columns, autograph=False).get_concrete_function(
+            self.unrolls.signature()
+        )
+
+    def signature(self) -> dict[str, tf.TensorSpec]:
+        """The signature of the Reverb table."""
+        return {**self._specs, "facts": tf.TensorSpec([2], tf.int64, "facts")}
+
+    def decode(self, columns: Mapping[str, tf.Tensor]) -> Computed:
+        """Sampled columns, leaves [N, ...]."""
+        values = {name: columns[name] for name in self._specs}
+        return Computed(values, columns["facts"][:, 0])
+
+    def share(self, batch: Computed, index: tf.Tensor, count: int) -> Computed:
+        """All of it: every replica makes the same update."""
+        del index, count
+        return batch
 
 
 class SequenceWriter:
@@ -139,10 +193,10 @@ class SequenceWriter:
       priority: of no meaning here.
     """
 
-    def __init__(self, client: reverb.Client, layout: SequenceLayout, actor: int = 0):
+    def __init__(self, sender: Sender, layout: SequenceLayout):
         self.version, self.items_written, self.priority = 0, 0, 1.0
         self._layout, item = layout, layout.item
-        self._sender = _Sender(client, layout, actor)
+        self._sender = sender
         records = np.zeros((item.length + 1, layout.columns), layout.packing.dtype)
         self._records, self._fields = records, {n: records[n] for n in records.dtype.names}
         self._state = np.zeros(layout.columns, layout.state_packing.dtype)
@@ -202,6 +256,10 @@ class SequenceWriter:
             self._sender.send(self._records, self._state, frames, self._begun_by)
             self.items_written += 1
 
+    def load(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes the weights that act from now on."""
+        self._sender.load(arrays)
+
     def flush(self, pending: int = 0) -> None:
         """Returns when all but `pending` items are with the server."""
         self._sender.flush(pending)
@@ -226,10 +284,10 @@ class SequenceWriter:
 class EpisodeWriter:
     """Writes items whose columns are whole episodes, in the order in which they end; as `SequenceWriter` otherwise."""
 
-    def __init__(self, client: reverb.Client, layout: SequenceLayout, num_envs: int, actor: int = 0):
+    def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
         self.version, self.items_written, self.priority = 0, 0, 1.0
         self._layout, length = layout, layout.item.length
-        self._sender = _Sender(client, layout, actor)
+        self._sender = sender
         self._open = np.zeros((length + 1, num_envs), layout.packing.dtype)
         self._fields = {name: self._open[name] for name in self._open.dtype.names}
         self._states = np.zeros(num_envs, layout.state_packing.dtype)
@@ -241,7 +299,7 @@ class EpisodeWriter:
         self._fresh = np.ones(num_envs, np.bool_)
         self._column = 0
 
-    patience = SequenceWriter.patience
+    patience, load = SequenceWriter.patience, SequenceWriter.load
     flush, close = SequenceWriter.flush, SequenceWriter.close
     vector_steps_to_item = None
 
@@ -286,13 +344,35 @@ class EpisodeWriter:
             self.items_written += 1
 
 
-class _Sender:
-    """Hands whole items to Reverb."""
+class Sender:
+    """Hands whole items to Reverb, or what is computed of them.
 
-    def __init__(self, client: reverb.Client, layout: SequenceLayout, actor: int):
+    Args:
+      client: of the server.
+      layout: of what is sent.
+      actor: whose index goes with it.
+      policy: whose weights compute; only for a `ComputedLayout`.
+    """
+
+    def __init__(
+        self,
+        client: reverb.Client,
+        layout: SequenceLayout | ComputedLayout,
+        actor: int = 0,
+        policy: Policy | None = None,
+    ):
         self.patience: Callable[[], None] | None = None
-        self._layout, self._actor = layout, actor
+        self._actor, self._compute, self._variables = actor, None, []
+        self._layout = layout
+        if isinstance(layout, ComputedLayout):
+            self._layout = layout.unrolls
+            self._compute = layout.traced(policy)
+            self._variables = list(policy.variables)
         self._writer = client.trajectory_writer(num_keep_alive_refs=1)
+
+    def load(self, arrays: Sequence[np.ndarray]) -> None:
+        for variable, array in zip(self._variables, arrays):  # noqa: B905 - none where nothing is computed
+            variable.assign(array)
 
     def send(
         self, records: np.ndarray, state: np.ndarray, frames: np.ndarray | None, version: int
@@ -300,11 +380,16 @@ class _Sender:
         layout = self._layout
         rows, columns = records.shape
         packed = records.view(np.uint8).reshape(rows, columns, layout.packing.nbytes)
-        item = {"packed": packed, "facts": np.array([version, self._actor], np.int64)}
+        facts = np.array([version, self._actor], np.int64)
+        item = {"packed": packed, "facts": facts}
         if layout.state_packing.nbytes:
             item["state"] = layout.state_packing.rows(state)
         if frames is not None:
             item["frames"] = frames
+        if self._compute is not None:
+            names = sorted(item)
+            results = self._compute(*(tf.convert_to_tensor(item[name]) for name in names))
+            item = {**{name: x.numpy() for name, x in results.items()}, "facts": facts}
         writer = self._writer
         writer.append(item)
         writer.create_item(EXPERIENCE, 1.0, {name: writer.history[name][-1] for name in item})

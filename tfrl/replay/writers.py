@@ -75,6 +75,9 @@ class TransitionWriter:
         )
         self._writer = client.structured_writer([config])
 
+    def load(self, arrays: Any) -> None:
+        """Takes the weights that act from now on; transitions do not depend on them."""
+
     def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
         """Takes one vector step of an actor; see `write`."""
         del state
@@ -132,7 +135,7 @@ class FrameWriter:
         self._writers = [client.trajectory_writer(references) for _ in range(num_envs)]
         self._started = [False] * num_envs
 
-    record = TransitionWriter.record
+    load, record = TransitionWriter.load, TransitionWriter.record
 
     def write(self, obs: np.ndarray, action: np.ndarray, step: VectorStep) -> None:
         """Takes one vector step; `obs` and `step.next_obs` are uint8 [B, H, W, k]."""

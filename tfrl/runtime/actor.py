@@ -103,6 +103,7 @@ class Actor:
     def load(self, arrays: Sequence[np.ndarray], version: int, max_priority: float) -> None:
         """Takes published weights: values of the policy's variables, updates behind them, priority of new items."""
         self.engine.load(arrays)
+        self.writer.load(arrays)
         self.writer.version, self.writer.priority = version, max_priority
 
     def close(self) -> None:

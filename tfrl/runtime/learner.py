@@ -15,8 +15,7 @@ from tfrl.agent import Agent
 from tfrl.config.settings import SettingError
 from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import Layout
-from tfrl.replay.sequences import SequenceLayout
-from tfrl.types import Trajectory
+from tfrl.replay.transitions import TransitionLayout
 
 
 def make_strategy(num_devices: int) -> tf.distribute.Strategy:
@@ -150,8 +149,8 @@ class LearnerLoop(tf.Module):
         return functions[best]
 
     def _traced(self, mode: str) -> Callable:
-        sequences = isinstance(self._layout, SequenceLayout)
-        updates = self._sequence_updates if sequences else self._updates
+        transitions = isinstance(self._layout, TransitionLayout)
+        updates = self._updates if transitions else self._batch_updates
         return tf.function(
             updates, jit_compile=mode == "xla", autograph=False, reduce_retracing=False
         )
@@ -189,15 +188,14 @@ class LearnerLoop(tf.Module):
         metrics = {name: tf.reduce_mean(x) for name, x in metrics.items()}
         return metrics, tf.reshape(priorities[0], [-1]) if priorities else None
 
-    def _sequence_updates(
+    def _batch_updates(
         self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], None]:
-        """All epochs and minibatches of one batch of sequences."""
+        """All epochs and minibatches of one batch of sequences, or of what was computed of them."""
         del probability
         plan, strategy, learner = self._plan, self._strategy, self.learner
         batch = self._layout.decode(columns)
         lag = tf.cast(self.updates - batch.version, tf.float32)
-        # The trajectory itself enters the replicas, each of which takes its columns.
         rows, order = strategy.run(self._replica_prepare, (batch, self._update_seed()))
 
         def one(index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -224,16 +222,12 @@ class LearnerLoop(tf.Module):
         local = self._strategy.experimental_local_results
         return {name: local(x)[0] for name, x in metrics.items()}
 
-    def _replica_prepare(self, batch: Trajectory, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    def _replica_prepare(self, batch: Any, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
         """This replica's rows, and which of them each update takes: int32 [epochs, minibatches, size]."""
         context = tf.distribute.get_replica_context()
-        share = batch.version.shape[0] // context.num_replicas_in_sync
-        start = context.replica_id_in_sync_group * share
-        state = tree.map_structure(lambda x: x[start : start + share], batch.state)
-        version = batch.version[start : start + share]
-        rows = tree.map_structure(
-            lambda x: x[:, start : start + share], batch._replace(state=(), version=())
-        )._replace(state=state, version=version)
+        rows = self._layout.share(
+            batch, context.replica_id_in_sync_group, context.num_replicas_in_sync
+        )
         if hasattr(self.learner, "prepare"):
             rows = self.learner.prepare(rows)
         plan = self._plan

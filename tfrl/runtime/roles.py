@@ -26,6 +26,7 @@ from tfrl.replay.kinds import check_restarts, make_writer
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every, assemble
+from tfrl.runtime.batches import make_batcher
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Abandoned, Link
 from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.inference import StepSignature, make_engine
@@ -104,7 +105,8 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
     client = reverb.Client(link.orders["address"])
     if assembly.sequences:
         check_restarts(env)
-    writer = make_writer(client, agent.replay.item, assembly.layout, num_envs, index)
+    item = agent.replay.item
+    writer = make_writer(client, item, assembly.layout, num_envs, index, policy)
     writer.patience = alive
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
     num_actors = job.topology.num_actors
@@ -175,13 +177,15 @@ class _Learning:
         variables = loop.learner.policy.variables
         client = reverb.Client(link.orders["variables"])
         self._publisher = VariablePublisher(client, variables, self._call)
-        self._feed = _Feed(address, assembly.items_per_call)
+        self._batcher = make_batcher(assembly)
+        self._feed = _Feed(address, self._batcher.fetch_items)
         self._started_at = int(loop.updates)
         self._barrier = assembly.agent.replay.max_policy_lag_updates == 0
         self._updates = self._sampled = self._inserted = 0
         self._before = link.orders["sampled"]  # of the items in the table, by earlier learners
         self._waited_s = 0.0
         self._published = self._reported = -math.inf
+        self._published_version = 0
 
     def run(self) -> None:
         job, link = self._job, self._link
@@ -193,7 +197,7 @@ class _Learning:
             link.beat()
             start = time.perf_counter()
             last = link.orders["stop"] == FINISH
-            samples = self._feed.next(0.1) if self._is_paid() else None
+            samples = self._batcher.next(self._fetch)
             self._waited_s += time.perf_counter() - start
             if samples is not None:
                 metrics, dry = self._learn(samples), time.monotonic()
@@ -202,8 +206,7 @@ class _Learning:
             elif not self._is_paid():
                 time.sleep(0.002)
             now = time.monotonic()
-            due = self._barrier or now - self._published >= PUBLISH_EVERY_S
-            if samples is not None and due:
+            if samples is not None and self._publishes(now):
                 self._publish()
             if now - self._reported >= REPORT_EVERY_S:
                 self._report(metrics)
@@ -213,10 +216,16 @@ class _Learning:
         self._report(metrics, final=True)
         self._save()
 
+    def _fetch(self) -> Samples | None:
+        samples = self._feed.next(0.1) if self._is_paid() else None
+        if samples is not None:
+            self._sampled += self._batcher.fetch_items
+        return samples
+
     def _is_paid(self) -> bool:
         """Whether the items inserted so far pay for one more block of samples."""
         plan = self._assembly.agent.replay
-        needed = self._before + self._sampled + self._assembly.items_per_call
+        needed = self._before + self._sampled + self._batcher.fetch_items
         if (self._inserted - plan.min_items) * plan.samples_per_insert < needed:
             info = self._client.server_info(timeout=60)[EXPERIENCE]
             self._inserted = info.rate_limiter_info.insert_stats.completed
@@ -233,12 +242,20 @@ class _Learning:
             new = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
             self._call("writing priorities", self._client.mutate_priorities, EXPERIENCE, new)
         self._updates = int(self._loop.updates) - self._started_at
-        self._sampled += self._assembly.items_per_call
         return metrics
+
+    def _publishes(self, now: float) -> bool:
+        """Whether new weights are due: at once where actors wait for them."""
+        if self._barrier:
+            return True
+        news = int(self._loop.updates) - self._published_version
+        enough = news >= self._assembly.agent.updates.updates_per_publish
+        return enough and now - self._published >= PUBLISH_EVERY_S
 
     def _publish(self) -> None:
         facts = {"max_priority": self._loop.max_priority}
-        self._publisher.publish(int(self._loop.updates), self._loop.arrays(), **facts)
+        self._published_version = int(self._loop.updates)
+        self._publisher.publish(self._published_version, self._loop.arrays(), **facts)
         self._published = time.monotonic()
 
     def _report(self, metrics: Any, final: bool = False) -> None:

@@ -14,12 +14,13 @@ import reverb
 
 from tfrl.envs.make import make_vector
 from tfrl.logs.logger import Logger
-from tfrl.replay.dataset import Sampler
+from tfrl.replay.dataset import Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.kinds import check_restarts, make_writer
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
+from tfrl.runtime.batches import make_batcher
 from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import stop_on_signal
@@ -79,11 +80,13 @@ class _Run:
         engine = make_engine(job.topology.inference, policy, signature, logger.announce)
         if assembly.sequences:
             check_restarts(env)
-        writer = make_writer(self.client, agent.replay.item, assembly.layout, env.num_envs)
+        item, num_envs = agent.replay.item, env.num_envs
+        writer = make_writer(self.client, item, assembly.layout, num_envs, policy=policy)
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
         self._hand_over()
         self.evaluator = Evaluator(assembly, engine.name)
         self.sampler: Sampler | None = None
+        self.batcher = make_batcher(assembly)
         self.metrics: dict[str, Any] = {}
         self.stop = False
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
@@ -140,31 +143,37 @@ class _Run:
 
     def _learn(self) -> None:
         """Makes the learner calls that the items written so far pay for."""
-        replay, learner, totals = self.agent.replay, self.learner, self.totals
-        allowed = (self.written - replay.min_items) * replay.samples_per_insert
-        block, called = self.assembly.items_per_call, False
-        while self.sampled + block <= allowed:
-            start = time.perf_counter()
-            if self.sampler is None:
-                self.actor.writer.flush()
-                timeout_s = math.inf if self.assembly.sequences else SAMPLE_TIMEOUT_S
-                self.sampler = Sampler(self.server.address, block, timeout_s)
-            samples = self.sampler.next()
-            totals.seconds["sample"] += time.perf_counter() - start
+        learner, totals, called = self.learner, self.totals, False
+        while (samples := self.batcher.next(self._fetch)) is not None:
             spent = learner.seconds
             self.metrics, priorities = learner.run(samples, totals.env_steps)
             if priorities is not None:
                 updates = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
                 self.client.mutate_priorities(EXPERIENCE, updates)
             totals.seconds["learn"] += learner.seconds - spent
-            self.sampled += block
-            totals.items_sampled += block
-            totals.updates = int(learner.updates)
             called = True
+        totals.updates = int(learner.updates)
         if called:
             start = time.perf_counter()
             self._hand_over()
             totals.seconds["learn"] += time.perf_counter() - start
+
+    def _fetch(self) -> Samples | None:
+        """The next block, if the items written so far pay for it."""
+        replay, items = self.agent.replay, self.batcher.fetch_items
+        allowed = (self.written - replay.min_items) * replay.samples_per_insert
+        if self.sampled + items > allowed:
+            return None
+        start = time.perf_counter()
+        if self.sampler is None:
+            self.actor.writer.flush()
+            timeout_s = math.inf if self.assembly.sequences else SAMPLE_TIMEOUT_S
+            self.sampler = Sampler(self.server.address, items, timeout_s)
+        samples = self.sampler.next()
+        self.totals.seconds["sample"] += time.perf_counter() - start
+        self.sampled += items
+        self.totals.items_sampled += items
+        return samples
 
     def _hand_over(self) -> None:
         """The actor goes on with the learner's weights."""

@@ -1,0 +1,150 @@
+"""Batches of a queue: new items, old ones among them, and several passes over each batch, as in RLlib's IMPALA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from tfrl.agent import UpdatePlan
+from tfrl.replay.dataset import Samples
+from tfrl.runtime import seeds
+from tfrl.runtime.assembly import Assembly
+
+Item = TypeVar("Item")
+
+
+class ReplayRing(Generic[Item]):
+    """Mixes items of the past with new ones.
+
+    After each new item come floor(p) old ones, and one more with probability p - floor(p), drawn uniformly from the last
+    `slots`, once there are more than `warm_up` of those.
+
+    Args:
+      proportion: p, old items per new one.
+      slots: items kept.
+      warm_up: items of a batch.
+      rng: draws.
+    """
+
+    def __init__(self, proportion: float, slots: int, warm_up: int, rng: np.random.Generator):
+        self._proportion, self._slots, self._warm_up, self._rng = proportion, slots, warm_up, rng
+        self._items: list[Item] = []
+        self._next = 0
+
+    def add(self, item: Item) -> list[Item]:
+        """Takes a new item; returns the old ones to be trained on after it."""
+        if not self._proportion:
+            return []
+        if len(self._items) < self._slots:
+            self._items.append(item)
+        else:
+            self._items[self._next] = item
+            self._next = (self._next + 1) % self._slots
+        if len(self._items) <= self._warm_up:
+            return []
+        whole = int(self._proportion)
+        count = whole + int(self._rng.random() < self._proportion - whole)
+        return [self._items[i] for i in self._rng.integers(len(self._items), size=count)]
+
+
+class PassBuffer(Generic[Item]):
+    """Emits each batch several times, turning between the last few.
+
+    The slots are visited in turn. An empty one takes the next new batch. The first batches are allowed fewer passes, 1, 2
+    and so on up to `passes`, so that the slots do not all fall empty at once.
+
+    Args:
+      slots: batches between which the passes turn.
+      passes: times that each batch is emitted.
+    """
+
+    def __init__(self, slots: int, passes: int):
+        self._batches: list[Item | None] = [None] * slots
+        self._left = [0] * slots
+        self._allowed, self._passes, self._slot = 1, passes, 0
+
+    @property
+    def wants_new(self) -> bool:
+        """The next batch must be a new one."""
+        return self._left[self._slot] == 0
+
+    def next(self, new: Item | None = None) -> tuple[Item, bool]:
+        """The batch to train on, and whether this is its first pass; `new` is needed where `wants_new`."""
+        slot, first = self._slot, self.wants_new
+        if first:
+            self._batches[slot], self._left[slot] = new, self._allowed
+            self._allowed = min(self._allowed + 1, self._passes)
+        self._left[slot] -= 1
+        self._slot = (slot + 1) % len(self._batches)
+        batch = self._batches[slot]
+        if self._left[slot] == 0:
+            self._batches[slot] = None
+        return batch, first
+
+
+class Batcher:
+    """Makes the batches of a plan out of fetched blocks.
+
+    Args:
+      plan: with its replay proportion and passes.
+      batch_items: of a batch.
+      block_items: of one call of the learner, several batches where those are small.
+      rng: draws old items.
+
+    Attributes:
+      fetch_items: items to fetch at a time.
+    """
+
+    def __init__(
+        self, plan: UpdatePlan, batch_items: int, block_items: int, rng: np.random.Generator
+    ):
+        self._mixes = bool(plan.replay_proportion)
+        self._plain = not self._mixes and plan.passes == 1
+        self.fetch_items = 1 if self._mixes else block_items
+        self._batch_items = batch_items
+        self._ring: ReplayRing[dict] = ReplayRing(
+            plan.replay_proportion, plan.replay_items, batch_items, rng
+        )
+        self._passes: PassBuffer[Samples] = PassBuffer(plan.pass_buffer_batches, plan.passes)
+        self._waiting: list[dict] = []  # columns of single items, new and old
+
+    def next(self, fetch: Callable[[], Samples | None]) -> Samples | None:
+        """The next batch, or None when it takes items that `fetch` does not have."""
+        if self._plain:
+            return fetch()
+        new = None
+        if self._passes.wants_new:
+            new = self._mixed(fetch) if self._mixes else fetch()
+            if new is None:
+                return None
+        batch, first = self._passes.next(new)
+        count = batch.keys.shape[0]
+        first_use = batch.columns.get("first_use", tf.ones([count], tf.bool))
+        if not first:
+            first_use = tf.zeros([count], tf.bool)
+        return batch._replace(columns={**batch.columns, "first_use": first_use})
+
+    def _mixed(self, fetch: Callable[[], Samples | None]) -> Samples | None:
+        """A batch of new items with old ones among them, in the order in which they came."""
+        while len(self._waiting) < self._batch_items:
+            sample = fetch()
+            if sample is None:
+                return None
+            columns = {**sample.columns, "first_use": tf.ones([1], tf.bool)}
+            old = [{**c, "first_use": tf.zeros([1], tf.bool)} for c in self._ring.add(columns)]
+            self._waiting += [columns, *old]
+        chosen = self._waiting[: self._batch_items]
+        del self._waiting[: self._batch_items]
+        count = len(chosen)
+        columns = {name: tf.concat([c[name] for c in chosen], 0) for name in chosen[0]}
+        return Samples(tf.zeros([count], tf.uint64), tf.ones([count], tf.float64), columns)
+
+
+def make_batcher(assembly: Assembly) -> Batcher:
+    """The batches of a run."""
+    rng = seeds.generator(assembly.job.seed, "learner", 0, "replay")
+    plan = assembly.agent.updates
+    return Batcher(plan, assembly.batch_items, assembly.items_per_call, rng)
