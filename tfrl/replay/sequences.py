@@ -394,7 +394,7 @@ class Sender:
         writer.append(item)
         writer.create_item(EXPERIENCE, 1.0, {name: writer.history[name][-1] for name in item})
         # A full queue holds the actor back here: that bounds memory, and the lag of what it does next.
-        bounded(functools.partial(writer.flush, 0), self.patience)
+        bounded(functools.partial(writer.flush, 1), self.patience)
 
     def flush(self, pending: int) -> None:
         bounded(functools.partial(self._writer.flush, pending), self.patience)
