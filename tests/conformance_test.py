@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import pathlib
 import re
+import sys
 import tempfile
 from typing import NamedTuple
 
@@ -29,6 +30,17 @@ class Facts(NamedTuple):
     misspelt: tuple[str, str]
 
 
+def _on_policy(name, **settings):
+    shared = dict(
+        hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=True,
+        normalize_rewards=True, learning_rate=1e-2,
+    )  # fmt: skip
+    return Facts(
+        "tfrl.envs.fakes:MaskedBandit", "tfrl.envs.fakes:IntegerPoint", {**shared, **settings},
+        ("unrol_length", "unroll_length"),
+    )  # fmt: skip
+
+
 FACTS = {
     "dqn": Facts(
         "tfrl.envs.fakes:MaskedBandit",
@@ -37,6 +49,12 @@ FACTS = {
              target_period_updates=3),
         ("learning_rat", "learning_rate"),
     ),
+    "ppo": _on_policy("ppo", epochs=2, minibatches=1, kl_coefficient=0.2),
+    "a2c": _on_policy("a2c"),
+    "pg": _on_policy("pg", episodes_per_item=4, baseline=True),
+    "a3c": _on_policy("a3c", normalize_observations=False, normalize_rewards=False),
+    "impala": _on_policy("impala"),
+    "appo": _on_policy("appo", kl_coefficient=0.2),
 }  # fmt: skip
 
 # A field whose name ends so is an interval or a length, and says in which unit.
@@ -53,8 +71,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         return module.make(module.Config(**facts.settings), spec), spec
 
     def blocks(self, agent, spec, count):
-        size = agent.updates.batch_size * agent.updates.updates_per_call
-        return [conformance.samples(agent, spec, size, seed) for seed in range(count)]
+        return [conformance.block(agent, spec, seed) for seed in range(count)]
 
     def trained(self, agent, spec, blocks, mode="graph", strategy=None):
         loop = conformance.loop(agent, spec, mode, strategy)
@@ -155,13 +172,14 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(algorithms())
     def test_every_setting_is_documented_and_read(self, name):
         module = algorithm(name)
-        source = inspect.getsource(module)
+        sources = [inspect.getsource(sys.modules[c.__module__]) for c in module.Config.__mro__[:-1]]
+        source = "\n".join(sources)
         for field in dataclasses.fields(module.Config):
             self.assertTrue(field.metadata and field.metadata["help"], field.name)
             for suffix, unit in UNITS.items():
                 if field.name.endswith(suffix):
                     self.assertEqual(field.metadata["unit"], unit, field.name)
-            reads = re.findall(rf"config\.{field.name}\b", source)
+            reads = re.findall(rf"(?:config|self)\.{field.name}\b", source)
             self.assertNotEmpty(reads, f"{field.name} is read nowhere")
 
     @parameterized.parameters(algorithms())

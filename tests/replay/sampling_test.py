@@ -11,9 +11,9 @@ from absl.testing import parameterized
 
 from tfrl.agent import NStep, ReplayPlan
 from tfrl.replay.dataset import ReplayTimeout, Sampler
+from tfrl.replay.kinds import make_writer
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.replay.kinds import make_writer
 from tfrl.runtime.replay_server import ReplayServer, save_contents
 from tfrl.testing import reference, trajectories
 from tfrl.types import EnvSpec

@@ -17,7 +17,6 @@ from tfrl.nn.normalise import ObservationMoments, ReturnScale
 from tfrl.optim import apply, optimizers, schedules
 from tfrl.types import EnvSpec, Trajectory
 
-
 OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf1", "sgd")
 
 
@@ -63,7 +62,10 @@ class AsyncSettings:
         500, "least size of a batch; 0: one unroll of every actor", unit="env steps", minimum=0
     )
     queue_items: int = setting(
-        16, "unrolls that may wait for the learner; actors wait when it is full", minimum=1
+        16,
+        "unrolls that may wait for the learner; actors wait when it is full",
+        unit="items",
+        minimum=1,
     )
     vtrace: bool = setting(
         True, "correct for old weights by V-trace; off: advantages by GAE as they are"
@@ -75,9 +77,7 @@ class AsyncSettings:
     pg_rho_bar: float | None = setting(
         1.0, "limit of the ratio in advantages; none: no limit", above=0.0
     )
-    replay_proportion: float = setting(
-        0.0, "old unrolls trained on for each new one", minimum=0.0
-    )
+    replay_proportion: float = setting(0.0, "old unrolls trained on for each new one", minimum=0.0)
     replay_unrolls: int = setting(100, "unrolls kept for that", minimum=1)
     passes: int = setting(1, "times that each batch is trained on", minimum=1)
     pass_buffer_batches: int = setting(
@@ -210,7 +210,7 @@ def prepare(
     Observations are normalised by the statistics that acted, and only then are these brought up to date.
 
     Args:
-      lambda_: of GAE; None: returns that end with the episode, without any bootstrap, minus the values if there are any.
+      lambda_: of GAE; None: returns that end with the episode, without bootstrap, minus the values if any.
     """
     obs = policy.inputs(batch.obs)
     heads = policy.unroll(obs, batch.state, batch.fresh)
@@ -263,7 +263,7 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(policy: ActorCritic, rows: Rows) -> tuple[Evaluated, Rows]:
-    """What the present weights make of a minibatch, and the minibatch laid out alike: [n, ...], with memory [T, n, ...]."""
+    """What the present weights make of a minibatch, and the minibatch laid out alike: [n] or, with memory, [T, n]."""
     if policy.recurrent:
         rows = tf.nest.map_structure(_swap, rows._replace(state=()))._replace(state=rows.state)
         heads = policy.unroll(rows.obs, rows.state, rows.fresh)
@@ -336,7 +336,7 @@ def actor_critic_step(
     targets: tf.Tensor,
     valid: tf.Tensor,
 ) -> Step:
-    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); without critic no second term."""
+    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); no second term without critic."""
     policy_loss = policy_losses.policy_gradient(new.log_prob, advantages)
     loss = policy_loss - config.entropy_coefficient * new.entropy
     parts = {"learner/policy_loss": policy_loss, "learner/entropy": new.entropy}
@@ -365,7 +365,13 @@ def off_policy(
             config.rho_bar, config.pg_rho_bar, lambda_=config.trace_lambda, valid=batch.valid,
         )  # fmt: skip
     gae = returns.gae(
-        batch.reward, batch.discount, batch.cut, values, values_next, config.trace_lambda, batch.valid
+        batch.reward,
+        batch.discount,
+        batch.cut,
+        values,
+        values_next,
+        config.trace_lambda,
+        batch.valid,
     )
     return vtrace.VTrace(gae.advantages, gae.targets, policy_losses.ratio(log_prob, behaviour))
 

@@ -43,7 +43,10 @@ class Config(on_policy.Settings, ModelSettings):
     value_coefficient: float = on_policy.value_coefficient(0.5)
     learning_rate: float = setting(1e-3, "step size", above=0.0)
     queue_items: int = setting(
-        4, "gradients that may wait for the learner; actors wait when it is full", minimum=1
+        4,
+        "gradients that may wait for the learner; actors wait when it is full",
+        unit="items",
+        minimum=1,
     )
 
     def __post_init__(self) -> None:
@@ -68,9 +71,7 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
         )
         loss = apply.masked_mean(step.loss, batch.valid)
     variables = policy.trainable_variables
-    gradients = tape.gradient(
-        loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
+    gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     parts = {"learner/loss": step.loss, **step.parts}
     metrics = [on_policy.mean_of(parts[name], batch.valid) for name in METRICS]
     flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)

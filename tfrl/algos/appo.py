@@ -1,8 +1,8 @@
 """APPO: PPO's clipped surrogate on IMPALA's architecture.
 
 What it is: asynchronous actors and V-trace as in IMPALA (Espeholt et al. 2018), with PPO's surrogate (Schulman et al.
-2017, eq. 7) around a target policy that is copied from time to time; as an option a KL penalty towards it, adapted as in
-PPO. It follows RLlib's algorithm of 2019. What it is not: synchronous (PPO).
+2017, eq. 7) around a target policy that is copied from time to time; as an option a KL penalty towards it, adapted as
+in PPO. It follows RLlib's algorithm of 2019. What it is not: synchronous (PPO).
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: unrolls of all environments of an actor, through a bounded queue.

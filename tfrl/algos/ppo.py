@@ -49,10 +49,14 @@ class Config(on_policy.Settings, ModelSettings):
     value_clip: float | None = setting(
         None, "largest change of a value in the value loss; none: no limit", above=0.0
     )
-    kl_coefficient: float = setting(0.0, "initial weight of KL(old || new); 0: no term", minimum=0.0)
+    kl_coefficient: float = setting(
+        0.0, "initial weight of KL(old || new); 0: no term", minimum=0.0
+    )
     kl_target: float = setting(0.01, "KL that this weight is adapted to", above=0.0)
     kl_stop: float | None = setting(
-        None, "skip what is left of a batch once an update's KL exceeds this; none: never", above=0.0
+        None,
+        "skip what is left of a batch once an update's KL exceeds this; none: never",
+        above=0.0,
     )
     normalize_advantage: str = setting(
         "minibatch",
@@ -86,7 +90,9 @@ class PPOLearner(tf.Module):
         # KL of the last updates, as many as an epoch has; equal on all replicas.
         self._kl = on_policy.shared_variable(tf.zeros([config.minibatches]), "kl")
         self._updates = on_policy.shared_variable(tf.constant(0), "updates_of_batch")
-        self._kl_coefficient = on_policy.shared_variable(tf.constant(config.kl_coefficient), "kl_coefficient")
+        self._kl_coefficient = on_policy.shared_variable(
+            tf.constant(config.kl_coefficient), "kl_coefficient"
+        )
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         config = self._config
@@ -123,7 +129,9 @@ class PPOLearner(tf.Module):
                 kl = tf.exp(log_ratio) - 1.0 - log_ratio
             if config.kl_coefficient:
                 loss += self._kl_coefficient * kl
-            parts.update({"learner/policy_loss": surrogate, "learner/value_loss": value, "learner/kl": kl})
+            parts.update(
+                {"learner/policy_loss": surrogate, "learner/value_loss": value, "learner/kl": kl}
+            )
             return on_policy.Step(loss, parts, old.valid, old.values, old.targets)
 
         metrics = on_policy.minimise(config, clock, policy, compute)

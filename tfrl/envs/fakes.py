@@ -183,6 +183,14 @@ class TargetPoint(gym.Env):
         return self._target.copy()
 
 
+class IntegerPoint(TargetPoint):
+    """A Box of integers as action space, which no algorithm here serves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(-2, 2, (2,), np.int32)
+
+
 class CrashingEnv(TruncatingChain):
     """A `TruncatingChain` that raises RuntimeError at its `crash_after`-th step, counted over all
     episodes."""

@@ -50,7 +50,9 @@ METRICS: dict[str, Metric] = {
     "learner/entropy": Metric("nat", "mean entropy of the policy's action distributions"),
     "learner/kl": Metric("nat", "mean divergence of the new policy from the one that acted"),
     "learner/kl_coefficient": Metric("", "weight of the divergence in the loss"),
-    "learner/clipped_ratio": Metric("", "share of steps whose probability ratio is beyond the clip"),
+    "learner/clipped_ratio": Metric(
+        "", "share of steps whose probability ratio is beyond the clip"
+    ),
     "learner/rho": Metric(
         "", "mean ratio of the learning to the acting policy's probabilities, before its limit"
     ),

@@ -93,9 +93,7 @@ class ActorCritic(tf.Module):
         self._log_std = None
         if config.free_log_std and isinstance(space, gym.spaces.Box):
             outputs //= 2
-            self._log_std = tf.Variable(
-                tf.fill([outputs], config.log_std_initial), name="log_std"
-            )
+            self._log_std = tf.Variable(tf.fill([outputs], config.log_std_initial), name="log_std")
         self._policy_head = torsos.head(outputs, 0.01)
         self._value_head = torsos.head(1, 1.0) if critic else None
         example = torsos.example_batch(spec.observation_space, 1)
@@ -150,7 +148,7 @@ class ActorCritic(tf.Module):
         return Heads(params, self._values(features))
 
     def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> Heads:
-        """Inputs with leaves [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params, values [T, B, ...]."""
+        """Inputs [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params, values [T, B, ...]."""
         steps, batch = fresh.shape
         flat = tf.nest.map_structure(lambda x: tf.reshape(x, [steps * batch, *x.shape[2:]]), obs)
         if not self.recurrent:
@@ -221,7 +219,7 @@ class _Body(tf.Module):
 
 def check(config: ModelSettings, spec: EnvSpec, algo: str) -> None:
     """Raises SettingError for settings that do not fit the environment or each other."""
-    if config.squash_actions and not isinstance(spec.action_space, gym.spaces.Box):
-        raise SettingError(
-            f"algo={algo} on {spec.name}: squash_actions serves Box actions, got {spec.action_space}"
-        )
+    try:
+        distributions.make(spec.action_space, config.squash_actions)
+    except SettingError as error:
+        raise SettingError(f"algo={algo} on {spec.name}: {error}") from error

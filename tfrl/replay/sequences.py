@@ -128,7 +128,9 @@ class SequenceLayout:
         size = batch.version.shape[0] // count
         start = index * size
         per_column = (batch.state, batch.version, batch.first_use)
-        state, version, first_use = tree.map_structure(lambda x: x[start : start + size], per_column)
+        state, version, first_use = tree.map_structure(
+            lambda x: x[start : start + size], per_column
+        )
         rest = batch._replace(state=(), version=(), first_use=())
         rest = tree.map_structure(lambda x: x[:, start : start + size], rest)
         return rest._replace(state=state, version=version, first_use=first_use)
@@ -323,7 +325,12 @@ class EpisodeWriter:
         self._length += step.valid  # an invalid row is overwritten by the next one
         over = done | (self._length == layout.item.length)
         for row in np.flatnonzero(over & step.valid):
-            _put(fields, layout.obs, (self._length[row], row), tree.map_structure(lambda x, r=row: x[r], step.next_obs))
+            _put(
+                fields,
+                layout.obs,
+                (self._length[row], row),
+                tree.map_structure(lambda x, r=row: x[r], step.next_obs),
+            )
             self._lay(row)
         self._return[over | ~step.valid] = 0.0
 
@@ -445,7 +452,9 @@ def _fields(nest: Any, prefix: str) -> tuple[Any, list[Field]]:
     for path, x in tree.flatten_with_path(nest):
         name = "/".join([prefix, *map(str, path)])
         names.append(name)
-        fields.append((name, tuple(x.shape[1:]), np.dtype(tf.as_dtype(x.dtype).as_numpy_dtype).name))
+        fields.append(
+            (name, tuple(x.shape[1:]), np.dtype(tf.as_dtype(x.dtype).as_numpy_dtype).name)
+        )
     return tree.unflatten_as(nest, names), fields
 
 

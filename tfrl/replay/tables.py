@@ -12,9 +12,7 @@ EXPERIENCE = "experience"
 VARIABLES = "variables"
 
 
-def experience_table(
-    plan: ReplayPlan, layout: Any, samples_per_block: int | None
-) -> reverb.Table:
+def experience_table(plan: ReplayPlan, layout: Any, samples_per_block: int | None) -> reverb.Table:
     """The table of items.
 
     Args:

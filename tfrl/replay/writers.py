@@ -180,5 +180,3 @@ class FrameWriter:
         """Drops the open steps; items already written stay."""
         for writer in self._writers:
             writer.close()
-
-

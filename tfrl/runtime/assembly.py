@@ -9,10 +9,10 @@ import pathlib
 
 import tensorflow as tf
 
+from tfrl.agent import Agent, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
-from tfrl.agent import Agent, SequenceOf
 from tfrl.replay.kinds import Layout, make_layout
 from tfrl.runtime.checkpoint import Checkpoints
 from tfrl.types import EnvSpec
@@ -125,7 +125,9 @@ def _check_devices(assembly: Assembly) -> None:
         rows = assembly.batch_items * assembly.layout.columns
         what = f"a batch of {rows} environments"
     if rows % replicas:
-        raise SettingError(f"{what} with {replicas} learner devices: expected a multiple of {replicas}")
+        raise SettingError(
+            f"{what} with {replicas} learner devices: expected a multiple of {replicas}"
+        )
     if compile_mode == "xla" and replicas > 1:
         raise SettingError(
             f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"

@@ -19,8 +19,8 @@ Item = TypeVar("Item")
 class ReplayRing(Generic[Item]):
     """Mixes items of the past with new ones.
 
-    After each new item come floor(p) old ones, and one more with probability p - floor(p), drawn uniformly from the last
-    `slots`, once there are more than `warm_up` of those.
+    After each new item come floor(p) old ones, and one more with probability p - floor(p), drawn uniformly from the
+    last `slots`, once there are more than `warm_up` of those.
 
     Args:
       proportion: p, old items per new one.
@@ -53,8 +53,8 @@ class ReplayRing(Generic[Item]):
 class PassBuffer(Generic[Item]):
     """Emits each batch several times, turning between the last few.
 
-    The slots are visited in turn. An empty one takes the next new batch. The first batches are allowed fewer passes, 1, 2
-    and so on up to `passes`, so that the slots do not all fall empty at once.
+    The slots are visited in turn. An empty one takes the next new batch. The first batches are allowed fewer passes, 1,
+    2 and so on up to `passes`, so that the slots do not all fall empty at once.
 
     Args:
       slots: batches between which the passes turn.

@@ -21,8 +21,8 @@ import tensorflow as tf
 from tfrl.envs.make import make_vector
 from tfrl.job import Job
 from tfrl.replay.dataset import ReplayTimeout, Sampler, Samples
-from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.kinds import check_restarts, make_writer
+from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every, assemble

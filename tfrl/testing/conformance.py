@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import Agent
+from tfrl.agent import Agent, SequenceOf
 from tfrl.replay.dataset import Samples
+from tfrl.replay.kinds import make_layout
+from tfrl.replay.sequences import ComputedLayout
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.runtime.learner import LearnerLoop
 from tfrl.testing.trajectories import sample, stack_rows
@@ -61,10 +63,64 @@ def samples(agent: Agent, spec: EnvSpec, count: int, seed: int, **fields: Any) -
     return Samples(tf.constant(np.arange(count, dtype=np.uint64)), probability, columns)
 
 
-def loop(agent: Agent, spec: EnvSpec, mode: str = "graph", strategy: Any = None) -> LearnerLoop:
+def block(agent: Agent, spec: EnvSpec, seed: int, num_envs: int = 4) -> Samples:
+    """What one call of the learner takes: random transitions, or one random item of sequences."""
+    if isinstance(agent.replay.item, SequenceOf):
+        return unroll(agent, spec, num_envs, seed)
+    size = agent.updates.batch_size * agent.updates.updates_per_call
+    return samples(agent, spec, size, seed)
+
+
+def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
+    """One item as a sampler would give it: random observations and ends, actions of a fresh policy."""
+    rng = np.random.default_rng(seed)
+    tf.keras.utils.set_random_seed(seed)
+    policy = agent.make_policy()
+    layout = make_layout(agent, spec, policy, num_envs)
+    inner = layout.unrolls if isinstance(layout, ComputedLayout) else layout
+    length, width = inner.item.length, inner.columns
+    records = np.zeros((length + 1, width), inner.packing.dtype)
+    state, knobs = policy.initial_state(width), dict(agent.knobs(0, 1, width, 0))
+    first_state = tree.map_structure(np.asarray, state)
+    for t in range(length + 1):
+        obs = observations(spec, width, 1_000 * seed + t)
+        noise = {
+            name: tf.constant(rng.uniform(0.01, 0.99, (width, *n.shape)), tf.float32)
+            for name, n in policy.noise.items()
+        }
+        step = policy.step(obs, state, knobs, noise, True)
+        state = step.state
+        pairs = [(inner.obs, obs), (inner.action, step.action), (inner.extras, dict(step.extras))]
+        for names, values in pairs:
+            for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
+                records[name][t] = value
+        records["reward"][t] = rng.normal(size=width)
+        records["return_so_far"][t] = rng.normal(size=width)
+        records["valid"][t] = rng.random(width) > 0.1
+        ended = rng.random(width) < 0.2
+        records["terminated"][t] = ended & (rng.random(width) < 0.5)
+        records["cut"][t] = ended | ~records["valid"][t]
+        records["fresh"][t] = records["terminated"][t - 1] if t else rng.random(width) < 0.5
+    records["valid"][0] = True
+    packed = records.view(np.uint8).reshape(length + 1, width, -1)
+    columns = {"packed": tf.constant(packed), "facts": tf.constant([0, 0], tf.int64)}
+    if inner.state_packing.nbytes:
+        rows = np.zeros(width, inner.state_packing.dtype)
+        for name, value in zip(tree.flatten(inner.state), tree.flatten(first_state), strict=True):
+            rows[name] = value
+        columns["state"] = tf.constant(inner.state_packing.rows(rows))
+    if isinstance(layout, ComputedLayout):
+        computed = layout.traced(policy)(*(columns[name] for name in sorted(columns)))
+        columns = {**computed, "facts": columns["facts"]}
+    columns = {name: x[None] for name, x in columns.items()}
+    return Samples(tf.zeros([1], tf.uint64), tf.ones([1], tf.float64), columns)
+
+
+def loop(
+    agent: Agent, spec: EnvSpec, mode: str = "graph", strategy: Any = None, num_envs: int = 4
+) -> LearnerLoop:
     """A learner loop with weights that depend on nothing but the agent."""
-    tf.keras.utils.set_random_seed(1)
-    layout = TransitionLayout(spec, agent.replay.kind == "prioritized")
+    layout = make_layout(agent, spec, agent.make_policy(), num_envs)
     return LearnerLoop(agent, layout, strategy or tf.distribute.get_strategy(), mode, seed=7)
 
 

@@ -12,9 +12,9 @@ import reverb
 import tree
 
 from tfrl.agent import NStep
+from tfrl.replay.kinds import make_writer
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.replay.kinds import make_writer
 from tfrl.testing.reference import Item, Step
 from tfrl.types import EnvSpec, Transition, VectorStep
 

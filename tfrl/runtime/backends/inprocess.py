@@ -15,8 +15,8 @@ import reverb
 from tfrl.envs.make import make_vector
 from tfrl.logs.logger import Logger
 from tfrl.replay.dataset import Sampler, Samples
-from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.kinds import check_restarts, make_writer
+from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
