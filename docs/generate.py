@@ -23,6 +23,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from tfrl.benchmark.workloads import FIGURES, RIVALS  # noqa: E402
 from tfrl.config import flags  # noqa: E402
 from tfrl.job import algorithm, algorithms  # noqa: E402
 from tfrl.logs.metrics import METRICS  # noqa: E402
@@ -82,18 +83,28 @@ def speed(name: str) -> str:
     for path in sorted(SPEED.glob("*.json")):
         comparison = json.loads(path.read_text())
         newest[comparison["workload"]] = comparison
-    rows = ["| workload | what | figure | tfrl | rival | ratio of medians | target |"]
+    rows = ["| workload | what | figure | tfrl | rival | times better | target |"]
     rows.append("| --- | --- | --- | --- | --- | --- | --- |")
     for workload, comparison in sorted(newest.items()):
         figure, medians = comparison["figure"], comparison["medians"]
-        rival = next((who for who in medians if who != "tfrl"), None)
-        target = comparison["targets"].get(figure)
-        rows.append(
-            f"| `{workload}` | {comparison['what']} | {figure.replace('_per_s', '/s').replace('_', ' ')} "
-            f"| {medians['tfrl'][figure]:,.0f} | {rival} {medians[rival][figure]:,.0f} "
-            f"| {comparison['ratios'][figure]:.1f} | {f'{target:g}' if target else ''} |"
-        )
+        title, form = FIGURES[figure].title, FIGURES[figure].form
+        for rival in [who for who in medians if who != "tfrl"] or [None]:
+            cells = ["", "", ""]
+            if rival is not None:
+                ratio = comparison["ratios"][rival].get(figure)
+                target = comparison["targets"][rival].get(figure)
+                cells = [
+                    f"{RIVALS[rival]} {_cell(medians[rival][figure], form)}",
+                    _cell(ratio, ".1f"),
+                    "" if target is None else f"{target:g}",
+                ]
+            own = f"{title} | {_cell(medians['tfrl'][figure], form)}"
+            rows.append(f"| `{workload}` | {comparison['what']} | {own} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "not reached" if value is None else format(value, form)
 
 
 def header(config: pathlib.Path, text: str) -> str:

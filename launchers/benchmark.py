@@ -1,4 +1,4 @@
-"""Times tfrl, and a rival in turn: `python launchers/benchmark.py --workloads=dqn-cartpole`."""
+"""Times tfrl, and its rivals in turn: `python launchers/benchmark.py --workloads=dqn-cartpole`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import signal
 import sys
 import time
 
-from tfrl.benchmark.workloads import WORKLOADS, Workload, choose_workloads
+from tfrl.benchmark.workloads import RIVALS, WORKLOADS, Workload, choose_workloads
 from tfrl.config import flags
-from tfrl.config.settings import SettingError, choose, setting, validate
+from tfrl.config.settings import SettingError, setting, validate
 
 _USAGE = """Times workloads of tfrl: benchmark.py [--workloads=NAME,...] [--rival_python=PATH]
 
-With --rival_python the same workload of the rival runs in turn: tfrl, rival, tfrl, rival, ...
---list shows the workloads."""
-_RIVALS = tuple(dict.fromkeys(name for w in WORKLOADS.values() for name in w.rivals))
+With the Python of a rival, the same workload of the rival runs in turn: tfrl, rival, tfrl, rival, ...
+Several rivals may run: tfrl, one, the other, tfrl, ... --list shows the workloads and their rivals."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +27,9 @@ class Options:
 
     workloads: tuple[str, ...] = setting(("all",), "names of workloads, or all")
     list: bool = setting(False, "show the workloads and end")
-    rival: str = setting("sb3", "who runs in turn with tfrl", choices=_RIVALS)
-    rival_python: str = setting("", "Python of an environment with the rival; none: tfrl alone")
+    rival_python: str = setting("", "Python of an environment with Stable-Baselines3")
+    rllib_python: str = setting("", "Python of an environment with RLlib")
+    sample_factory_python: str = setting("", "Python of an environment with Sample Factory")
     repeats: int = setting(3, "runs of each side", minimum=1)
     scale: float = setting(1.0, "multiplies the timed piece of every run, not its warm-up", above=0)
     timeout_s: float = setting(1800.0, "longest that one run may take", unit="s", above=0)
@@ -40,6 +40,16 @@ class Options:
     def __post_init__(self) -> None:
         validate(self)
 
+    @property
+    def pythons(self) -> dict[str, str]:
+        """Key of `RIVALS` -> Python, of the rivals that run."""
+        given = {
+            "sb3": self.rival_python,
+            "rllib": self.rllib_python,
+            "sample_factory": self.sample_factory_python,
+        }
+        return {rival: python for rival, python in given.items() if python}
+
 
 def main(argv: list[str]) -> int:
     """Exit code: 0, 1: a run failed, 2: arguments that cannot be used, 130: stopped."""
@@ -48,9 +58,10 @@ def main(argv: list[str]) -> int:
         workloads = choose_workloads(options.workloads)
         if options.list:
             for workload in WORKLOADS.values():
-                print(f"{workload.name:22} {workload.figure:16} {workload.what}")
+                rivals = f" [{', '.join(workload.rivals)}]" if workload.rivals else ""
+                print(f"{workload.name:22} {workload.figure:16} {workload.what}{rivals}")
             return 0
-        _check_rival(options, workloads)
+        _check_rivals(options.pythons, workloads)
         files = [_out_file(options.out, workload, len(workloads)) for workload in workloads]
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,8 +83,7 @@ def _measure(options: Options, workloads: list[Workload], files: list[pathlib.Pa
         try:
             result = compare.compare(
                 workload,
-                options.rival,
-                options.rival_python,
+                {who: path for who, path in options.pythons.items() if who in workload.rivals},
                 options.repeats,
                 options.scale,
                 options.timeout_s,
@@ -87,17 +97,16 @@ def _measure(options: Options, workloads: list[Workload], files: list[pathlib.Pa
     return 0
 
 
-def _check_rival(options: Options, workloads: list[Workload]) -> None:
-    if not options.rival_python:
-        return
-    if shutil.which(options.rival_python) is None:
-        raise SettingError(f"rival_python={options.rival_python!r}: no program there")
-    for workload in workloads:
-        if options.rival not in workload.rivals:
-            raise SettingError(
-                f"rival={options.rival!r} with {workload.name}: "
-                f"{choose(options.rival, workload.rivals)}"
-            )
+def _check_rivals(pythons: dict[str, str], workloads: list[Workload]) -> None:
+    """Raises SettingError for a Python that is not there, or that no chosen workload would use."""
+    for rival, python in pythons.items():
+        flag = "rival_python" if rival == "sb3" else f"{rival}_python"
+        if shutil.which(python) is None:
+            raise SettingError(f"{flag}={python!r}: no program there")
+        if not any(rival in workload.rivals for workload in workloads):
+            names = ", ".join(workload.name for workload in workloads)
+            able = ", ".join(w.name for w in WORKLOADS.values() if rival in w.rivals) or "none"
+            raise SettingError(f"{flag}: {RIVALS[rival]} has no {names}; expected some of {able}")
 
 
 def _out_file(out: str, workload: Workload, count: int) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from tfrl.api import make_job
 from tfrl.benchmark import compare, measure
-from tfrl.benchmark.workloads import FIGURES, WORKLOADS, choose_workloads
+from tfrl.benchmark.workloads import FIGURES, RIVALS, WORKLOADS, Rival, choose_workloads
 from tfrl.config.settings import SettingError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -41,11 +42,21 @@ RUN = {
 
 
 def rival_script(name):
-    """A rival's script as a module; it imports the rival only when it measures."""
+    """A script of the rivals' folder as a module; it imports the rival only when it measures."""
     spec = importlib.util.spec_from_file_location("rival", compare.RIVALS / name)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with mock.patch.object(sys, "path", [str(compare.RIVALS), *sys.path]):
+        spec.loader.exec_module(module)
     return module
+
+
+def _runs(pid):
+    """Whether a process is there and no zombie that nobody has waited for."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def job_of(workload):
@@ -60,7 +71,8 @@ class WorkloadsTest(parameterized.TestCase):
         self.assertGreater(job.total_env_steps, workload.warmup_env_steps)
         self.assertGreaterEqual(workload.warmup_env_steps, job.config.min_replay)
         self.assertIn(workload.figure, FIGURES)
-        for rival in workload.rivals.values():
+        for name, rival in workload.rivals.items():
+            self.assertIn(name, RIVALS)
             self.assertTrue((compare.RIVALS / rival.script).is_file())
             self.assertLessEqual(set(rival.targets), set(FIGURES))
 
@@ -104,6 +116,64 @@ class WorkloadsTest(parameterized.TestCase):
             choose_workloads([])
 
 
+class ClockTest(parameterized.TestCase):
+    """The clock of the rivals' scripts."""
+
+    def clock(self, score=None, warmup=100):
+        return rival_script("shared.py").Clock(
+            {"warmup_env_steps": warmup, "score": score}, 0.0, 1.5
+        )
+
+    def test_starts_after_the_warm_up_and_an_update(self):
+        clock = self.clock()
+        ticks = ((50, 1), (100, 0), (200, 0), (300, 2), (400, 3), (700, 9))
+        for at, (env_steps, updates) in enumerate(ticks):
+            with mock.patch.object(time, "perf_counter", return_value=1e6 + at):
+                self.assertEqual(clock.running, at > 3)
+                clock.tick(env_steps, updates)
+        run = clock.run(memory_peak_mb=12.0)
+        self.assertEqual((run["env_steps"], run["updates"], run["seconds"]), (400, 7, 2.0))
+        self.assertEqual((run["env_steps_per_s"], run["updates_per_s"]), (200.0, 3.5))
+        self.assertEqual((run["whole_env_steps"], run["whole_updates"]), (700, 9))
+        self.assertEqual(set(run), set(RUN))
+
+    def test_too_short(self):
+        clock = self.clock()
+        clock.tick(100, 1)
+        with self.assertRaisesRegex(ValueError, "too short"):
+            clock.run(0.0)
+
+    def test_score_is_a_mean_over_100_episodes(self):
+        clock = self.clock(score=10.0, warmup=0)
+        clock.tick(1, 1)
+        self.assertFalse(clock.score([50.0] * 99, 10, 1))
+        self.assertFalse(clock.score([9.9] * 100, 20, 1))
+        self.assertTrue(clock.score([0.0] * 50 + [20.0] * 50, 30, 1))
+        self.assertTrue(clock.score([0.0] * 100, 40, 1))  # stays reached, at its first moment
+        clock.tick(40, 2)
+        run = clock.run(0.0)
+        self.assertEqual(run["env_steps_to_score"], 30)
+        self.assertBetween(run["seconds_to_score"], 0.0, run["whole_s"])
+
+    def test_score_not_reached(self):
+        clock = self.clock(score=10.0, warmup=0)
+        clock.tick(1, 1)
+        clock.tick(2, 2)
+        self.assertIsNone(clock.run(0.0)["seconds_to_score"])
+
+    def test_memory_is_that_of_all_processes(self):
+        shared = rival_script("shared.py")
+        alone = shared.memory_peak_mb()
+        size = 200 * 2**20
+        program = f"import sys, time; x = b'1' * {size}; print('ready', flush=True); time.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+        self.addCleanup(child.wait)
+        self.addCleanup(child.kill)
+        self.addCleanup(child.stdout.close)
+        self.assertEqual(child.stdout.readline(), b"ready\n")
+        self.assertGreater(shared.memory_peak_mb(), alone + 190)
+
+
 class FiguresTest(parameterized.TestCase):
     def rows(self):
         """100 env steps a second from 0; updates from 200 env steps on; then the final row."""
@@ -135,32 +205,98 @@ class FiguresTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "too short"):
             measure.timed_piece(self.rows(), 600)
 
-    def test_in_turns_with_the_same_job(self):
-        calls = []
+    def test_score_reached(self):
+        def row(steps, episodes, mean):
+            return {
+                "run/env_steps": steps,
+                "run/episodes": episodes,
+                "actor/episode_return_mean": mean,
+            }
+
+        events = [
+            (1.0, {"run/env_steps": 10}),
+            (2.0, row(20, 99, 9.0)),
+            (3.0, row(30, 100, 7.0)),
+            (4.0, row(40, 120, 8.0)),
+            (5.0, row(50, 130, 9.0)),
+        ]
+        self.assertEqual(measure.score_reached(events, 8.0), (4.0, 40))
+        self.assertIsNone(measure.score_reached(events, 9.5))
+
+    def compared(self, workload, pythons, rates, repeats=3, **more):
+        """Result, calls and lines of a comparison whose runs have the rates given, in turn."""
+        calls, lines = [], []
 
         def run(who, command, timeout_s):
             del timeout_s
             calls.append((who, json.loads(command[-1])))
-            rate = {"tfrl": 600.0, "sb3": 200.0}[who] + len(calls)
-            answer = {**RUN, "env_steps_per_s": rate}
+            answer = {**RUN, **more.get(who, {}), "env_steps_per_s": rates[who] + len(calls)}
             if who == "tfrl":
                 answer["seconds_by_part"] = {"env": 0.5, "learn": 1.0}
             return {"settings": {"of": who}, "versions": {who: "1"}, "run": answer}
 
-        workload, lines = WORKLOADS["dqn-cartpole"], []
         with mock.patch.object(compare, "_run", run):
-            result = compare.compare(workload, "sb3", "python", 3, say=lines.append)
+            result = compare.compare(workload, pythons, repeats, say=lines.append)
+        return result, calls, lines
+
+    def shown(self, result):
+        console = Console(file=io.StringIO(), width=200)
+        compare.show(json.loads(json.dumps(result)), console)
+        return console.file.getvalue()
+
+    def test_in_turns_with_the_same_job(self):
+        workload = WORKLOADS["dqn-cartpole"]
+        rates = {"tfrl": 600.0, "sb3": 200.0}
+        result, calls, lines = self.compared(workload, {"sb3": "python"}, rates)
         self.assertEqual([who for who, _ in calls], ["tfrl", "sb3"] * 3)
         self.assertEqual(calls[3][1]["job"], {"of": "tfrl", "seed": 1})
         self.assertEqual(calls[2][1]["settings"]["seed"], 1)
         self.assertLen(lines, 6)
         # 601, 603, 605 against 202, 204, 206.
-        self.assertEqual(result["ratios"]["env_steps_per_s"], 603 / 204)
-        self.assertAlmostEqual(sum(result["parts_us"].values()), 1e6 / 603)
+        self.assertEqual(result["ratios"]["sb3"]["env_steps_per_s"], 603 / 204)
+        self.assertAlmostEqual(sum(result["parts_us"].values()), 2.0 / 400 * 1e6)
         self.assertEqual(result["warnings"], [])
-        console = Console(file=io.StringIO(), width=120)
-        compare.show(json.loads(json.dumps(result)), console)
-        self.assertIn("4, missed", console.file.getvalue())
+        self.assertIn("4, missed", self.shown(result))
+
+    def test_several_rivals(self):
+        targets = {"env_steps_per_s": 2.0}
+        options = {"algorithm": "IMPALA"}
+        rivals = {"sb3": Rival("sb3_dqn.py", targets), "rllib": Rival("rllib_ppo.py", {}, options)}
+        workload = dataclasses.replace(WORKLOADS["dqn-cartpole"], rivals=rivals)
+        rates = {"tfrl": 600.0, "sb3": 200.0, "rllib": 100.0}
+        pythons = {"sb3": "one", "rllib": "two"}
+        result, calls, _ = self.compared(workload, pythons, rates, repeats=2)
+        self.assertEqual([who for who, _ in calls], ["tfrl", "sb3", "rllib"] * 2)
+        self.assertEqual(calls[2][1]["options"], options)
+        self.assertEqual(result["targets"], {"sb3": targets, "rllib": {}})
+        self.assertEqual(result["ratios"]["sb3"]["env_steps_per_s"], 602.5 / 203.5)
+        self.assertEqual(result["ratios"]["rllib"]["env_steps_per_s"], 602.5 / 104.5)
+        self.assertNotIn("missed", self.shown(result))
+
+    def test_time_to_a_score_is_better_when_shorter(self):
+        rival = Rival("sb3_dqn.py", {"seconds_to_score": 3.0})
+        workload = dataclasses.replace(
+            WORKLOADS["dqn-cartpole"], figure="seconds_to_score", rivals={"sb3": rival}, score=9.0
+        )
+        more = {
+            "tfrl": {"seconds_to_score": 4.0, "env_steps_to_score": 500},
+            "sb3": {"seconds_to_score": 10.0, "env_steps_to_score": 400},
+        }
+        rates = {"tfrl": 600.0, "sb3": 200.0}
+        result, calls, lines = self.compared(workload, {"sb3": "python"}, rates, **more)
+        self.assertEqual([task["score"] for _, task in calls], [9.0] * 6)
+        self.assertEqual(result["ratios"]["sb3"]["seconds_to_score"], 2.5)
+        self.assertEqual(result["ratios"]["sb3"]["env_steps_to_score"], 0.8)
+        self.assertEndsWith(lines[0], "score reached after 4.0 s and 500 env steps")
+        self.assertIn("3, missed", self.shown(result))
+
+        more["tfrl"] = {"seconds_to_score": None, "env_steps_to_score": None}
+        result, _, lines = self.compared(workload, {"sb3": "python"}, rates, **more)
+        self.assertIsNone(result["medians"]["tfrl"]["seconds_to_score"])
+        self.assertNotIn("seconds_to_score", result["ratios"]["sb3"])
+        self.assertEqual(result["warnings"], ["3 of 3 runs of tfrl missed the score"])
+        self.assertEndsWith(lines[0], "score not reached")
+        self.assertIn("3, missed", self.shown(result))
 
     def test_other_work_is_told(self):
         ours = {**RUN, "who": "tfrl", "seconds_by_part": {}}
@@ -168,12 +304,29 @@ class FiguresTest(parameterized.TestCase):
         (warning,) = compare.summary([ours, theirs], "updates_per_s")["warnings"]
         self.assertIn("not the same work: 0.1875 updates per env step by tfrl", warning)
 
+    def test_parts_of_processes_side_by_side_have_no_rest(self):
+        ours = {**RUN, "who": "tfrl", "seconds_by_part": {"act": 1.5, "learn": 1.0}}
+        parts = compare.summary([ours], "env_steps_per_s")["parts_us"]
+        self.assertEqual(parts, {"act": 3750.0, "learn": 2500.0})
+
     def test_a_failed_run_says_why(self):
         command = [sys.executable, "-c", "raise ValueError('no such thing')"]
         with self.assertRaisesRegex(compare.RunFailed, r"(?s)sb3: exit code 1.*no such thing"):
             compare._run("sb3", command, 60.0)
         with self.assertRaisesRegex(compare.RunFailed, "sb3: not done after 0.1 s"):
             compare._run("sb3", [sys.executable, "-c", "import time; time.sleep(60)"], 0.1)
+
+    def test_a_run_that_is_cut_short_leaves_no_child_behind(self):
+        with tempfile.TemporaryDirectory() as folder:
+            pid = pathlib.Path(folder) / "pid"
+            command = ["sh", "-c", f"sleep 300 & echo $! > {pid}.new; mv {pid}.new {pid}; wait"]
+            with self.assertRaisesRegex(compare.RunFailed, "not done after 2 s"):
+                compare._run("rllib", command, 2.0)
+            child = int(pid.read_text())
+        deadline = time.monotonic() + 10
+        while _runs(child) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertFalse(_runs(child))
 
 
 class LauncherTest(parameterized.TestCase):
@@ -220,8 +373,11 @@ class LauncherTest(parameterized.TestCase):
             (["--workloads="], "workloads: none given"),
             (["--repeat=1"], "--repeat: unknown flag; did you mean --repeats?"),
             (["--repeats=0"], "repeats=0: expected at least 1"),
-            (["--rival=sb4"], "rival='sb4': expected one of sb3; did you mean sb3?"),
             (["--rival_python=absent"], "rival_python='absent': no program there"),
+            (
+                ["--workloads=dqn-pong", f"--sample_factory_python={sys.executable}"],
+                "sample_factory_python: Sample Factory has no dqn-pong; expected some of ",
+            ),
             (["--out=a.json"], "out='a.json': one file for "),
             (["--out=file"], "out='file': "),
         ):

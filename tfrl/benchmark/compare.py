@@ -1,12 +1,14 @@
-"""Runs a workload of tfrl and of a rival in turns, each run in a process of its own."""
+"""Runs a workload of tfrl and of its rivals in turns, each run in a process of its own."""
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import pathlib
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -17,24 +19,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tfrl.benchmark.workloads import FIGURES, Workload
+from tfrl.benchmark.workloads import FIGURES, Figure, Workload
 
 ROOT = pathlib.Path(__file__).parents[2]
 RIVALS = ROOT / "benchmarks" / "rivals"  # absent from an installed package
 OURS = "tfrl"
-SAME_WORK = 0.05  # largest relative difference of updates per env step between the two
+SAME_WORK = 0.05  # largest relative difference of updates per env step between two sides
 
-# Figures of a run that are summed up, in the order of the table: name -> title, format.
+# Figures of a run that are summed up, in the order of the table. Those to a score not every run has.
 _ROWS = {
-    "env_steps_per_s": ("env steps/s", ",.0f"),
-    "updates_per_s": ("updates/s", ",.0f"),
-    "whole_env_steps_per_s": ("env steps/s, compiling included", ",.0f"),
-    "whole_updates": ("updates in all", ",.0f"),
-    "import_s": ("import, s", ".1f"),
-    "outside_s": ("process without its run, s", ".1f"),
-    "memory_peak_mb": ("peak memory, MB", ",.0f"),
+    **FIGURES,
+    "whole_env_steps_per_s": Figure("env steps/s, compiling included", ",.0f"),
+    "whole_updates": Figure("updates in all", ",.0f"),
+    "import_s": Figure("import, s", ".1f", less_is_better=True),
+    "outside_s": Figure("process without its run, s", ".1f", less_is_better=True),
+    "memory_peak_mb": Figure("peak memory, MB", ",.0f", less_is_better=True),
 }
-_RATES = ("env_steps_per_s", "updates_per_s", "whole_env_steps_per_s")
+_COMPARED = (*FIGURES, "whole_env_steps_per_s")
 
 
 class RunFailed(RuntimeError):
@@ -43,19 +44,18 @@ class RunFailed(RuntimeError):
 
 def compare(
     workload: Workload,
-    rival: str = "",
-    rival_python: str = "",
+    pythons: Mapping[str, str] | None = None,
     repeats: int = 3,
     scale: float = 1.0,
     timeout_s: float = 1800.0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Times a workload `repeats` times on each side: tfrl, rival, tfrl, rival, ...
+    """Times a workload `repeats` times on each side in turns: tfrl, rivals, tfrl, rivals, ...
 
     Args:
-      rival: a key of `workload.rivals`; used with `rival_python` only.
-      rival_python: interpreter of the environment in which the rival is installed; '': tfrl alone.
-      repeats: runs of each side; the n-th runs of both have the same seed.
+      pythons: key of `workload.rivals` -> interpreter of the environment in which it is installed;
+        the rivals that run. None: tfrl alone.
+      repeats: runs of each side; the n-th runs of all have the same seed.
       scale: multiplies the timed piece.
       timeout_s: longest that one run may take.
       say: takes a line per run.
@@ -66,18 +66,23 @@ def compare(
     Raises:
       RunFailed: a run failed or took too long.
     """
+    pythons = pythons or {}
     runs, settings, versions = [], {}, {}
     for turn in range(repeats):
         task = workload.task(scale, seed=turn)
         command = [sys.executable, "-m", "tfrl.benchmark.measure", json.dumps(task)]
         commands = {OURS: command}
-        if rival_python:
-            # The rival is told the job of tfrl in full, so that no setting stands in two places.
-            commands[rival] = [rival_python, str(RIVALS / workload.rivals[rival].script)]
+        for rival, python in pythons.items():
+            commands[rival] = [python, str(RIVALS / workload.rivals[rival].script)]
         for who, command in commands.items():
             if who != OURS:
-                job = {**settings[OURS], "seed": turn}
-                told = {"job": job, "warmup_env_steps": workload.warmup_env_steps}
+                # A rival is told the job of tfrl in full, so that no setting stands in two places.
+                told = {
+                    "job": {**settings[OURS], "seed": turn},
+                    "warmup_env_steps": workload.warmup_env_steps,
+                    "score": workload.score,
+                    "options": dict(workload.rivals[who].options),
+                }
                 command = [*command, json.dumps(told)]
             load = os.getloadavg()[0]
             answer = _run(who, command, timeout_s)
@@ -85,11 +90,7 @@ def compare(
             versions.setdefault(who, answer["versions"])
             run = {"who": who, "turn": turn, "load_1min_before": load, **answer["run"]}
             runs.append(run)
-            say(
-                f"{workload.name} {turn + 1}/{repeats} {who}: "
-                f"{run['env_steps_per_s']:,.0f} env steps/s, {run['updates_per_s']:,.0f} updates/s "
-                f"over {run['seconds']:.1f} s"
-            )
+            say(f"{workload.name} {turn + 1}/{repeats} {who}: {_told(run)}")
     result = {
         "workload": workload.name,
         "what": workload.what,
@@ -101,34 +102,74 @@ def compare(
         "scale": scale,
         "warmup_env_steps": workload.warmup_env_steps,
         "settings": settings,
-        "targets": dict(workload.rivals[rival].targets) if rival_python else {},
+        "score": workload.score,
+        "targets": {rival: dict(workload.rivals[rival].targets) for rival in pythons},
         "runs": runs,
     }
     return {**result, **summary(runs, workload.figure)}
 
 
+def _told(run: Mapping[str, Any]) -> str:
+    """A run in one line."""
+    line = (
+        f"{run['env_steps_per_s']:,.0f} env steps/s, {run['updates_per_s']:,.0f} updates/s "
+        f"over {run['seconds']:.1f} s"
+    )
+    if "seconds_to_score" not in run:
+        return line
+    if run["seconds_to_score"] is None:
+        return f"{line}; score not reached"
+    reached = f"{run['seconds_to_score']:.1f} s and {run['env_steps_to_score']:,} env steps"
+    return f"{line}; score reached after {reached}"
+
+
 def summary(runs: Sequence[Mapping[str, Any]], figure: str) -> dict[str, Any]:
-    """Medians per side, ratios of medians, time by part and warnings, from the raw runs."""
+    """Medians per side, ratios of medians, time by part and warnings, from the raw runs.
+
+    Ratios are {rival: {figure: how many times better tfrl is}}. A score that a run has not reached
+    counts as infinitely far; a median of such is None, and has no ratio.
+    """
     sides = list(dict.fromkeys(run["who"] for run in runs))
     mine = {who: [run for run in runs if run["who"] == who] for who in sides}
+    names = [name for name in _ROWS if name in runs[0]]
     medians = {
-        who: {name: statistics.median(run[name] for run in mine[who]) for name in _ROWS}
-        for who in sides
+        who: {name: _median([run[name] for run in mine[who]]) for name in names} for who in sides
     }
     # Of one whole run, the median one, so that the parts add up.
-    middle = sorted(mine[OURS], key=lambda run: run[figure])[(len(mine[OURS]) - 1) // 2]
-    units = middle[figure] * middle["seconds"]
+    ordered = sorted(mine[OURS], key=lambda run: _number(run[figure]))
+    middle = ordered[(len(ordered) - 1) // 2]
+    units = middle["updates" if figure == "updates_per_s" else "env_steps"]
+    whole = middle["seconds"] / units * 1e6
     parts = {part: spent / units * 1e6 for part, spent in middle["seconds_by_part"].items()}
-    parts["rest"] = 1e6 / middle[figure] - sum(parts.values())
-    ratios: dict[str, float] = {}
+    if sum(parts.values()) <= whole:  # more than that: processes side by side
+        parts["rest"] = whole - sum(parts.values())
+    ratios: dict[str, dict[str, float]] = {}
     warnings = []
+    for who in sides:
+        missed = [run for run in mine[who] if run.get("seconds_to_score", 0.0) is None]
+        if missed:
+            warnings.append(f"{len(missed)} of {len(mine[who])} runs of {who} missed the score")
     for who in sides[1:]:
-        ratios = {name: medians[OURS][name] / medians[who][name] for name in _RATES}
+        ratios[who] = {}
+        for name in _COMPARED:
+            ours, theirs = (medians[side].get(name) for side in (OURS, who))
+            if ours is not None and theirs is not None:
+                less = _ROWS[name].less_is_better
+                ratios[who][name] = theirs / ours if less else ours / theirs
         ours, theirs = (_updates_per_env_step(mine[w][0]) for w in (OURS, who))
         if abs(ours - theirs) > SAME_WORK * theirs:
             per_step = f"{ours:.4g} updates per env step by {OURS}, {theirs:.4g} by {who}"
             warnings.append(f"not the same work: {per_step}")
     return {"medians": medians, "ratios": ratios, "parts_us": parts, "warnings": warnings}
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    median = statistics.median(map(_number, values))
+    return median if math.isfinite(median) else None
 
 
 def _updates_per_env_step(run: Mapping[str, Any]) -> float:
@@ -149,30 +190,30 @@ def machine() -> dict[str, Any]:
 
 
 def show(result: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints a result as two tables: figures of both sides, and tfrl's time by part."""
+    """Prints a result as two tables: figures of all sides, and tfrl's time by part."""
     console = console or Console()
-    sides, runs = list(result["medians"]), result["runs"]
+    sides = list(result["medians"])
     title = f"{result['workload']}: {result['what']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("median (least - most)")
-    for name in (*sides, *(["ratio", "target"] if len(sides) > 1 else [])):
-        table.add_column(name, justify="right")
-    for name, (label, form) in _ROWS.items():
+    for who in sides:
+        for name in (who,) if who == OURS else (who, "times better", "target"):
+            table.add_column(name, justify="right")
+    for name in result["medians"][OURS]:
         cells = []
         for who in sides:
-            values = [run[name] for run in runs if run["who"] == who]
-            low, high = (format(f(values), form) for f in (min, max))
-            spread = f" ({low} - {high})" if len(values) > 1 else ""
-            cells.append(format(result["medians"][who][name], form) + spread)
-        if name in result["ratios"]:
-            cells.append(f"{result['ratios'][name]:.2f}")
-        if name in result["targets"]:
-            wanted = result["targets"][name]
-            missed = "" if result["ratios"][name] >= wanted else ", missed"
-            cells.append(f"{wanted:g}{missed}")
-        table.add_row(label, *cells, style="bold" if name == result["figure"] else None)
+            cells.append(_spread(result, who, name))
+            if who == OURS:
+                continue
+            ratio = result["ratios"][who].get(name)
+            wanted = result["targets"].get(who, {}).get(name)
+            cells.append("" if ratio is None else f"{ratio:.2f}")
+            missed = wanted is not None and (ratio is None or ratio < wanted)
+            cells.append("" if wanted is None else f"{wanted:g}{', missed' if missed else ''}")
+        style = "bold" if name == result["figure"] else None
+        table.add_row(_ROWS[name].title, *cells, style=style)
     console.print(table)
-    unit = FIGURES[result["figure"]]
+    unit = "update" if result["figure"] == "updates_per_s" else "env step"
     parts = Table(title=f"us per {unit} of {OURS}", title_justify="left", box=box.SIMPLE_HEAD)
     for part in (*result["parts_us"], "sum"):
         parts.add_column(part, justify="right")
@@ -183,6 +224,17 @@ def show(result: Mapping[str, Any], console: Console | None = None) -> None:
         console.print(f"warning: {warning}", style="yellow")
 
 
+def _spread(result: Mapping[str, Any], who: str, name: str) -> str:
+    """Median, least and most of a figure as text."""
+    values = [run[name] for run in result["runs"] if run["who"] == who]
+    ends = [min(values, key=_number), max(values, key=_number)] if len(values) > 1 else []
+    median, *ends = (
+        "-" if value is None else format(value, _ROWS[name].form)
+        for value in (result["medians"][who][name], *ends)
+    )
+    return f"{median} ({' - '.join(ends)})" if ends else median
+
+
 def _environ(ours: bool) -> dict[str, str]:
     """Environment variables of a run: tfrl finds this checkout first, a rival its own packages."""
     path = os.environ.get("PYTHONPATH", "")
@@ -190,18 +242,28 @@ def _environ(ours: bool) -> dict[str, str]:
     return {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "PYTHONPATH": path}
 
 
+def _kill_session(process: subprocess.Popen) -> None:
+    """Ends a process and what it has started, which may outlive it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # none is left
+    process.wait()
+
+
 def _run(who: str, command: Sequence[str], timeout_s: float) -> dict[str, Any]:
     """The last line that a process prints, read as JSON."""
     pipe = subprocess.PIPE
     environ = _environ(ours=who == OURS)
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environ)
+    process = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environ, start_new_session=True
+    )
     try:
         out, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise RunFailed(f"{who}: not done after {timeout_s:g} s") from None
     finally:  # after a time-out and after Ctrl-C alike
-        process.kill()
-        process.wait()
+        _kill_session(process)
     if process.returncode:
         tail = "\n".join(errors.splitlines()[-15:])
         raise RunFailed(f"{who}: exit code {process.returncode}\n{tail}")

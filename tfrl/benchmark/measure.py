@@ -15,9 +15,10 @@ import json  # noqa: E402
 import pathlib  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
+from collections.abc import Iterable, Iterator, Mapping, Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
+EPISODES = 100  # over which the mean return of a score is taken
 _PARTS = ("env", "act", "write", "sample", "learn")
 
 
@@ -34,9 +35,11 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="tfrl-benchmark-") as folder:
         run_dir = pathlib.Path(folder) / "run"
         job = make_job(task["algo"], run_dir=str(run_dir), **task["settings"])
+        called = time.time()
         tfrl.train(job)
         result = json.loads((run_dir / "result.json").read_text())
         rows = csv_file.read(run_dir / "metrics.csv")
+        reached = score_reached(_events(run_dir), task["score"]) if task["score"] else None
     settings = {**json.loads(job.to_json()), "run_dir": ""}
     run = {
         **timed_piece(rows, task["warmup_env_steps"]),
@@ -48,6 +51,9 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
         "outside_s": time.perf_counter() - _STARTED - result["train_s"],
         "memory_peak_mb": result["memory_peak_mb"],
     }
+    if task["score"]:
+        run["seconds_to_score"] = reached[0] - called if reached else None
+        run["env_steps_to_score"] = int(reached[1]) if reached else None
     versions = {"tfrl": tfrl.__version__, **result["versions"]}
     return {"settings": settings, "versions": versions, "run": run}
 
@@ -86,6 +92,33 @@ def timed_piece(rows: Sequence[Mapping[str, float]], warmup_env_steps: int) -> d
         "updates_per_s": updates / seconds,
         "seconds_by_part": by_part,
     }
+
+
+def score_reached(
+    events: Iterable[tuple[float, Mapping[str, float]]], score: float
+) -> tuple[float, float] | None:
+    """When the mean return of the last 100 training episodes first was at the score or above.
+
+    Args:
+      events: (time, row of metrics), oldest first.
+
+    Returns:
+      (time, env steps) of that row, or None.
+    """
+    for moment, row in events:
+        mean = row.get("actor/episode_return_mean", float("-inf"))
+        if row.get("run/episodes", 0) >= EPISODES and mean >= score:
+            return moment, row["run/env_steps"]
+    return None
+
+
+def _events(run_dir: pathlib.Path) -> Iterator[tuple[float, dict[str, float]]]:
+    """Rows with the wall-clock time at which they were written, which `metrics.csv` does not hold."""
+    import tensorflow as tf
+
+    for path in sorted(run_dir.glob("events.out.tfevents.*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            yield event.wall_time, {v.tag: v.simple_value for v in event.summary.value}
 
 
 if __name__ == "__main__":

@@ -5,12 +5,29 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfrl.config.settings import SettingError, choose
 
-# Figures of every run that may be a workload's headline -> unit of its time by part.
-FIGURES = {"env_steps_per_s": "env step", "updates_per_s": "update"}
+
+class Figure(NamedTuple):
+    """A number of a run that is compared: its title and format in a table, and which end is better."""
+
+    title: str
+    form: str
+    less_is_better: bool = False
+
+
+# What may be a workload's headline and have a target.
+FIGURES = {
+    "env_steps_per_s": Figure("env steps/s", ",.0f"),
+    "updates_per_s": Figure("updates/s", ",.0f"),
+    "seconds_to_score": Figure("seconds to the score", ".1f", less_is_better=True),
+    "env_steps_to_score": Figure("env steps to the score", ",.0f", less_is_better=True),
+}
+
+# Name -> what the reader calls it; the Python of each is a flag of `launchers/benchmark.py`.
+RIVALS = {"sb3": "Stable-Baselines3", "rllib": "RLlib", "sample_factory": "Sample Factory"}
 
 # Nothing but acting and learning while the clock runs; what a run writes anyway stays on.
 _QUIET = {
@@ -30,11 +47,13 @@ class Rival:
 
     Attributes:
       script: file of `benchmarks/rivals`.
-      targets: {figure: ratio of medians, tfrl to rival, to reach}.
+      targets: {figure: how many times better tfrl's median is to be}.
+      options: what else the script is told.
     """
 
     script: str
     targets: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +66,9 @@ class Workload:
       warmup_env_steps: the clock starts here at the earliest, and after the first update.
       timed_env_steps: from there to the end.
       figure: the headline, a key of `FIGURES`.
-      rivals: name, as in `--rival` -> the same run elsewhere.
+      rivals: key of `RIVALS` -> the same run elsewhere.
+      score: mean return over the last 100 training episodes to which the run is timed, if any; the
+        rival's run ends there.
     """
 
     name: str
@@ -58,6 +79,7 @@ class Workload:
     timed_env_steps: int
     figure: str
     rivals: Mapping[str, Rival]
+    score: float | None = None
 
     def task(self, scale: float, seed: int) -> dict[str, Any]:
         """What `measure` is told to do; `scale` multiplies the timed piece, never the warm-up."""
@@ -66,6 +88,7 @@ class Workload:
             "algo": self.algo,
             "settings": {**_QUIET, **self.settings, "total_env_steps": total, "seed": seed},
             "warmup_env_steps": self.warmup_env_steps,
+            "score": self.score,
         }
 
 
