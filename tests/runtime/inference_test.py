@@ -24,6 +24,10 @@ CASES = {
     "mask": (spaces.Dict(observation=BOX, action_mask=spaces.Box(0, 1, (5,), np.float32)),
              dict(dueling=True)),
     "cnn": (spaces.Box(0, 255, (36, 36, 2), np.uint8), {}),
+    "resnet": (spaces.Box(0, 255, (6, 6, 2), np.uint8), dict(network="resnet")),
+    "image in a nest": (spaces.Dict(a=spaces.Box(0, 255, (36, 36, 1), np.uint8),
+                                    b=spaces.Box(-9, 9, (), np.float32),
+                                    c=spaces.Discrete(3, dtype=np.int32)), {}),
 }  # fmt: skip
 
 
