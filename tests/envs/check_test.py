@@ -71,10 +71,10 @@ class NoSpace(Chain):
         self.action_space = None
 
 
-class DictAction(Chain):
+class TextAction(Chain):
     def __init__(self):
         super().__init__()
-        self.action_space = gym.spaces.Dict(a=gym.spaces.Discrete(2))
+        self.action_space = gym.spaces.Dict(a=gym.spaces.Text(2))
 
 
 class NothingValid(fakes.MaskedBandit):
@@ -88,6 +88,33 @@ class WrongMask(fakes.MaskedBandit):
     def __init__(self):
         super().__init__()
         self.observation_space["action_mask"] = gym.spaces.MultiBinary(4)
+
+
+class MaskOfBits(fakes.MaskedBandit):
+    def __init__(self):
+        super().__init__()
+        self.action_space = gym.spaces.MultiBinary(5)
+
+
+class HalfMask(fakes.MaskedPair):
+    def __init__(self):
+        super().__init__()
+        self.action_space = gym.spaces.MultiDiscrete([4, 5])
+
+
+class OneHalfInvalid(fakes.MaskedPair):
+    def step(self, action):
+        obs, *rest = super().step(action)
+        self._mask[:] = 1
+        return ({**obs, "action_mask": np.int8([0, 0, 0, 0, 1, 1, 1, 1])}, *rest)
+
+
+class WholeBox(fakes.MatchBox):
+    def __init__(self):
+        super().__init__()
+        box = gym.spaces.Box(0, 255, (2,), np.uint8)
+        self.action_space = gym.spaces.Dict(a=box)
+        self._parts = [box]
 
 
 class MissingKey(fakes.MaskedBandit):
@@ -117,6 +144,12 @@ class CheckTest(parameterized.TestCase):
         fakes.MaskedBandit,
         fakes.ImageGame,
         fakes.TargetPoint,
+        fakes.MatchBox,
+        fakes.MatchMultiDiscrete,
+        fakes.MatchMultiBinary,
+        fakes.MatchDict,
+        fakes.MatchTuple,
+        fakes.MaskedPair,
     )
     def test_correct_environments(self, env):
         self.assertEmpty(check.check_env(env))
@@ -133,7 +166,10 @@ class CheckTest(parameterized.TestCase):
         (IntegerFlags, "terminated is 0 of type int(.|\n)*truncated is 0 of type int"),
         (WrongDtype, "dtype complex64: expected float32"),
         (NoSpace, "action_space is None"),
-        (DictAction, "action_space is Dict.*expected Discrete"),
+        (TextAction, r"action_space\['a'\] is Text.*expected Box, Discrete"),
+        (MaskOfBits, "has an action_mask, but action_space is MultiBinary.*expected Discrete"),
+        (HalfMask, r"action_mask has shape \[8\]: expected \[9\]"),
+        (OneHalfInvalid, "action_mask of step has no valid action for one component"),
         (NothingValid, "action_mask of step has no valid action"),
         (WrongMask, r"action_mask has shape \[4\]: expected \[5\]"),
         (MissingKey, r"observation\['observation'\] of reset is missing"),
@@ -150,6 +186,13 @@ class CheckTest(parameterized.TestCase):
             check.check_env(Everything)
         for finding in findings:
             self.assertIn(finding, str(caught.exception))
+
+    def test_a_box_of_whole_numbers_is_a_warning(self):
+        findings = check.check_env(WholeBox)
+        self.assertLen(findings, 1)
+        self.assertStartsWith(
+            findings[0], "warning: action_space has Box(0, 255, (2,), uint8) in it"
+        )
 
     def test_endless_episode_is_a_warning(self):
         findings = check.check_env(lambda: fakes.TruncatingChain(length=10_000), num_steps=50)

@@ -234,6 +234,44 @@ class SpacesTest(parameterized.TestCase):
         vector.step(np.array([[0.1, -7.0]], np.float32))
         np.testing.assert_array_equal(vector.envs[0].seen, [0.1, -0.1])
 
+    @parameterized.product(
+        name=("MatchBox", "MatchMultiDiscrete", "MatchMultiBinary", "MatchDict", "MatchTuple"),
+        kind=("sync", "NextStep", "SameStep"),
+    )
+    def test_every_environment_gets_its_own_action(self, name, kind):
+        env_class = getattr(fakes, name)
+        spec = make.make_spec(EnvPlan(env=f"tfrl.envs.fakes:{name}"))
+        if kind == "sync":
+            vector = SyncVector([env_class] * 3, spec, 0)
+        else:
+            env = SyncVectorEnv([env_class] * 3, autoreset_mode=AutoresetMode(kind))
+            vector = BatchVector(env, spec, 0, backend=kind)
+        obs, best = vector.reset(), 0
+        for _ in range(12):
+            # What the observation asks for, as a policy would give it; a wrong one would be raised.
+            action = fakes.matching_action(spec.action_space, obs)
+            step = vector.step(action)
+            np.testing.assert_allclose(step.reward[step.valid], 1.0, atol=1e-6)
+            best += sum(episode.episode_return for episode in step.episodes)
+            obs = step.obs
+        self.assertAlmostEqual(best, 36 if kind == "SameStep" else 24, places=4)
+
+    def test_nested_actions_are_clipped_and_of_the_dtype_of_the_environment(self):
+        spec = make.make_spec(EnvPlan(env="tfrl.envs.fakes:MatchDict"))
+        self.assertEqual(spec.action_space["push"].dtype, np.float32)
+        vector = SyncVector([fakes.MatchDict], spec, 0)
+        vector.reset()
+        seen = []
+        step = vector.envs[0].step
+        vector._rows = [(0, lambda action: seen.append(action) or step(action))]
+        switches = (np.zeros((1, 2), np.int8), np.ones((1, 2), np.int32))
+        action = {
+            "gear": np.int32([0]), "push": np.float32([[-9, 0.5]]), "switches": switches
+        }  # fmt: skip
+        vector.step(action)
+        np.testing.assert_array_equal(seen[0]["push"], [-2, 0.5])
+        self.assertEqual((seen[0]["gear"], seen[0]["push"].dtype), (1, np.float64))
+
     def test_discrete_observation(self):
         vector = make.make_vector(EnvPlan(env="FrozenLake-v1"), 2, seed=0)
         obs = vector.reset()

@@ -94,21 +94,31 @@ def _check_spaces(env: gym.Env, findings: _Findings) -> bool:
     if not usable:
         return False
     actions = env.action_space
-    if isinstance(actions, gym.spaces.Box) and not actions.is_bounded():
-        findings.add(
-            f"{WARNING}action_space {actions} has no limits; "
-            "policies that squash their actions need some"
-        )
+    for part in _leaf_spaces(actions):
+        if not isinstance(part, gym.spaces.Box):
+            continue
+        if not np.issubdtype(part.dtype, np.floating):
+            findings.add(
+                f"{WARNING}action_space has {part} in it; policies of normal variables need floats, "
+                "and Discrete or MultiDiscrete describe whole numbers better"
+            )
+        elif not part.is_bounded():
+            findings.add(
+                f"{WARNING}action_space {part} has no limits; "
+                "policies that squash their actions need some"
+            )
     mask = _mask_space(env.observation_space)
     if mask is not None:
-        if not isinstance(actions, gym.spaces.Discrete):
+        size = space_lib.mask_size(actions)
+        if not size:
             findings.add(
                 f"the observation has an {ACTION_MASK}, but action_space is {actions}: "
-                "expected Discrete"
+                "expected Discrete, MultiDiscrete, or a Dict or Tuple with one of them"
             )
-        elif mask.shape != (int(actions.n),):
+            return False
+        if mask.shape != (size,):
             findings.add(
-                f"{ACTION_MASK} has shape {list(mask.shape)}: expected [{actions.n}], "
+                f"{ACTION_MASK} has shape {list(mask.shape)}: expected [{size}], "
                 "one entry per action"
             )
             return False
@@ -184,6 +194,10 @@ def _check_obs(env: gym.Env, obs: Any, where: str, findings: _Findings) -> None:
             findings.add(f"{ACTION_MASK} of {where} has entries other than 0 and 1")
         elif not mask.any():
             findings.add(f"{ACTION_MASK} of {where} has no valid action")
+        else:
+            for part in _masks(space_lib.split_mask(env.action_space, mask)):
+                if not part.any():
+                    findings.add(f"{ACTION_MASK} of {where} has no valid action for one component")
 
 
 def _leaf_spaces(space: gym.Space) -> list[gym.Space]:
@@ -245,8 +259,16 @@ def _play(env: gym.Env, num_steps: int, seed: int, findings: _Findings) -> None:
 def _action(env: gym.Env, obs: Any) -> Any:
     if _mask_space(env.observation_space) is None:
         return env.action_space.sample()
-    mask = np.asarray(obs[ACTION_MASK]).astype(np.int8)
-    return env.action_space.sample(mask)
+    mask = np.asarray(obs[ACTION_MASK])
+    return env.action_space.sample(space_lib.split_mask(env.action_space, mask))
+
+
+def _masks(nest: Any) -> list[np.ndarray]:
+    """The arrays of what `split_mask` gave."""
+    if isinstance(nest, (dict, tuple)):
+        parts = nest.values() if isinstance(nest, dict) else nest
+        return [mask for part in parts for mask in _masks(part)]
+    return [] if nest is None else [nest]
 
 
 def _check_reward(reward: Any, findings: _Findings) -> None:

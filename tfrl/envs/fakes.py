@@ -191,6 +191,187 @@ class IntegerPoint(TargetPoint):
         self.action_space = spaces.Box(-2, 2, (2,), np.int32)
 
 
+class Matching(gym.Env):
+    """The observation names the action that pays 1; a random one pays less. Any action space.
+
+    The reward of a step is the mean over the parts of the action space: for Discrete 1 or 0, for
+    MultiDiscrete and MultiBinary the share of components that are right, for Box
+    1 - mean(((action - target) / half range)^2), which may be negative. Every step draws a new
+    target, so that no action has consequences; terminated after `length` steps; the best return is
+    `length`.
+
+    Observation: Box float32 in [-1, 1], the target: choices one-hot, bits as they are, Box
+      components mapped from their limits to [-1, 1].
+    Raises ValueError for an action outside the space.
+    """
+
+    def __init__(self, action_space: gym.Space, length: int = 4):
+        self.action_space = action_space
+        self._parts, self._length, self._t = _leaves(action_space), length, 0
+        size = sum(map(_width, self._parts))
+        self.observation_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
+        self._targets: list[np.ndarray] = []
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self._t = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        if not self.action_space.contains(action):
+            raise ValueError(f"action {action} is outside {self.action_space}")
+        values = _values(self.action_space, action)
+        reward = np.mean([_score(*x) for x in zip(self._parts, values, self._targets)])
+        self._t += 1
+        return self._draw(), float(reward), self._t >= self._length, False, {}
+
+    def _draw(self) -> np.ndarray:
+        self._targets, seen = [], []
+        for part in self._parts:
+            if isinstance(part, spaces.Box):
+                unit = self.np_random.uniform(-0.8, 0.8, part.shape)
+                target = (part.high + part.low) / 2 + unit * (part.high - part.low) / 2
+                seen.append(unit.reshape(-1))
+            elif isinstance(part, spaces.MultiBinary):
+                target = self.np_random.integers(0, 2, part.shape)
+                seen.append(target.reshape(-1))
+            else:
+                nvec = np.asarray(getattr(part, "nvec", getattr(part, "n", None)))
+                index = self.np_random.integers(0, nvec)
+                target = index + part.start
+                pairs = zip(nvec.reshape(-1), np.reshape(index, -1))
+                seen.extend(np.eye(n)[i] for n, i in pairs)
+            self._targets.append(target)
+        return np.concatenate(seen).astype(np.float32)
+
+
+def matching_action(space: gym.Space, obs: np.ndarray) -> Any:
+    """The best actions of a `Matching`, leaves [B, ...], as a policy gives them.
+
+    Args:
+      space: the action space that policies see.
+      obs: [B, F].
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        ends = np.cumsum([sum(map(_width, _leaves(part))) for part in parts])[:-1]
+        values = [matching_action(p, x) for p, x in zip(parts, np.split(obs, ends, axis=1))]
+        return dict(zip(space.spaces, values)) if isinstance(space, spaces.Dict) else tuple(values)
+    if isinstance(space, spaces.Box):
+        unit = obs.reshape(-1, *space.shape)
+        return (space.high + space.low) / 2 + unit * (space.high - space.low) / 2
+    if isinstance(space, spaces.MultiBinary):
+        return obs.reshape(-1, *space.shape).astype(np.int8)
+    nvec = np.reshape(getattr(space, "nvec", getattr(space, "n", None)), -1)
+    columns = np.split(obs, np.cumsum(nvec)[:-1], axis=1)
+    best = np.stack([np.argmax(x, axis=1) for x in columns], axis=1)
+    return best.reshape(-1, *space.shape).astype(np.int32)
+
+
+def _leaves(space: gym.Space) -> list[gym.Space]:
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return [leaf for part in parts for leaf in _leaves(part)]
+    return [space]
+
+
+def _values(space: gym.Space, action: Any) -> list[Any]:
+    if isinstance(space, spaces.Dict):
+        return [v for key, part in space.spaces.items() for v in _values(part, action[key])]
+    if isinstance(space, spaces.Tuple):
+        return [v for part, x in zip(space.spaces, action) for v in _values(part, x)]
+    return [action]
+
+
+def _width(space: gym.Space) -> int:
+    """Numbers that name a target in one space."""
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+        return int(np.prod(space.shape))
+    return int(np.sum(getattr(space, "nvec", getattr(space, "n", None))))
+
+
+def _score(space: gym.Space, action: Any, target: np.ndarray) -> float:
+    if isinstance(space, spaces.Box):
+        return 1.0 - float(np.mean(np.square((action - target) / ((space.high - space.low) / 2))))
+    return float(np.mean(action == target))
+
+
+class MatchBox(Matching):
+    """Two real numbers with limits that are neither equal nor centred; a `Matching`."""
+
+    def __init__(self, length: int = 4):
+        super().__init__(spaces.Box(np.float32([-1, 0]), np.float32([3, 0.5])), length)
+
+
+class MatchMultiDiscrete(Matching):
+    """Three choices of different sizes, one of them counted from 2; a `Matching`."""
+
+    def __init__(self, length: int = 4):
+        super().__init__(spaces.MultiDiscrete([3, 2, 4], start=[0, 0, 2]), length)
+
+
+class MatchMultiBinary(Matching):
+    """Four bits; a `Matching`."""
+
+    def __init__(self, length: int = 4):
+        super().__init__(spaces.MultiBinary(4), length)
+
+
+class MatchDict(Matching):
+    """Dict action with a Discrete counted from 1, a float64 Box and a Tuple inside; a `Matching`."""
+
+    def __init__(self, length: int = 4):
+        inner = spaces.Tuple([spaces.MultiBinary(2), spaces.MultiDiscrete([2, 3])])
+        gear, push = spaces.Discrete(3, start=1), spaces.Box(-2, 2, (2,), np.float64)
+        super().__init__(spaces.Dict(gear=gear, push=push, switches=inner), length)
+
+
+class MatchTuple(Matching):
+    """Tuple action of a Discrete and a Box; a `Matching`."""
+
+    def __init__(self, length: int = 4):
+        parts = [spaces.Discrete(3), spaces.Box(-1, 1, (1,), np.float32)]
+        super().__init__(spaces.Tuple(parts), length)
+
+
+class MaskedPair(gym.Env):
+    """Two choices of `num_actions`; each pays 1/2 if it is the highest valid one. The mask is the observation's only
+    news.
+
+    Action: MultiDiscrete. Observation: Dict of `observation` (float32, the mask again as a feature)
+    and `action_mask` (int8 [2 * num_actions], the two masks joined). An invalid choice raises
+    ValueError. Terminated after `length` steps; the best return is `length`.
+    """
+
+    def __init__(self, num_actions: int = 4, length: int = 4):
+        size = 2 * num_actions
+        self.observation_space = spaces.Dict(
+            observation=spaces.Box(0.0, 1.0, (size,), np.float32),
+            action_mask=spaces.MultiBinary(size),
+        )
+        self.action_space = spaces.MultiDiscrete([num_actions, num_actions])
+        self._length, self._t, self._mask = length, 0, np.ones((2, num_actions), np.int8)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self._t = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        if not self._mask[[0, 1], action].all():
+            raise ValueError(f"action {action} is invalid, the masks are {self._mask.tolist()}")
+        best = [int(np.flatnonzero(mask)[-1]) for mask in self._mask]
+        reward = float(np.mean(np.equal(action, best)))
+        self._t += 1
+        return self._draw(), reward, self._t >= self._length, False, {}
+
+    def _draw(self) -> dict[str, np.ndarray]:
+        self._mask = self.np_random.integers(0, 2, self._mask.shape).astype(np.int8)
+        self._mask[[0, 1], self.np_random.integers(0, self._mask.shape[1], 2)] = 1
+        mask = self._mask.reshape(-1)
+        return {"observation": mask.astype(np.float32), "action_mask": mask.copy()}
+
+
 class CrashingEnv(TruncatingChain):
     """A `TruncatingChain` that raises RuntimeError at its `crash_after`-th step, counted over all
     episodes."""

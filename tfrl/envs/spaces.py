@@ -80,14 +80,17 @@ def action_space(space: gym.Space, where: str) -> gym.Space:
     """The space of the actions that a policy must produce for an environment that declares `space`.
 
     Raises:
-      SettingError: a space other than Discrete, MultiDiscrete, MultiBinary and Box.
+      SettingError: a space with no fixed shape, a class of its own, or a Dict or Tuple without parts.
     """
-    if not isinstance(
-        space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
-    ):
-        raise SettingError(
-            f"{where} is {space}: expected Discrete, MultiDiscrete, MultiBinary or Box"
+    if isinstance(space, (spaces.Dict, spaces.Tuple)) and not len(space.spaces):
+        raise SettingError(f"{where} is {space}: expected at least one part")
+    if isinstance(space, spaces.Dict):
+        # Pairs keep their order, which a mask follows; gymnasium sorts the keys of a dict.
+        return spaces.Dict(
+            [(k, action_space(s, f"{where}[{k!r}]")) for k, s in space.spaces.items()]
         )
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([action_space(s, f"{where}[{i}]") for i, s in enumerate(space.spaces)])
     return observation_space(space, where)
 
 
@@ -132,13 +135,22 @@ def at(nest: Any, path: tuple[Any, ...]) -> Any:
     return nest
 
 
-def action_cast(space: gym.Space) -> Callable[[np.ndarray], np.ndarray] | None:
-    """A function from a policy's actions [B, ...] to the environment's, or None where they are the
-    same.
+def action_cast(space: gym.Space) -> Callable[[Any], Any] | None:
+    """A function from a policy's actions, leaves [B, ...], to the environment's, or None where they
+    are the same.
 
     Discrete and MultiDiscrete are shifted by `start`; Box is cast to the environment's dtype, then
-    clipped to its limits (in that order: float32 0.1 is above float64 0.1).
+    clipped to its limits (in that order: float32 0.1 is above float64 0.1). Dict and Tuple: each
+    part.
     """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        keys, parts = _parts(space)
+        casts = [action_cast(part) for part in parts]
+        if not any(casts):
+            return None
+        return lambda action: _join(
+            space, [f(action[k]) if f else action[k] for k, f in zip(keys, casts)]
+        )
     if isinstance(space, spaces.Box):
         dtype, low, high = space.dtype, space.low, space.high
         if not (np.isfinite(low).any() or np.isfinite(high).any()):
@@ -146,3 +158,69 @@ def action_cast(space: gym.Space) -> Callable[[np.ndarray], np.ndarray] | None:
         return lambda action: np.minimum(np.maximum(action.astype(dtype, copy=False), low), high)
     start = getattr(space, "start", 0)
     return (lambda action: action + start) if np.any(start) else None
+
+
+def action_rows(space: gym.Space) -> Callable[[Any], Any] | None:
+    """A function from actions, leaves [B, ...], to B actions as `space.sample()` gives them, or None
+    where the rows of the one array are those."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        keys, parts = _parts(space)
+        splits = [action_rows(part) for part in parts]
+
+        def split(action: Any) -> list[Any]:
+            columns = [f(action[k]) if f else action[k] for k, f in zip(keys, splits)]
+            return [_join(space, row) for row in zip(*columns)]
+
+        return split
+    if isinstance(space, spaces.Discrete):
+        return lambda action: action.tolist()
+    if not space.shape:  # indexing would give scalars, which a Box does not contain
+        return lambda action: [action[i, ...] for i in range(len(action))]
+    return None
+
+
+def mask_size(space: gym.Space) -> int:
+    """Entries of the action mask for an action space: one per choice of its Discrete and
+    MultiDiscrete parts, in the order of the space; 0 if it has none."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return sum(map(mask_size, _parts(space)[1]))
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    return int(space.n) if isinstance(space, spaces.Discrete) else 0
+
+
+def split_mask(space: gym.Space, mask: np.ndarray) -> Any:
+    """A mask [mask_size(space)] as `space.sample` takes it: int8, None where nothing is masked."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        keys, parts = _parts(space)
+        ends = np.cumsum([mask_size(part) for part in parts])
+        pieces = np.split(mask, ends[:-1])
+        return _join(space, [split_mask(part, piece) for part, piece in zip(parts, pieces)])
+    if isinstance(space, spaces.Discrete):
+        return mask.astype(np.int8)
+    if not isinstance(space, spaces.MultiDiscrete):
+        return None
+    nvec = space.nvec
+    pieces = np.split(mask.astype(np.int8), np.cumsum(nvec.reshape(-1))[:-1])
+
+    def nest(pieces: list[np.ndarray], shape: tuple[int, ...]) -> Any:
+        if len(shape) == 1:
+            return tuple(pieces)
+        width = len(pieces) // shape[0]
+        rows = (pieces[i * width : (i + 1) * width] for i in range(shape[0]))
+        return tuple(nest(row, shape[1:]) for row in rows)
+
+    return nest(pieces, nvec.shape)
+
+
+def _parts(space: spaces.Dict | spaces.Tuple) -> tuple[list[Any], list[gym.Space]]:
+    """Keys that lead from a value to its parts, and the spaces of these."""
+    if isinstance(space, spaces.Dict):
+        return list(space.spaces), list(space.spaces.values())
+    return list(range(len(space.spaces))), list(space.spaces)
+
+
+def _join(space: spaces.Dict | spaces.Tuple, values: Any) -> Any:
+    if isinstance(space, spaces.Dict):
+        return dict(zip(space.spaces, values))
+    return tuple(values)

@@ -56,12 +56,12 @@ class VectorEnv(abc.ABC):
         """
 
     @abc.abstractmethod
-    def step(self, action: np.ndarray) -> VectorStep:
+    def step(self, action: Any) -> VectorStep:
         """Steps every environment once.
 
         Args:
-          action: [B, ...] as `spec.action_space` says. Discrete actions count from 0, Box actions
-            outside the limits are clipped. Ignored in rows that are reset by this step.
+          action: leaves [B, ...] as `spec.action_space` says. Discrete actions count from 0, Box
+            actions outside the limits are clipped. Ignored in rows that are reset by this step.
         """
 
     @abc.abstractmethod
@@ -128,7 +128,7 @@ class SyncVector(VectorEnv):
         ):
             self._flat = ((self.num_envs, *self._leaves[0].shape), self._leaves[0].dtype)
         self._cast = space_lib.action_cast(self.envs[0].action_space)
-        self._scalar_actions = isinstance(self.envs[0].action_space, gym.spaces.Discrete)
+        self._split = space_lib.action_rows(self.envs[0].action_space)
         self._all, self._none = _constant(self.num_envs, True), _constant(self.num_envs, False)
         self._rows = [(i, env.step) for i, env in enumerate(self.envs)]
         self._pending = [False] * self.num_envs  # rows whose next step is a reset
@@ -150,10 +150,10 @@ class SyncVector(VectorEnv):
         self._lengths = [0] * self.num_envs
         return space_lib.pack(self._space, arrays)
 
-    def step(self, action: np.ndarray) -> VectorStep:
+    def step(self, action: Any) -> VectorStep:
         if self._cast is not None:
             action = self._cast(action)
-        actions = action.tolist() if self._scalar_actions else action
+        actions = action if self._split is None else self._split(action)
         flat = self._flat is not None
         if flat:
             nest = arrays = np.empty(*self._flat)
@@ -306,7 +306,7 @@ class BatchVector(VectorEnv):
             self.lives = np.array(info["lives"], np.int32)
         return self._convert(obs)
 
-    def step(self, action: np.ndarray) -> VectorStep:
+    def step(self, action: Any) -> VectorStep:
         if self._cast is not None:
             action = self._cast(action)
         raw, reward, terminated, truncated, info = self.env.step(action)

@@ -50,12 +50,9 @@ class _Exported(tf.Module):
 
 
 def _flat_signature(act: Any, obs: Any, state: Any) -> Any:
-    """`act` with one named tensor per leaf: 'observation' or 'observation_<key>', 'state_<i>'; for serving."""
-    specs = []
-    for path, spec in tree.flatten_with_path(obs):
-        specs.append(
-            tf.TensorSpec(spec.shape, spec.dtype, "_".join(["observation", *map(str, path)]))
-        )
+    """`act` with one named tensor per leaf, see `leaf_names`, and 'state_<i>'; for serving."""
+    names = leaf_names("observation", obs)
+    specs = [tf.TensorSpec(s.shape, s.dtype, n) for n, s in zip(names, tree.flatten(obs))]
     for i, spec in enumerate(tree.flatten(state)):
         specs.append(tf.TensorSpec(spec.shape, spec.dtype, f"state_{i}"))
     num_obs = len(tree.flatten(obs))
@@ -64,20 +61,34 @@ def _flat_signature(act: Any, obs: Any, state: Any) -> Any:
         out = act(
             tree.unflatten_as(obs, tensors[:num_obs]), tree.unflatten_as(state, tensors[num_obs:])
         )
+        action = out["action"]
         return {
-            "action": out["action"],
+            **dict(zip(leaf_names("action", action), tree.flatten(action))),
             **{f"state_{i}": x for i, x in enumerate(tree.flatten(out["state"]))},
         }
 
     return tf.function(flat, input_signature=specs, autograph=False)
 
 
+def leaf_names(name: str, nest: Any) -> list[str]:
+    """Names of the leaves in the order of `tree.flatten`: `name`, or `name` and the keys that lead to each, joined by
+    '_'; a name that is taken gets another '_'."""
+    names: list[str] = []
+    for path, _ in tree.flatten_with_path(nest):
+        candidate = "_".join([name, *map(str, path)])
+        while candidate in names:
+            candidate += "_"
+        names.append(candidate)
+    return names
+
+
 def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = False) -> pathlib.Path:
     """Writes the greedy policy as a SavedModel; replaces an older export in one step.
 
     The loaded object has `act(observation, state) -> {'action': [B, ...], 'state': [B, ...]}` and
-    `initial_state(batch_size) -> state`, any batch size; observations are raw, as the environment of `spec` gives them.
-    The signature 'serving_default' takes one tensor per leaf.
+    `initial_state(batch_size) -> state`, any batch size; observations are raw, as the environment of `spec` gives them,
+    and an action is a nest like the action space. The signature 'serving_default' takes and gives one tensor per leaf:
+    'observation' or 'observation_<key>', 'action' or 'action_<key>', 'state_<i>'.
 
     Args:
       lite: also write `policy.tflite`, the same signature with batch size 1.
