@@ -56,6 +56,16 @@ class AssembleTest(parameterized.TestCase):
             dict(env="tfrl.envs.fakes:TargetPoint"),
             "algo=dqn .*expected a Discrete action space, got Box",
         ),
+        *(
+            (dict(env=f"tfrl.envs.fakes:{name}"), f"expected a Discrete action space, got {kind}")
+            for name, kind in (
+                ("MatchMultiDiscrete", "MultiDiscrete"),
+                ("MatchMultiBinary", "MultiBinary"),
+                ("MatchDict", "Dict"),
+                ("MatchTuple", "Tuple"),
+                ("MaskedPair", "MultiDiscrete"),
+            )
+        ),
         (dict(env=IDENTITY, network="cnn"), "network=cnn"),
         (dict(env="ALE/Pong-v5", observe_previous=True), "observe_previous .*stacked frames"),
         (dict(env=IDENTITY, network="tfrl.nope:net"), "network='tfrl.nope:net'"),

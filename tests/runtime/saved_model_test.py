@@ -14,9 +14,10 @@ import tensorflow as tf
 import tree
 
 from tfrl.algos import dqn
+from tfrl.nn import distributions
 from tfrl.runtime.export import export
 from tfrl.testing import conformance
-from tfrl.types import EnvSpec
+from tfrl.types import EnvSpec, PolicyStep
 
 spaces = gym.spaces
 MASKED = spaces.Dict(
@@ -78,6 +79,62 @@ for case in sys.argv[2:]:
     out[case + "lite"] = rows
 print("RESULT " + json.dumps(out))
 """
+
+
+ACTIONS = spaces.Dict(
+    {
+        "arm": spaces.Tuple([spaces.Box(-2, 1, (2,), np.float32), spaces.MultiBinary(3)]),
+        "arm_0": spaces.Discrete(4, dtype=np.int32),
+        "wheels": spaces.MultiDiscrete([2, 3], dtype=np.int32),
+    }
+)
+
+
+class Driver(tf.Module):
+    """A policy with a nest of actions and a state, linear in the observation."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self._distribution = distributions.make(spec.action_space, squash=True)
+        self.noise = self._distribution.noise
+        weights = np.random.default_rng(0).normal(size=(4, self._distribution.num_params))
+        self._weights = tf.Variable(weights, dtype=tf.float32)
+
+    def initial_state(self, batch_size):
+        return {"sum": tf.zeros([batch_size, 4])}
+
+    def step(self, obs, state, knobs, noise, explore):
+        total = state["sum"] + obs
+        params = total @ self._weights
+        return PolicyStep(
+            self._distribution.action(self._distribution.mode(params)), {"sum": total}, {}
+        )
+
+
+class NestedActionTest(tf.test.TestCase):
+    def test_one_name_per_part(self):
+        spec = EnvSpec("driver", spaces.Box(-3, 3, (4,), np.float32), ACTIONS)
+        policy = Driver(spec)
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "export"
+        export(policy, spec, folder, lite=True)
+        loaded = tf.saved_model.load(str(folder))
+        serve = loaded.signatures["serving_default"]
+        lite = tf.lite.Interpreter(str(folder / "policy.tflite")).get_signature_runner()
+        obs = conformance.observations(spec, 7, seed=0)
+        state = policy.initial_state(7)
+        expected = policy.step(obs, state, {}, {}, False)
+        acted = loaded.act(tf.constant(obs), loaded.initial_state(7))
+        tree.map_structure(self.assertAllEqual, dict(acted["action"]), expected.action)
+        self.assertAllEqual(acted["state"]["sum"], obs)
+        names = ["action_arm_0", "action_arm_1", "action_arm_0_", "action_wheels"]
+        parts = dict(zip(names, tree.flatten(expected.action), strict=True))
+        served = serve(observation=tf.constant(obs), state_0=state["sum"])
+        self.assertEqual(sorted(served), sorted([*names, "state_0"]))
+        rows = [lite(observation=obs[i : i + 1], state_0=state["sum"][:1]) for i in range(7)]
+        for name, part in parts.items():
+            self.assertAllClose(served[name], part, atol=1e-6)
+            self.assertEqual(served[name].dtype, part.dtype)
+            self.assertAllClose(np.concatenate([row[name] for row in rows]), part, atol=1e-5)
 
 
 class ExportTest(tf.test.TestCase):
