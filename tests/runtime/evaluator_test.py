@@ -116,7 +116,9 @@ class StateTest(tf.test.TestCase, parameterized.TestCase):
         agent, writer = mock.Mock(knobs=lambda *args: {}), mock.Mock()
         actor = Actor(agent, engine, vector, writer, 0, 1, np.random.default_rng(0), seed=0)
         rewards = []
-        writer.write.side_effect = lambda obs, action, step: rewards.extend(step.reward[step.valid])
+        writer.record.side_effect = lambda obs, state, choice, step: rewards.extend(
+            step.reward[step.valid]
+        )
         actor.run(40, 0)
         self.assertGreater(len(rewards), 60)
         self.assertEqual(set(rewards), {1.0})
