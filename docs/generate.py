@@ -5,8 +5,9 @@
 
 A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND NAME is one of
 `settings ALGO` (its Config), `settings SECTION` (job or a part of it), `metrics ALGO` (those that
-its file names), `metrics all`, `results ALGO` (the runs in `benchmarks/runs/ALGO/CONFIG/`) and
-`speed all` (the newest file of each workload in `benchmarks/results/`).
+its file and the shared functions it calls name), `metrics all`, `results ALGO` (the runs in
+`benchmarks/runs/ALGO/CONFIG/`) and `speed all` (the newest file of each workload in
+`benchmarks/results/`).
 
 The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`, `# env steps:` and
 `# wall time:` from the same runs.
@@ -14,12 +15,14 @@ The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`,
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pathlib
 import re
 import statistics
 import sys
+import types
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -49,10 +52,21 @@ def metrics(name: str) -> str:
     """All metrics, or those that the file of an algorithm names, as a Markdown table."""
     names = list(METRICS)
     if name != "all":
-        source = pathlib.Path(algorithm(name).__file__).read_text(encoding="utf-8")
+        source = _source(algorithm(name))
         names = [metric for metric in names if f'"{metric}"' in source]
     rows = [f"| `{n}` | {METRICS[n].unit} | {METRICS[n].meaning} |" for n in names]
     return "\n".join(["| metric | unit | meaning |", "| --- | --- | --- |", *rows]) + "\n"
+
+
+def _source(module: types.ModuleType) -> str:
+    """The text of an algorithm's file, and of the functions that it calls from files it shares with others."""
+    text = inspect.getsource(module)
+    for name, helpers in inspect.getmembers(module, inspect.ismodule):
+        if helpers.__name__.startswith("tfrl.algos._"):
+            called = sorted(set(re.findall(rf"\b{name}\.(\w+)\(", text)))
+            found = [getattr(helpers, function) for function in called]
+            text += "".join(inspect.getsource(f) for f in found if inspect.isfunction(f))
+    return text
 
 
 def runs(algo: str, config: str) -> list[dict]:
