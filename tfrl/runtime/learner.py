@@ -53,7 +53,8 @@ class LearnerLoop(tf.Module):
       agent: what learns, and its plans.
       layout: how items become batches.
       strategy: see `make_strategy`.
-      compile_mode: 'xla', 'graph', or 'auto' to time both on the first block.
+      compile_mode: 'xla', 'graph', or 'auto' to time both on the first block (without timing, graph
+        for convolutions on a CPU, where XLA takes up to twenty times as long).
       seed: of the learner's random ops; update i uses (seed, i).
       announce: takes the line that says what was picked.
 
@@ -126,9 +127,12 @@ class LearnerLoop(tf.Module):
     def _compile(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> Callable:
         plan = self._plan
         calls = plan.updates_per_call * plan.epochs * plan.minibatches
-        if self._mode != "auto" or self._strategy.num_replicas_in_sync > 1:
+        one = self._strategy.num_replicas_in_sync == 1
+        convolves = _convolves(self.learner) and not tf.config.list_logical_devices("GPU")
+        if self._mode != "auto" or not one or convolves:
             mode = "graph" if self._mode == "auto" else self._mode
-            self._announce(f"learning: {mode}, {calls} updates per call")
+            why = ", as XLA is slow at convolutions on a CPU" if convolves and one else ""
+            self._announce(f"learning: {mode}, {calls} updates per call{why}")
             return self._traced(mode)
         # What a checkpoint holds: `self.variables` would leave out a Keras optimiser, which is no tf.Module.
         everything = [
@@ -258,6 +262,11 @@ class LearnerLoop(tf.Module):
             start = context.replica_id_in_sync_group * share
             batch = tree.map_structure(lambda x: x[start : start + share], batch)
         return self.learner.update(batch, seed)
+
+
+def _convolves(learner: Any) -> bool:
+    """The learner trains kernels of convolutions."""
+    return any(v.shape.rank == 4 for v in learner.policy.trainable_variables)
 
 
 def _and_zero(fn: Callable[[], None]) -> tf.Tensor:
