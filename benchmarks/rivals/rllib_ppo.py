@@ -1,7 +1,8 @@
 """Times RLlib's PPO (new API stack) on a job of tfrl: `python rllib_ppo.py TASK`; see `shared.py`.
 
 One process, as tfrl's: the environments and the learner are local. RLlib standardises advantages over the
-whole batch of an iteration, also where the job says minibatch.
+whole batch of an iteration, also where the job says minibatch. Its clipping range cannot decay; with the
+option {"constant_clip": true} it stays at its first value instead of being refused.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from typing import Any  # noqa: E402
 
 import shared  # noqa: E402
 
-_FIXED = {"normalize_advantage": ("batch", "minibatch"), "activation": ("tanh", "relu")}
 
-
-def translate(job: dict[str, Any]) -> dict[str, Any]:
+def translate(job: dict[str, Any], constant_clip: bool = False) -> dict[str, Any]:
     """Arguments of `PPOConfig.training` that mean the same as the job.
 
     Raises:
       ValueError: a setting that has no equal there.
     """
     config, num_envs = job["config"], job["topology"]["num_envs"]
-    shared.refuse(config, {**_FIXED, "clip_final": (None,)})
+    fixed = {
+        **shared.PPO,
+        "normalize_advantage": ("batch", "minibatch"),
+        "shared_torso": (shared.is_atari(job),),
+    }
+    shared.refuse(config, fixed if constant_clip else {**fixed, "clip_final": (None,)})
     batch_size, rest = divmod(num_envs * config["unroll_length"], config["minibatches"])
     if rest:
         raise ValueError(f"minibatches={config['minibatches']}: parts of unequal size")
@@ -61,7 +65,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
     import_s = time.perf_counter() - start
     job = task["job"]
-    arguments = translate(job)
+    arguments = translate(job, **task["options"])
     ray.init(**rllib_env.RAY)
     clock = shared.Clock(task, _STARTED, import_s)
     config = rllib_env.apply(job, PPOConfig().training(**arguments))

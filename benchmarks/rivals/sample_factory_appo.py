@@ -25,11 +25,12 @@ def translate(job: dict[str, Any]) -> dict[str, Any]:
     """Flags of Sample Factory that mean the same as the job.
 
     Raises:
-      ValueError: an environment that it has no network for here.
+      ValueError: a setting or an environment that has no equal here.
     """
     config, topology, plan = job["config"], job["topology"], job["env"]
     if not shared.is_atari(job):
         raise ValueError(f"env={plan['env']!r}: expected a game of Atari")
+    shared.refuse(config, {**shared.ACTOR_CRITIC, "shared_torso": (True,)})
     clip_norm = config["gradient_clip_norm"]
     return {
         "algo": "APPO",

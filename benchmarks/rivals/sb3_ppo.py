@@ -12,12 +12,6 @@ from typing import Any  # noqa: E402
 
 import shared  # noqa: E402
 
-# What the PPO of Stable-Baselines3 always does: setting -> values of tfrl that mean it.
-_FIXED = {
-    "normalize_advantage": ("minibatch", "none"),
-    "activation": ("tanh", "relu"),
-}
-
 
 def translate(job: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `PPO` that mean the same as the job, but for the two schedules and classes.
@@ -26,9 +20,12 @@ def translate(job: dict[str, Any]) -> dict[str, Any]:
       ValueError: a setting that has no equal there.
     """
     config, num_envs = job["config"], job["topology"]["num_envs"]
-    shared.refuse(config, _FIXED)
     image = shared.is_atari(job)
+    advantages = ("minibatch", "none")
+    fixed = {**shared.PPO, "normalize_advantage": advantages, "shared_torso": (image,)}
+    shared.refuse(config, fixed)
     hidden = list(config["hidden_sizes"])
+    network = {} if image else {"net_arch": {"pi": hidden, "vf": hidden}}
     clip_norm = config["gradient_clip_norm"]
     batch_size, rest = divmod(num_envs * config["unroll_length"], config["minibatches"])
     if rest:
@@ -44,7 +41,7 @@ def translate(job: dict[str, Any]) -> dict[str, Any]:
         "ent_coef": config["entropy_coefficient"],
         "vf_coef": config["value_coefficient"],
         "max_grad_norm": float("inf") if clip_norm is None else clip_norm,
-        "policy_kwargs": {} if image else {"net_arch": {"pi": hidden, "vf": hidden}},
+        "policy_kwargs": {**network, "optimizer_kwargs": {"eps": config["optimizer_epsilon"]}},
         "seed": job["seed"],
         "device": "cpu",
     }

@@ -19,6 +19,23 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+# What no rival does for the actor-critic algorithms here: setting -> values that it can follow.
+ACTOR_CRITIC = {
+    "network": ("auto",),
+    "core": ("none",),
+    "normalize_observations": (False,),
+    "normalize_rewards": (False,),
+    "optimizer": ("adam",),
+}
+PPO = {
+    **ACTOR_CRITIC,
+    "batch_env_steps": (0,),
+    "value_clip": (None,),
+    "kl_coefficient": (0.0,),
+    "kl_stop": (None,),
+    "activation": ("tanh", "relu"),
+}
+
 EPISODES = 100  # over which the mean return of a score is taken
 
 

@@ -69,7 +69,8 @@ class WorkloadsTest(parameterized.TestCase):
     def test_is_a_valid_job_with_a_timed_piece(self, workload):
         job = job_of(workload)
         self.assertGreater(job.total_env_steps, workload.warmup_env_steps)
-        self.assertGreaterEqual(workload.warmup_env_steps, job.config.min_replay)
+        if workload.algo == "dqn":
+            self.assertGreaterEqual(workload.warmup_env_steps, job.config.min_replay)
         self.assertIn(workload.figure, FIGURES)
         for name, rival in workload.rivals.items():
             self.assertIn(name, RIVALS)
@@ -98,6 +99,68 @@ class WorkloadsTest(parameterized.TestCase):
             changed = {**job, "config": {**job["config"], name: value}}
             with self.assertRaisesRegex(ValueError, name):
                 rival_script("sb3_dqn.py").translate(changed)
+
+    @parameterized.named_parameters((name, w) for name, w in TASKS if w.algo == "ppo")
+    def test_rivals_of_ppo_do_the_same_work(self, workload):
+        job = json.loads(job_of(workload).to_json())
+        config, num_envs = job["config"], job["topology"]["num_envs"]
+        batch = num_envs * config["unroll_length"]
+        arguments = rival_script("sb3_ppo.py").translate(job)
+        self.assertEqual(arguments["n_steps"] * num_envs, batch)
+        self.assertEqual(arguments["batch_size"] * config["minibatches"], batch)
+        self.assertEqual(arguments["n_epochs"], config["epochs"])
+        json.dumps(arguments)
+        if "rllib" in workload.rivals:
+            options = workload.rivals["rllib"].options
+            arguments = rival_script("rllib_ppo.py").translate(job, **options)
+            self.assertEqual(arguments["train_batch_size_per_learner"], batch)
+            self.assertEqual(arguments["minibatch_size"] * config["minibatches"], batch)
+            self.assertEqual(arguments["num_epochs"], config["epochs"])
+            json.dumps(arguments)
+
+    @parameterized.named_parameters((name, w) for name, w in TASKS if w.algo == "impala")
+    def test_rivals_of_impala_do_the_same_work(self, workload):
+        job = json.loads(job_of(workload).to_json())
+        config, topology = job["config"], job["topology"]
+        # Whole items, or tfrl would take larger batches than asked for.
+        self.assertEqual(
+            config["batch_env_steps"] % (topology["num_envs"] * config["unroll_length"]), 0
+        )
+        queue = config["queue_items"] * topology["num_envs"] * config["unroll_length"]
+        self.assertGreater(workload.warmup_env_steps, queue)
+        self.assertGreater(workload.timed_env_steps, 2 * queue)
+        arguments = rival_script("rllib_impala.py").translate(job)
+        self.assertEqual(arguments["train_batch_size_per_learner"], config["batch_env_steps"])
+        arguments = rival_script("sample_factory_appo.py").translate(job)
+        self.assertEqual(arguments["batch_size"], config["batch_env_steps"])
+        envs = arguments["num_workers"] * arguments["num_envs_per_worker"]
+        self.assertEqual(envs, topology["num_actors"] * topology["num_envs"])
+
+    def test_rivals_refuse_what_they_cannot_follow(self):
+        job = json.loads(job_of(WORKLOADS["ppo-cartpole"]).to_json())
+        for script in ("sb3_ppo.py", "rllib_ppo.py"):
+            for name, value in (
+                ("kl_coefficient", 0.2),
+                ("core", "lstm"),
+                ("shared_torso", True),
+                ("minibatches", 3),
+            ):
+                changed = {**job, "config": {**job["config"], name: value}}
+                with self.assertRaisesRegex(ValueError, name):
+                    rival_script(script).translate(changed)
+        decaying = json.loads(job_of(WORKLOADS["ppo-cartpole-score"]).to_json())
+        with self.assertRaisesRegex(ValueError, "clip_final"):
+            rival_script("rllib_ppo.py").translate(decaying)
+
+    def test_schedules_of_rivals(self):
+        shared = rival_script("shared.py")
+        config = json.loads(job_of(WORKLOADS["ppo-cartpole-score"]).to_json())["config"]
+        self.assertEqual(shared.learning_rate(config, 0), 1e-3)
+        self.assertAlmostEqual(shared.learning_rate(config, 25_000), 0.75e-3)
+        self.assertAlmostEqual(shared.clip(config, 50_000), 0.1)
+        self.assertEqual(shared.clip(config, 200_000), 0.0)
+        constant = json.loads(job_of(WORKLOADS["ppo-cartpole"]).to_json())["config"]
+        self.assertEqual(shared.clip(constant, 50_000), 0.2)
 
     def test_scale_leaves_the_warm_up_alone(self):
         workload = WORKLOADS["dqn-cartpole"]
@@ -204,6 +267,24 @@ class FiguresTest(parameterized.TestCase):
     def test_too_short(self):
         with self.assertRaisesRegex(ValueError, "too short"):
             measure.timed_piece(self.rows(), 600)
+
+    def test_asynchronous_env_steps_count_when_trained_on(self):
+        """Actors 300 env steps ahead of a learner with 10 updates/s of 10 env steps; 1000 in all."""
+        rows = [
+            {
+                "run/env_steps": min(1000, 300 + 100 * t),
+                "run/updates": 10 * t,
+                "run/wall_time_s": float(t),
+                "time/act_us": 500.0,
+            }
+            for t in range(11)
+        ]
+        piece = measure.timed_piece([*rows, rows[-1]], 200, env_steps_per_update=10.0)
+        # From 200 trained env steps at 2 s to the last row with acting, at 6 s.
+        self.assertEqual((piece["env_steps"], piece["updates"], piece["seconds"]), (400, 40, 4.0))
+        self.assertAlmostEqual(piece["seconds_by_part"]["act"], 400 * 500e-6)
+        with self.assertRaisesRegex(ValueError, "too short"):
+            measure.timed_piece([*rows, rows[-1]], 600, env_steps_per_update=10.0)
 
     def test_score_reached(self):
         def row(steps, episodes, mean):

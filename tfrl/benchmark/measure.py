@@ -42,7 +42,11 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
         reached = score_reached(_events(run_dir), task["score"]) if task["score"] else None
     settings = {**json.loads(job.to_json()), "run_dir": ""}
     run = {
-        **timed_piece(rows, task["warmup_env_steps"]),
+        **timed_piece(
+            rows,
+            task["warmup_env_steps"],
+            result["env_steps"] / result["updates"] if task["asynchronous"] else None,
+        ),
         "whole_env_steps": result["env_steps"],
         "whole_updates": result["updates"],
         "whole_s": result["train_s"],
@@ -58,26 +62,36 @@ def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     return {"settings": settings, "versions": versions, "run": run}
 
 
-def timed_piece(rows: Sequence[Mapping[str, float]], warmup_env_steps: int) -> dict[str, Any]:
+def timed_piece(
+    rows: Sequence[Mapping[str, float]],
+    warmup_env_steps: int,
+    env_steps_per_update: float | None = None,
+) -> dict[str, Any]:
     """Figures between the first row after the warm-up and the last one before the end of the run.
 
     Args:
       rows: of `metrics.csv`.
       warmup_env_steps: the piece starts here, and not before the first update, which compiles.
+      env_steps_per_update: where actors run ahead of the learner: an env step then counts when it has
+        been trained on, and the piece ends with the acting, not with the queue.
 
     Raises:
       ValueError: the run is too short for two such rows.
     """
     # The last row is written after the final evaluation, which no piece may contain.
-    rows = [row for row in rows if "run/wall_time_s" in row][:-1]
-    warm = [row["run/env_steps"] >= warmup_env_steps and row["run/updates"] > 0 for row in rows]
+    *rows, final = [row for row in rows if "run/wall_time_s" in row] or [{}]
+    done = [row["run/env_steps"] for row in rows]
+    if env_steps_per_update is not None:
+        rows = [row for row in rows if row["run/env_steps"] < final["run/env_steps"]]
+        done = [row["run/updates"] * env_steps_per_update for row in rows]
+    warm = [steps >= warmup_env_steps and row["run/updates"] > 0 for steps, row in zip(done, rows)]
     first = warm.index(True) if True in warm else len(rows)
     timed = rows[first + 1 :]
-    if not timed:
+    if not timed or done[-1] == done[first]:
         raise ValueError("too short to be timed: no two rows of metrics.csv after the warm-up")
-    begin, end = rows[first], timed[-1]
-    env_steps, updates, seconds = (
-        end[name] - begin[name] for name in ("run/env_steps", "run/updates", "run/wall_time_s")
+    env_steps = done[-1] - done[first]
+    updates, seconds = (
+        timed[-1][name] - rows[first][name] for name in ("run/updates", "run/wall_time_s")
     )
     by_part = dict.fromkeys(_PARTS, 0.0)
     for before, row in zip(rows[first:], timed):
@@ -85,7 +99,7 @@ def timed_piece(rows: Sequence[Mapping[str, float]], warmup_env_steps: int) -> d
         for part in _PARTS:
             by_part[part] += row.get(f"time/{part}_us", 0.0) * steps / 1e6
     return {
-        "env_steps": int(env_steps),
+        "env_steps": round(env_steps),
         "updates": int(updates),
         "seconds": seconds,
         "env_steps_per_s": env_steps / seconds,

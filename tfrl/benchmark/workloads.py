@@ -69,6 +69,7 @@ class Workload:
       rivals: key of `RIVALS` -> the same run elsewhere.
       score: mean return over the last 100 training episodes to which the run is timed, if any; the
         rival's run ends there.
+      asynchronous: actors run ahead of the learner, so that env steps count when they are trained on.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Workload:
     figure: str
     rivals: Mapping[str, Rival]
     score: float | None = None
+    asynchronous: bool = False
 
     def task(self, scale: float, seed: int) -> dict[str, Any]:
         """What `measure` is told to do; `scale` multiplies the timed piece, never the warm-up."""
@@ -89,6 +91,7 @@ class Workload:
             "settings": {**_QUIET, **self.settings, "total_env_steps": total, "seed": seed},
             "warmup_env_steps": self.warmup_env_steps,
             "score": self.score,
+            "asynchronous": self.asynchronous,
         }
 
 
@@ -126,6 +129,56 @@ _PONG = {
     "learning_rate": 1e-4,
     "replay_capacity": 10_000,
     "min_replay": 1_000,
+}
+_ACTOR_CRITIC = {
+    "network": "auto",
+    "core": "none",
+    "normalize_observations": False,
+    "normalize_rewards": False,
+    "optimizer": "adam",
+    "discount": 0.99,
+    "value_coefficient": 0.5,
+    "learning_rate_final": None,
+    "learning_rate_env_steps": 0,
+}
+_PPO = {
+    **_ACTOR_CRITIC,
+    "optimizer_epsilon": 1e-5,
+    "num_envs": 8,
+    "batch_env_steps": 0,
+    "gae_lambda": 0.95,
+    "clip_final": None,
+    "value_clip": None,
+    "kl_coefficient": 0.0,
+    "kl_stop": None,
+    "gradient_clip_norm": 0.5,
+    "normalize_advantage": "minibatch",
+}
+_PPO_CARTPOLE = {
+    **_PPO,
+    "env": "CartPole-v1",
+    "hidden_sizes": (64, 64),
+    "activation": "tanh",
+    "shared_torso": False,
+    "unroll_length": 128,
+    "epochs": 10,
+    "minibatches": 4,
+    "clip": 0.2,
+    "entropy_coefficient": 0.0,
+    "learning_rate": 2.5e-4,
+}
+_IMPALA_PONG = {
+    **_ACTOR_CRITIC,
+    "env": "PongNoFrameskip-v4",
+    "backend": "processes",
+    "num_actors": 2,
+    "num_envs": 8,
+    "shared_torso": True,
+    "unroll_length": 50,
+    "batch_env_steps": 800,
+    "entropy_coefficient": 0.01,
+    "learning_rate": 5e-4,
+    "gradient_clip_norm": 40.0,
 }
 
 WORKLOADS = {
@@ -190,6 +243,81 @@ WORKLOADS = {
             timed_env_steps=20,
             figure="updates_per_s",
             rivals={"sb3": Rival("sb3_dqn.py", {"updates_per_s": 1.6})},
+        ),
+        Workload(
+            name="ppo-cartpole",
+            what="PPO CartPole-v1, two MLPs 64x64, 8 environments x 128 steps, 10 epochs of 4 minibatches",
+            algo="ppo",
+            settings=_PPO_CARTPOLE,
+            warmup_env_steps=4 * 1024,
+            timed_env_steps=160 * 1024,
+            figure="env_steps_per_s",
+            rivals={"sb3": Rival("sb3_ppo.py"), "rllib": Rival("rllib_ppo.py")},
+        ),
+        Workload(
+            name="ppo-cartpole-score",
+            what="PPO CartPole-v1 to a mean return of 475, settings of RL Baselines3 Zoo",
+            algo="ppo",
+            settings={
+                **_PPO_CARTPOLE,
+                "unroll_length": 32,
+                "epochs": 20,
+                "minibatches": 1,
+                "discount": 0.98,
+                "gae_lambda": 0.8,
+                "learning_rate": 1e-3,
+                "learning_rate_final": 0.0,
+                "learning_rate_env_steps": 100_000,
+                "clip_final": 0.0,
+            },
+            warmup_env_steps=2_560,
+            timed_env_steps=97_440,
+            figure="seconds_to_score",
+            rivals={
+                "sb3": Rival("sb3_ppo.py"),
+                "rllib": Rival("rllib_ppo.py", options={"constant_clip": True}),
+            },
+            score=475.0,
+        ),
+        Workload(
+            name="ppo-pong",
+            what="PPO Pong, Nature CNN, 8 environments x 128 steps, 4 epochs of 4 minibatches",
+            algo="ppo",
+            settings={
+                **_PPO,
+                "env": "PongNoFrameskip-v4",
+                "shared_torso": True,
+                "unroll_length": 128,
+                "epochs": 4,
+                "minibatches": 4,
+                "entropy_coefficient": 0.01,
+                "clip": 0.1,
+                "clip_final": 0.0,
+                "learning_rate": 2.5e-4,
+                "learning_rate_final": 0.0,
+                "learning_rate_env_steps": 10_000_000,
+            },
+            warmup_env_steps=1024,
+            timed_env_steps=8 * 1024,
+            figure="env_steps_per_s",
+            rivals={"sb3": Rival("sb3_ppo.py")},
+        ),
+        Workload(
+            name="impala-pong",
+            what="IMPALA Pong, Nature CNN, 2 actor processes of 8 environments, batches of 16 x 50 steps",
+            algo="impala",
+            settings=_IMPALA_PONG,
+            # More than the queue holds, which is full when the learner has compiled.
+            warmup_env_steps=8_000,
+            timed_env_steps=24_000,
+            figure="env_steps_per_s",
+            asynchronous=True,
+            rivals={
+                "rllib": Rival(
+                    "rllib_impala.py", options={"algorithm": "IMPALA", "num_learners": 0}
+                ),
+                "sample_factory": Rival("sample_factory_appo.py"),
+            },
         ),
     )
 }
