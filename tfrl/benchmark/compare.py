@@ -112,7 +112,8 @@ def compare(
 def _told(run: Mapping[str, Any]) -> str:
     """A run in one line."""
     line = (
-        f"{run['env_steps_per_s']:,.0f} env steps/s, {run['updates_per_s']:,.0f} updates/s "
+        f"{_text(run['env_steps_per_s'], ',.0f')} env steps/s, "
+        f"{_text(run['updates_per_s'], ',.0f')} updates/s "
         f"over {run['seconds']:.1f} s"
     )
     if "seconds_to_score" not in run:
@@ -229,10 +230,15 @@ def _spread(result: Mapping[str, Any], who: str, name: str) -> str:
     values = [run[name] for run in result["runs"] if run["who"] == who]
     ends = [min(values, key=_number), max(values, key=_number)] if len(values) > 1 else []
     median, *ends = (
-        "-" if value is None else format(value, _ROWS[name].form)
+        "-" if value is None else _text(value, _ROWS[name].form)
         for value in (result["medians"][who][name], *ends)
     )
     return f"{median} ({' - '.join(ends)})" if ends else median
+
+
+def _text(value: float, form: str) -> str:
+    """A number, with two decimals where a whole one would say little."""
+    return format(value, ".2f" if form == ",.0f" and 0 < value < 10 else form)
 
 
 def _environ(ours: bool) -> dict[str, str]:
