@@ -236,7 +236,9 @@ class SequenceWriter:
             _put_record(self._state, layout.state, state)
         self._put_obs(obs, t)
         valid = step.valid
-        cut = step.terminated | step.truncated | ~valid
+        if self._frames is not None:
+            valid = valid & self._frames.has_room
+        ended = step.terminated | step.truncated | ~step.valid
         running = self._return
         running *= layout.item.discount
         running += step.reward
@@ -244,12 +246,12 @@ class SequenceWriter:
         _put(fields, layout.extras, t, choice.extras)
         fields["reward"][t] = step.reward
         fields["terminated"][t] = step.terminated
-        fields["cut"][t] = cut
-        fields["valid"][t] = valid if self._frames is None else valid & self._frames.has_room
+        fields["cut"][t] = ended | ~valid
+        fields["valid"][t] = valid
         fields["return_so_far"][t] = running
-        if cut.any():
-            running[cut] = 0.0
-        self._fresh, self._restarted = step.fresh, ~valid
+        if ended.any():
+            running[ended] = 0.0
+        self._fresh, self._restarted = step.fresh, ~step.valid
         self._t = t + 1
         if self._t == layout.item.length:
             self._put_obs(step.obs, self._t)
@@ -325,12 +327,13 @@ class EpisodeWriter:
         self._length += step.valid  # an invalid row is overwritten by the next one
         over = done | (self._length == layout.item.length)
         for row in np.flatnonzero(over & step.valid):
-            _put(
-                fields,
-                layout.obs,
-                (self._length[row], row),
-                tree.map_structure(lambda x, r=row: x[r], step.next_obs),
-            )
+            last = (self._length[row], row)
+            self._open[last] = np.zeros(
+                (), self._open.dtype
+            )  # an earlier episode may have left something
+            final = tree.map_structure(lambda x, r=row: x[r], step.next_obs)
+            _put(fields, layout.obs, last, final)
+            fields["fresh"][last] = self._fresh[row]
             self._lay(row)
         self._return[over | ~step.valid] = 0.0
 

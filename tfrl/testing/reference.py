@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import tree
+
+from tfrl.types import PolicyStep, Trajectory, VectorStep
 
 
 def huber(x: float, delta: float) -> float:
@@ -86,6 +89,95 @@ def n_step_items(steps: Sequence[Step], n: int, discount: float) -> list[Item]:
                 items.append(Item(first.obs, first.action, total, end, step.next_obs))
                 break
     return items
+
+
+class Recorded(NamedTuple):
+    """One vector step as an actor hands it to a writer, leaves [B, ...], and the version of the weights that acted."""
+
+    obs: Any
+    state: Any
+    choice: PolicyStep
+    step: VectorStep
+    version: int
+
+
+def unrolls(records: Sequence[Recorded], length: int, discount: float) -> list[Trajectory]:
+    """The items [length, B, ...] of consecutive vector steps, without stacked frames; those not whole are left out."""
+    rows = range(len(records[0].step.reward))
+    fresh, running = [[True for _ in rows]], []
+    for t, (_, _, _, step, _) in enumerate(records):
+        fresh.append([bool(step.terminated[b] or not step.valid[b]) for b in rows])
+        sums = []
+        for b in rows:
+            before = 0.0 if t == 0 or _is_cut(records[t - 1].step, b) else running[t - 1][b]
+            sums.append(discount * before + float(step.reward[b]))
+        running.append(sums)
+    out = []
+    for start in range(0, len(records) - length + 1, length):
+        part = records[start : start + length]
+        steps = [r.step for r in part]
+        seen = [r.obs for r in part] + [steps[-1].obs]
+        ended = [[bool(s.terminated[b]) for b in rows] for s in steps]
+        out.append(
+            Trajectory(
+                obs=_stack(seen),
+                action=_stack([r.choice.action for r in part]),
+                reward=np.stack([s.reward for s in steps]),
+                discount=np.where(ended, 0.0, discount).astype(np.float32),
+                cut=np.array([[_is_cut(s, b) for b in rows] for s in steps]),
+                valid=np.stack([s.valid for s in steps]),
+                fresh=np.array(fresh[start : start + length + 1]),
+                return_so_far=np.float32(running[start : start + length]),
+                state=part[0].state,
+                extras=_stack([dict(r.choice.extras) for r in part]),
+                version=np.full(len(rows), part[0].version, np.int64),
+                first_use=np.ones(len(rows), bool),
+            )
+        )
+    return out
+
+
+def whole_episodes(
+    records: Sequence[Recorded], length: int, discount: float
+) -> list[list[dict[str, Any]]]:
+    """The steps of each episode, in the order in which they end (of the same vector step: by row).
+
+    A step is a dict with 'obs', 'action', 'extras', 'state' (before it), 'reward', 'discount', 'return_so_far', 'fresh'
+    and 'next_obs'. An episode longer than `length` is cut there, and what follows is an episode of its own.
+    """
+    rows = range(len(records[0].step.reward))
+    episodes: list[list[dict[str, Any]]] = []
+    open_: list[list[dict[str, Any]]] = [[] for _ in rows]
+    fresh = [True for _ in rows]
+    for obs, state, choice, step, _ in records:
+        for b in rows:
+            begins, fresh[b] = fresh[b], bool(step.terminated[b] or not step.valid[b])
+            if not step.valid[b]:
+                continue
+            before = open_[b][-1]["return_so_far"] if open_[b] else 0.0
+            nests = {"obs": obs, "action": choice.action, "extras": dict(choice.extras)}
+            nests |= {"state": state, "next_obs": step.next_obs}
+            open_[b].append(
+                {
+                    **{k: tree.map_structure(lambda x, b=b: x[b], v) for k, v in nests.items()},
+                    "reward": float(step.reward[b]),
+                    "discount": 0.0 if step.terminated[b] else discount,
+                    "return_so_far": discount * before + float(step.reward[b]),
+                    "fresh": begins,
+                }
+            )
+            if step.terminated[b] or step.truncated[b] or len(open_[b]) == length:
+                episodes.append(open_[b])
+                open_[b] = []
+    return episodes
+
+
+def _is_cut(step: VectorStep, row: int) -> bool:
+    return bool(step.terminated[row] or step.truncated[row] or not step.valid[row])
+
+
+def _stack(nests: Sequence[Any]) -> Any:
+    return tree.map_structure(lambda *x: np.stack(x), *nests)
 
 
 def prioritized_probabilities(priorities: Sequence[float], exponent: float) -> np.ndarray:

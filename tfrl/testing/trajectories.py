@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ import numpy as np
 import reverb
 import tree
 
-from tfrl.agent import NStep
+from tfrl.agent import NStep, Policy, ReplayPlan, SequenceOf
+from tfrl.replay.dataset import Sampler, Samples
 from tfrl.replay.kinds import make_writer
-from tfrl.replay.tables import EXPERIENCE
+from tfrl.replay.sequences import ComputedLayout, SequenceLayout
+from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.testing.reference import Item, Step
 from tfrl.types import EnvSpec, Transition, VectorStep
@@ -201,6 +204,62 @@ class Bench:
     def close(self) -> None:
         self.writer.close()
         self.server.stop()
+
+
+class UnrollBench:
+    """A Reverb server with a queue of unrolls, read by the sampler of a run.
+
+    Args:
+      layout: of the items.
+      item: their kind.
+      num_envs: of the writer.
+      block: items read at once.
+      policy: whose weights compute, for a `ComputedLayout`.
+
+    Attributes:
+      client, writer: of the server.
+    """
+
+    def __init__(
+        self,
+        layout: SequenceLayout | ComputedLayout,
+        item: SequenceOf,
+        num_envs: int,
+        block: int = 1,
+        actor: int = 0,
+        policy: Policy | None = None,
+    ):
+        plan = ReplayPlan("queue", item, 1_000, 0, 1.0, max_times_sampled=1)
+        self.layout, self._block = layout, block
+        self.server = reverb.Server([experience_table(plan, layout, None)])
+        self.client = reverb.Client(f"localhost:{self.server.port}")
+        self.writer = make_writer(self.client, item, layout, num_envs, actor, policy)
+        self._sampler: Sampler | None = None
+
+    def next(self) -> Samples:
+        """The next block of items, as columns."""
+        self.writer.flush()
+        if self._sampler is None:
+            self._sampler = Sampler(f"localhost:{self.server.port}", self._block, math.inf)
+        return self._sampler.next()
+
+    def decoded(self) -> Any:
+        """The next block of items, as a batch of arrays."""
+        return tree.map_structure(np.asarray, self.layout.decode(self.next().columns))
+
+    def close(self) -> None:
+        self.writer.close()
+        self.server.stop()
+
+
+@contextlib.contextmanager
+def unroll_bench(*args: Any, **kwargs: Any) -> Iterator[UnrollBench]:
+    """An `UnrollBench` that is closed at the end."""
+    made = UnrollBench(*args, **kwargs)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,364 @@
+"""From vector steps to unrolls and back, over a real Reverb server, against a slow twin."""
+
+import math
+
+import gymnasium as gym
+import numpy as np
+import tensorflow as tf
+import tree
+from absl.testing import parameterized
+
+from tfrl.agent import SequenceOf
+from tfrl.replay import sequences
+from tfrl.replay.sequences import ComputedLayout, SequenceLayout
+from tfrl.testing import reference, trajectories
+from tfrl.types import EnvSpec, PolicyStep, Trajectory
+
+spaces = gym.spaces
+DISCOUNT = 0.9
+PLAIN = spaces.Box(-1, 1, (3,), np.float32)
+NESTED = spaces.Dict(
+    row=spaces.Discrete(9, dtype=np.int32),
+    deep=spaces.Tuple([spaces.MultiBinary(3), spaces.Box(-1, 1, (2, 2), np.float64)]),
+    image=spaces.Box(0, 255, (4, 3, 1), np.uint8),
+)
+ACTIONS = {
+    "discrete": spaces.Discrete(7, dtype=np.int32),
+    "nested": spaces.Dict(
+        push=spaces.Box(-1, 1, (2,), np.float32),
+        pair=spaces.Tuple([spaces.Discrete(3, dtype=np.int32), spaces.MultiBinary(2)]),
+    ),
+}
+STATES = {"none": (), "nested": {"policy": (np.float32, (3,)), "value": (np.int64, ())}}
+
+
+def as_next_step(step):
+    """What an environment gives that restarts in a step of its own: the same nest twice."""
+    return step._replace(next_obs=step.obs)
+
+
+def recorded(spec, num_envs, steps, seed, action="discrete", state="none", script=None):
+    """What an actor would hand to a writer: a random script with random choices of a policy."""
+    script = script or trajectories.random_script(spec, num_envs, steps, seed, same_step=False)
+    rng = np.random.default_rng(seed)
+    space = ACTIONS[action]
+    space.seed(seed)
+    out = []
+    for i, acted in enumerate(script.acted):
+        choice = PolicyStep(
+            trajectories.stack_rows([trajectories.sample(space) for _ in range(num_envs)]),
+            (),
+            {
+                "log_prob": rng.normal(size=num_envs).astype(np.float32),
+                "sample": {"a": rng.normal(size=(num_envs, 2)).astype(np.float32)},
+            },
+        )
+        before = draw_state(state, num_envs, rng)
+        out.append(reference.Recorded(acted.obs, before, choice, as_next_step(acted.step), i // 5))
+    return out
+
+
+def draw_state(name, num_envs, rng):
+    if name == "none":
+        return ()
+    kinds = STATES[name]
+    return {
+        key: rng.integers(100, size=(num_envs, *shape)).astype(dtype)
+        for key, (dtype, shape) in kinds.items()
+    }
+
+
+def layout_of(spec, item, records, num_envs):
+    first = records[0]
+    return SequenceLayout(spec, item, (first.choice, first.state), num_envs)
+
+
+def write(bench, records):
+    for obs, state, choice, step, version in records:
+        bench.writer.version = version
+        bench.writer.record(obs, state, choice, step)
+
+
+def joined(items):
+    """Items side by side."""
+    per_column = ("state", "version", "first_use")
+
+    def join(name):
+        axis = 0 if name in per_column else 1
+        parts = [getattr(item, name) for item in items]
+        return tree.map_structure(lambda *x: np.concatenate(x, axis), *parts)
+
+    return Trajectory(*(join(name) for name in Trajectory._fields))
+
+
+class UnrollTestCase(tf.test.TestCase, parameterized.TestCase):
+    def assertSame(self, found, expected, where=""):
+        """Bit for bit, types too; sums to rounding."""
+        for name in Trajectory._fields:
+            mine, theirs = getattr(found, name), getattr(expected, name)
+            tree.assert_same_structure(mine, theirs)
+            for a, b in zip(tree.flatten(mine), tree.flatten(theirs), strict=True):
+                self.assertEqual(a.dtype, b.dtype, f"{where} {name}")
+                if name == "return_so_far":
+                    self.assertAllClose(a, b, 1e-5, 1e-5, msg=f"{where} {name}")
+                else:
+                    self.assertAllEqual(a, b, f"{where} {name}")
+
+
+class SequenceWriterTest(UnrollTestCase):
+    @parameterized.product(action=sorted(ACTIONS), state=sorted(STATES), nested=(False, True))
+    def test_what_was_written_comes_back(self, action, state, nested):
+        spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS[action])
+        records = recorded(spec, 3, 43, 1, action, state)
+        item = SequenceOf(8, DISCOUNT)
+        layout = layout_of(spec, item, records, 3)
+        expected = reference.unrolls(records, 8, DISCOUNT)
+        self.assertLen(expected, 5)
+        with trajectories.unroll_bench(layout, item, 3) as bench:
+            write(bench, records)
+            self.assertEqual(bench.writer.items_written, 5)
+            self.assertEqual(bench.writer.vector_steps_to_item, 8 - 43 % 8)
+            for i, theirs in enumerate(expected):
+                self.assertSame(bench.decoded(), theirs, f"item {i}")
+        whole = joined(expected)
+        self.assertTrue((whole.discount == 0).any())
+        self.assertTrue((~whole.valid).any())
+        self.assertTrue((whole.cut & whole.valid & (whole.discount > 0)).any())  # truncated
+
+    def test_several_items_join_column_by_column(self):
+        spec = EnvSpec("e", NESTED, ACTIONS["nested"])
+        records = recorded(spec, 2, 36, 2, "nested", "nested")
+        item = SequenceOf(6, DISCOUNT)
+        layout = layout_of(spec, item, records, 2)
+        expected = reference.unrolls(records, 6, DISCOUNT)
+        with trajectories.unroll_bench(layout, item, 2, block=3) as bench:
+            write(bench, records)
+            for part in (expected[:3], expected[3:]):
+                self.assertSame(bench.decoded(), joined(part))
+
+    def test_first_use_is_told_to_each_column(self):
+        spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
+        records = recorded(spec, 2, 8, 0)
+        item = SequenceOf(4, DISCOUNT)
+        with trajectories.unroll_bench(
+            layout_of(spec, item, records, 2), item, 2, block=2
+        ) as bench:
+            write(bench, records)
+            columns = {**bench.next().columns, "first_use": tf.constant([True, False])}
+            batch = bench.layout.decode(columns)
+        self.assertAllEqual(batch.first_use, [True, True, False, False])
+
+    def test_replicas_share_columns(self):
+        spec = EnvSpec("e", NESTED, ACTIONS["nested"])
+        records = recorded(spec, 4, 5, 3, "nested", "nested")
+        item = SequenceOf(5, DISCOUNT)
+        layout = layout_of(spec, item, records, 4)
+        with trajectories.unroll_bench(layout, item, 4) as bench:
+            write(bench, records)
+            batch = layout.decode(bench.next().columns)
+        halves = [layout.share(batch, tf.constant(i), 2) for i in range(2)]
+        whole = joined(tree.map_structure(np.asarray, halves))
+        self.assertSame(whole, tree.map_structure(np.asarray, batch))
+        self.assertAllEqual(halves[1].reward, batch.reward[:, 2:])
+
+    def test_the_recurrent_state_restarts_after_the_final_observation(self):
+        """One row: a step, a truncation, the reset, a termination, the reset."""
+        spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
+        flags = [(0, 0, 1), (0, 1, 1), (0, 0, 0), (1, 0, 1), (0, 0, 0), (0, 0, 1)]
+        records = []
+        for base, (terminated, truncated, valid) in zip(
+            recorded(spec, 1, len(flags), 0), flags, strict=True
+        ):
+            one = lambda x: np.array([bool(x)])
+            step = base.step._replace(
+                terminated=one(terminated), truncated=one(truncated), valid=one(valid),
+                reward=np.float32([valid]),
+            )  # fmt: skip
+            records.append(base._replace(step=step))
+        item = SequenceOf(len(flags), DISCOUNT)
+        with trajectories.unroll_bench(layout_of(spec, item, records, 1), item, 1) as bench:
+            write(bench, records)
+            found = bench.decoded()
+        # The final observation of a truncated episode is read with the state of that episode.
+        self.assertAllEqual(found.fresh[:, 0], [True, False, False, True, True, True, False])
+        self.assertAllEqual(found.cut[:, 0], [False, True, True, True, True, False])
+        self.assertAllClose(found.discount[:, 0], [0.9, 0.9, 0.9, 0.0, 0.9, 0.9])
+        self.assertAllClose(found.return_so_far[found.valid], [1.0, 1.9, 1.0, 1.0])
+
+
+def allowed_restarts(length):
+    return math.ceil(length / sequences.STEPS_PER_RESTART)
+
+
+class FramesTest(UnrollTestCase):
+    def wrapped(self, spec, script, beside):
+        """The stack alone, or beside other observations."""
+        if not beside:
+            return spec, script
+        space = spaces.Dict(
+            observation=spec.observation_space, previous_reward=spaces.Box(-9, 9, (), np.float32)
+        )
+        spec = EnvSpec(spec.name, space, spec.action_space, frame_stack=spec.frame_stack)
+
+        def wrap(obs):
+            mean = obs.reshape(len(obs), -1).mean(1).astype(np.float32)
+            return {"observation": obs, "previous_reward": mean}
+
+        acted = [
+            a._replace(obs=wrap(a.obs), step=a.step._replace(obs=wrap(a.step.obs)))
+            for a in script.acted
+        ]
+        return spec, trajectories.Script(acted, script.rows)
+
+    @parameterized.product(
+        length=(4, 16, 33), repeat_first=(True, False), beside=(True, False), stack=(2, 4)
+    )
+    def test_stacks_come_back_or_the_row_is_cut_short(self, length, repeat_first, beside, stack):
+        num_envs, items = 5, 6
+        spec, script = trajectories.stacked_script(
+            num_envs, length * items, stack, 5, length, False, repeat_first
+        )
+        lives = sum(  # a lost life: the stack goes on over the automatic step
+            bool(np.array_equal(b.obs[row][..., 1:], b.step.obs[row][..., :-1]))
+            for a, b in zip(script.acted, script.acted[1:])
+            for row in np.flatnonzero(a.step.terminated)
+        )
+        self.assertGreater(lives, 0)
+        spec, script = self.wrapped(spec, script, beside)
+        records = recorded(spec, num_envs, 0, 0, script=script)
+        item = SequenceOf(length, DISCOUNT)
+        layout = layout_of(spec, item, records, num_envs)
+        self.assertEqual(layout.stack, stack)
+        cut_short = stored = 0
+        with trajectories.unroll_bench(layout, item, num_envs) as bench:
+            write(bench, records)
+            for whole in reference.unrolls(records, length, DISCOUNT):
+                found = bench.decoded()
+                restarts = np.cumsum(~whole.valid, 0)  # before the observation after each step
+                fits = np.concatenate([np.zeros_like(restarts[:1]), restarts])
+                fits = fits <= allowed_restarts(length)
+                valid = whole.valid & fits[:-1]
+                cut_short += int((whole.valid & ~fits[:-1]).sum())
+                stored += int(valid.sum())
+                self.assertAllEqual(found.valid, valid)
+                self.assertAllEqual(found.cut, whole.cut | ~valid)
+                for mine, theirs in zip(
+                    tree.flatten(found.obs), tree.flatten(whole.obs), strict=True
+                ):
+                    self.assertEqual(mine.dtype, theirs.dtype)
+                    self.assertAllEqual(mine[fits], theirs[fits])
+                rest = dict(obs=(), valid=(), cut=())
+                self.assertSame(found._replace(**rest), whole._replace(**rest))
+        self.assertGreater(cut_short, 0)
+        self.assertGreater(stored, 0.5 * length * items * num_envs)
+
+    def test_every_frame_is_stored_once(self):
+        spec, _ = trajectories.stacked_script(2, 1, 4, 12, 0, False, True)
+        records = recorded(spec, 2, 1, 0)
+        layout = layout_of(spec, SequenceOf(32, DISCOUNT), records, 2)
+        self.assertEqual(layout.frames_shape, (2, 32 + 4 + 2 * 3, 12, 12))
+        self.assertLess(layout.packing.nbytes, 12 * 12)  # no frame beside them
+
+
+class EpisodeWriterTest(UnrollTestCase):
+    @parameterized.product(state=sorted(STATES), length=(4, 12), nested=(False, True))
+    def test_whole_episodes_lie_side_by_side(self, state, length, nested):
+        spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS["nested"])
+        columns, num_envs = 3, 4
+        records = recorded(spec, num_envs, 60, 7, "nested", state)
+        item = SequenceOf(length, DISCOUNT, episodes=columns)
+        layout = layout_of(spec, item, records, num_envs)
+        episodes = reference.whole_episodes(records, length, DISCOUNT)
+        lengths = [len(e) for e in episodes]
+        self.assertGreater(len(set(lengths)), 3)
+        ends = [e[-1]["discount"] == 0 for e in episodes]
+        self.assertTrue(any(ends) and not all(ends))
+        with trajectories.unroll_bench(layout, item, num_envs) as bench:
+            write(bench, records)
+            items = len(episodes) // columns
+            self.assertEqual(bench.writer.items_written, items)
+            self.assertIsNone(bench.writer.vector_steps_to_item)
+            for i in range(items):
+                found = bench.decoded()
+                self.assertEqual(found.reward.shape, (length, columns))
+                for column in range(columns):
+                    self.assertEpisode(found, column, episodes[i * columns + column])
+                newest = records[self.vector_step_of(records, length, (i + 1) * columns)].version
+                self.assertAllEqual(found.version, [newest] * columns)
+
+    def vector_step_of(self, records, length, count):
+        """Vector step in which the episode number `count` ends."""
+        return next(
+            t
+            for t in range(len(records))
+            if len(reference.whole_episodes(records[: t + 1], length, DISCOUNT)) >= count
+        )
+
+    def assertEpisode(self, found, column, steps):
+        count = len(steps)
+        column_of = lambda nest: tree.map_structure(lambda x: x[:, column], nest)
+        for name in ("obs", "action", "extras", "reward", "discount", "fresh"):
+            mine = column_of(getattr(found, name))
+            for t, step in enumerate(steps):
+                tree.map_structure(
+                    lambda a, b, t=t: self.assertAllEqual(a[t], np.asarray(b, a.dtype)),
+                    mine,
+                    step[name],
+                )
+        tree.map_structure(
+            lambda a, b: self.assertAllEqual(a[count], b),
+            column_of(found.obs),
+            steps[-1]["next_obs"],
+        )
+        self.assertEqual(found.fresh[count, column], steps[-1]["discount"] == 0)
+        self.assertAllClose(
+            found.return_so_far[:count, column], [s["return_so_far"] for s in steps], 1e-5, 1e-5
+        )
+        tree.map_structure(
+            lambda a, b: self.assertAllEqual(a[column], b), found.state, steps[0]["state"]
+        )
+        length = len(found.valid)
+        self.assertAllEqual(found.valid[:, column], np.arange(length) < count)
+        self.assertAllEqual(found.cut[:, column], np.arange(length) >= count - 1)
+        self.assertAllEqual(found.reward[count:, column], np.zeros(length - count))
+
+
+class Scaled(tf.Module):
+    """A policy as far as computing goes: one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = tf.Variable(1.0)
+
+
+def scaled_reward(policy, batch):
+    total = tf.reduce_sum(tf.where(batch.valid, batch.reward, 0.0), 0)
+    return {"total": policy.weight * total, "last": batch.obs[-1], "state": batch.state["value"]}
+
+
+class ComputedTest(UnrollTestCase):
+    def test_what_is_computed_is_the_function_of_the_unroll_under_the_weights_that_acted(self):
+        spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
+        records = recorded(spec, 3, 24, 5, state="nested")
+        item, policy = SequenceOf(6, DISCOUNT), Scaled()
+        layout = ComputedLayout(layout_of(spec, item, records, 3), scaled_reward, policy)
+        mine = Scaled()
+        with trajectories.unroll_bench(layout, item, 3, block=2, actor=4, policy=mine) as bench:
+            for i in range(4):
+                bench.writer.load([np.float32(i + 1)])
+                write(bench, records[6 * i : 6 * i + 6])
+            blocks = [bench.next() for _ in range(2)]
+        self.assertEqual(float(policy.weight), 1.0)
+        self.assertAllEqual(blocks[0].columns["facts"][:, 1], [4, 4])
+        found = [tree.map_structure(np.asarray, layout.decode(b.columns)) for b in blocks]
+        for i, unroll in enumerate(reference.unrolls(records, 6, DISCOUNT)):
+            block, row = found[i // 2], i % 2
+            total = np.where(unroll.valid, unroll.reward, 0).sum(0)
+            self.assertAllClose(block.values["total"][row], (i + 1) * total, 1e-5, 1e-5)
+            self.assertAllEqual(block.values["last"][row], unroll.obs[-1])
+            self.assertAllEqual(block.values["state"][row], unroll.state["value"])
+            self.assertEqual(block.version[row], unroll.version[0])
+
+
+if __name__ == "__main__":
+    tf.test.main()
