@@ -336,7 +336,7 @@ def actor_critic_step(
     targets: tf.Tensor,
     valid: tf.Tensor,
 ) -> Step:
-    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); the value term with a critic only."""
+    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); the second with a critic."""
     policy_loss = policy_losses.policy_gradient(new.log_prob, advantages)
     loss = policy_loss - config.entropy_coefficient * new.entropy
     parts = {"learner/policy_loss": policy_loss, "learner/entropy": new.entropy}

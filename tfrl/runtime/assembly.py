@@ -48,9 +48,24 @@ class Assembly:
         plan, topology = self.agent.updates, self.job.topology
         if plan.batch_size:
             return plan.batch_size
-        if plan.batch_env_steps:
-            return max(1, math.ceil(plan.batch_env_steps / self._item_env_steps))
-        return topology.num_actors
+        if not plan.batch_env_steps:
+            return topology.num_actors
+        items = max(1, math.ceil(plan.batch_env_steps / self._item_env_steps))
+        # Where actors wait for what they made to be trained on, a batch takes as much of each.
+        return self.items_per_wait * topology.num_actors if self.waits else items
+
+    @property
+    def waits(self) -> bool:
+        """Actors wait for the weights that their items have trained."""
+        return self.agent.replay.max_policy_lag_updates == 0
+
+    @property
+    def items_per_wait(self) -> int:
+        """Items that each actor makes between two waits."""
+        plan, actors = self.agent.updates, self.job.topology.num_actors
+        if plan.batch_size:
+            return max(1, plan.batch_size // actors)
+        return max(1, math.ceil(plan.batch_env_steps / (self._item_env_steps * actors)))
 
     @property
     def items_per_call(self) -> int:
@@ -102,6 +117,7 @@ def assemble(job: Job) -> Assembly:
     policy = agent.make_policy()  # a network that cannot be built is refused now
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
     _check_devices(assembly)
+    _check_replay(assembly)
     if job.resume:
         assembly.checkpoints.newest()
     return assembly
@@ -131,6 +147,16 @@ def _check_devices(assembly: Assembly) -> None:
     if compile_mode == "xla" and replicas > 1:
         raise SettingError(
             f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"
+        )
+
+
+def _check_replay(assembly: Assembly) -> None:
+    """Raises SettingError where too few old unrolls are kept for any to be trained on."""
+    plan, batch = assembly.agent.updates, assembly.batch_items
+    if plan.replay_proportion and plan.replay_items <= batch:
+        raise SettingError(
+            f"replay_unrolls={plan.replay_items} with replay_proportion={plan.replay_proportion:g}: "
+            f"expected more than {batch}, the unrolls of a batch"
         )
 
 

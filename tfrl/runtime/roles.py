@@ -114,16 +114,16 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
     actor.window = _Episodes(link)
     share = math.ceil(assembly.env_steps_per_call / job.topology.num_actors / num_envs)
     most = max(1, min(share, MAX_STEPS // num_envs))
-    barrier = agent.replay.max_policy_lag_updates == 0
+    ahead = assembly.items_per_wait if assembly.waits else math.inf
     version, pulled, trained = None, -math.inf, 0  # items that the weights loaded may have trained
     while link.orders["stop"] == RUN:
-        waits = barrier and writer.items_written > trained
+        waits = writer.items_written - trained >= ahead
         if waits or time.monotonic() - pulled >= PULL_EVERY_S:
             published, pulled = source.pull(), time.monotonic()
             if published is not None:
                 version, trained = published.version, writer.items_written
                 actor.load(published.arrays, version, published.facts["max_priority"])
-        waits = barrier and writer.items_written > trained
+        waits = writer.items_written - trained >= ahead
         granted = link.orders.get("granted", 0) - actor.env_steps
         if version is None or granted <= 0 or waits:
             link.beat()
