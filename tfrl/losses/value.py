@@ -45,15 +45,19 @@ def mask_invalid(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
 def dueling(value: tf.Tensor, advantage: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Q(s, a) = V(s) + A(s, a) - mean over valid a of A(s, a) (Wang et al. 2016, eq. 9).
 
+    Of distributions the same for each atom or quantile (Hessel et al. 2018, "the integrated agent").
+
     Args:
-      value: [B, 1].
-      advantage: [B, A].
+      value: [B, 1], or [B, 1, K].
+      advantage: [B, A], or [B, A, K].
       mask: 1 where an action is valid [B, A], or None. Invalid entries of the result are meaningless.
     """
     if mask is None:
         mean = tf.reduce_mean(advantage, axis=1, keepdims=True)
     else:
         valid = tf.cast(mask, advantage.dtype)
+        if advantage.shape.rank == 3:
+            valid = valid[:, :, None]
         count = tf.maximum(tf.reduce_sum(valid, axis=1, keepdims=True), 1.0)
         mean = tf.reduce_sum(advantage * valid, axis=1, keepdims=True) / count
     return value + advantage - mean
@@ -103,8 +107,13 @@ def q_learning(
 
 
 def select(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-    """q[b, action[b]]: [B, A], int32 [B] -> [B]. A product with a one-hot, which compiles better than a gather."""
+    """q[b, action[b]]: [B, A], int32 [B] -> [B], or [B, A, K] -> [B, K].
+
+    A product with a one-hot, which compiles better than a gather.
+    """
     one_hot = tf.one_hot(action, q.shape[1], on_value=True, off_value=False, dtype=tf.bool)
+    if q.shape.rank == 3:
+        one_hot = one_hot[:, :, None]
     return tf.reduce_sum(tf.where(one_hot, q, tf.zeros_like(q)), axis=1)
 
 

@@ -49,6 +49,40 @@ def dueling(value: np.ndarray, advantage: np.ndarray, mask: np.ndarray) -> np.nd
     return out
 
 
+def categorical_projection(
+    probabilities: np.ndarray, r_t: np.ndarray, discount_t: np.ndarray, atoms: np.ndarray
+) -> np.ndarray:
+    """Algorithm 1 of Bellemare et al. 2017, atom by atom in float64; [B, K]."""
+    out = np.zeros(probabilities.shape)
+    low, high = float(atoms[0]), float(atoms[-1])
+    gap = (high - low) / (len(atoms) - 1)
+    for b, p in enumerate(probabilities):
+        for j, z in enumerate(atoms):
+            place = (
+                min(max(float(r_t[b]) + float(discount_t[b]) * float(z), low), high) - low
+            ) / gap
+            left = min(int(place), len(atoms) - 1)
+            right = min(left + 1, len(atoms) - 1)
+            out[b, right] += p[j] * (place - left)
+            out[b, left] += p[j] * (1 - (place - left))
+    return out
+
+
+def quantile_huber(
+    quantiles: np.ndarray, tau: np.ndarray, target: np.ndarray, delta: float
+) -> np.ndarray:
+    """[B] float64, pair by pair; tau [B, K]; see `tfrl.losses.distributional`."""
+    out = np.zeros(len(quantiles))
+    for b in range(len(quantiles)):
+        for theta, t in zip(quantiles[b], tau[b], strict=True):
+            total = 0.0
+            for y in target[b]:
+                error = float(y) - float(theta)
+                total += abs(float(t) - (error < 0)) * huber(error, delta) / delta
+            out[b] += total / len(target[b])
+    return out
+
+
 class Item(NamedTuple):
     """An n-step transition: observation and action of its first step, return, discount, last one."""
 
