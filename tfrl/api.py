@@ -109,10 +109,12 @@ def train(algo: str | Job, **settings: Any) -> Result:
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
+    from tfrl.runtime import residency
     from tfrl.runtime.assembly import assemble
     from tfrl.runtime.finish import finish
 
     assembly = assemble(job)
+    residency.refuse_too_large(assembly.residency, assembly.agent, assembly.layout)
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
 

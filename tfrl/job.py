@@ -83,6 +83,12 @@ class Topology:
     inference: str = setting(
         "auto", "engine of the acting policy; auto times both", choices=("auto", "function", "lite")
     )
+    replay_residency: str = setting(
+        "auto",
+        "where sampled transitions live: in the Reverb server or beside the learner; auto: beside "
+        "the learner on a CPU where it takes at most half of the free memory",
+        choices=("auto", "server", "learner"),
+    )
     heartbeat_timeout_s: float = setting(
         60.0, "silence after which a process counts as frozen and is replaced", unit="s", above=0.0
     )

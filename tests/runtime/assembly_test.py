@@ -1,5 +1,6 @@
 """From a job to its parts, and what is refused before anything starts."""
 
+import dataclasses
 import pathlib
 import tempfile
 
@@ -7,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
+import tfrl
 from tfrl.api import make_job
 from tfrl.config.settings import SettingError
+from tfrl.runtime import residency
 from tfrl.runtime.assembly import Every, assemble
 from tfrl.runtime.checkpoint import Checkpoints
 
@@ -93,6 +96,42 @@ class AssembleTest(parameterized.TestCase):
                     "dqn", env=IDENTITY, env_kwargs={"num_actions": 3}, run_dir=run_dir, resume=True
                 )
             )
+
+
+class ResidencyTest(parameterized.TestCase):
+    def test_auto_says_what_it_picked_and_why(self):
+        self.assertRegex(
+            assemble(make_job("dqn", env=IDENTITY)).residency_line,
+            r"replay: learner \(it takes \d+ MB of [\d,]+ MB\)",
+        )
+        large = assemble(make_job("dqn", env=IDENTITY, replay_capacity=10**10))
+        self.assertRegex(
+            large.residency_line, r"replay: server \(it takes [\d,]+ MB of [\d,]+ MB\)"
+        )
+        forced = assemble(make_job("dqn", env=IDENTITY, replay_residency="server"))
+        self.assertEqual(forced.residency_line, "replay: server (as set)")
+
+    def test_a_replay_that_does_not_fit_is_refused_before_a_folder_is_made(self):
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        with self.assertRaisesRegex(SettingError, "replay_residency=learner: a replay of 10,000,0"):
+            tfrl.train(
+                "dqn",
+                env=IDENTITY,
+                replay_capacity=10**10,
+                replay_residency="learner",
+                run_dir=str(run_dir),
+            )
+        self.assertFalse(run_dir.exists())
+
+    def test_items_that_do_not_stay_are_not_for_it(self):
+        job = make_job("dqn", env=IDENTITY)
+        assembly = assemble(job)
+        queue = dataclasses.replace(assembly.agent.replay, kind="queue", max_times_sampled=1)
+        agent = dataclasses.replace(assembly.agent, replay=queue)
+        self.assertEqual(residency.pick(job, agent, assembly.layout, None), ("server", ""))
+        wanted = make_job("dqn", env=IDENTITY, replay_residency="learner")
+        with self.assertRaisesRegex(SettingError, "replay_residency=learner with algo=dqn"):
+            residency.pick(wanted, agent, assembly.layout, None)
 
 
 class EveryTest(absltest.TestCase):

@@ -5,8 +5,10 @@ import pathlib
 import signal
 import tempfile
 
+import numpy as np
 import reverb
 import tensorflow as tf
+from absl.testing import parameterized
 
 import tfrl
 from tfrl.config.settings import SettingError
@@ -14,7 +16,9 @@ from tfrl.envs import fakes
 from tfrl.explore import epsilon
 from tfrl.job import Job
 from tfrl.logs import csv_file
+from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
+from tfrl.runtime import checkpoint
 from tfrl.runtime.assembly import assemble
 from tfrl.runtime.replay_server import ReplayServer
 
@@ -66,11 +70,13 @@ def updates_after(env_steps):
     return max(0, env_steps - 100) // PER_CALL * 4
 
 
-class ResumeTest(tf.test.TestCase):
-    def test_it_continues(self):
+class ResumeTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters("server", "learner")
+    def test_it_continues(self, residency):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         Interrupting.left = 333
-        first = tfrl.train("dqn", run_dir=str(run_dir), **SETTINGS)
+        settings = {**SETTINGS, "replay_residency": residency}
+        first = tfrl.train("dqn", run_dir=str(run_dir), **settings)
         self.assertTrue(first.interrupted)
         self.assertBetween(first.env_steps, 280, 340)  # 333 steps include automatic resets
         self.assertEqual(first.updates, updates_after(first.env_steps))
@@ -113,11 +119,45 @@ class ResumeTest(tf.test.TestCase):
         self.assertEqual(versions, sorted(versions))
 
         assembly = assemble(Job.load(run_dir / "job.json"))
-        table = experience_table(assembly.agent.replay, assembly.layout, None)
-        server = ReplayServer([table], restore=folder / "replay")
-        self.addCleanup(server.stop)
-        size = reverb.Client(server.address).server_info()[EXPERIENCE].current_size
+        if residency == "server":
+            table = experience_table(assembly.agent.replay, assembly.layout, None)
+            server = ReplayServer([table], restore=folder / "replay")
+            self.addCleanup(server.stop)
+            size = reverb.Client(server.address).server_info()[EXPERIENCE].current_size
+        else:
+            replay = ResidentReplay(assembly.agent.replay, assembly.layout, 0)
+            replay.restore(folder / "replay")
+            size = replay.size
+            weights = replay.priority_variables[0].numpy()[replay.live()]
+            self.assertGreater(len(np.unique(weights)), 50)  # and their priorities neither
         self.assertEqual(size, 500)  # full: what the first part wrote was not lost
+
+    @parameterized.parameters(("server", "learner"), ("learner", "server"))
+    def test_the_replay_stays_where_it_is(self, first, second):
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        Interrupting.left = -1
+        settings = {**SETTINGS, "total_env_steps": 150}
+        tfrl.train("dqn", run_dir=str(run_dir), **settings, replay_residency=first)
+        with self.assertRaisesRegex(
+            SettingError, f"replay_residency={second}: the checkpoint holds .*={first}; expected"
+        ):
+            tfrl.train("dqn", run_dir=str(run_dir), resume=True, replay_residency=second)
+        more = dict(resume=True, replay_residency="auto", total_env_steps=200)
+        self.assertBetween(tfrl.train("dqn", run_dir=str(run_dir), **more).env_steps, 200, 207)
+
+    def test_a_replay_beside_the_learner_repeats_bit_for_bit(self):
+        """Unlike Reverb's, its draws are seeded."""
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        arrays = []
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            Interrupting.left = -1
+            tf.keras.utils.set_random_seed(0)  # of the first weights
+            settings = {**SETTINGS, "total_env_steps": 300, "export_policy": "last", "seed": seed}
+            tfrl.train("dqn", run_dir=str(folder / name), **settings, replay_residency="learner")
+            arrays.append(checkpoint.load_arrays(folder / name / "checkpoints" / "last.npz")[0])
+        for mine, same, _ in zip(*arrays):
+            self.assertAllEqual(mine, same)
+        self.assertGreater(max(np.abs(a - c).max() for a, _, c in zip(*arrays)), 1e-3)
 
     def test_what_may_not_change_is_refused(self):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"

@@ -11,6 +11,7 @@ from tfrl.agent import Agent, Policy, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.envs.vector import VectorEnv
 from tfrl.nn.torsos import example_batch
+from tfrl.replay.blocks import BlockWriter
 from tfrl.replay.sequences import (
     ComputedLayout,
     EpisodeWriter,
@@ -23,7 +24,7 @@ from tfrl.replay.writers import FrameWriter, TransitionWriter
 from tfrl.types import EnvSpec
 
 Layout = TransitionLayout | SequenceLayout | ComputedLayout
-Writer = TransitionWriter | FrameWriter | SequenceWriter | EpisodeWriter
+Writer = TransitionWriter | FrameWriter | BlockWriter | SequenceWriter | EpisodeWriter
 
 
 def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> Layout:

@@ -14,18 +14,21 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
 from tfrl.replay.kinds import Layout, make_layout
+from tfrl.runtime import residency
 from tfrl.runtime.checkpoint import Checkpoints
 from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
-    """A job with its environment spec, its agent and the layout of its items."""
+    """A job with its environment spec, its agent, the layout of its items and the place of its replay."""
 
     job: Job
     spec: EnvSpec
     agent: Agent
     layout: Layout
+    residency: str = residency.SERVER
+    residency_why: str = ""
 
     @property
     def run_dir(self) -> pathlib.Path:
@@ -89,6 +92,11 @@ class Assembly:
         return plan.updates_per_call * plan.epochs * plan.minibatches
 
     @property
+    def residency_line(self) -> str:
+        """The start-up line that says where the replay lives and why; '' where there is no choice."""
+        return f"replay: {self.residency} ({self.residency_why})" if self.residency_why else ""
+
+    @property
     def arithmetic(self) -> str:
         """The start-up line that answers which number is a batch."""
         plan, replay = self.agent.updates, self.agent.replay
@@ -118,9 +126,9 @@ def assemble(job: Job) -> Assembly:
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
     _check_devices(assembly)
     _check_replay(assembly)
-    if job.resume:
-        assembly.checkpoints.newest()
-    return assembly
+    found = assembly.checkpoints.newest() if job.resume else None
+    place = residency.pick(job, agent, assembly.layout, found.replay if found else None)
+    return dataclasses.replace(assembly, residency=place[0], residency_why=place[1])
 
 
 def _check_devices(assembly: Assembly) -> None:

@@ -22,6 +22,7 @@ import reverb
 import tensorflow as tf
 
 from tfrl.config.settings import SettingError
+from tfrl.replay.resident import ResidentReplay
 from tfrl.runtime.replay_server import save_contents
 from tfrl.types import EnvSpec
 
@@ -59,7 +60,7 @@ class Checkpoints:
         env_steps: int,
         learner: tf.Module,
         state: Mapping[str, Any],
-        client: reverb.Client | None,
+        replay: reverb.Client | ResidentReplay | None,
     ) -> pathlib.Path:
         """Writes a checkpoint; returns its folder.
 
@@ -67,7 +68,7 @@ class Checkpoints:
           env_steps: names it.
           learner: its variables are saved.
           state: counters, generator states and whatever else JSON holds.
-          client: of the server whose contents are saved too; None leaves them out.
+          replay: whose contents are saved too, a client for those of its server; None leaves them out.
         """
         name = f"{env_steps:012d}"
         folder, again = self.folder / name, 0
@@ -76,8 +77,10 @@ class Checkpoints:
             folder = self.folder / f"{name}.{again}"
         folder.mkdir(parents=True)
         tf.train.Checkpoint(learner=learner).write(str(folder / "learner"))
-        if client is not None:
-            save_contents(client, folder / "replay")
+        if isinstance(replay, ResidentReplay):
+            replay.save(folder / "replay")
+        elif replay is not None:
+            save_contents(replay, folder / "replay")
         _write(folder / "state.json", {"identity": self._identity, "env_steps": env_steps, **state})
         files = {
             str(p.relative_to(folder)): p.stat().st_size

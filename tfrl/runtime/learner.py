@@ -15,6 +15,7 @@ from tfrl.agent import Agent
 from tfrl.config.settings import SettingError
 from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import Layout
+from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.transitions import TransitionLayout
 
 
@@ -57,6 +58,7 @@ class LearnerLoop(tf.Module):
         for convolutions on a CPU, where XLA takes up to twenty times as long).
       seed: of the learner's random ops; update i uses (seed, i).
       announce: takes the line that says what was picked.
+      resident: the replay beside the learner that updates draw from; None: `run` is given samples.
 
     Attributes:
       learner: the algorithm's learner.
@@ -72,8 +74,10 @@ class LearnerLoop(tf.Module):
         compile_mode: str,
         seed: int,
         announce: Callable[[str], None] = lambda text: None,
+        resident: ResidentReplay | None = None,
     ):
         super().__init__()
+        self.resident = resident
         self._plan, self._strategy, self._layout = agent.updates, strategy, layout
         self._mode, self._seed, self._announce = compile_mode, seed, announce
         tf.keras.utils.set_random_seed(seed)  # of the initial weights
@@ -99,24 +103,27 @@ class LearnerLoop(tf.Module):
         """Runs the updates that a block of items is for.
 
         Args:
-          samples: the block.
+          samples: the block; `DRAWN_HERE` where the replay is beside the learner.
           env_steps: of the run so far, for schedules.
 
         Returns:
           Metrics, the means over these updates as scalar tensors, and the new priorities float32
-          [items] or None.
+          [items] or None, which is also what a replay beside the learner gives: it has them.
         """
         start = time.perf_counter()
         clock = getattr(self.learner, "env_steps", None)
         if clock is not None:
             clock.assign(env_steps)
+        data = () if self.resident is not None else (samples.columns, samples.probability)
         if self._run is None:
-            self._run = self._compile(samples.columns, samples.probability)
-        metrics, priorities = self._run(samples.columns, samples.probability)
+            self._run = self._compile(*data)
+        metrics, priorities = self._run(*data)
         out = None
         if priorities is not None:
             out = priorities.numpy()
             self.max_priority = max(self.max_priority, float(out.max()))
+        elif self.resident is not None and self._prioritized:
+            self.max_priority = self.resident.max_priority
         self.seconds += time.perf_counter() - start
         return metrics, out
 
@@ -124,7 +131,7 @@ class LearnerLoop(tf.Module):
         """Values of the policy's variables, as engines load them."""
         return [v.numpy() for v in self._published]
 
-    def _compile(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> Callable:
+    def _compile(self, *data: Any) -> Callable:
         plan = self._plan
         calls = plan.updates_per_call * plan.epochs * plan.minibatches
         one = self._strategy.num_replicas_in_sync == 1
@@ -138,12 +145,14 @@ class LearnerLoop(tf.Module):
         everything = [
             v for v in tf.train.TrackableView(self).descendants() if isinstance(v, tf.Variable)
         ]
+        if self.resident is not None:
+            everything += self.resident.priority_variables
         state = [v.numpy() for v in everything]
         times, functions = {}, {}
         for mode in ("graph", "xla"):
             function = functions[mode] = self._traced(mode)
-            function(columns, probability)
-            times[mode] = min(_timed(function, columns, probability) for _ in range(2))
+            function(*data)
+            times[mode] = min(_timed(function, *data) for _ in range(2))
         for variable, value in zip(everything, state, strict=True):  # timing must not train
             variable.assign(value)
         best = min(times, key=times.__getitem__)
@@ -155,6 +164,8 @@ class LearnerLoop(tf.Module):
     def _traced(self, mode: str) -> Callable:
         transitions = isinstance(self._layout, TransitionLayout)
         updates = self._updates if transitions else self._batch_updates
+        if self.resident is not None:
+            updates = self._resident_updates
         return tf.function(
             updates, jit_compile=mode == "xla", autograph=False, reduce_retracing=False
         )
@@ -175,16 +186,35 @@ class LearnerLoop(tf.Module):
         batches = self._layout.decode(columns, probability)
         batches = tree.map_structure(lambda x: tf.reshape(x, [calls, size, *x.shape[1:]]), batches)
 
-        def one(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
-            batch = tree.map_structure(lambda x: x[index], batches)
-            out = self._strategy.run(self._replica_update, (batch, self._update_seed()))
-            priorities: tuple = ()
-            if out.priorities is not None:
-                priorities = (
-                    tf.concat(self._strategy.experimental_local_results(out.priorities), 0),
-                )
-            return self._after_update(out.metrics), priorities
+        return self._repeat(
+            lambda index: self._one(tree.map_structure(lambda x: x[index], batches))
+        )
 
+    def _resident_updates(self) -> tuple[dict[str, tf.Tensor], None]:
+        """As `_updates`, each on a batch drawn just before it."""
+
+        def one(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
+            del index
+            drawn = self.resident.sample(self._plan.batch_size, self.updates)
+            probability = drawn.probability / tf.reduce_min(drawn.probability)
+            metrics, priorities = self._one(self._layout.decode(drawn.columns, probability))
+            if priorities:
+                self.resident.update_priorities(drawn.slots, priorities[0])
+            return metrics, ()
+
+        return self._repeat(one)
+
+    def _one(self, batch: Any) -> tuple[dict[str, tf.Tensor], tuple]:
+        """One update on every replica, and what is due after it; metrics, and priorities if there are any."""
+        out = self._strategy.run(self._replica_update, (batch, self._update_seed()))
+        priorities: tuple = ()
+        if out.priorities is not None:
+            priorities = (tf.concat(self._strategy.experimental_local_results(out.priorities), 0),)
+        return self._after_update(out.metrics), priorities
+
+    def _repeat(self, one: Callable[[tf.Tensor], Any]) -> tuple[dict[str, tf.Tensor], Any]:
+        """`one` for each update of a call; means of its metrics, all of its priorities or None."""
+        calls = self._plan.updates_per_call
         if calls == 1:
             metrics, priorities = one(tf.constant(0))
             return metrics, priorities[0] if priorities else None

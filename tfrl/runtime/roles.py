@@ -12,6 +12,7 @@ import queue
 import shutil
 import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ import tensorflow as tf
 
 from tfrl.envs.make import make_vector
 from tfrl.job import Job
+from tfrl.replay.blocks import Blocks, BlockSender, BlockWriter, blocks_table
 from tfrl.replay.dataset import ReplayTimeout, Sampler, Samples
 from tfrl.replay.kinds import check_restarts, make_writer
+from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
@@ -37,6 +40,7 @@ from tfrl.runtime.report import peak_memory_mb
 
 SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environments are no failure
 DRY_S = 5.0  # at the end: without samples for so long, there are none left
+QUEUE_DRY_S = 1.0  # the same for blocks, which need not wait for each other
 PUBLISH_EVERY_S = 0.05
 PULL_EVERY_S = 0.02
 REPORT_EVERY_S = 0.2
@@ -51,8 +55,13 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
     assembly = assemble(job)
     agent = assembly.agent
     found = _found(assembly, index)
-    table = experience_table(agent.replay, assembly.layout, assembly.items_per_call)
-    restore = found.replay if found else None
+    resident = assembly.residency == "learner"
+    table = (
+        _queue(assembly)
+        if resident
+        else experience_table(agent.replay, assembly.layout, assembly.items_per_call)
+    )
+    restore = found.replay if found and not resident else None
     sampled = found.state["sampled"] if restore else None
     scratch = assembly.run_dir / "checkpoints"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -63,12 +72,11 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
     client = reverb.Client(server.address)
     link.ready()
     while link.orders["stop"] == RUN:
-        info = client.server_info(timeout=10)[EXPERIENCE]
-        inserted = info.rate_limiter_info.insert_stats.completed
-        link.report(
-            address=server.address, variables=variables.address,
-            inserted=inserted, size=info.current_size, memory_mb=peak_memory_mb(),
-        )  # fmt: skip
+        if not resident:  # else the learner counts, who alone knows how many items a block has
+            info = client.server_info(timeout=10)[EXPERIENCE]
+            inserted = info.rate_limiter_info.insert_stats.completed
+            link.report(inserted=inserted, size=info.current_size)
+        link.report(address=server.address, variables=variables.address, memory_mb=peak_memory_mb())
         time.sleep(REPORT_EVERY_S)
     with link.busy():
         variables.stop()
@@ -106,14 +114,17 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
     if assembly.sequences:
         check_restarts(env)
     item = agent.replay.item
-    writer = make_writer(client, item, assembly.layout, num_envs, index, policy)
+    if assembly.residency == "learner":
+        send = BlockSender(client, BoundedCalls(math.inf, alive))
+        writer = BlockWriter(send, item, assembly.layout, num_envs, writer=index)
+    else:
+        writer = make_writer(client, item, assembly.layout, num_envs, index, policy)
     writer.patience = alive
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
     num_actors = job.topology.num_actors
     actor = Actor(agent, engine, _Alive(env, alive), writer, slot, num_actors, rng, env_seed)
     actor.window = _Episodes(link)
-    share = math.ceil(assembly.env_steps_per_call / job.topology.num_actors / num_envs)
-    most = max(1, min(share, MAX_STEPS // num_envs))
+    most = _steps_per_look(assembly)
     ahead = assembly.items_per_wait if assembly.waits else math.inf
     version, pulled, trained = None, -math.inf, 0  # items that the weights loaded may have trained
     while link.orders["stop"] == RUN:
@@ -150,26 +161,45 @@ def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
     found = _found(assembly, index)
     strategy = make_strategy(job.topology.num_learner_devices)
     seed = seeds.integer(job.seed, "learner")
+    resident = None
+    if assembly.residency == "learner":
+        draws = seeds.integer(job.seed, "replay", index)
+        resident = ResidentReplay(assembly.agent.replay, assembly.layout, draws)
     loop = LearnerLoop(
-        assembly.agent, assembly.layout, strategy, job.topology.compile, seed, link.say
+        assembly.agent, assembly.layout, strategy, job.topology.compile, seed, link.say, resident
     )
     if found:
         checkpoint.restore_learner(found, loop)
         loop.max_priority = found.state["max_priority"]
+        if resident is not None:
+            resident.max_priority = loop.max_priority
+            if found.replay:
+                resident.restore(found.replay)
         link.say(f"learner: goes on at update {int(loop.updates):,} from {found.folder}")
     link.ready()
     if link.wait(lambda orders: "address" in orders):
-        _Learning(job, assembly, loop, link).run()
+        before = found.state if found and found.replay else {"written": 0, "sampled": 0}
+        _Learning(job, assembly, loop, link, before).run()
 
 
 class _Learning:
     """The loop of a learner process.
 
     It consumes a block only when the inserts have paid for it, so the ratio never exceeds the
-    stated one; the limiter of the table keeps the actors from running ahead.
+    stated one; the limiter of the table, or the bound of the queue, keeps the actors from running ahead.
+
+    Args:
+      before: 'written' and 'sampled' items of the contents that a replay beside the learner starts with.
     """
 
-    def __init__(self, job: Job, assembly: Assembly, loop: LearnerLoop, link: Link):
+    def __init__(
+        self,
+        job: Job,
+        assembly: Assembly,
+        loop: LearnerLoop,
+        link: Link,
+        before: Mapping[str, int],
+    ):
         self._job, self._assembly, self._loop, self._link = job, assembly, loop, link
         address = link.orders["address"]
         self._call = BoundedCalls(on_wait=link.beat)
@@ -178,11 +208,18 @@ class _Learning:
         client = reverb.Client(link.orders["variables"])
         self._publisher = VariablePublisher(client, variables, self._call)
         self._batcher = make_batcher(assembly)
-        self._feed = _Feed(address, self._batcher.fetch_items)
         self._started_at = int(loop.updates)
         self._barrier = assembly.agent.replay.max_policy_lag_updates == 0
+        self._resident = loop.resident
         self._updates = self._sampled = self._inserted = 0
-        self._before = link.orders["sampled"]  # of the items in the table, by earlier learners
+        if self._resident is None:
+            items = self._batcher.fetch_items
+            self._feed = _Feed(lambda: Sampler(address, items, SAMPLE_TIMEOUT_S))
+            self._before = link.orders["sampled"]  # of the items in the table, by earlier learners
+        else:
+            self._feed = _Feed(lambda: Blocks(self._client))
+            self._inserted, self._before = before["written"], before["sampled"]
+        self._first = self._inserted
         self._waited_s = 0.0
         self._published = self._reported = -math.inf
         self._published_version = 0
@@ -195,13 +232,15 @@ class _Learning:
         dry = time.monotonic()
         while link.orders["stop"] != ABANDON:
             link.beat()
-            start = time.perf_counter()
+            start, inserted = time.perf_counter(), self._inserted
             last = link.orders["stop"] == FINISH
             samples = self._batcher.next(self._fetch)
             self._waited_s += time.perf_counter() - start
             if samples is not None:
-                metrics, dry = self._learn(samples), time.monotonic()
-            elif last and (not self._is_paid() or time.monotonic() - dry > DRY_S):
+                metrics = self._learn(samples)
+            if samples is not None or inserted != self._inserted:
+                dry = time.monotonic()
+            elif last and self._is_dry(time.monotonic() - dry):
                 break
             elif not self._is_paid():
                 time.sleep(0.002)
@@ -217,7 +256,9 @@ class _Learning:
         self._save()
 
     def _fetch(self) -> Samples | None:
-        samples = self._feed.next(0.1) if self._is_paid() else None
+        if not self._is_paid():
+            return None
+        samples = self._feed.next(0.1) if self._resident is None else DRAWN_HERE
         if samples is not None:
             self._sampled += self._batcher.fetch_items
         return samples
@@ -227,9 +268,24 @@ class _Learning:
         plan = self._assembly.agent.replay
         needed = self._before + self._sampled + self._batcher.fetch_items
         if (self._inserted - plan.min_items) * plan.samples_per_insert < needed:
-            info = self._client.server_info(timeout=60)[EXPERIENCE]
-            self._inserted = info.rate_limiter_info.insert_stats.completed
+            self._inserted = self._count()
         return (self._inserted - plan.min_items) * plan.samples_per_insert >= needed
+
+    def _count(self) -> int:
+        """Items inserted so far; a replay beside the learner takes the next block for it, if there is one."""
+        if self._resident is None:
+            info = self._client.server_info(timeout=60)[EXPERIENCE]
+            return info.rate_limiter_info.insert_stats.completed
+        block = self._feed.next(0.02)
+        if block is not None:
+            self._resident.insert(block)
+        return self._inserted + (0 if block is None else len(block.rows))
+
+    def _is_dry(self, waited_s: float) -> bool:
+        """Whether nothing more will come, `waited_s` after the last of it, when the actors have ended."""
+        if self._resident is not None:
+            return waited_s > QUEUE_DRY_S
+        return not self._is_paid() or waited_s > DRY_S
 
     def _learn(self, samples: Samples) -> Any:
         env_steps = self._link.orders["env_steps"]
@@ -260,6 +316,8 @@ class _Learning:
 
     def _report(self, metrics: Any, final: bool = False) -> None:
         self._reported = time.monotonic()
+        if self._resident is not None:
+            self._link.report(inserted=self._inserted - self._first, size=self._resident.size)
         self._link.report(
             updates=self._updates, sampled=self._sampled, version=int(self._loop.updates),
             seconds={"sample": self._waited_s, "learn": self._loop.seconds},
@@ -284,9 +342,9 @@ class _Learning:
             "max_priority": self._loop.max_priority,
             "rng": rng.bit_generator.state,  # for a resume in one process
         }
-        client = self._client if self._job.checkpoint.checkpoint_replay else None
+        replay = self._resident or self._client if self._job.checkpoint.checkpoint_replay else None
         with self._link.busy():
-            self._assembly.checkpoints.save(totals["env_steps"], self._loop, state, client)
+            self._assembly.checkpoints.save(totals["env_steps"], self._loop, state, replay)
         self._link.report(saved_at_env_steps=totals["env_steps"])
 
 
@@ -342,6 +400,20 @@ def play(role: str, job: str, index: int, slot: int, link: Link) -> None:
     ROLES[role](Job.from_json(job), index, slot, link)
 
 
+def _steps_per_look(assembly: Assembly) -> int:
+    """Vector steps of an actor between two looks at its orders: its share of a call of the learner, at most."""
+    topology = assembly.job.topology
+    share = math.ceil(assembly.env_steps_per_call / topology.num_actors / topology.num_envs)
+    return max(1, min(share, MAX_STEPS // topology.num_envs))
+
+
+def _queue(assembly: Assembly) -> reverb.Table:
+    """Of blocks, for a replay beside the learner: room for three calls of the learner."""
+    topology = assembly.job.topology
+    rows = _steps_per_look(assembly) * topology.num_envs
+    return blocks_table(max(topology.num_actors, math.ceil(3 * assembly.env_steps_per_call / rows)))
+
+
 def _found(assembly: Assembly, index: int) -> checkpoint.Found | None:
     """The checkpoint that a role starts from: none in a fresh run, unless one died before it."""
     return assembly.checkpoints.newest() if assembly.job.resume or index > 0 else None
@@ -373,15 +445,19 @@ class _Episodes:
 
 
 class _Feed:
-    """Samples fetched on a thread, so that the learner's own loop never waits for long."""
+    """Experience fetched on a thread, so that the learner's own loop never waits for long.
 
-    def __init__(self, address: str, num_items: int):
-        self._args = (address, num_items, SAMPLE_TIMEOUT_S)
-        self._queue: queue.Queue[Samples | Exception] = queue.Queue(1)
+    Args:
+      make_source: makes what has `next()`; again after a `ReplayTimeout`.
+    """
+
+    def __init__(self, make_source: Callable[[], Any]):
+        self._make_source = make_source
+        self._queue: queue.Queue[Any] = queue.Queue(1)
         threading.Thread(target=self._fetch, name="samples", daemon=True).start()
 
-    def next(self, timeout_s: float) -> Samples | None:
-        """The next block, or None if there is none yet; raises what the fetching raised."""
+    def next(self, timeout_s: float) -> Any:
+        """What the source gave next, or None if there is nothing yet; raises what the fetching raised."""
         try:
             item = self._queue.get(timeout=timeout_s)
         except queue.Empty:
@@ -393,9 +469,9 @@ class _Feed:
     def _fetch(self) -> None:
         while True:
             try:
-                sampler = Sampler(*self._args)
+                source = self._make_source()
                 while True:
-                    self._queue.put(sampler.next())
+                    self._queue.put(source.next())
             except ReplayTimeout:
                 continue
             except Exception as error:  # told to the learner's own thread

@@ -14,8 +14,10 @@ import reverb
 
 from tfrl.envs.make import make_vector
 from tfrl.logs.logger import Logger
+from tfrl.replay.blocks import BlockWriter
 from tfrl.replay.dataset import Sampler, Samples
 from tfrl.replay.kinds import check_restarts, make_writer
+from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
@@ -51,20 +53,25 @@ class _Run:
         found = assembly.checkpoints.newest() if job.resume else None
         self.totals = Totals(**found.state["totals"]) if found else Totals()
 
-        table = experience_table(agent.replay, assembly.layout, samples_per_block=None)
-        self.server = ReplayServer([table], found.replay if found else None)
-        self.client = reverb.Client(self.server.address)
+        self.resident = self._resident(found)
+        if self.resident is None:
+            table = experience_table(agent.replay, assembly.layout, samples_per_block=None)
+            self.server = ReplayServer([table], found.replay if found else None)
+            self.client = reverb.Client(self.server.address)
         strategy = make_strategy(job.topology.num_learner_devices)
         seed = seeds.integer(job.seed, "learner")
         self.learner = LearnerLoop(
-            agent, assembly.layout, strategy, job.topology.compile, seed, logger.announce
-        )
+            agent, assembly.layout, strategy, job.topology.compile, seed, logger.announce,
+            self.resident,
+        )  # fmt: skip
         # Items written and sampled since the table was empty: what the ratio is held over.
         self.written, self.sampled = 0, 0
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         if found:
             checkpoint.restore_learner(found, self.learner)
             self.learner.max_priority = found.state["max_priority"]
+            if self.resident is not None:
+                self.resident.max_priority = found.state["max_priority"]
             rng.bit_generator.state = found.state["rng"]
             if found.replay:
                 self.written, self.sampled = found.state["written"], found.state["sampled"]
@@ -81,7 +88,10 @@ class _Run:
         if assembly.sequences:
             check_restarts(env)
         item, num_envs = agent.replay.item, env.num_envs
-        writer = make_writer(self.client, item, assembly.layout, num_envs, policy=policy)
+        if self.resident is not None:
+            writer = BlockWriter(self.resident.insert, item, assembly.layout, num_envs)
+        else:
+            writer = make_writer(self.client, item, assembly.layout, num_envs, policy=policy)
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
         self._hand_over()
         self.evaluator = Evaluator(assembly, engine.name)
@@ -90,6 +100,19 @@ class _Run:
         self.metrics: dict[str, Any] = {}
         self.stop = False
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
+
+    def _resident(self, found: checkpoint.Found | None) -> ResidentReplay | None:
+        """The replay beside the learner, if that is its place, with the contents of a checkpoint."""
+        assembly = self.assembly
+        if assembly.residency_line:
+            self.logger.announce(assembly.residency_line)
+        if assembly.residency == "server":
+            return None
+        seed = seeds.integer(self.job.seed, "replay")
+        replay = ResidentReplay(self.agent.replay, assembly.layout, seed)
+        if found and found.replay:
+            replay.restore(found.replay)
+        return replay
 
     def run(self) -> dict[str, Any]:
         job, totals = self.job, self.totals
@@ -117,7 +140,8 @@ class _Run:
             self._evaluate()
         self.actor.close()
         self.evaluator.close()
-        self.server.stop()
+        if self.resident is None:
+            self.server.stop()
         return {"interrupted": self.stop, "totals": totals}
 
     def _act(self) -> None:
@@ -165,11 +189,11 @@ class _Run:
         if self.sampled + items > allowed:
             return None
         start = time.perf_counter()
-        if self.sampler is None:
+        if self.sampler is None and self.resident is None:
             self.actor.writer.flush()
             timeout_s = math.inf if self.assembly.sequences else SAMPLE_TIMEOUT_S
             self.sampler = Sampler(self.server.address, items, timeout_s)
-        samples = self.sampler.next()
+        samples = self.sampler.next() if self.resident is None else DRAWN_HERE
         self.totals.seconds["sample"] += time.perf_counter() - start
         self.sampled += items
         self.totals.items_sampled += items
@@ -185,7 +209,8 @@ class _Run:
         more["learner/policy_version_updates"] = float(self.learner.updates)
         more["learner/retraces"] = self.learner.retraces
         size = self.written - (self.sampled if self.assembly.sequences else 0)
-        more["replay/size_items"] = min(size, self.agent.replay.capacity_items)
+        size = min(size, self.agent.replay.capacity_items)
+        more["replay/size_items"] = self.resident.size if self.resident else size
         if "epsilon" in self.actor.knobs:
             more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
         self.logger.write(self.report.row(self.totals, self.actor.window, more))
@@ -204,7 +229,7 @@ class _Run:
             "max_priority": self.learner.max_priority,
             "rng": self.actor.rng.bit_generator.state,
         }
-        client = self.client if self.job.checkpoint.checkpoint_replay else None
-        if client is not None:
+        replay = self.resident or self.client if self.job.checkpoint.checkpoint_replay else None
+        if replay is not None:
             self.actor.writer.flush()
-        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, client)
+        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, replay)

@@ -7,6 +7,7 @@ goes on from the newest checkpoint.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -51,10 +52,15 @@ class _Run:
         self.assembly, self.logger, self.job = assembly, logger, assembly.job
         self.stop = False
         self.failure: RunFailed | None = None
-        self._json = json.dumps(json.loads(self.job.to_json()))
+        # The children are told the place that was picked: each would find other memory free.
+        placed = dataclasses.replace(self.job.topology, replay_residency=assembly.residency)
+        told = dataclasses.replace(self.job, topology=placed)
+        self._json = json.dumps(json.loads(told.to_json()))
         self._logs = assembly.run_dir / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         logger.announce(assembly.arithmetic)
+        if assembly.residency_line:
+            logger.announce(assembly.residency_line)
         found = assembly.checkpoints.newest() if self.job.resume else None
         self.totals = Totals(**found.state["totals"]) if found else Totals()
         self._table_sampled = found.state["sampled"] if found and found.replay else 0
@@ -243,6 +249,7 @@ class _Run:
         elif child.role == "learner":
             totals.updates += gained("updates")
             totals.items_sampled += gained("sampled")
+            totals.items_inserted += gained("inserted")  # told where its replay is beside it
             self._table_sampled += gained("sampled")
         elif child.role == "replay" and old:  # the first number is what it was restored with
             totals.items_inserted += gained("inserted")
@@ -365,9 +372,9 @@ class _Run:
                 if actors:
                     lags = [max(0, version - a["version"]) for a in actors]
                     more["actor/policy_lag_updates"] = statistics.fmean(lags)
-        for replay in self._of("replay"):
-            if "size" in replay.numbers:
-                more["replay/size_items"] = replay.numbers["size"]
+        for holder in [*self._of("replay"), *self._of("learner")]:
+            if "size" in holder.numbers:
+                more["replay/size_items"] = holder.numbers["size"]
         epsilons = [a["epsilon"] for a in actors if "epsilon" in a]
         if epsilons:
             more["actor/epsilon"] = statistics.fmean(epsilons)

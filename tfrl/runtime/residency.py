@@ -1,0 +1,61 @@
+"""Where the replay of a run lives: in the Reverb server, or beside the learner."""
+
+from __future__ import annotations
+
+import pathlib
+
+import tensorflow as tf
+
+from tfrl.agent import Agent, NStep
+from tfrl.config.settings import SettingError
+from tfrl.job import Job
+from tfrl.replay import resident
+from tfrl.replay.transitions import TransitionLayout
+
+SERVER, LEARNER = "server", "learner"
+SHARE = 0.5  # of the free memory that auto lets a replay beside the learner take
+
+
+def pick(
+    job: Job, agent: Agent, layout: TransitionLayout, contents: pathlib.Path | None
+) -> tuple[str, str]:
+    """The place of the replay, and why; ('server', '') where there is no choice.
+
+    Args:
+      contents: of the replay, as a checkpoint to resume from holds them; None if there are none.
+
+    Raises:
+      SettingError: items that do not stay, or contents of the other place.
+    """
+    wanted, replay = job.topology.replay_residency, agent.replay
+    kept = replay.kind in ("uniform", "prioritized") and not replay.max_times_sampled
+    if not kept or not isinstance(replay.item, NStep) or agent.on_actor is not None:
+        if wanted == LEARNER:
+            raise SettingError(
+                f"replay_residency=learner with algo={job.algo}: expected server or auto; only "
+                "transitions that are sampled again can live beside the learner"
+            )
+        return SERVER, ""
+    if contents is not None:
+        found = LEARNER if resident.saved_here(contents) else SERVER
+        if wanted not in ("auto", found):
+            raise SettingError(
+                f"replay_residency={wanted}: the checkpoint holds the replay of a run with "
+                f"replay_residency={found}; expected {found} or auto"
+            )
+        return found, "as in the checkpoint"
+    if wanted != "auto":
+        return wanted, "as set"
+    needed, free = resident.sizes(replay, layout).nbytes, resident.free_bytes()
+    takes = f"it takes {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB"
+    if tf.config.list_physical_devices("GPU"):
+        return SERVER, "updates run on an accelerator"
+    if needed > SHARE * free:
+        return SERVER, takes
+    return LEARNER, takes
+
+
+def refuse_too_large(place: str, agent: Agent, layout: TransitionLayout) -> None:
+    """Raises SettingError when a replay beside the learner would not fit; before any memory is taken."""
+    if place == LEARNER:
+        resident.check_memory(agent.replay, layout)
