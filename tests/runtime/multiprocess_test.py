@@ -10,7 +10,7 @@ import tempfile
 import time
 
 import psutil
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from tfrl.logs import csv_file
 
@@ -104,7 +104,7 @@ def end_of(processes, limit_s):
     return psutil.wait_procs(processes, timeout=limit_s)[1]
 
 
-class MultiprocessTest(absltest.TestCase):
+class MultiprocessTest(parameterized.TestCase):
     def start(self, **settings):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -115,8 +115,11 @@ class MultiprocessTest(absltest.TestCase):
     def checkpoints(self, run):
         return sorted((run.dir / "checkpoints").glob("[0-9]*/manifest.json"))
 
-    def test_short_run_holds_the_ratio_and_resumes(self):
-        run = self.start(total_env_steps=6000, eval_every_env_steps=3000)
+    @parameterized.parameters("server", "learner")
+    def test_short_run_holds_the_ratio_and_resumes(self, residency):
+        run = self.start(
+            total_env_steps=6000, eval_every_env_steps=3000, replay_residency=residency
+        )
         children = {}
 
         def all_started():
@@ -147,14 +150,18 @@ class MultiprocessTest(absltest.TestCase):
         self.assertFalse(first["interrupted"])
         self.assertEqual(first["episodes"], 2)
         rows = run.rows()
+        # What every step inserts arrives, and arrives once.
+        self.assertEqual(rows[-1]["replay/items_inserted"], first["env_steps"])
+        self.assertEqual(rows[-1]["replay/size_items"], first["env_steps"])
         self.assertTrue(any("actor/policy_lag_updates" in row for row in rows))
         self.assertTrue(
             any("evaluator/return_mean" in row and row["run/env_steps"] < 6000 for row in rows)
         )
         with self.subTest("resume"):
             again = Run(
-                run.dir.parent, total_env_steps=8000, eval_every_env_steps=3000, resume=True
-            )
+                run.dir.parent, total_env_steps=8000, eval_every_env_steps=3000, resume=True,
+                replay_residency="auto",
+            )  # fmt: skip
             self.addCleanup(again.close)
             self.assertEqual(again.wait(), 0, again.text())
             second = again.result()
@@ -165,8 +172,9 @@ class MultiprocessTest(absltest.TestCase):
             self.assertGreater(min(s for s in steps if s > first["env_steps"]), 6000)
             self.assertIn("resumed at 6,0", again.text())
 
-    def test_killed_actor_and_killed_learner_are_replaced(self):
-        run = self.start(total_env_steps=12000)
+    @parameterized.parameters("server", "learner")
+    def test_killed_actor_and_killed_learner_are_replaced(self, residency):
+        run = self.start(total_env_steps=12000, replay_residency=residency)
         run.wait_for_updates(100)
         run.children()["actor-1"].send_signal(signal.SIGKILL)
         run.wait_for("actor-2", lambda: "actor-2" in run.children())
