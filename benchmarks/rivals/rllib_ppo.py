@@ -72,9 +72,12 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     config = config.env_runners(rollout_fragment_length=job["config"]["unroll_length"])
     # RLlib's own mean is over the episodes since its last result.
     games: collections.deque[float] = collections.deque(maxlen=shared.EPISODES)
-    config = config.callbacks(
-        on_episode_end=lambda episode, **_: games.append(episode.get_return())
-    )
+
+    def note(*, episode: Any, prev_episode_chunks: Any = (), **_: Any) -> None:
+        # An episode comes in pieces, one of each fragment that it lasts through.
+        games.append(sum(piece.get_return() for piece in (*prev_episode_chunks, episode)))
+
+    config = config.callbacks(on_episode_end=note)
     algorithm = config.learners(num_learners=0).build_algo()
     over, env_steps = False, 0
     while env_steps < job["total_env_steps"] and not over:
