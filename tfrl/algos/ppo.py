@@ -70,6 +70,10 @@ class Config(on_policy.Settings, ModelSettings):
             raise SettingError(
                 "clip=none with kl_coefficient=0: nothing would hold the policy; give one of them"
             )
+        if self.clip is None and self.clip_final is not None:
+            raise SettingError(
+                f"clip=none with clip_final={self.clip_final}: there is no limit that could decay; give clip"
+            )
         if self.clip_final is not None and not self.learning_rate_env_steps:
             raise SettingError(
                 f"clip_final={self.clip_final} with learning_rate_env_steps=0: give the length of the decay"

@@ -8,8 +8,9 @@ import math
 import pathlib
 
 import tensorflow as tf
+import tree
 
-from tfrl.agent import Agent, SequenceOf
+from tfrl.agent import Agent, Policy, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
@@ -125,6 +126,7 @@ def assemble(job: Job) -> Assembly:
     policy = agent.make_policy()  # a network that cannot be built is refused now
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
     _check_devices(assembly)
+    _check_minibatches(assembly, policy)
     _check_replay(assembly)
     found = assembly.checkpoints.newest() if job.resume else None
     place = residency.pick(job, agent, assembly.layout, found.replay if found else None)
@@ -155,6 +157,22 @@ def _check_devices(assembly: Assembly) -> None:
     if compile_mode == "xla" and replicas > 1:
         raise SettingError(
             f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"
+        )
+
+
+def _check_minibatches(assembly: Assembly, policy: Policy) -> None:
+    """Raises SettingError where a batch has fewer rows than minibatches."""
+    minibatches = assembly.agent.updates.minibatches
+    if minibatches == 1 or not assembly.sequences:
+        return
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    replicas = assembly.job.topology.num_learner_devices or max(gpus, 1)
+    rows, what = assembly.batch_items * assembly.layout.columns // replicas, "unrolls"
+    if not tree.flatten(policy.initial_state(1)):  # with memory they stay whole
+        rows, what = rows * assembly.sequences.length, "env steps"
+    if minibatches > rows:
+        raise SettingError(
+            f"minibatches={minibatches}: expected at most {rows}, the {what} of a batch on each device"
         )
 
 
