@@ -133,7 +133,7 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
     def test_episodes_too_short_for_the_frames_kept(self, writers):
         """Items whose frames were overwritten leave; the others keep theirs."""
         spec, script = trajectories.stacked_script(1, 400, 4, 5, 8, True, False)
-        with mock.patch.object(resident, "sizes", lambda p, l: resident.Sizes(60, 0, 0, 0)):
+        with mock.patch.object(resident, "sizes", lambda p, l: resident.Sizes(60, 0, 0)):
             replay, layout, replay_plan = make(spec, capacity_items=50)
         blocks = []
         sinks = [

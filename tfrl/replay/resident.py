@@ -37,17 +37,21 @@ class Drawn(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Frames kept, rows and columns of the table of priorities, and bytes of all of it."""
+    """Frames kept, branches of each of the four levels of the tree of priorities, and bytes of all of it."""
 
     frames: int
-    groups: int
-    group: int
+    branches: int
     nbytes: int
+
+    @property
+    def group(self) -> int:
+        """Items under one stored sum, and number of sums."""
+        return self.branches**2
 
 
 def sizes(plan: ReplayPlan, layout: TransitionLayout) -> Sizes:
     """What a replay of this plan takes."""
-    capacity, frames, groups, group = plan.capacity_items, 0, 0, 0
+    capacity, frames, branches = plan.capacity_items, 0, 0
     nbytes = capacity * layout.packing.nbytes
     if layout.frames:
         # A frame for each item, and those of first stacks: a tenth is enough unless episodes are
@@ -55,10 +59,9 @@ def sizes(plan: ReplayPlan, layout: TransitionLayout) -> Sizes:
         frames = capacity + capacity // 10 + 64 * layout.frames
         nbytes += frames * math.prod(layout.frame_shape) + capacity * (2 * layout.frames * 4 + 8)
     if plan.kind == "prioritized":
-        group = math.ceil(math.sqrt(capacity))
-        groups = math.ceil(capacity / group)
-        nbytes += 4 * (groups * group + groups)
-    return Sizes(frames, groups, group, nbytes)
+        branches = math.ceil(capacity**0.25)
+        nbytes += 4 * (branches**4 + branches**2)
+    return Sizes(frames, branches, nbytes)
 
 
 class ResidentReplay:
@@ -91,8 +94,9 @@ class ResidentReplay:
                 self._frames = _zeros([size.frames, *layout.frame_shape], tf.uint8)
                 self._refs = _zeros([self._capacity, 2 * layout.frames], tf.int32)
             if self._prioritized:
-                self._weights = _zeros([size.groups * size.group], tf.float32)  # priority**alpha
-                self._sums = _zeros([size.groups], tf.float32)  # of each group of weights
+                # priority**alpha of each slot, and its sum over each group of neighbours.
+                self._weights = _zeros([size.group**2], tf.float32)
+                self._sums = _zeros([size.group], tf.float32)
                 self._largest = tf.Variable(1.0, trainable=False)
         self._oldest_ref = np.zeros(self._capacity if layout.frames else 0, np.int64)
         # Of each writer's last blocks: number of the first frame there and here.
@@ -199,21 +203,26 @@ class ResidentReplay:
         return columns
 
     def _draw(self, batch_size: int, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """A group in proportion to the sum of its weights, then an item of it in proportion to its weight."""
-        size = self._sizes
+        """Slots in proportion to their weights: from branch to branch of a tree, by sums of what is below.
+
+        Two levels are over the stored sums and two inside a group, whose sums are made on the way.
+        """
+        size, branches = self._sizes, self._sizes.branches
         # XLA makes other floats of the same bits, so they are made here.
-        bits = tf.random.stateless_uniform([2, batch_size, 1], seed, 0, 2**24, tf.int32, "philox")
+        bits = tf.random.stateless_uniform([4, batch_size, 1], seed, 0, 2**24, tf.int32, "philox")
         uniform = tf.cast(bits, tf.float32) * 2.0**-24
         sums = self._sums.read_value()
-        group = _pick(sums[None], uniform[0])
-        weights = tf.gather(
-            tf.reshape(self._weights.read_value(), [size.groups, size.group]), group
-        )
-        item = _pick(weights, uniform[1])
-        weight = tf.gather(weights, item, batch_dims=1)
+        tree = tf.reshape(sums, [branches, branches])
+        upper = _pick(tf.reduce_sum(tree, 1)[None], uniform[0])
+        group = upper * branches + _pick(tf.gather(tree, upper), uniform[1])
+        weights = self._weights.read_value()
+        trees = tf.gather(tf.reshape(weights, [size.group, branches, branches]), group)
+        upper = _pick(tf.reduce_sum(trees, 2), uniform[2])
+        lower = _pick(tf.gather(trees, upper, batch_dims=1), uniform[3])
+        slots = group * size.group + upper * branches + lower
         # The tiny number is for an item of no weight, which rounding might let through.
-        probability = tf.maximum(weight, 1e-30) / tf.reduce_sum(sums)
-        return group * size.group + item, probability
+        probability = tf.maximum(tf.gather(weights, slots), 1e-30) / tf.reduce_sum(sums)
+        return slots, probability
 
     def update_priorities(self, slots: tf.Tensor, priorities: tf.Tensor) -> None:
         """Gives drawn items new priorities, float32 [B]; part of a graph."""
@@ -226,7 +235,7 @@ class ResidentReplay:
         _scatter(self._weights, slots, weights)
         # Sums are made anew from what they add up, so that errors do not pile up.
         group = slots // size.group
-        table = tf.reshape(self._weights.read_value(), [size.groups, size.group])
+        table = tf.reshape(self._weights.read_value(), [size.group, size.group])
         _scatter(self._sums, group, tf.reduce_sum(tf.gather(table, group), 1))
 
     def save(self, folder: pathlib.Path) -> None:
