@@ -50,7 +50,9 @@ FACTS = {
         ("learning_rat", "learning_rate"),
     ),
     "ppo": _on_policy("ppo", epochs=2, minibatches=1, kl_coefficient=0.2),
-    "a2c": _on_policy("a2c"),
+    "a2c": _on_policy("a2c", state_dependent_exploration=True, squash_actions=True)._replace(
+        env="tfrl.envs.fakes:TargetPoint"
+    ),
     "pg": _on_policy("pg", episodes_per_item=4, baseline=True),
     "a3c": _on_policy("a3c", normalize_observations=False, normalize_rewards=False),
     "impala": _on_policy("impala"),

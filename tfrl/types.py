@@ -53,10 +53,17 @@ class EnvSpec:
 
 
 class NoiseSpec(NamedTuple):
-    """Randomness that one policy step needs, per environment: shape without batch, 'uniform' [0, 1) or 'normal'."""
+    """Randomness that one policy step needs, per environment.
+
+    Attributes:
+      shape: without batch.
+      kind: 'uniform' [0, 1) or 'normal'.
+      hold_env_steps: steps of an episode that are given the same draw; None: all of it. A new episode has a new one.
+    """
 
     shape: tuple[int, ...]
     kind: str
+    hold_env_steps: int | None = 1
 
 
 class Transition(NamedTuple):

@@ -10,13 +10,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
 import tensorflow as tf
 
 from tfrl.config.settings import SettingError, setting
-from tfrl.nn import distributions, inputs, recurrent, torsos
+from tfrl.nn import distributions, inputs, recurrent, sde, torsos
 from tfrl.nn.normalise import ObservationNormaliser
 from tfrl.types import EnvSpec, PolicyStep
+
+_SDE = "exploration"  # name of the noise; those of a distribution begin with "action"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +38,21 @@ class ModelSettings:
         "none", "memory after the network", choices=("none", "lstm", "gru", "gtrxl")
     )
     core_size: int = setting(128, "width of the memory", unit="units", minimum=1)
-    log_std_initial: float = setting(0.0, "logarithm of a Gaussian policy's first deviation")
+    log_std_initial: float = setting(
+        0.0,
+        "logarithm of a Gaussian policy's first deviation; of each entry with state_dependent_exploration",
+    )
     free_log_std: bool = setting(
         True, "a Gaussian policy's deviation is a variable; off: an output of the network"
+    )
+    state_dependent_exploration: bool = setting(
+        False, "gSDE: Box actions explore by a matrix times the features that stays for some steps"
+    )
+    sde_resample_env_steps: int | None = setting(
+        None,
+        "steps of an episode that share this matrix; none: a whole episode",
+        unit="env steps",
+        minimum=1,
     )
     squash_actions: bool = setting(
         False, "Box actions go through tanh onto their limits instead of being clipped"
@@ -75,10 +88,8 @@ class ActorCritic(tf.Module):
 
     def __init__(self, config: ModelSettings, spec: EnvSpec, critic: bool = True):
         super().__init__()
-        space = spec.action_space
         self.critic = critic
-        self.distribution = distributions.make(space, config.squash_actions)
-        self.noise = dict(self.distribution.noise)
+        self.distribution = distributions.make(spec.action_space, config.squash_actions)
         self.recurrent = config.core != "none"
         self.normaliser = None
         if config.normalize_observations:
@@ -89,15 +100,29 @@ class ActorCritic(tf.Module):
         self._policy_body = _Body(config, spec)
         separate = critic and not config.shared_torso
         self._value_body = _Body(config, spec) if separate else None
-        outputs = self.distribution.num_params
-        self._log_std = None
-        if config.free_log_std and isinstance(space, gym.spaces.Box):
-            outputs //= 2
-            self._log_std = tf.Variable(tf.fill([outputs], config.log_std_initial), name="log_std")
+        self.noise, deviations = dict(self.distribution.noise), self.distribution.deviations
+        self._widths = {name: x.stop - x.start for name, x in deviations.items()}
+        components, features = sum(self._widths.values()), self._policy_body.output_size
+        self._log_std, outputs, self._means = None, self.distribution.num_params, []
+        self._state_dependent = config.state_dependent_exploration
+        if components and (config.free_log_std or self._state_dependent):
+            shape = [features, components] if self._state_dependent else [components]
+            self._log_std = tf.Variable(tf.fill(shape, config.log_std_initial), name="log_std")
+            # The network gives what stands before, between and after the deviations.
+            limits = [0, *(n for x in deviations.values() for n in (x.start, x.stop)), outputs]
+            self._means = [b - a for a, b in zip(limits[::2], limits[1::2]) if b > a]
+            outputs -= components
+        if self._state_dependent:
+            for name in deviations:
+                del self.noise[name]
+            period = config.sde_resample_env_steps
+            self.noise[_SDE] = sde.noise_spec(features, components, period)
         self._policy_head = torsos.head(outputs, 0.01)
         self._value_head = torsos.head(1, 1.0) if critic else None
-        example = torsos.example_batch(spec.observation_space, 1)
-        self._heads(self.inputs(example), self.initial_state(1))  # builds the variables
+        example = self.inputs(torsos.example_batch(spec.observation_space, 1))
+        self._heads(
+            example, *self._features(example, self.initial_state(1))[:2]
+        )  # builds the variables
 
     def inputs(self, obs: Any) -> Any:
         """Raw observations -> what the networks read; the other methods but `step` take these."""
@@ -122,13 +147,14 @@ class ActorCritic(tf.Module):
         del knobs
         obs = self.inputs(obs)
         distribution = self.distribution
-        if self.recurrent:
-            heads, state = self._heads(obs, state)
-            params = heads.params
-        else:
-            params = self._params(self._policy_body(obs), obs)
+        features, _, state = self._features(obs, state)
+        params = self._params(features, obs)
         if not explore:
             return PolicyStep(distribution.action(distribution.mode(params)), state, {})
+        if self._state_dependent:
+            normal = sde.normal(features, self._log_std, noise[_SDE])
+            parts = tf.split(normal, list(self._widths.values()), axis=-1)
+            noise = {**noise, **dict(zip(self._widths, parts))}
         sample = distribution.sample(params, noise)
         extras = {"log_prob": distribution.log_prob(params, sample)}
         if self._squashes:
@@ -141,11 +167,8 @@ class ActorCritic(tf.Module):
 
     def heads(self, obs: Any) -> Heads:
         """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]."""
-        features = self._policy_body(obs)
-        params = self._params(features, obs)
-        if self._value_body is not None:
-            features = self._value_body(obs)
-        return Heads(params, self._values(features))
+        features, value_features, _ = self._features(obs, ())
+        return self._heads(obs, features, value_features)
 
     def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> Heads:
         """Inputs [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params, values [T, B, ...]."""
@@ -153,27 +176,32 @@ class ActorCritic(tf.Module):
         flat = tf.nest.map_structure(lambda x: tf.reshape(x, [steps * batch, *x.shape[2:]]), obs)
         if not self.recurrent:
             heads = self.heads(flat)
-            params, values = heads.params, heads.values
         else:
-            features = self._policy_body.unroll(flat, state["policy"], fresh)
-            params = self._params(features, flat)
+            features = value_features = self._policy_body.unroll(flat, state["policy"], fresh)
             if self._value_body is not None:
-                features = self._value_body.unroll(flat, state["value"], fresh)
-            values = self._values(features)
+                value_features = self._value_body.unroll(flat, state["value"], fresh)
+            heads = self._heads(flat, features, value_features)
+        params, values = heads.params, heads.values
         return Heads(
             tf.reshape(params, [steps, batch, params.shape[-1]]), tf.reshape(values, [steps, batch])
         )
 
-    def _heads(self, obs: Any, state: Any) -> tuple[Heads, Any]:
-        """One step with memory (or none)."""
+    def _features(self, obs: Any, state: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+        """One step: features of the policy and of the value function [B, F], and the state after it."""
         if not self.recurrent:
-            return self.heads(obs), ()
+            features = value_features = self._policy_body(obs)
+            if self._value_body is not None:
+                value_features = self._value_body(obs)
+            return features, value_features, ()
         new = {}
         features, new["policy"] = self._policy_body.step(obs, state["policy"])
-        params = self._params(features, obs)
+        value_features = features
         if self._value_body is not None:
-            features, new["value"] = self._value_body.step(obs, state["value"])
-        return Heads(params, self._values(features)), new
+            value_features, new["value"] = self._value_body.step(obs, state["value"])
+        return features, value_features, new
+
+    def _heads(self, obs: Any, features: tf.Tensor, value_features: tf.Tensor) -> Heads:
+        return Heads(self._params(features, obs), self._values(value_features))
 
     def _values(self, features: tf.Tensor) -> tf.Tensor:
         if self._value_head is None:
@@ -183,7 +211,15 @@ class ActorCritic(tf.Module):
     def _params(self, features: tf.Tensor, obs: Any) -> tf.Tensor:
         params = self._policy_head(features)
         if self._log_std is not None:
-            params = tf.concat([params, tf.zeros_like(params) + self._log_std], -1)
+            if self._state_dependent:
+                log_std = sde.log_std(features, self._log_std)
+            else:
+                # A sum, as LiteRT has no op that broadcasts.
+                log_std = tf.zeros_like(params[..., :1]) + self._log_std
+            outputs = tf.split(params, self._means, axis=-1)
+            deviations = tf.split(log_std, list(self._widths.values()), axis=-1)
+            parts = [x for pair in zip(outputs, deviations) for x in pair]
+            params = tf.concat(parts + outputs[len(deviations) :], -1)
         mask = inputs.action_mask(obs)
         return params if mask is None else self.distribution.mask(params, mask)
 
@@ -197,9 +233,10 @@ class _Body(tf.Module):
             spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal"
         )
         features = self._torso(torsos.example_batch(spec.observation_space, 1))
-        self.core = None
+        self.core, self.output_size = None, int(features.shape[-1])
         if config.core != "none":
-            self.core = recurrent.make(config.core, int(features.shape[-1]), config.core_size)
+            self.core = recurrent.make(config.core, self.output_size, config.core_size)
+            self.output_size = self.core.output_size
 
     def __call__(self, obs: Any) -> tf.Tensor:
         return self._torso(obs)
@@ -220,6 +257,22 @@ class _Body(tf.Module):
 def check(config: ModelSettings, spec: EnvSpec, algo: str) -> None:
     """Raises SettingError for settings that do not fit the environment or each other."""
     try:
-        distributions.make(spec.action_space, config.squash_actions)
+        distribution = distributions.make(spec.action_space, config.squash_actions)
     except SettingError as error:
         raise SettingError(f"algo={algo} on {spec.name}: {error}") from error
+    if config.state_dependent_exploration:
+        if not distribution.deviations:
+            raise SettingError(
+                f"state_dependent_exploration with algo={algo} on {spec.name}: "
+                f"expected a Box among the actions, got {spec.action_space}"
+            )
+        if not config.free_log_std:
+            raise SettingError(
+                "free_log_std=false with state_dependent_exploration: expected true, "
+                "its deviations follow from a variable and the features"
+            )
+    elif config.sde_resample_env_steps is not None:
+        raise SettingError(
+            f"sde_resample_env_steps={config.sde_resample_env_steps}: "
+            "expected state_dependent_exploration with it"
+        )

@@ -42,11 +42,13 @@ class Distribution(abc.ABC):
       num_params: P, width of the network output that names a member of the family.
       mask_size: entries of an action mask, 0 where the space has no categorical part.
       noise: what `sample` reads, {name: shape without leading axes, kind}.
+      deviations: {name in `noise`: slice of the params} of the logarithms of standard deviations, in their order.
     """
 
     num_params: int
     mask_size: int
     noise: Mapping[str, NoiseSpec]
+    deviations: Mapping[str, slice] = {}
 
     @abc.abstractmethod
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> Any:
@@ -245,6 +247,7 @@ class Gaussian(Distribution):
     def __init__(self, shape: tuple[int, ...], name: str):
         self._size = math.prod(shape)
         self.num_params = 2 * self._size
+        self.deviations = {name: slice(self._size, self.num_params)}
         self.noise = {name: NoiseSpec((self._size,), "normal")}
         self._shape, self._name = tuple(shape), name
 
@@ -309,6 +312,7 @@ class SquashedGaussian(Distribution):
             )
         self._inner = Gaussian(space.shape, name)
         self.num_params, self.noise = self._inner.num_params, self._inner.noise
+        self.deviations = self._inner.deviations
         self.log_half_range = float(np.log((high - low) / 2).sum())
         shaped = lambda x: x.reshape(space.shape).astype(np.float32)
         self._centre, self._half = shaped((low + high) / 2), shaped((high - low) / 2)
@@ -359,6 +363,12 @@ class Nest(Distribution):
         self.num_params = sum(p.num_params for p in parts)
         self.mask_size = sum(p.mask_size for p in parts)
         self.noise = {name: spec for p in parts for name, spec in p.noise.items()}
+        starts = np.cumsum([0, *(p.num_params for p in parts)]).tolist()
+        self.deviations = {
+            name: slice(start + x.start, start + x.stop)
+            for p, start in zip(parts, starts)
+            for name, x in p.deviations.items()
+        }
 
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> Any:
         return self._pack([p.sample(x, noise) for p, x in self._split(params)])

@@ -12,7 +12,7 @@ from tfrl.agent import Agent
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.kinds import Writer
-from tfrl.runtime.inference import Engine, reset_rows
+from tfrl.runtime.inference import Engine, NoiseStream, reset_rows
 
 MAX_PENDING_ITEMS = (
     512  # items on their way to the server when `run` returns: bounds memory, rarely waits
@@ -58,6 +58,7 @@ class Actor:
         self._initial_state = engine.policy.initial_state(env.num_envs)
         self._initial_state = tree.map_structure(np.asarray, self._initial_state)
         self._state = self._initial_state
+        self._noise = NoiseStream(engine.signature, rng)
 
     def run(self, vector_steps: int, env_steps: int) -> None:
         """Makes that many vector steps.
@@ -70,13 +71,10 @@ class Actor:
         knobs = self.knobs = dict(
             self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps)
         )
-        noise = engine.signature.draw(self.rng, vector_steps)
         act_s = env_s = write_s = 0.0
-        for t in range(vector_steps):
+        for noise in self._noise.steps(vector_steps):
             start = clock()
-            choice = engine.act(
-                self._obs, self._state, knobs, {name: x[t] for name, x in noise.items()}
-            )
+            choice = engine.act(self._obs, self._state, knobs, noise)
             acted = clock()
             step = env.step(choice.action)
             stepped = clock()
@@ -88,6 +86,7 @@ class Actor:
                 write_s + written - stepped,
             )
             self._obs = step.obs
+            self._noise.restart(step.fresh)
             if self._initial_state:
                 self._state = reset_rows(choice.state, self._initial_state, step.fresh)
             self.env_steps += int(np.count_nonzero(step.valid))

@@ -12,7 +12,7 @@ from tfrl.envs.make import make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.assembly import Assembly
-from tfrl.runtime.inference import Engine, StepSignature, make_engine, reset_rows
+from tfrl.runtime.inference import Engine, NoiseStream, StepSignature, make_engine, reset_rows
 
 
 class Evaluation(NamedTuple):
@@ -60,17 +60,18 @@ def evaluate(
     """
     quota = np.full(env.num_envs, episodes // env.num_envs)
     quota[: episodes % env.num_envs] += 1
-    rng = np.random.default_rng(seed)
+    noises = NoiseStream(engine.signature, np.random.default_rng(seed))
     obs = env.reset(seed)
     initial = tree.map_structure(np.asarray, engine.policy.initial_state(env.num_envs))
     state, done, vector_steps = initial, [], 0
     while quota.any():
-        noise = {name: x[0] for name, x in engine.signature.draw(rng, 1).items()}
+        (noise,) = noises.steps(1)
         choice = engine.act(obs, state, knobs or {}, noise)
         step = env.step(choice.action)
         beat()
         obs, vector_steps = step.obs, vector_steps + 1
         state = reset_rows(choice.state, initial, step.fresh)
+        noises.restart(step.fresh)
         for episode in step.episodes:
             if quota[episode.row]:
                 quota[episode.row] -= 1

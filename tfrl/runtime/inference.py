@@ -8,7 +8,7 @@ convolutions the traced function wins. `make_engine` times both on the real poli
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import tree
 from tfrl.agent import Policy
 from tfrl.config.settings import SettingError
 from tfrl.nn.torsos import example_batch
-from tfrl.types import EnvSpec, PolicyStep
+from tfrl.types import EnvSpec, NoiseSpec, PolicyStep
 
 
 class StepSignature:
@@ -61,13 +61,52 @@ class StepSignature:
         return tf.function(step, autograph=False).get_concrete_function(*self.args)
 
     def draw(self, rng: np.random.Generator, steps: int) -> dict[str, np.ndarray]:
-        """Noise for that many steps, {name: float32 [steps, B, ...]}."""
-        out = {}
-        for name, (shape, kind) in self.noise.items():
-            size = (steps, self.batch_size, *shape)
-            draw = rng.random if kind == "uniform" else rng.standard_normal
-            out[name] = draw(size, dtype=np.float32)
-        return out
+        """Noise for that many steps, {name: float32 [steps, B, ...]}; see `NoiseStream` for what is held."""
+        return {
+            name: _draw(rng, spec, (steps, self.batch_size)) for name, spec in self.noise.items()
+        }
+
+
+class NoiseStream:
+    """Noise for step after step of B environments; what is held is drawn only in the rows where it is due.
+
+    Args:
+      signature: of the engine that it is for.
+      rng: draws.
+    """
+
+    def __init__(self, signature: StepSignature, rng: np.random.Generator):
+        self._rng, self._size = rng, signature.batch_size
+        specs = signature.noise
+        self._each = {k: n for k, n in specs.items() if n.hold_env_steps == 1}
+        self._held = {k: n for k, n in specs.items() if n.hold_env_steps != 1}
+        self._values = {
+            k: np.zeros((self._size, *n.shape), np.float32) for k, n in self._held.items()
+        }
+        self._age = np.zeros(self._size, np.int64)  # env steps of each episode so far
+
+    def steps(self, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """{name: float32 [B, ...]} of each of the next `count` steps; held arrays change with the next one."""
+        drawn = {k: _draw(self._rng, n, (count, self._size)) for k, n in self._each.items()}
+        for t in range(count):
+            noise = {name: x[t] for name, x in drawn.items()}
+            if self._held:
+                self._renew()
+                noise.update(self._values)
+            yield noise
+
+    def restart(self, fresh: np.ndarray) -> None:
+        """A new episode begins in the rows `fresh`, bool [B]."""
+        if self._held:
+            self._age[fresh] = 0
+
+    def _renew(self) -> None:
+        for name, spec in self._held.items():
+            due = self._age % spec.hold_env_steps if spec.hold_env_steps else self._age
+            rows = np.flatnonzero(due == 0)
+            if len(rows):
+                self._values[name][rows] = _draw(self._rng, spec, (len(rows),))
+        self._age += 1
 
 
 class FunctionEngine:
@@ -148,6 +187,12 @@ class LiteEngine:
 
 
 Engine = FunctionEngine | LiteEngine
+
+
+def _draw(rng: np.random.Generator, spec: NoiseSpec, leading: tuple[int, ...]) -> np.ndarray:
+    """Float32 [*leading, *shape]."""
+    draw = rng.random if spec.kind == "uniform" else rng.standard_normal
+    return draw((*leading, *spec.shape), dtype=np.float32)
 
 
 def reset_rows(state: Any, initial: Any, fresh: np.ndarray) -> Any:
