@@ -321,7 +321,7 @@ class FiguresTest(parameterized.TestCase):
         return result, calls, lines
 
     def shown(self, result):
-        console = Console(file=io.StringIO(), width=200)
+        console = Console(file=io.StringIO())
         compare.show(json.loads(json.dumps(result)), console)
         return console.file.getvalue()
 

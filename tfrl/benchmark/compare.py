@@ -35,6 +35,7 @@ _ROWS = {
     "outside_s": Figure("process without its run, s", ".1f", less_is_better=True),
     "memory_peak_mb": Figure("peak memory, MB", ",.0f", less_is_better=True),
 }
+_FILE_WIDTH = 160  # characters of a table that goes to a file
 _COMPARED = (*FIGURES, "whole_env_steps_per_s")
 
 
@@ -193,13 +194,18 @@ def machine() -> dict[str, Any]:
 def show(result: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints a result as two tables: figures of all sides, and tfrl's time by part."""
     console = console or Console()
+    if not console.is_terminal:  # a file or a pipe, which has no width of its own
+        console = Console(file=console.file, width=_FILE_WIDTH)
     sides = list(result["medians"])
     title = f"{result['workload']}: {result['what']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("median (least - most)")
     for who in sides:
-        for name in (who,) if who == OURS else (who, "times better", "target"):
-            table.add_column(name, justify="right")
+        table.add_column(who, justify="right")
+        if who != OURS:
+            table.add_column("times better", justify="right")
+        if result["targets"].get(who):
+            table.add_column("target", justify="right")
     for name in result["medians"][OURS]:
         cells = []
         for who in sides:
@@ -207,10 +213,11 @@ def show(result: Mapping[str, Any], console: Console | None = None) -> None:
             if who == OURS:
                 continue
             ratio = result["ratios"][who].get(name)
-            wanted = result["targets"].get(who, {}).get(name)
             cells.append("" if ratio is None else f"{ratio:.2f}")
-            missed = wanted is not None and (ratio is None or ratio < wanted)
-            cells.append("" if wanted is None else f"{wanted:g}{', missed' if missed else ''}")
+            if targets := result["targets"].get(who):
+                wanted = targets.get(name)
+                missed = wanted is not None and (ratio is None or ratio < wanted)
+                cells.append("" if wanted is None else f"{wanted:g}{', missed' if missed else ''}")
         style = "bold" if name == result["figure"] else None
         table.add_row(_ROWS[name].title, *cells, style=style)
     console.print(table)
