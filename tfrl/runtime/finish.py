@@ -31,7 +31,7 @@ def finish(
 ) -> dict[str, Any]:
     """Scores and exports the policy of a finished run; returns the fields of `tfrl.Result`."""
     job, totals, run_dir = assembly.job, outcome["totals"], assembly.run_dir
-    evaluator = Evaluator(assembly, job.topology.inference)
+    evaluator = Evaluator(assembly, outcome.get("inference", job.topology.inference))
     arrays, facts, evaluation = evaluator.final(play=not outcome["interrupted"])
     evaluator.close()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
@@ -63,6 +63,8 @@ def finish(
             "memory_peak_mb": max(peak_memory_mb(), outcome.get("memory_peak_mb", 0.0)),
             "interrupted": outcome["interrupted"],
             "backend": job.topology.backend,
+            "compile": outcome.get("compile", job.topology.compile),
+            "inference": outcome.get("inference", job.topology.inference),
         },
     )
     curve = run_dir / "curve.png"

@@ -64,6 +64,8 @@ class LearnerLoop(tf.Module):
     Attributes:
       learner: the algorithm's learner.
       updates: int64 variable, optimiser steps so far; also the version of the policy.
+      compiled: how the update loop is compiled, None before the first call; what is written into it before then is what
+        'auto' comes to, as in the run that is resumed.
       max_priority: largest priority seen, the one that new items get.
     """
 
@@ -91,6 +93,7 @@ class LearnerLoop(tf.Module):
         self.max_priority = 1.0
         self.seconds = 0.0
         self._run: Any = None
+        self.compiled: str | None = None
         self._prioritized = agent.replay.kind == "prioritized"
 
     @property
@@ -138,10 +141,13 @@ class LearnerLoop(tf.Module):
         one = self._strategy.num_replicas_in_sync == 1
         convolves = _convolves(self.learner) and not tf.config.list_logical_devices("GPU")
         if self._mode != "auto" or not one or convolves:
-            mode = "graph" if self._mode == "auto" else self._mode
+            mode = self.compiled = "graph" if self._mode == "auto" else self._mode
             why = ", as XLA is slow at convolutions on a CPU" if convolves and one else ""
             self._announce(f"learning: {mode}, {calls} updates per call{why}")
             return self._traced(mode)
+        if self.compiled is not None:
+            self._announce(f"learning: {self.compiled}, {calls} updates per call, as before")
+            return self._traced(self.compiled)
         # What a checkpoint holds: `self.variables` would leave out a Keras optimiser, which is no tf.Module.
         everything = [
             v for v in tf.train.TrackableView(self).descendants() if isinstance(v, tf.Variable)
@@ -156,7 +162,7 @@ class LearnerLoop(tf.Module):
             times[mode] = min(_timed(function, *data) for _ in range(2))
         for variable, value in zip(everything, state, strict=True):  # timing must not train
             variable.assign(value)
-        best = min(times, key=times.__getitem__)
+        best = self.compiled = min(times, key=times.__getitem__)
         per_update = {m: t / calls * 1e6 for m, t in times.items()}
         figures = ", ".join(f"{m} {t:.0f} us" for m, t in per_update.items())
         self._announce(f"learning: {best}, {calls} updates per call ({figures} per update)")

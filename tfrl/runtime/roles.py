@@ -171,6 +171,7 @@ def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
     if found:
         checkpoint.restore_learner(found, loop)
         loop.max_priority = found.state["max_priority"]
+        loop.compiled = found.state.get("compile")
         if resident is not None:
             resident.max_priority = loop.max_priority
             if found.replay:
@@ -340,6 +341,7 @@ class _Learning:
             "written": self._inserted,
             "sampled": self._before + self._sampled,
             "max_priority": self._loop.max_priority,
+            "compile": self._loop.compiled,
             "rng": rng.bit_generator.state,  # for a resume in one process
         }
         replay = self._resident or self._client if self._job.checkpoint.checkpoint_replay else None

@@ -38,7 +38,7 @@ def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
     """Trains to the end of the job, or to an interrupt.
 
     Returns:
-      Facts for `result.json`: totals, and 'interrupted'.
+      Facts for `result.json`: 'totals', 'interrupted', and 'compile' and 'inference' as they were settled.
     """
     return _Run(assembly, logger).run()
 
@@ -70,6 +70,7 @@ class _Run:
         if found:
             checkpoint.restore_learner(found, self.learner)
             self.learner.max_priority = found.state["max_priority"]
+            self.learner.compiled = found.state.get("compile")
             if self.resident is not None:
                 self.resident.max_priority = found.state["max_priority"]
             rng.bit_generator.state = found.state["rng"]
@@ -84,7 +85,10 @@ class _Run:
         knobs = sorted(agent.knobs(0, 1, env.num_envs, 0))
         policy = agent.make_policy()
         signature = StepSignature(policy, assembly.spec, env.num_envs, knobs, explore=True)
-        engine = make_engine(job.topology.inference, policy, signature, logger.announce)
+        inference = job.topology.inference
+        if found and inference == "auto":
+            inference = found.state.get("inference", "auto")
+        engine = make_engine(inference, policy, signature, logger.announce)
         if assembly.sequences:
             check_restarts(env)
         item, num_envs = agent.replay.item, env.num_envs
@@ -142,7 +146,12 @@ class _Run:
         self.evaluator.close()
         if self.resident is None:
             self.server.stop()
-        return {"interrupted": self.stop, "totals": totals}
+        return {
+            "interrupted": self.stop,
+            "totals": totals,
+            "compile": self.learner.compiled,
+            "inference": self.actor.engine.name,
+        }
 
     def _act(self) -> None:
         """Acts for as long as it takes to pay for one call of the learner, or to the end of the run."""
@@ -228,6 +237,9 @@ class _Run:
             "sampled": self.sampled,
             "max_priority": self.learner.max_priority,
             "rng": self.actor.rng.bit_generator.state,
+            # Other code rounds otherwise: a resumed run goes on with what `auto` came to.
+            "compile": self.learner.compiled,
+            "inference": self.actor.engine.name,
         }
         replay = self.resident or self.client if self.job.checkpoint.checkpoint_replay else None
         if replay is not None:
