@@ -67,7 +67,7 @@ class Learner(Protocol):
         """
 
     def periodic(self) -> Sequence[Periodic]:
-        """What runs between updates: target copy, sparse topology."""
+        """Optional. What runs between updates: target copy, sparse topology."""
 
     def stop(self) -> Any:
         """Optional. Bool scalar, asked after each update: skips what is left of the batch's epochs."""

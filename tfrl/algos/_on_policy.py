@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfrl.agent import ReplayPlan, SequenceOf, UpdatePlan
+from tfrl.agent import Agent, Learner, ReplayPlan, SequenceOf, UpdatePlan
 from tfrl.config.settings import SettingError, setting, validate
 from tfrl.losses import policy as policy_losses
 from tfrl.losses import returns, vtrace
+from tfrl.nn import actor_critic
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.normalise import ObservationMoments, ReturnScale
 from tfrl.optim import apply, optimizers, schedules
@@ -54,10 +55,25 @@ class Settings:
             )
 
 
+def value_coefficient(default: float) -> Any:
+    """The setting of that name, for algorithms with a value function."""
+    return setting(default, "weight of the value loss", minimum=0.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class AsyncSettings:
-    """Settings of actors that do not wait for the learner, and of the V-trace that makes up for it."""
+    """Settings of actors that do not wait for the learner, and of the V-trace that makes up for it.
 
+    Comes before the other bases of a `Config`: it has other defaults for some of their settings.
+    """
+
+    unroll_length: int = setting(
+        50, "consecutive steps of each environment in an unroll", unit="env steps", minimum=1
+    )
+    value_coefficient: float = value_coefficient(0.5)
+    entropy_coefficient: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
+    learning_rate: float = setting(5e-4, "step size", above=0.0)
+    shared_torso: bool = setting(True, "policy and value read one network instead of one each")
     batch_env_steps: int = setting(
         500, "least size of a batch; 0: one unroll of every actor", unit="env steps", minimum=0
     )
@@ -108,28 +124,32 @@ def check_async(config: AsyncSettings) -> None:
         )
 
 
-class Clock(tf.Module):
-    """The optimiser of a policy, with a step size that decays over env steps.
+class Training(tf.Module):
+    """A policy, its optimiser with a step size that decays over env steps, and running statistics.
 
     Attributes:
+      policy: with value function if `critic`.
+      optimizer: of its variables.
+      statistics: of observations and returns.
       env_steps: int64 variable, written by the runtime.
-      optimizer: of the given variables.
     """
 
-    def __init__(self, config: Settings, variables: Any):
+    def __init__(self, config: Settings, spec: EnvSpec, critic: bool = True):
         super().__init__()
         self._config = config
+        self.policy = ActorCritic(config, spec, critic)
         self.env_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
         options: dict[str, float] = {}
         if config.optimizer != "sgd":
             options["epsilon"] = config.optimizer_epsilon
         if config.optimizer.startswith("rmsprop"):
             options["decay"] = config.rmsprop_decay
-        self.optimizer = optimizers.make(
-            config.optimizer, variables, lambda updates: self.rate(), **options
-        )
+        variables = self.policy.trainable_variables
+        rate = lambda updates: self.learning_rate()
+        self.optimizer = optimizers.make(config.optimizer, variables, rate, **options)
+        self.statistics = Statistics(config, spec)
 
-    def rate(self) -> tf.Tensor:
+    def learning_rate(self) -> tf.Tensor:
         """Step size now, float32 scalar."""
         config = self._config
         return self.linear(
@@ -142,10 +162,64 @@ class Clock(tf.Module):
             return tf.constant(initial, tf.float32)
         return schedules.linear(initial, final, env_steps, self.env_steps)
 
+    def minimise(self, compute: Callable[[], Step]) -> dict[str, tf.Tensor]:
+        """One optimiser step on the mean of a loss over the valid steps of all replicas; returns metrics."""
+        policy = self.policy
+        with tf.GradientTape() as tape:
+            step = compute()
+            count = apply.masked_count(step.valid)
+            loss = apply.masked_mean(step.loss, step.valid, count)
+        limit = self._config.gradient_clip_norm
+        norm = apply.minimise(self.optimizer, tape, loss, policy.trainable_variables, limit)
+        metrics = {
+            "learner/loss": apply.reduce_sum(loss),
+            "learner/gradient_norm": norm,
+            "learner/learning_rate": self.learning_rate(),
+            **{name: mean_of(x, step.valid, count) for name, x in step.parts.items()},
+        }
+        if policy.critic:
+            metrics["learner/explained_variance"] = explained_variance(
+                step.values, step.targets, step.valid
+            )
+        return metrics
 
-def value_coefficient(default: float) -> Any:
-    """The setting of that name, for algorithms with a value function."""
-    return setting(default, "weight of the value loss", minimum=0.0)
+    def prepare(self, batch: Trajectory, lambda_: float | None) -> Rows:
+        """Advantages and everything else that is fixed while a batch is trained on; no gradient.
+
+        Observations are normalised by the statistics that acted, and only then are these brought up to date.
+
+        Args:
+          lambda_: of GAE; None: returns that end with the episode, without bootstrap, minus the values if any.
+        """
+        policy, statistics = self.policy, self.statistics
+        obs = policy.inputs(batch.obs)
+        heads = policy.unroll(obs, batch.state, batch.fresh)
+        reward = statistics.reward(batch)
+        values = heads.values[:-1]
+        if lambda_ is None:
+            nothing = tf.zeros_like(reward)
+            targets = returns.discounted_returns(
+                reward, batch.discount, batch.cut, nothing, batch.valid
+            )
+            gae = returns.Gae(targets - values, targets)
+        else:
+            gae = returns.gae(
+                reward, batch.discount, batch.cut, values, heads.values[1:], lambda_, batch.valid
+            )
+        statistics.merge(policy, batch)
+        steps = Rows(
+            obs=tf.nest.map_structure(lambda x: x[:-1], obs),
+            sample=policy.samples(batch.action, batch.extras),
+            log_prob=batch.extras["log_prob"],
+            params=heads.params[:-1],
+            advantages=gae.advantages,
+            targets=gae.targets,
+            values=values,
+            valid=batch.valid,
+            fresh=batch.fresh[:-1] if policy.recurrent else (),
+            state=(),
+        )
+        return to_rows(steps, policy.recurrent)._replace(state=batch.state)
 
 
 class Rows(NamedTuple):
@@ -200,46 +274,6 @@ class Statistics(tf.Module):
         obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
         self.observations.merge(obs, batch.valid & batch.first_use)
         policy.normaliser.update(self.observations)
-
-
-def prepare(
-    policy: ActorCritic, statistics: Statistics, batch: Trajectory, lambda_: float | None
-) -> Rows:
-    """Advantages and everything else that is fixed while a batch is trained on; no gradient.
-
-    Observations are normalised by the statistics that acted, and only then are these brought up to date.
-
-    Args:
-      lambda_: of GAE; None: returns that end with the episode, without bootstrap, minus the values if any.
-    """
-    obs = policy.inputs(batch.obs)
-    heads = policy.unroll(obs, batch.state, batch.fresh)
-    reward = statistics.reward(batch)
-    values = heads.values[:-1]
-    if lambda_ is None:
-        nothing = tf.zeros_like(reward)
-        targets = returns.discounted_returns(
-            reward, batch.discount, batch.cut, nothing, batch.valid
-        )
-        gae = returns.Gae(targets - values, targets)
-    else:
-        gae = returns.gae(
-            reward, batch.discount, batch.cut, values, heads.values[1:], lambda_, batch.valid
-        )
-    statistics.merge(policy, batch)
-    steps = Rows(
-        obs=tf.nest.map_structure(lambda x: x[:-1], obs),
-        sample=policy.samples(batch.action, batch.extras),
-        log_prob=batch.extras["log_prob"],
-        params=heads.params[:-1],
-        advantages=gae.advantages,
-        targets=gae.targets,
-        values=values,
-        valid=batch.valid,
-        fresh=batch.fresh[:-1] if policy.recurrent else (),
-        state=(),
-    )
-    return to_rows(steps, policy.recurrent)._replace(state=batch.state)
 
 
 def to_rows(steps: Rows, recurrent: bool) -> Rows:
@@ -303,29 +337,6 @@ class Step(NamedTuple):
     valid: tf.Tensor
     values: tf.Tensor
     targets: tf.Tensor
-
-
-def minimise(
-    config: Settings, clock: Clock, policy: ActorCritic, compute: Callable[[], Step]
-) -> dict[str, tf.Tensor]:
-    """One optimiser step on the mean of a loss over the valid steps of all replicas; returns metrics."""
-    with tf.GradientTape() as tape:
-        step = compute()
-        count = apply.masked_count(step.valid)
-        loss = apply.masked_mean(step.loss, step.valid, count)
-    variables = policy.trainable_variables
-    norm = apply.minimise(clock.optimizer, tape, loss, variables, config.gradient_clip_norm)
-    metrics = {
-        "learner/loss": apply.reduce_sum(loss),
-        "learner/gradient_norm": norm,
-        "learner/learning_rate": clock.rate(),
-        **{name: mean_of(x, step.valid, count) for name, x in step.parts.items()},
-    }
-    if policy.critic:
-        metrics["learner/explained_variance"] = explained_variance(
-            step.values, step.targets, step.valid
-        )
-    return metrics
 
 
 def actor_critic_step(
@@ -394,16 +405,46 @@ def explained_variance(values: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) 
     return policy_losses.explained_variance(residual, total)
 
 
-def queue(
-    config: Settings, capacity_items: int, max_lag_updates: int | None, episodes: int = 0
-) -> ReplayPlan:
-    """A bounded first-in-first-out queue of unrolls, each trained on once."""
-    return ReplayPlan(
-        kind="queue",
-        item=SequenceOf(config.unroll_length, config.discount, episodes),
-        capacity_items=capacity_items,
-        min_items=0,
-        samples_per_insert=1.0,
-        max_times_sampled=1,
-        max_policy_lag_updates=max_lag_updates,
+def make_agent(
+    algo: str,
+    config: Any,
+    spec: EnvSpec,
+    learner: Callable[[], Learner],
+    updates: UpdatePlan,
+    *,
+    queue_items: int = 64,
+    max_lag_updates: int | None = 0,
+    critic: bool = True,
+    episodes: int = 0,
+    on_actor: Callable | None = None,
+) -> Agent:
+    """An agent whose unrolls wait in a bounded first-in-first-out queue, each to be trained on once.
+
+    Args:
+      algo: name, for messages.
+      learner, updates, on_actor: of the agent.
+      queue_items: unrolls that may wait.
+      max_lag_updates: 0: actors wait for the weights that their last unroll has trained; None: they do not.
+      critic: the policy has a value function.
+      episodes: columns of items that are whole episodes; 0: unrolls.
+
+    Raises:
+      SettingError: settings that do not fit the environment's spaces.
+    """
+    actor_critic.check(config, spec, algo)
+    return Agent(
+        make_policy=lambda: ActorCritic(config, spec, critic),
+        make_learner=learner,
+        replay=ReplayPlan(
+            kind="queue",
+            item=SequenceOf(config.unroll_length, config.discount, episodes),
+            capacity_items=queue_items,
+            min_items=0,
+            samples_per_insert=1.0,
+            max_times_sampled=1,
+            max_policy_lag_updates=max_lag_updates,
+        ),
+        updates=updates,
+        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+        on_actor=on_actor,
     )

@@ -20,8 +20,7 @@ import tensorflow as tf
 from tfrl.agent import Agent, UpdatePlan
 from tfrl.algos import _on_policy as on_policy
 from tfrl.config.settings import setting
-from tfrl.nn import actor_critic
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.nn.actor_critic import ModelSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
@@ -46,14 +45,12 @@ class A2CLearner(tf.Module):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self.policy = ActorCritic(config, spec)
-        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
-        self.env_steps = self._clock.env_steps
-        self._statistics = on_policy.Statistics(config, spec)
+        self._training = on_policy.Training(config, spec)
+        self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         config = self._config
-        return on_policy.prepare(self.policy, self._statistics, batch, config.gae_lambda)
+        return self._training.prepare(batch, config.gae_lambda)
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
         del seed
@@ -65,10 +62,7 @@ class A2CLearner(tf.Module):
                 config, policy, new, old.advantages, old.targets, old.valid
             )
 
-        return UpdateOutput(on_policy.minimise(config, self._clock, policy, compute), None)
-
-    def periodic(self) -> tuple[()]:
-        return ()
+        return UpdateOutput(self._training.minimise(compute), None)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -77,11 +71,4 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    actor_critic.check(config, spec, "a2c")
-    return Agent(
-        make_policy=lambda: ActorCritic(config, spec),
-        make_learner=lambda: A2CLearner(config, spec),
-        replay=on_policy.queue(config, capacity_items=64, max_lag_updates=0),
-        updates=UpdatePlan(),
-        knobs=lambda worker, num_workers, num_envs, env_steps: {},
-    )
+    return on_policy.make_agent("a2c", config, spec, lambda: A2CLearner(config, spec), UpdatePlan())

@@ -22,7 +22,6 @@ from tfrl.agent import Agent, UpdatePlan
 from tfrl.algos import _on_policy as on_policy
 from tfrl.config.settings import SettingError, setting
 from tfrl.losses import returns
-from tfrl.nn import actor_critic
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
 from tfrl.optim import apply
 from tfrl.types import Computed, EnvSpec, Trajectory, UpdateOutput
@@ -84,24 +83,25 @@ class A3CLearner(tf.Module):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self.policy = ActorCritic(config, spec)
-        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
-        self.env_steps = self._clock.env_steps
+        self._training = on_policy.Training(config, spec)
+        self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
         del seed
-        clock, variables = self._clock, self.policy.trainable_variables
+        training, variables = self._training, self.policy.trainable_variables
         sizes = [v.shape.num_elements() for v in variables]
         parts = tf.split(batch.values["gradient"][0], sizes)
         gradients = [tf.reshape(g, v.shape) for g, v in zip(parts, variables, strict=True)]
-        norm = apply.step(clock.optimizer, gradients, variables, self._config.gradient_clip_norm)
+        norm = apply.step(training.optimizer, gradients, variables, self._config.gradient_clip_norm)
         told = dict(zip(METRICS, tf.unstack(batch.values["metrics"][0]), strict=True))
         return UpdateOutput(
-            {**told, "learner/gradient_norm": norm, "learner/learning_rate": clock.rate()}, None
+            {
+                **told,
+                "learner/gradient_norm": norm,
+                "learner/learning_rate": training.learning_rate(),
+            },
+            None,
         )
-
-    def periodic(self) -> tuple[()]:
-        return ()
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -110,12 +110,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    actor_critic.check(config, spec, "a3c")
-    return Agent(
-        make_policy=lambda: ActorCritic(config, spec),
-        make_learner=lambda: A3CLearner(config, spec),
-        replay=on_policy.queue(config, capacity_items=config.queue_items, max_lag_updates=None),
-        updates=UpdatePlan(batch_size=1),
-        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+    return on_policy.make_agent(
+        "a3c", config, spec, lambda: A3CLearner(config, spec), UpdatePlan(batch_size=1),
+        queue_items=config.queue_items, max_lag_updates=None,
         on_actor=lambda policy, batch: gradient(config, policy, batch),
-    )
+    )  # fmt: skip

@@ -21,7 +21,6 @@ from tfrl.agent import Agent, Periodic
 from tfrl.algos import _on_policy as on_policy
 from tfrl.config.settings import setting
 from tfrl.losses import policy as losses
-from tfrl.nn import actor_critic
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
@@ -30,9 +29,6 @@ from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
     """Settings of APPO."""
 
-    unroll_length: int = setting(
-        50, "consecutive steps of each environment in an unroll", unit="env steps", minimum=1
-    )
     clip: float = setting(0.4, "the surrogate is clipped at ratios of 1 -+ this", above=0.0)
     target_period_updates: int = setting(
         1, "interval of copies to the target policy", unit="updates", minimum=1
@@ -41,10 +37,6 @@ class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
         0.0, "initial weight of KL(target || new), adapted to kl_target; 0: no term", minimum=0.0
     )
     kl_target: float = setting(0.01, "KL that this weight is adapted to", above=0.0)
-    value_coefficient: float = on_policy.value_coefficient(0.5)
-    entropy_coefficient: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
-    learning_rate: float = setting(5e-4, "step size", above=0.0)
-    shared_torso: bool = setting(True, "policy and value read one network instead of one each")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,12 +49,10 @@ class AppoLearner(tf.Module):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self.policy = ActorCritic(config, spec)
+        self._training = on_policy.Training(config, spec)
+        self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.target = ActorCritic(config, spec)
         self._copy_target()
-        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
-        self.env_steps = self._clock.env_steps
-        self._statistics = on_policy.Statistics(config, spec)
         self._kl = on_policy.shared_variable(tf.constant(config.kl_target), "kl")
         self._kl_coefficient = on_policy.shared_variable(
             tf.constant(config.kl_coefficient), "kl_coefficient"
@@ -71,7 +61,7 @@ class AppoLearner(tf.Module):
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
         del seed
         config, policy = self._config, self.policy
-        batch = batch._replace(reward=self._statistics.reward(batch))
+        batch = batch._replace(reward=self._training.statistics.reward(batch))
         old, _ = on_policy.evaluate_batch(self.target, batch)
         behaviour = batch.extras["log_prob"]
 
@@ -102,11 +92,11 @@ class AppoLearner(tf.Module):
             }
             return on_policy.Step(loss, parts, batch.valid, new.values, trace.targets)
 
-        metrics = on_policy.minimise(config, self._clock, policy, compute)
+        metrics = self._training.minimise(compute)
         if config.kl_coefficient:
             self._kl.assign(metrics["learner/kl"])
             metrics["learner/kl_coefficient"] = tf.identity(self._kl_coefficient)
-        self._statistics.merge(policy, batch)
+        self._training.statistics.merge(policy, batch)
         return UpdateOutput(metrics, None)
 
     def periodic(self) -> tuple[Periodic, ...]:
@@ -130,11 +120,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    actor_critic.check(config, spec, "appo")
-    return Agent(
-        make_policy=lambda: ActorCritic(config, spec),
-        make_learner=lambda: AppoLearner(config, spec),
-        replay=on_policy.queue(config, capacity_items=config.queue_items, max_lag_updates=None),
-        updates=config.plan(),
-        knobs=lambda worker, num_workers, num_envs, env_steps: {},
-    )
+    return on_policy.make_agent(
+        "appo", config, spec, lambda: AppoLearner(config, spec), config.plan(),
+        queue_items=config.queue_items, max_lag_updates=None,
+    )  # fmt: skip

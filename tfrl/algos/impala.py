@@ -19,23 +19,13 @@ import tensorflow as tf
 
 from tfrl.agent import Agent
 from tfrl.algos import _on_policy as on_policy
-from tfrl.config.settings import setting
-from tfrl.nn import actor_critic
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.nn.actor_critic import ModelSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
     """Settings of IMPALA."""
-
-    unroll_length: int = setting(
-        50, "consecutive steps of each environment in an unroll", unit="env steps", minimum=1
-    )
-    value_coefficient: float = on_policy.value_coefficient(0.5)
-    entropy_coefficient: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
-    learning_rate: float = setting(5e-4, "step size", above=0.0)
-    shared_torso: bool = setting(True, "policy and value read one network instead of one each")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,15 +38,13 @@ class ImpalaLearner(tf.Module):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self.policy = ActorCritic(config, spec)
-        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
-        self.env_steps = self._clock.env_steps
-        self._statistics = on_policy.Statistics(config, spec)
+        self._training = on_policy.Training(config, spec)
+        self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
         del seed
         config, policy = self._config, self.policy
-        batch = batch._replace(reward=self._statistics.reward(batch))
+        batch = batch._replace(reward=self._training.statistics.reward(batch))
 
         def compute() -> on_policy.Step:
             new, values_next = on_policy.evaluate_batch(policy, batch)
@@ -66,12 +54,9 @@ class ImpalaLearner(tf.Module):
             )
             return step._replace(parts={**step.parts, "learner/rho": trace.rho})
 
-        metrics = on_policy.minimise(config, self._clock, policy, compute)
-        self._statistics.merge(policy, batch)
+        metrics = self._training.minimise(compute)
+        self._training.statistics.merge(policy, batch)
         return UpdateOutput(metrics, None)
-
-    def periodic(self) -> tuple[()]:
-        return ()
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -80,11 +65,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    actor_critic.check(config, spec, "impala")
-    return Agent(
-        make_policy=lambda: ActorCritic(config, spec),
-        make_learner=lambda: ImpalaLearner(config, spec),
-        replay=on_policy.queue(config, capacity_items=config.queue_items, max_lag_updates=None),
-        updates=config.plan(),
-        knobs=lambda worker, num_workers, num_envs, env_steps: {},
-    )
+    return on_policy.make_agent(
+        "impala", config, spec, lambda: ImpalaLearner(config, spec), config.plan(),
+        queue_items=config.queue_items, max_lag_updates=None,
+    )  # fmt: skip

@@ -21,7 +21,7 @@ from tfrl.agent import Agent, UpdatePlan
 from tfrl.algos import _on_policy as on_policy
 from tfrl.config.settings import SettingError, setting
 from tfrl.nn import actor_critic
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.nn.actor_critic import ModelSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
@@ -50,14 +50,12 @@ class PGLearner(tf.Module):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self.policy = ActorCritic(config, spec, critic=config.baseline)
-        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
-        self.env_steps = self._clock.env_steps
-        self._statistics = on_policy.Statistics(config, spec)
+        self._training = on_policy.Training(config, spec, config.baseline)
+        self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         config = self._config
-        rows = on_policy.prepare(self.policy, self._statistics, batch, lambda_=None)
+        rows = self._training.prepare(batch, lambda_=None)
         if config.normalize_returns:
             rows = rows._replace(advantages=on_policy.standardised(rows, False))
         return rows
@@ -72,10 +70,7 @@ class PGLearner(tf.Module):
                 config, policy, new, old.advantages, old.targets, old.valid
             )
 
-        return UpdateOutput(on_policy.minimise(config, self._clock, policy, compute), None)
-
-    def periodic(self) -> tuple[()]:
-        return ()
+        return UpdateOutput(self._training.minimise(compute), None)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -91,12 +86,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             f"algo=pg on {spec.name}: it has no time limit; give unroll_length or max_episode_steps"
         )
     config = dataclasses.replace(config, unroll_length=length)
-    return Agent(
-        make_policy=lambda: ActorCritic(config, spec, critic=config.baseline),
-        make_learner=lambda: PGLearner(config, spec),
-        replay=on_policy.queue(
-            config, capacity_items=64, max_lag_updates=0, episodes=config.episodes_per_item
-        ),
-        updates=UpdatePlan(),
-        knobs=lambda worker, num_workers, num_envs, env_steps: {},
-    )
+    return on_policy.make_agent(
+        "pg", config, spec, lambda: PGLearner(config, spec), UpdatePlan(),
+        critic=config.baseline, episodes=config.episodes_per_item,
+    )  # fmt: skip

@@ -22,8 +22,7 @@ from tfrl.agent import Agent, UpdatePlan
 from tfrl.algos import _on_policy as on_policy
 from tfrl.config.settings import SettingError, setting
 from tfrl.losses import policy as losses
-from tfrl.nn import actor_critic
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.nn.actor_critic import ModelSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
@@ -86,10 +85,8 @@ class PPOLearner(tf.Module):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self.policy = ActorCritic(config, spec)
-        self._clock = on_policy.Clock(config, self.policy.trainable_variables)
-        self.env_steps = self._clock.env_steps
-        self._statistics = on_policy.Statistics(config, spec)
+        self._training = on_policy.Training(config, spec)
+        self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self._measures_kl = bool(config.kl_coefficient) or config.kl_stop is not None
         # KL of the last updates, as many as an epoch has; equal on all replicas.
         self._kl = on_policy.shared_variable(tf.zeros([config.minibatches]), "kl")
@@ -100,19 +97,21 @@ class PPOLearner(tf.Module):
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         config = self._config
-        rows = on_policy.prepare(self.policy, self._statistics, batch, config.gae_lambda)
+        rows = self._training.prepare(batch, config.gae_lambda)
         if config.normalize_advantage == "batch":
             rows = rows._replace(advantages=on_policy.standardised(rows, False))
         return rows
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
         del seed
-        config, policy, clock = self._config, self.policy, self._clock
+        config, policy = self._config, self.policy
         if config.normalize_advantage == "minibatch":
             rows = rows._replace(advantages=on_policy.standardised(rows, True))
         clip = None
         if config.clip is not None:
-            clip = clock.linear(config.clip, config.clip_final, config.learning_rate_env_steps)
+            clip = self._training.linear(
+                config.clip, config.clip_final, config.learning_rate_env_steps
+            )
 
         def compute() -> on_policy.Step:
             new, old = on_policy.evaluate(policy, rows)
@@ -138,15 +137,12 @@ class PPOLearner(tf.Module):
             )
             return on_policy.Step(loss, parts, old.valid, old.values, old.targets)
 
-        metrics = on_policy.minimise(config, clock, policy, compute)
+        metrics = self._training.minimise(compute)
         if self._measures_kl:
             self._remember(metrics["learner/kl"])
         if config.kl_coefficient:
             metrics["learner/kl_coefficient"] = tf.identity(self._kl_coefficient)
         return UpdateOutput(metrics, None)
-
-    def periodic(self) -> tuple[()]:
-        return ()
 
     def stop(self) -> tf.Tensor:
         """The newest update went too far, by `kl_stop`."""
@@ -176,15 +172,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    actor_critic.check(config, spec, "ppo")
-    return Agent(
-        make_policy=lambda: ActorCritic(config, spec),
-        make_learner=lambda: PPOLearner(config, spec),
-        replay=on_policy.queue(config, capacity_items=64, max_lag_updates=0),
-        updates=UpdatePlan(
-            batch_env_steps=config.batch_env_steps,
-            epochs=config.epochs,
-            minibatches=config.minibatches,
-        ),
-        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+    updates = UpdatePlan(
+        batch_env_steps=config.batch_env_steps,
+        epochs=config.epochs,
+        minibatches=config.minibatches,
     )
+    return on_policy.make_agent("ppo", config, spec, lambda: PPOLearner(config, spec), updates)

@@ -260,7 +260,7 @@ class LearnerLoop(tf.Module):
     def _after_update(self, metrics: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Counts an update, runs what is due, and takes the first replica's metrics, which are all alike."""
         self.updates.assign_add(1)
-        for every, fn in self.learner.periodic():
+        for every, fn in getattr(self.learner, "periodic", tuple)():
             tf.cond(self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0))
         local = self._strategy.experimental_local_results
         return {name: local(x)[0] for name, x in metrics.items()}
