@@ -5,6 +5,7 @@ The ratio of samples to inserts is plain arithmetic here, so nothing can wait fo
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from typing import Any
@@ -55,7 +56,10 @@ class _Run:
 
         self.resident = self._resident(found)
         if self.resident is None:
-            table = experience_table(agent.replay, assembly.layout, samples_per_block=None)
+            # One thread writes a whole batch before it samples, so a queue must hold one.
+            capacity = max(agent.replay.capacity_items, assembly.items_per_call)
+            plan = dataclasses.replace(agent.replay, capacity_items=capacity)
+            table = experience_table(plan, assembly.layout, samples_per_block=None)
             self.server = ReplayServer([table], found.replay if found else None)
             self.client = reverb.Client(self.server.address)
         strategy = make_strategy(job.topology.num_learner_devices)
