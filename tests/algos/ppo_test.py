@@ -151,8 +151,8 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
         learner = linear.learner(ppo, self.NEW, [1.0, 2.0], **{**self.SETTINGS, **settings})
         for env_steps, rate, clip in ((0, 1e-2, 0.3), (500, 5e-3, 0.2), (2_000, 0.0, 0.1)):
             learner.env_steps.assign(env_steps)
-            self.assertAllClose(learner._clock.rate(), rate)
-            self.assertAllClose(learner._clock.linear(0.3, 0.1, 1_000), clip)
+            self.assertAllClose(learner._training.learning_rate(), rate)
+            self.assertAllClose(learner._training.linear(0.3, 0.1, 1_000), clip)
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ class StatisticsTest(tf.test.TestCase, parameterized.TestCase):
 
     def assertStatistics(self, loop, blocks):
         seen, returns = self.expected(loop, blocks)
-        statistics = loop.learner._statistics
+        statistics = loop.learner._training.statistics
         moments = statistics.observations.leaves
         self.assertLen(moments, 1)  # the mask is not normalised
         moments = next(iter(moments.values()))
