@@ -41,6 +41,17 @@ def _on_policy(name, **settings):
     )  # fmt: skip
 
 
+def _distributional(**settings):
+    shared = dict(
+        hidden_sizes=(8,), head_hidden_sizes=(6,), batch_size=8, updates_per_call=2, n_step=2,
+        prioritized=True, dueling=True, target_period_updates=3,
+    )  # fmt: skip
+    return Facts(
+        "tfrl.envs.fakes:MaskedBandit", "tfrl.envs.fakes:TargetPoint", {**shared, **settings},
+        ("learning_rat", "learning_rate"),
+    )  # fmt: skip
+
+
 FACTS = {
     "dqn": Facts(
         "tfrl.envs.fakes:MaskedBandit",
@@ -48,6 +59,11 @@ FACTS = {
         dict(hidden_sizes=(8,), batch_size=8, updates_per_call=2, prioritized=True, dueling=True,
              target_period_updates=3),
         ("learning_rat", "learning_rate"),
+    ),
+    "c51": _distributional(num_atoms=11, v_min=-5.0, v_max=5.0, noisy="factorised"),
+    "qr_dqn": _distributional(num_quantiles=5, noisy="independent"),
+    "iqn": _distributional(
+        num_tau=6, num_target_tau=5, num_act_tau=4, num_cosines=7, noisy="factorised"
     ),
     "ppo": _on_policy("ppo", epochs=2, minibatches=1, kl_coefficient=0.2),
     "a2c": _on_policy("a2c", state_dependent_exploration=True, squash_actions=True)._replace(

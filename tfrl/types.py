@@ -43,6 +43,11 @@ class EnvSpec:
         space = self.observation_space
         return isinstance(space, gym.spaces.Dict) and ACTION_MASK in space.spaces
 
+    @property
+    def has_action_features(self) -> bool:
+        space = self.observation_space
+        return isinstance(space, gym.spaces.Dict) and ACTION_FEATURES in space.spaces
+
     def describe(self) -> dict[str, str]:
         """Spaces as text: what a checkpoint stores, and compares when it is restored."""
         return {

@@ -17,7 +17,7 @@ from tfrl.config.settings import SettingError
 from tfrl.envs import make
 from tfrl.envs import spaces as space_lib
 from tfrl.job import EnvPlan
-from tfrl.types import ACTION_MASK
+from tfrl.types import ACTION_FEATURES, ACTION_MASK
 
 WARNING = "warning: "  # findings that begin so do not make an environment unusable
 
@@ -107,6 +107,19 @@ def _check_spaces(env: gym.Env, findings: _Findings) -> bool:
                 f"{WARNING}action_space {part} has no limits; "
                 "policies that squash their actions need some"
             )
+    observations = env.observation_space
+    features = None
+    if isinstance(observations, gym.spaces.Dict):
+        features = observations.spaces.get(ACTION_FEATURES)
+    if features is not None:
+        count = actions.n if isinstance(actions, gym.spaces.Discrete) else None
+        shape = getattr(features, "shape", None) or ()
+        if count is None or len(shape) != 2 or shape[0] != count:
+            findings.add(
+                f"{ACTION_FEATURES} is {features} and action_space is {actions}: "
+                "expected a Box of shape [num_actions, features] and Discrete actions"
+            )
+            return False
     mask = _mask_space(env.observation_space)
     if mask is not None:
         size = space_lib.mask_size(actions)

@@ -43,6 +43,13 @@ METRICS: dict[str, Metric] = {
     "learner/loss": Metric("", "loss that the optimiser minimises, mean over the last batches"),
     "learner/td_error_abs_mean": Metric("reward", "mean absolute temporal-difference error"),
     "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),
+    "learner/kl_target": Metric(
+        "nat", "mean divergence of the predicted distribution from its target"
+    ),
+    "learner/edge_mass": Metric(
+        "",
+        "probability that targets have on the first and last atom; near 1: the support is too small",
+    ),
     "learner/gradient_norm": Metric("", "global norm of the gradient before clipping"),
     "learner/learning_rate": Metric("", "step size of the optimiser"),
     "learner/policy_loss": Metric("", "surrogate of the policy gradient, mean over the last batch"),

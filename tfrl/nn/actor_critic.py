@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.config.settings import SettingError, setting
-from tfrl.nn import distributions, inputs, recurrent, sde, torsos
+from tfrl.nn import action_features, distributions, inputs, recurrent, sde, torsos
 from tfrl.nn.normalise import ObservationNormaliser
 from tfrl.types import EnvSpec, PolicyStep
 
@@ -38,6 +38,12 @@ class ModelSettings:
         "none", "memory after the network", choices=("none", "lstm", "gru", "gtrxl")
     )
     core_size: int = setting(128, "width of the memory", unit="units", minimum=1)
+    action_hidden_sizes: tuple[int, ...] = setting(
+        (64,),
+        "units of the MLP that embeds action features; empty: they are the embedding",
+        unit="units",
+        minimum=1,
+    )
     log_std_initial: float = setting(
         0.0,
         "logarithm of a Gaussian policy's first deviation; of each entry with state_dependent_exploration",
@@ -117,6 +123,12 @@ class ActorCritic(tf.Module):
                 del self.noise[name]
             period = config.sde_resample_env_steps
             self.noise[_SDE] = sde.noise_spec(features, components, period)
+        self._scores = None
+        if spec.has_action_features:
+            self._scores = action_features.ActionScores(
+                spec, config.action_hidden_sizes, config.activation, "orthogonal"
+            )
+            outputs = self._scores.width
         self._policy_head = torsos.head(outputs, 0.01)
         self._value_head = torsos.head(1, 1.0) if critic else None
         example = self.inputs(torsos.example_batch(spec.observation_space, 1))
@@ -210,6 +222,8 @@ class ActorCritic(tf.Module):
 
     def _params(self, features: tf.Tensor, obs: Any) -> tf.Tensor:
         params = self._policy_head(features)
+        if self._scores is not None:
+            params = tf.squeeze(self._scores(params[:, None], obs), 2)
         if self._log_std is not None:
             if self._state_dependent:
                 log_std = sde.log_std(features, self._log_std)
@@ -258,6 +272,7 @@ def check(config: ModelSettings, spec: EnvSpec, algo: str) -> None:
     """Raises SettingError for settings that do not fit the environment or each other."""
     try:
         distribution = distributions.make(spec.action_space, config.squash_actions)
+        action_features.check(spec)
     except SettingError as error:
         raise SettingError(f"algo={algo} on {spec.name}: {error}") from error
     if config.state_dependent_exploration:

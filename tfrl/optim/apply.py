@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -58,6 +58,21 @@ def reduce_sum(x: tf.Tensor) -> tf.Tensor:
     if context.num_replicas_in_sync == 1:
         return x
     return context.all_reduce(tf.distribute.ReduceOp.SUM, x)
+
+
+def replica_rows(draw: Callable[[int], tf.Tensor], rows: int) -> tf.Tensor:
+    """This replica's rows of something drawn for the global batch, so that any number of replicas draws the same.
+
+    Args:
+      draw: number of rows -> [rows, ...], a pure function.
+      rows: of this replica; all have as many.
+    """
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    if replicas == 1:
+        return draw(rows)
+    start = context.replica_id_in_sync_group * rows
+    return draw(rows * replicas)[start : start + rows]
 
 
 def minimise(

@@ -83,6 +83,28 @@ def quantile_huber(
     return out
 
 
+def noisy_dense(
+    x: np.ndarray,
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    kernel_sigma: np.ndarray,
+    bias_sigma: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    factorised: bool,
+) -> np.ndarray:
+    """[B, q] of a noisy layer, weight by weight; `first` is [B, p] or [B, p, q], `second` [B, q]."""
+    root = lambda v: math.copysign(math.sqrt(abs(v)), v)
+    out = np.zeros((len(x), kernel.shape[1]))
+    for b, j in np.ndindex(out.shape):
+        e_b = root(second[b, j]) if factorised else float(second[b, j])
+        out[b, j] = bias[j] + bias_sigma[j] * e_b
+        for i in range(kernel.shape[0]):
+            e = root(first[b, i]) * e_b if factorised else float(first[b, i, j])
+            out[b, j] += (kernel[i, j] + kernel_sigma[i, j] * e) * x[b, i]
+    return out
+
+
 class Item(NamedTuple):
     """An n-step transition: observation and action of its first step, return, discount, last one."""
 

@@ -1,0 +1,114 @@
+"""C51: the distribution of the return on fixed atoms; with every option on it is Rainbow.
+
+What it is: categorical distributional Q-learning (Bellemare et al. 2017, algorithm 1), with the options of DQN: double,
+dueling per atom, n-step, prioritized replay, noisy layers. All of them together are Rainbow (Hessel et al. 2018):
+`configs/c51/rainbow_cartpole.flags`. What it is not: free of a range; returns beyond `v_min` and `v_max` count as
+these.
+
+Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions.
+
+Differences from the papers: priorities are KL(target || prediction), as in Rainbow; logits, not probabilities, are
+averaged over actions in dueling heads; those of DQN hold too (time limits, importance weights, clipping, Adam).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.agent import Agent
+from tfrl.algos import _value_based as value_based
+from tfrl.config.settings import SettingError, setting
+from tfrl.losses import distributional
+from tfrl.nn.q_network import ModelSettings, QNetwork
+from tfrl.types import EnvSpec, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(value_based.Settings, ModelSettings):
+    """Settings of C51."""
+
+    num_atoms: int = setting(101, "atoms of the distribution", minimum=2)
+    v_min: float = setting(-100.0, "return of the first atom", unit="reward")
+    v_max: float = setting(100.0, "return of the last atom", unit="reward")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.v_min >= self.v_max:
+            raise SettingError(
+                f"v_min={self.v_min} with v_max={self.v_max}: expected v_min below v_max"
+            )
+
+
+class Distributions(tf.Module):
+    """Distributions of the return of each action.
+
+    Attributes:
+      atoms: float32 [K].
+      noise: what an exploring evaluation draws.
+    """
+
+    def __init__(self, config: Config, spec: EnvSpec):
+        super().__init__()
+        self.atoms = distributional.support(config.v_min, config.v_max, config.num_atoms)
+        self._network = QNetwork(config, spec, config.num_atoms)
+        self.noise = self._network.noise
+
+    def logits(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+        """Observations, leaves [B, ...] -> [B, A, K]."""
+        return self._network(obs, noise)
+
+    def mean(self, logits: tf.Tensor) -> tf.Tensor:
+        """[B, A, K] -> [B, A]."""
+        return tf.reduce_sum(tf.nn.softmax(logits) * self.atoms, axis=2)
+
+    def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+        return self.mean(self.logits(obs, noise))
+
+    def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
+        return self._network.draw(seed)
+
+
+def loss(
+    config: Config,
+    policy: value_based.QPolicy,
+    target: value_based.QPolicy,
+    batch: Transition,
+    seed: tf.Tensor,
+) -> value_based.Loss:
+    """Cross entropy with the projected target of a batch; see `_value_based.QLearner`."""
+    model, noise = policy.model, value_based.draw(policy.model, seed)
+    logits_t = target.model.logits(batch.obs_t, noise.target)
+    if config.double:
+        selector_t = policy.q_values(batch.obs_t, noise.selector)
+    else:
+        selector_t = target.masked(model.mean(logits_t), batch.obs_t)
+    out = distributional.categorical_q_learning(
+        model.logits(batch.obs_tm1, noise.online),
+        batch.action_tm1,
+        batch.reward_t,
+        batch.discount_t,
+        logits_t,
+        selector_t,
+        model.atoms,
+    )
+    magnitude = tf.maximum(out.kl, 0.0)  # rounding may leave it a little below
+    parts = {
+        "learner/td_error_abs_mean": tf.abs(out.td_error),
+        "learner/q_mean": tf.reduce_sum(out.prediction * model.atoms, axis=1),
+        "learner/kl_target": magnitude,
+        "learner/edge_mass": out.target[:, 0] + out.target[:, -1],
+    }
+    return value_based.Loss(out.loss, magnitude, parts)
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """C51 bound to an environment.
+
+    Raises:
+      SettingError: the action space is not Discrete.
+    """
+    return value_based.make("c51", config, spec, lambda: Distributions(config, spec), loss)

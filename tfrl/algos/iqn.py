@@ -1,0 +1,131 @@
+"""IQN: the distribution of the return as a function of the fraction tau, at fractions drawn anew in every update.
+
+What it is: implicit quantile networks (Dabney et al. 2018b, eq. 2 to 4): the features of the state, multiplied by an
+embedding of tau by cosines, give the quantile at tau; with the options of DQN: double, dueling, n-step, prioritized
+replay, noisy layers. What it is not: risk-sensitive; actions maximise the mean.
+
+Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions.
+
+Differences from the paper: cosines are cos(pi i tau) for i = 0, 1, ..., as in the text and in Dopamine (some codes
+begin at 1); an exploring step draws its fractions, a greedy one takes the midpoints of as many equal parts, so that
+exported policies have no randomness; priorities are the loss of each transition; those of DQN hold too
+(time limits, importance weights, clipping).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.agent import Agent
+from tfrl.algos import _value_based as value_based
+from tfrl.config.settings import setting
+from tfrl.losses import distributional
+from tfrl.nn.q_network import ModelSettings, QNetwork
+from tfrl.optim import apply
+from tfrl.types import EnvSpec, NoiseSpec, Transition
+
+TAU = "tau"  # the noise that holds an exploring step's fractions
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(value_based.Settings, ModelSettings):
+    """Settings of IQN."""
+
+    num_tau: int = setting(64, "fractions drawn for the prediction of an update (N)", minimum=1)
+    num_target_tau: int = setting(64, "fractions drawn for its target (N')", minimum=1)
+    num_act_tau: int = setting(32, "fractions whose mean is an action's value (K)", minimum=1)
+    num_cosines: int = setting(64, "cosines that embed a fraction", minimum=1)
+    huber_delta: float = setting(
+        1.0, "error at which the quantile Huber loss turns linear (kappa)", above=0.0
+    )
+
+
+class ImplicitQuantiles(tf.Module):
+    """Quantiles of the return of each action at any fractions.
+
+    Attributes:
+      noise: what an exploring evaluation draws: its fractions, and that of noisy layers.
+    """
+
+    def __init__(self, config: Config, spec: EnvSpec):
+        super().__init__()
+        self._network = QNetwork(config, spec)
+        self._midpoints = distributional.midpoints(config.num_act_tau)
+        self._cosines = config.num_cosines
+        self._embedding = tf.keras.layers.Dense(self._network.num_features, "relu")
+        self._embedding.build([None, config.num_cosines])
+        self.noise = {TAU: NoiseSpec((config.num_act_tau,), "uniform"), **self._network.noise}
+
+    def quantiles(
+        self, obs: Any, tau: tf.Tensor, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """Observations, leaves [B, ...], and fractions [B, N] or [1, N] -> quantiles at these [B, A, N]."""
+        features = self._network.features(obs)[:, None] * self._embedding(
+            cosines(tau, self._cosines)
+        )
+        return self._network.heads(features, obs, noise)
+
+    def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+        """The mean over the fractions in `noise`, or over fixed ones where there is none."""
+        tau = tf.constant(self._midpoints[None]) if noise is None else noise[TAU]
+        layers = noise if self._network.noise else None
+        return tf.reduce_mean(self.quantiles(obs, tau, layers), axis=2)
+
+    def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
+        """Noise of the layers only."""
+        return self._network.draw(seed)
+
+
+def cosines(tau: tf.Tensor, count: int) -> tf.Tensor:
+    """cos(pi i tau) for i = 0 .. count - 1: [B, N] -> [B, N, count]."""
+    return tf.cos(math.pi * tf.range(count, dtype=tf.float32) * tau[:, :, None])
+
+
+def loss(
+    config: Config,
+    policy: value_based.QPolicy,
+    target: value_based.QPolicy,
+    batch: Transition,
+    seed: tf.Tensor,
+) -> value_based.Loss:
+    """Quantile regression of a batch at drawn fractions; see `_value_based.QLearner`."""
+    seeds = tf.random.experimental.stateless_split(seed, 4)
+    noise, rows = value_based.draw(policy.model, seeds[0]), batch.reward_t.shape[0]
+
+    def draw(index: int, count: int) -> tf.Tensor:
+        return apply.replica_rows(
+            lambda n: tf.random.stateless_uniform([n, count], seeds[index]), rows
+        )
+
+    tau, tau_target = draw(1, config.num_tau), draw(2, config.num_target_tau)
+    selecting = {TAU: draw(3, config.num_act_tau), **(noise.selector or {})}
+    selector = policy if config.double else target
+    out = distributional.quantile_q_learning(
+        policy.model.quantiles(batch.obs_tm1, tau, noise.online),
+        tau,
+        batch.action_tm1,
+        batch.reward_t,
+        batch.discount_t,
+        target.model.quantiles(batch.obs_t, tau_target, noise.target),
+        selector.q_values(batch.obs_t, selecting),
+        config.huber_delta,
+    )
+    parts = {
+        "learner/td_error_abs_mean": tf.abs(out.td_error),
+        "learner/q_mean": tf.reduce_mean(out.prediction, axis=1),
+    }
+    return value_based.Loss(out.loss, out.loss, parts)
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """IQN bound to an environment.
+
+    Raises:
+      SettingError: the action space is not Discrete.
+    """
+    return value_based.make("iqn", config, spec, lambda: ImplicitQuantiles(config, spec), loss)

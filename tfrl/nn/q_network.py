@@ -1,0 +1,168 @@
+"""The network of the value-based family: observations to one or more outputs for each action.
+
+A torso, then heads of dense or noisy layers: one output for each action, or with dueling those and the state's, or
+with action features a query that is compared with each action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.config.settings import setting
+from tfrl.losses import value
+from tfrl.nn import action_features, inputs, noisy, torsos
+from tfrl.types import EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Settings of `QNetwork`, a base of algorithms' `Config`."""
+
+    network: str = setting(
+        "auto",
+        "mlp, cnn, resnet, rllib_cnn, auto (cnn for images) or package.module:builder of a Keras model",
+    )
+    hidden_sizes: tuple[int, ...] = setting(
+        (64, 64), "units of the MLP's layers", unit="units", minimum=1
+    )
+    activation: str = setting("relu", "activation of the MLP")
+    rescale_observations: bool = setting(
+        False, "the MLP sees bounded components of a Box observation mapped to [-1, 1]"
+    )
+    head_hidden_sizes: tuple[int, ...] = setting(
+        (), "units of each head's hidden layers", unit="units", minimum=1
+    )
+    dueling: bool = setting(False, "separate heads for state value and advantages")
+    noisy: str = setting(
+        "none", "learnt noise on the weights of the heads", choices=("none", *noisy.KINDS)
+    )
+    noisy_sigma: float | None = setting(
+        None,
+        "first size of that noise: sigma_0 if factorised, the deviation if independent; "
+        "none: 0.5 and 0.017",
+        above=0.0,
+    )
+    action_hidden_sizes: tuple[int, ...] = setting(
+        (64,),
+        "units of the MLP that embeds action features; empty: they are the embedding",
+        unit="units",
+        minimum=1,
+    )
+
+
+class QNetwork(tf.Module):
+    """Observations, leaves [B, ...] -> outputs [B, A, K].
+
+    Args:
+      config: `ModelSettings`.
+      spec: environment spec with Discrete actions.
+      outputs: K, of each action.
+
+    Attributes:
+      noise: what the noisy layers draw, {} where there are none.
+      num_features: F, width of `features`.
+    """
+
+    def __init__(self, config: ModelSettings, spec: EnvSpec, outputs: int = 1):
+        super().__init__()
+        self._num_actions, self._outputs = int(spec.action_space.n), outputs
+        self._torso = torsos.Torso(
+            spec,
+            config.network,
+            config.hidden_sizes,
+            config.activation,
+            config.rescale_observations,
+        )
+        example = torsos.example_batch(spec.observation_space, 1)
+        self.num_features = int(self._torso(example).shape[-1])
+        self._scores, width = None, self._num_actions
+        if spec.has_action_features:
+            self._scores = action_features.ActionScores(
+                spec, config.action_hidden_sizes, config.activation
+            )
+            width = self._scores.width
+        self._advantage = _Head(config, self.num_features, width * outputs, "advantage")
+        self._value = None
+        if config.dueling:
+            self._value = _Head(config, self.num_features, outputs, "value")
+        self.noise = dict(self._advantage.noise)
+        if self._value is not None:
+            self.noise.update(self._value.noise)
+        self(example)  # builds the variables
+
+    def __call__(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+        """Outputs of every action, those of invalid ones too: [B, A, K]; `noise` as `NoisyDense` takes it."""
+        return self.heads(self.features(obs), obs, noise)
+
+    def features(self, obs: Any) -> tf.Tensor:
+        """[B, F]."""
+        return self._torso(obs)
+
+    def heads(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None
+    ) -> tf.Tensor:
+        """[B, F] -> [B, A, K]; several features for each row, [B, N, F], and K = 1 -> [B, A, N].
+
+        Args:
+          features: of the state.
+          obs: for the mask and the action features.
+          noise: as `NoisyDense` takes it.
+        """
+        raw = self._advantage(features, noise)
+        several = features.shape.rank == 3
+        if self._scores is not None:
+            if not several:
+                raw = tf.reshape(raw, [-1, self._outputs, self._scores.width])
+            out = self._scores(raw, obs)
+        elif several:
+            out = tf.transpose(raw, [0, 2, 1])
+        else:
+            out = tf.reshape(raw, [-1, self._num_actions, self._outputs])
+        if self._value is None:
+            return out
+        return value.dueling(self.state_value(features, noise), out, inputs.action_mask(obs))
+
+    def state_value(
+        self, features: tf.Tensor, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """What dueling adds the advantages to: [B, F] -> [B, 1, K], [B, N, F] -> [B, 1, N]."""
+        out = self._value(features, noise)
+        return tf.transpose(out, [0, 2, 1]) if features.shape.rank == 3 else out[:, None]
+
+    def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+        """The outputs as action values, for K = 1: [B, A]."""
+        return tf.squeeze(self(obs, noise), 2)
+
+    def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
+        """Noise for a batch, see `noisy.draw`."""
+        return noisy.draw(self.noise, seed)
+
+
+class _Head(tf.Module):
+    """Hidden layers and a linear one, all dense or all noisy: [B, F] -> [B, outputs], [B, N, F] -> [B, N, outputs]."""
+
+    def __init__(self, config: ModelSettings, width: int, outputs: int, name: str):
+        super().__init__(name)
+        self._activation = tf.keras.activations.get(config.activation)
+        self._noisy = config.noisy != "none"
+        self._layers, self.noise = [], {}
+        for i, units in enumerate([*config.head_hidden_sizes, outputs]):
+            if self._noisy:
+                layer = noisy.NoisyDense(
+                    width, units, config.noisy, config.noisy_sigma, f"{name}_{i}"
+                )
+                self.noise.update(layer.noise)
+            else:
+                layer = tf.keras.layers.Dense(units)
+            self._layers.append(layer)
+            width = units
+
+    def __call__(self, x: tf.Tensor, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+        *hidden, last = self._layers
+        for layer in hidden:
+            x = self._activation(layer(x, noise) if self._noisy else layer(x))
+        return last(x, noise) if self._noisy else last(x)
