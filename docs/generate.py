@@ -59,13 +59,19 @@ def metrics(name: str) -> str:
 
 
 def _source(module: types.ModuleType) -> str:
-    """The text of an algorithm's file, and of the functions that it calls from files it shares with others."""
+    """The text of an algorithm's file, and of what it calls, directly or not, in files that it shares with others."""
     text = inspect.getsource(module)
     for name, helpers in inspect.getmembers(module, inspect.ismodule):
         if helpers.__name__.startswith("tfrl.algos._"):
-            called = sorted(set(re.findall(rf"\b{name}\.(\w+)\(", text)))
-            found = [getattr(helpers, function) for function in called]
-            text += "".join(inspect.getsource(f) for f in found if inspect.isfunction(f))
+            waiting, seen = re.findall(rf"\b{name}\.(\w+)\(", text), set()
+            while waiting:
+                what = getattr(helpers, waiting.pop(), None)
+                if what in seen or getattr(what, "__module__", None) != helpers.__name__:
+                    continue
+                seen.add(what)
+                source = inspect.getsource(what)
+                text += source
+                waiting += re.findall(r"\b(\w+)\(", source)
     return text
 
 
