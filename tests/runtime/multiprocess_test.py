@@ -152,7 +152,8 @@ class MultiprocessTest(parameterized.TestCase):
         rows = run.rows()
         # What every step inserts arrives, and arrives once.
         self.assertEqual(rows[-1]["replay/items_inserted"], first["env_steps"])
-        self.assertEqual(rows[-1]["replay/size_items"], first["env_steps"])
+        if residency == "learner":  # the server has gone before the last row
+            self.assertEqual(rows[-1]["replay/size_items"], first["env_steps"])
         self.assertTrue(any("actor/policy_lag_updates" in row for row in rows))
         self.assertTrue(
             any("evaluator/return_mean" in row and row["run/env_steps"] < 6000 for row in rows)
