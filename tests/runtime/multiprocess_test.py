@@ -204,6 +204,18 @@ class MultiprocessTest(parameterized.TestCase):
         )
         self.assertEmpty(end_of([frozen], 5))
 
+    def test_a_run_that_was_stopped_as_a_whole_goes_on(self):
+        run = self.start(heartbeat_timeout_s=6, total_env_steps=12000)
+        run.wait_for_updates(100)
+        everyone = [psutil.Process(run.process.pid), *run.children().values()]
+        for process in everyone:
+            process.send_signal(signal.SIGSTOP)
+        time.sleep(14)  # well beyond the heartbeat, as after Ctrl-Z or a night of the machine
+        for process in everyone:
+            process.send_signal(signal.SIGCONT)
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertNotIn("sign of life", run.text())
+
     def test_crashing_environment_ends_the_run_with_its_first_error_last(self):
         run = self.start(env="tfrl.envs.fakes:CrashingEnv", num_actors=1, num_envs=1)
         self.assertEqual(run.wait(), 1, run.text())

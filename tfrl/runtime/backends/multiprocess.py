@@ -80,6 +80,7 @@ class _Run:
         self._evaluations = Every(self.job.evaluation.eval_every_env_steps, self.totals.env_steps)
         self._memory: dict[str, float] = {}
         self._turned = self._last_row = time.monotonic()
+        self._forgive_until = -math.inf
         self._replacing = True
 
     def run(self) -> dict[str, Any]:
@@ -193,9 +194,9 @@ class _Run:
         )
         now = time.monotonic()
         passed, self._turned = now - self._turned, now
+        if passed > 5.0:  # this process was frozen itself, and perhaps the children with it
+            self._forgive_until = now + self.job.topology.heartbeat_timeout_s
         for child in list(self._children):
-            if passed > 5.0:  # this process was frozen itself: nobody could be heard
-                child.heard += passed
             if child.pipe in waited:
                 self._hear(child)
         for child in list(self._children):
@@ -297,6 +298,8 @@ class _Run:
             return
         limit = self.job.topology.heartbeat_timeout_s
         silent = now - child.heard
+        if now < self._forgive_until:
+            return
         if child.ready_at == math.inf:
             frozen = silent > max(limit, STARTUP_S)
         else:
