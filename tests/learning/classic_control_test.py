@@ -16,7 +16,16 @@ ROOT = pathlib.Path(__file__).parents[2] / "configs"
 @pytest.mark.slow
 class ClassicControlTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
-        ("dqn", "cartpole", 475.0), ("dqn", "acrobot", -100.0), ("dqn", "mountaincar", -120.0)
+        ("dqn", "cartpole", 475.0),
+        ("dqn", "acrobot", -100.0),
+        ("dqn", "mountaincar", -120.0),
+        ("dqn", "parametric_cartpole", 150.0),
+        ("ppo", "parametric_cartpole", 150.0),
+        ("c51", "cartpole", 450.0),
+        ("c51", "rainbow_cartpole", 450.0),
+        ("qr_dqn", "cartpole", 450.0),
+        ("qr_dqn", "acrobot", -100.0),
+        ("iqn", "cartpole", 450.0),
     )
     def test_reaches_its_score(self, algo, recipe, score):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"

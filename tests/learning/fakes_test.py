@@ -1,10 +1,11 @@
-"""DQN learns environments whose answers are known: seconds each."""
+"""DQN and its relatives learn environments whose answers are known: seconds each."""
 
 import pathlib
 import tempfile
 
 import numpy as np
 import tensorflow as tf
+from absl.testing import parameterized
 
 import tfrl
 from tfrl.envs import fakes
@@ -29,6 +30,15 @@ CHAIN = dict(
 )
 
 
+RAINBOW = dict(
+    noisy="factorised",
+    prioritized=True,
+    n_step=2,
+    head_hidden_sizes=(16,),
+    target_period_updates=50,
+)
+
+
 class TerminatingChain(fakes.TruncatingChain):
     """The same, but its time limit is declared a termination."""
 
@@ -37,10 +47,10 @@ class TerminatingChain(fakes.TruncatingChain):
         return obs, reward, truncated, False, info
 
 
-class LearningTest(tf.test.TestCase):
-    def train(self, **settings):
+class LearningTest(tf.test.TestCase, parameterized.TestCase):
+    def train(self, algo="dqn", **settings):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
-        return tfrl.train("dqn", run_dir=str(run_dir), **settings)
+        return tfrl.train(algo, run_dir=str(run_dir), **settings)
 
     def value_of_chain(self, env, **settings):
         result = self.train(env=env, **{**CHAIN, **settings})
@@ -77,17 +87,24 @@ class LearningTest(tf.test.TestCase):
         )
         self.assertEqual((result.return_mean, result.return_std, result.episodes), (20.0, 0.0, 10))
 
-    def test_masked_actions_are_never_taken(self):
+    @parameterized.parameters(
+        ("dqn", dict(epsilon_decay_env_steps=1_000)),
+        ("c51", dict(RAINBOW, num_atoms=21, v_min=-1.0, v_max=1.0)),
+        ("qr_dqn", dict(RAINBOW, num_quantiles=5, huber_delta=0.1)),
+        ("iqn", dict(RAINBOW, num_tau=8, num_target_tau=8, num_act_tau=8, huber_delta=0.1)),
+    )
+    def test_masked_actions_are_never_taken(self, algo, own):
         # An invalid action would raise; the best valid one is the last.
         result = self.train(
+            algo,
             env="tfrl.envs.fakes:MaskedBandit",
             num_envs=2,
             learning_rate=3e-3,
             discount=0.0,
-            epsilon_decay_env_steps=1_000,
             total_env_steps=2_500,
             dueling=True,
             **COMMON,
+            **own,
         )
         policy = tfrl.load(result.run_dir)
         masks = ((np.arange(1, 32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
