@@ -180,7 +180,7 @@ def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
     link.ready()
     if link.wait(lambda orders: "address" in orders):
         before = found.state if found and found.replay else {"written": 0, "sampled": 0}
-        _Learning(job, assembly, loop, link, before).run()
+        _Learning(job, assembly, loop, link, before, index > 0).run()
 
 
 class _Learning:
@@ -191,6 +191,7 @@ class _Learning:
 
     Args:
       before: 'written' and 'sampled' items of the contents that a replay beside the learner starts with.
+      is_heir: another learner of this run died before.
     """
 
     def __init__(
@@ -200,6 +201,7 @@ class _Learning:
         loop: LearnerLoop,
         link: Link,
         before: Mapping[str, int],
+        is_heir: bool,
     ):
         self._job, self._assembly, self._loop, self._link = job, assembly, loop, link
         address = link.orders["address"]
@@ -211,7 +213,7 @@ class _Learning:
         self._batcher = make_batcher(assembly)
         self._started_at = int(loop.updates)
         self._barrier = assembly.agent.replay.max_policy_lag_updates == 0
-        self._resident = loop.resident
+        self._resident, self._is_heir = loop.resident, is_heir
         self._updates = self._sampled = self._inserted = 0
         if self._resident is None:
             items = self._batcher.fetch_items
@@ -243,6 +245,10 @@ class _Learning:
                 dry = time.monotonic()
             elif last and self._is_dry(time.monotonic() - dry):
                 break
+            elif self._barrier and self._is_heir and time.monotonic() - dry > DRY_S:
+                # What the dead learner had fetched is lost, and its makers may wait for weights that it has trained.
+                self._publish()
+                dry = time.monotonic()
             elif not self._is_paid():
                 time.sleep(0.002)
             now = time.monotonic()
