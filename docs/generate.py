@@ -29,7 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from tfrl.benchmark.workloads import FIGURES, RIVALS  # noqa: E402
 from tfrl.config import flags  # noqa: E402
 from tfrl.job import algorithm, algorithms  # noqa: E402
-from tfrl.logs.metrics import METRICS  # noqa: E402
+from tfrl.logs.metrics import HISTOGRAMS, METRICS  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 RUNS = HERE.parent / "benchmarks" / "runs"
@@ -50,11 +50,12 @@ def settings(name: str) -> str:
 
 def metrics(name: str) -> str:
     """All metrics, or those that the file of an algorithm names, as a Markdown table."""
-    names = list(METRICS)
+    table = {**METRICS, **HISTOGRAMS}
+    names = list(table)
     if name != "all":
         source = _source(algorithm(name))
         names = [metric for metric in names if f'"{metric}"' in source]
-    rows = [f"| `{n}` | {METRICS[n].unit} | {METRICS[n].meaning} |" for n in names]
+    rows = [f"| `{n}` | {table[n].unit} | {table[n].meaning} |" for n in names]
     return "\n".join(["| metric | unit | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 

@@ -79,6 +79,16 @@ class PanelTest(absltest.TestCase):
         for part in (*SHOWN, "50%", "dqn-CartPole"):
             self.assertIn(part, text)
 
+    def test_asynchronous_runs_show_the_lag_of_what_is_trained_and_the_queue(self):
+        view, _ = self.panel()
+        more = {"replay/queue_items": 12, "learner/policy_lag_mean_updates": 3.25}
+        view.show({**ROW, **more})
+        view.close()
+        text = self.text(view)
+        self.assertIn("policy lag 3.2", text)
+        self.assertIn("queue 12", text)
+        self.assertNotIn("policy lag 32", text)
+
     def test_first_row_may_know_little(self):
         view, _ = self.panel()
         view.show({"run/env_steps": 8})

@@ -21,7 +21,7 @@ from tfrl.logs.window import EpisodeWindow
 class MetricsTest(absltest.TestCase):
     def test_names_are_role_and_name_and_have_a_meaning(self):
         for name, metric in METRICS.items():
-            self.assertRegex(name, r"^(run|actor|learner|replay|time|evaluator)/[a-z_]+$")
+            self.assertRegex(name, r"^(run|actor|learner|replay|time|evaluator)/[a-z][a-z0-9_]+$")
             self.assertNotEmpty(metric.meaning)
 
     def test_unlisted_name_is_refused_with_the_nearest(self):

@@ -1,30 +1,60 @@
-"""The table of metric names against what a run emits."""
+"""The tables of metric names against what runs emit."""
 
-import csv
 import pathlib
+import tempfile
 
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tfrl
-from tfrl.logs.metrics import METRICS
+from tfrl.logs import csv_file
+from tfrl.logs.metrics import HISTOGRAMS, METRICS
 
-ONLY_WITH_PROCESSES = {"actor/policy_lag_updates"}  # see multiprocess_test
+SETTINGS = dict(
+    env="CartPole-v1", log_every_s=0.05, eval_every_env_steps=0, eval_episodes=1, final_eval_episodes=0,
+    console="none", compile="graph", inference="function", hidden_sizes=(8,),
+)  # fmt: skip
+STALLS = {"time/room_us", "time/weights_us", "time/experience_us"}
 
 
 class MetricsTest(tf.test.TestCase):
-    def test_a_run_emits_every_metric_of_the_table(self):
-        run_dir = pathlib.Path(self.get_temp_dir()) / "run"
-        tfrl.train(
-            "dqn", env="CartPole-v1", prioritized=True, total_env_steps=700, min_replay=100,
-            updates_per_call=4, log_every_s=0.05, eval_every_env_steps=0, eval_episodes=1,
-            final_eval_episodes=0, console="none", compile="graph", inference="function",
-            run_dir=str(run_dir),
-        )  # fmt: skip
-        with open(run_dir / "metrics.csv") as file:
-            rows = list(csv.DictReader(file))
-        emitted = {name for row in rows for name, value in row.items() if value}
-        self.assertEqual(emitted, set(METRICS) - ONLY_WITH_PROCESSES)
-        self.assertEqual({float(r["learner/retraces"]) for r in rows if r["learner/retraces"]}, {0})
-        for row in rows:
-            if row["learner/learning_rate"]:
-                self.assertAlmostEqual(float(row["learner/learning_rate"]), 5e-4)
+    def run_of(self, algo, **settings):
+        """Rows of a short run, and its folder."""
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        tfrl.train(algo, **{**SETTINGS, "run_dir": str(run_dir), **settings})
+        return csv_file.read(run_dir / "metrics.csv"), run_dir
+
+    def test_runs_emit_every_metric_of_the_tables(self):
+        emitted, histograms = set(), set()
+        for algo, settings in (
+            (
+                "dqn",
+                dict(prioritized=True, total_env_steps=700, min_replay=100, updates_per_call=4),
+            ),
+            ("ppo", dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64)),
+            (
+                "appo",
+                dict(
+                    total_env_steps=3_000, unroll_length=10, num_envs=4, num_actors=2,
+                    backend="processes", batch_env_steps=40, replay_proportion=0.5,
+                ),
+            ),
+        ):  # fmt: skip
+            with self.subTest(algo):
+                rows, run_dir = self.run_of(algo, **settings)
+                names = {name for row in rows for name in row}
+                emitted |= names
+                events = EventAccumulator(str(run_dir))
+                events.Reload()
+                histograms |= set(events.Tags()["histograms"]) & set(HISTOGRAMS)
+                retraces = [x["learner/retraces"] for x in rows if "learner/retraces" in x]
+                self.assertEqual(set(retraces), {0.0})
+                # Alone in a process nobody waits, and nothing is queued where actors wait.
+                self.assertEqual(bool(names & STALLS), settings.get("backend") == "processes")
+                self.assertEqual("replay/queue_items" in names, algo == "appo")
+        self.assertEqual(emitted, set(METRICS))
+        self.assertEqual(histograms, set(HISTOGRAMS))
+
+
+if __name__ == "__main__":
+    tf.test.main()

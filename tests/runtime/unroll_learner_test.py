@@ -12,6 +12,7 @@ from tfrl.algos import _on_policy as on_policy
 from tfrl.algos import a2c, impala, ppo
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
+from tfrl.logs.histogram import Histogram
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.runtime.batches import Batcher
@@ -321,15 +322,15 @@ class SameUpdateTest(tf.test.TestCase, parameterized.TestCase):
             for _ in range(4):
                 samples = actor.samples(loops[0])
                 for loop in loops:
-                    metrics, _ = loop.run(samples)
-                    self.assertEqual(float(metrics["learner/policy_lag_max_updates"]), 0.0)
+                    loop.run(samples)
+                    self.assertEqual(loop.lags.max, 0)
         policies = [[v.numpy() for v in loop.learner.policy.variables] for loop in loops]
         self.assertLess(conformance.apart(*policies), 1e-6)
         self.assertGreater(conformance.apart(start, conformance.values(loops[0])), 1e-3)
 
 
 class LagTest(tf.test.TestCase):
-    def test_mean_and_largest_lag_of_a_batch(self):
+    def test_every_unroll_of_a_batch_is_counted(self):
         agent = agent_of(impala, batch_env_steps=0)
         loop = conformance.loop(agent, SPECS[MASKED])
         for seed in range(5):
@@ -338,9 +339,10 @@ class LagTest(tf.test.TestCase):
             p._replace(columns={**p.columns, "facts": tf.constant([[version, 0]], tf.int64)})
             for p, version in ((block(agent, 5), 5), (block(agent, 6), 2))
         ]
-        metrics, _ = loop.run(beside(parts))
-        self.assertAllClose(metrics["learner/policy_lag_mean_updates"], 1.5)
-        self.assertAllClose(metrics["learner/policy_lag_max_updates"], 3.0)
+        before = loop.lags.counts.copy()
+        loop.run(beside(parts))
+        lags = Histogram(loop.lags.counts - before)
+        self.assertEqual((lags.mean, lags.max, lags.counts.sum()), (1.5, 3, 2))
 
 
 if __name__ == "__main__":

@@ -184,6 +184,9 @@ def _facts(state: Mapping[str, float]) -> list[tuple[str, str]]:
         ("policy version", "learner/policy_version_updates", ",.0f"),
         ("policy lag", "actor/policy_lag_updates", ",.0f"),
     )
+    if "replay/queue_items" in state:  # asynchronous: what is trained on says more than what acts
+        lag = ("policy lag", "learner/policy_lag_mean_updates", ",.1f")
+        layout = (*layout[:-1], lag, ("queue", "replay/queue_items", ",.0f"))
     facts = [(label, format(state[name], spec)) for label, name, spec in layout if name in state]
     if "evaluator/return_mean" in state:
         text = f"{state['evaluator/return_mean']:.1f}"

@@ -12,7 +12,8 @@ from typing import TextIO
 from tfrl.job import LogPlan
 from tfrl.logs import console
 from tfrl.logs.csv_file import STEP, CsvFile
-from tfrl.logs.metrics import check_names
+from tfrl.logs.histogram import Histogram
+from tfrl.logs.metrics import HISTOGRAMS, check_names
 from tfrl.logs.tensorboard_file import TensorboardFile
 
 
@@ -57,19 +58,23 @@ class Logger:
         self._close_files()
         self._open(env_steps)
 
-    def write(self, row: Mapping[str, float]) -> None:
-        """Writes a row, which must hold `run/env_steps`.
+    def write(
+        self, row: Mapping[str, float], histograms: Mapping[str, Histogram] | None = None
+    ) -> None:
+        """Writes a row, which must hold `run/env_steps`; TensorBoard takes the histograms beside it.
 
         Raises:
-          KeyError: a name that is not in `METRICS`, or no `run/env_steps`.
+          KeyError: a name that is not in `METRICS` or `HISTOGRAMS`, or no `run/env_steps`.
         """
+        histograms = histograms or {}
         check_names(row)
+        check_names(histograms, HISTOGRAMS)
         env_steps = int(row[STEP])
         if self._csv is None:
             self._open(None)
         self._csv.write(row)
         if self._tensorboard is not None:
-            self._tensorboard.write(env_steps, row)
+            self._tensorboard.write(env_steps, row, histograms)
         self._view.show(row)
         self._written = self._clock()
 

@@ -5,7 +5,7 @@ Names are `role/name_unit`. A metric without data is absent from a row, never Na
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from tfrl.config.settings import nearest
@@ -67,9 +67,13 @@ METRICS: dict[str, Metric] = {
         "", "share of the value targets' variance that the values explain; 1 is perfect"
     ),
     "learner/policy_lag_mean_updates": Metric(
-        "updates", "updates between acting and learning, mean over the last batch"
+        "updates",
+        "updates between acting and learning, mean over the unrolls trained since the last row",
     ),
-    "learner/policy_lag_max_updates": Metric("updates", "largest such lag in the last batch"),
+    "learner/policy_lag_p95_updates": Metric(
+        "updates", "lag that 95 in 100 of these unrolls do not exceed"
+    ),
+    "learner/policy_lag_max_updates": Metric("updates", "largest lag of these unrolls"),
     "learner/importance_beta": Metric("", "exponent of the importance weights"),
     "learner/policy_version_updates": Metric(
         "updates", "updates behind the newest policy sent out"
@@ -78,6 +82,9 @@ METRICS: dict[str, Metric] = {
         "", "times the compiled update was traced again; more than 0 is slow"
     ),
     "replay/size_items": Metric("items", "items in the replay"),
+    "replay/queue_items": Metric(
+        "items", "unrolls of actors that do not wait, made and not yet trained on"
+    ),
     "replay/samples_per_insert": Metric("", "items sampled per item inserted, over the run"),
     "replay/items_inserted": Metric("items", "items inserted"),
     "replay/items_sampled": Metric("items", "items sampled"),
@@ -86,6 +93,17 @@ METRICS: dict[str, Metric] = {
     "time/write_us": Metric("us", "writing to the replay, per env step since the last row"),
     "time/sample_us": Metric("us", "waiting for samples, per env step since the last row"),
     "time/learn_us": Metric("us", "updating, per env step since the last row"),
+    "time/room_us": Metric(
+        "us",
+        "actors waiting until the replay takes what they made, per env step since the last row",
+    ),
+    "time/weights_us": Metric(
+        "us",
+        "actors waiting for the weights that their unrolls train, per env step since the last row",
+    ),
+    "time/experience_us": Metric(
+        "us", "the learner waiting for experience, per env step since the last row"
+    ),
     "evaluator/return_mean": Metric("reward", "mean return of the evaluated episodes"),
     "evaluator/return_std": Metric("reward", "standard deviation of these returns"),
     "evaluator/return_min": Metric("reward", "smallest of these returns"),
@@ -94,9 +112,17 @@ METRICS: dict[str, Metric] = {
     "evaluator/length_mean_env_steps": Metric("env steps", "mean length of these episodes"),
 }
 
+# Drawn by TensorBoard; `metrics.csv` has numbers that sum them up.
+HISTOGRAMS: dict[str, Metric] = {
+    "learner/policy_lag_updates": Metric(
+        "updates",
+        "updates between acting and learning, of each unroll trained since the last row (TensorBoard)",
+    ),
+}
 
-def check_names(row: Iterable[str]) -> None:
-    """Raises KeyError, with the nearest listed name, for a metric that is not in `METRICS`."""
+
+def check_names(row: Iterable[str], table: Mapping[str, Metric] = METRICS) -> None:
+    """Raises KeyError, with the nearest listed name, for a metric that is not in the table."""
     for name in row:
-        if name not in METRICS:
-            raise KeyError(f"metric {name!r} is not in logs/metrics.py{nearest(name, METRICS)}")
+        if name not in table:
+            raise KeyError(f"metric {name!r} is not in logs/metrics.py{nearest(name, table)}")

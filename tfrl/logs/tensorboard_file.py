@@ -8,9 +8,12 @@ import socket
 import time
 from collections.abc import Mapping
 
+import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from tfrl.logs.histogram import Histogram
 
 
 class TensorboardFile:
@@ -33,8 +36,11 @@ class TensorboardFile:
             start = SessionLog(status=SessionLog.START)
             self._add(Event(step=restart_env_steps + 1, session_log=start))
 
-    def write(self, env_steps: int, row: Mapping[str, float]) -> None:
+    def write(
+        self, env_steps: int, row: Mapping[str, float], histograms: Mapping[str, Histogram]
+    ) -> None:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.items()]
+        values += [Summary.Value(tag=tag, histo=_message(h)) for tag, h in histograms.items() if h]
         self._add(Event(step=env_steps, summary=Summary(value=values)))
 
     def close(self) -> None:
@@ -44,3 +50,19 @@ class TensorboardFile:
         event.wall_time = time.time()
         self._writer.write(event.SerializeToString())
         self._file.flush()
+
+
+def _message(histogram: Histogram) -> HistogramProto:
+    """The buckets that hold something, and an empty one before each, or bars would reach over the gap."""
+    counts, limits = histogram.counts, histogram.LIMITS
+    filled = np.flatnonzero(counts)
+    edges = {}
+    for i in filled:
+        edges.setdefault(float(limits[i] - 1 if i == 0 else limits[i - 1]), 0.0)
+        edges[float(limits[i])] = float(counts[i])
+    numbers, weights = limits[filled].astype(float), counts[filled].astype(float)
+    return HistogramProto(
+        min=numbers[0], max=numbers[-1], num=weights.sum(), sum=(numbers * weights).sum(),
+        sum_squares=(numbers**2 * weights).sum(),
+        bucket_limit=sorted(edges), bucket=[edges[x] for x in sorted(edges)],
+    )  # fmt: skip

@@ -7,6 +7,7 @@ is one item of a bounded Reverb queue, which gives every block once and in order
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ class BlockWriter:
     ):
         self.priority, self.version = 1.0, 0
         self.patience: Callable[[], None] | None = None
-        self.items_written = 0
+        self.items_written, self.waited_s = 0, 0.0
         self._send, self._layout, self._max_rows = send, layout, max_rows
         self._writer, self._num_frames = np.int64(writer), 0
         self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
@@ -141,7 +142,9 @@ class BlockWriter:
         first = np.int64(self._num_frames - len(self._frames))
         rows = np.frombuffer(self._rows, np.uint8).reshape(self._count, -1)
         self._rows, self._count, self._frames, self._refs = bytearray(), 0, [], []
+        start = time.perf_counter()
         self._send(Block(rows, frames, refs, first, self._writer))
+        self.waited_s += time.perf_counter() - start
 
     def close(self) -> None:
         """Drops the open steps and what was not flushed."""

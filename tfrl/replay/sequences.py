@@ -192,6 +192,7 @@ class SequenceWriter:
       version: of the weights that act from now on; an item carries the one of its first step.
       items_written: items handed over.
       patience: see `bounded`.
+      waited_s: seconds in calls that wait until the server takes what was written.
       priority: of no meaning here.
     """
 
@@ -215,6 +216,10 @@ class SequenceWriter:
     @patience.setter
     def patience(self, value: Callable[[], None] | None) -> None:
         self._sender.patience = value
+
+    @property
+    def waited_s(self) -> float:
+        return self._sender.waited_s
 
     @property
     def vector_steps_to_item(self) -> int | None:
@@ -303,7 +308,7 @@ class EpisodeWriter:
         self._fresh = np.ones(num_envs, np.bool_)
         self._column = 0
 
-    patience, load = SequenceWriter.patience, SequenceWriter.load
+    patience, waited_s, load = SequenceWriter.patience, SequenceWriter.waited_s, SequenceWriter.load
     flush, close = SequenceWriter.flush, SequenceWriter.close
     vector_steps_to_item = None
 
@@ -372,6 +377,7 @@ class Sender:
         policy: Policy | None = None,
     ):
         self.patience: Callable[[], None] | None = None
+        self.waited_s = 0.0
         self._actor, self._compute, self._variables = actor, None, []
         self._layout = layout
         if isinstance(layout, ComputedLayout):
@@ -404,10 +410,10 @@ class Sender:
         writer.append(item)
         writer.create_item(EXPERIENCE, 1.0, {name: writer.history[name][-1] for name in item})
         # A full queue holds the actor back here: that bounds memory, and the lag of what it does next.
-        bounded(functools.partial(writer.flush, 1), self.patience)
+        self.waited_s += bounded(functools.partial(writer.flush, 1), self.patience)
 
     def flush(self, pending: int) -> None:
-        bounded(functools.partial(self._writer.flush, pending), self.patience)
+        self.waited_s += bounded(functools.partial(self._writer.flush, pending), self.patience)
 
     def close(self) -> None:
         self._writer.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,10 @@ PATIENCE_MS = 250
 BURST_ITEMS = 32
 
 
-def bounded(call: Callable[..., None], patience: Callable[[], None] | None) -> None:
+def bounded(call: Callable[..., None], patience: Callable[[], None] | None) -> float:
     """Makes a call of a writer that waits for the server, which may hold inserts back to keep the ratio to samples.
+
+    Returns the seconds that it took.
 
     Args:
       call: takes `timeout_ms`.
@@ -34,12 +37,14 @@ def bounded(call: Callable[..., None], patience: Callable[[], None] | None) -> N
     Raises:
       reverb.errors.DeadlineExceededError: not done within `FLUSH_TIMEOUT_MS`.
     """
+    start = time.perf_counter()
     if patience is None:
         call(timeout_ms=FLUSH_TIMEOUT_MS)
-        return
+        return time.perf_counter() - start
     while True:
         try:
-            return call(timeout_ms=PATIENCE_MS)
+            call(timeout_ms=PATIENCE_MS)
+            return time.perf_counter() - start
         except reverb.errors.DeadlineExceededError:
             patience()
 
@@ -61,7 +66,7 @@ class TransitionWriter:
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
         self.priority, self.version = 1.0, 0
         self.patience: Callable[[], None] | None = None
-        self.items_written = 0
+        self.items_written, self.waited_s = 0, 0.0
         self._layout = layout
         self._waiting: list[dict[str, Any]] = []  # items that are not yet with Reverb
         self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
@@ -103,7 +108,7 @@ class TransitionWriter:
           reverb.errors.DeadlineExceededError: not within `FLUSH_TIMEOUT_MS`.
         """
         self._send()
-        bounded(functools.partial(self._writer.flush, pending), self.patience)
+        self.waited_s += bounded(functools.partial(self._writer.flush, pending), self.patience)
 
     def _send(self) -> None:
         for item in self._waiting:
@@ -127,7 +132,7 @@ class FrameWriter:
     def __init__(self, client: reverb.Client, item: NStep, layout: TransitionLayout, num_envs: int):
         self.priority, self.version = 1.0, 0
         self.patience: Callable[[], None] | None = None
-        self.items_written = 0
+        self.items_written, self.waited_s = 0, 0.0
         self._layout = layout
         self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
         # Rows flushed at an episode's end follow its last frame, hence n more references.
@@ -168,13 +173,13 @@ class FrameWriter:
             }
             writer.create_item(EXPERIENCE, self.priority, trajectory)
         if step.terminated[row] or step.truncated[row]:
-            bounded(writer.end_episode, self.patience)
+            self.waited_s += bounded(writer.end_episode, self.patience)
             self._started[row] = False
 
     def flush(self, pending: int = 0) -> None:
         """As in `TransitionWriter`; `pending` counts for each environment."""
         for writer in self._writers:
-            bounded(functools.partial(writer.flush, pending), self.patience)
+            self.waited_s += bounded(functools.partial(writer.flush, pending), self.patience)
 
     def close(self) -> None:
         """Drops the open steps; items already written stay."""

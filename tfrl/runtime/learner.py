@@ -14,6 +14,7 @@ import tree
 
 from tfrl.agent import Agent
 from tfrl.config.settings import SettingError
+from tfrl.logs.histogram import Histogram
 from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import Layout
 from tfrl.replay.resident import ResidentReplay
@@ -67,6 +68,8 @@ class LearnerLoop(tf.Module):
       compiled: how the update loop is compiled, None before the first call; what is written into it before then is what
         'auto' comes to, as in the run that is resumed.
       max_priority: largest priority seen, the one that new items get.
+      seconds: spent in `run`.
+      lags: updates between acting and learning, of every unroll so far.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class LearnerLoop(tf.Module):
             self.learner.policy.variables
         )  # looked up once, the search through modules is slow
         self.max_priority = 1.0
-        self.seconds = 0.0
+        self.seconds, self.lags = 0.0, Histogram()
         self._run: Any = None
         self.compiled: str | None = None
         self._prioritized = agent.replay.kind == "prioritized"
@@ -118,6 +121,9 @@ class LearnerLoop(tf.Module):
         clock = getattr(self.learner, "env_steps", None)
         if clock is not None:
             clock.assign(env_steps)
+        facts = samples.columns.get("facts")
+        if facts is not None:  # of unrolls: the weights that each began with
+            self.lags.add(int(self.updates) - facts[:, 0].numpy())
         data = () if self.resident is not None else (samples.columns, samples.probability)
         if self._run is None:
             self._run = self._compile(*data)
@@ -238,7 +244,6 @@ class LearnerLoop(tf.Module):
         del probability
         plan, strategy, learner = self._plan, self._strategy, self.learner
         batch = self._layout.decode(columns)
-        lag = tf.cast(self.updates - batch.version, tf.float32)
         rows, order = strategy.run(self._replica_prepare, (batch, self._update_seed()))
 
         def one(index: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -250,8 +255,6 @@ class LearnerLoop(tf.Module):
         metrics = one(tf.constant(0)) if times == 1 else _mean_while(one, times, stop)
         if hasattr(learner, "finish"):
             learner.finish()
-        metrics["learner/policy_lag_mean_updates"] = tf.reduce_mean(lag)
-        metrics["learner/policy_lag_max_updates"] = tf.reduce_max(lag)
         return metrics, None
 
     def _update_seed(self) -> tf.Tensor:

@@ -14,9 +14,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from tfrl.logs.histogram import Histogram
 from tfrl.logs.window import EpisodeWindow
 
 PARTS = ("env", "act", "write", "sample", "learn")
+# Between processes, parts in which nothing is done; see logs/metrics.py.
+STALLS = ("room", "weights", "experience")
 
 
 @dataclasses.dataclass
@@ -26,7 +29,7 @@ class Totals:
     Attributes:
       env_steps, updates, episodes: see common words.
       items_inserted, items_sampled: of the experience table.
-      seconds: {part: seconds spent}, over all processes.
+      seconds: {part: seconds spent}, over all processes, for `PARTS` and, where there are several, `STALLS`.
       train_s: wall seconds of acting and learning, without start-up and evaluation.
     """
 
@@ -76,8 +79,8 @@ class Report:
             row["run/env_steps_per_s"] = steps / passed
             row["run/updates_per_s"] = (totals.updates - last.updates) / passed
         if steps > 0:
-            for part in PARTS:
-                row[f"time/{part}_us"] = (totals.seconds[part] - last.seconds[part]) / steps * 1e6
+            for part, spent in totals.seconds.items():
+                row[f"time/{part}_us"] = (spent - last.seconds.get(part, 0.0)) / steps * 1e6
         if totals.items_sampled and totals.items_inserted > self._min_items:
             row["replay/samples_per_insert"] = totals.items_sampled / (
                 totals.items_inserted - self._min_items
@@ -86,6 +89,17 @@ class Report:
         row.update(more)
         self._last = dataclasses.replace(totals, seconds=dict(totals.seconds))
         return {name: float(value) for name, value in row.items() if math.isfinite(value)}
+
+
+def lag_metrics(lags: Histogram) -> dict[str, float]:
+    """The lags of a row's unrolls in numbers; {} if there are none."""
+    if not lags:
+        return {}
+    return {
+        "learner/policy_lag_mean_updates": lags.mean,
+        "learner/policy_lag_p95_updates": float(lags.percentile(95)),
+        "learner/policy_lag_max_updates": float(lags.max),
+    }
 
 
 def peak_memory_mb() -> float:

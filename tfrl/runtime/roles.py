@@ -127,8 +127,10 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
     most = _steps_per_look(assembly)
     ahead = assembly.items_per_wait if assembly.waits else math.inf
     version, pulled, trained = None, -math.inf, 0  # items that the weights loaded may have trained
+    weights_s = inside_s = 0.0  # waiting for weights, and for the replay inside `run`
     while link.orders["stop"] == RUN:
-        waits = writer.items_written - trained >= ahead
+        start = time.perf_counter()
+        waits = waited = writer.items_written - trained >= ahead
         if waits or time.monotonic() - pulled >= PULL_EVERY_S:
             published, pulled = source.pull(), time.monotonic()
             if published is not None:
@@ -136,17 +138,24 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
                 actor.load(published.arrays, version, published.facts["max_priority"])
         waits = writer.items_written - trained >= ahead
         granted = link.orders.get("granted", 0) - actor.env_steps
-        if version is None or granted <= 0 or waits:
+        stops = version is None or granted <= 0 or waits
+        if stops:
             link.beat()
             time.sleep(0.002)
+        weights_s += time.perf_counter() - start if waited else 0.0
+        if stops:
             continue
         # Sequences are made whole, so that the weights change between two of them only.
         steps = writer.vector_steps_to_item or min(most, math.ceil(granted / num_envs))
+        before_s = writer.waited_s
         actor.run(steps, link.orders["env_steps"])
+        inside_s += writer.waited_s - before_s
         writer.flush(MAX_PENDING_ITEMS)
+        spent = {**actor.seconds, "room": writer.waited_s, "weights": weights_s}
+        spent["write"] -= inside_s
         link.report(
             env_steps=actor.env_steps, episodes=actor.episodes, version=version,
-            seconds=dict(actor.seconds), memory_mb=peak_memory_mb(),
+            seconds=spent, memory_mb=peak_memory_mb(),
             **{name: float(np.mean(x)) for name, x in actor.knobs.items()},
         )  # fmt: skip
     if link.orders["stop"] == FINISH:
@@ -223,7 +232,7 @@ class _Learning:
             self._feed = _Feed(lambda: Blocks(self._client))
             self._inserted, self._before = before["written"], before["sampled"]
         self._first = self._inserted
-        self._waited_s = 0.0
+        self._waited_s = self._starved_s = 0.0
         self._published = self._reported = -math.inf
         self._published_version = 0
 
@@ -238,7 +247,7 @@ class _Learning:
             start, inserted = time.perf_counter(), self._inserted
             last = link.orders["stop"] == FINISH
             samples = self._batcher.next(self._fetch)
-            self._waited_s += time.perf_counter() - start
+            fetched = time.perf_counter()
             if samples is not None:
                 metrics = self._learn(samples)
             if samples is not None or inserted != self._inserted:
@@ -251,6 +260,10 @@ class _Learning:
                 dry = time.monotonic()
             elif not self._is_paid():
                 time.sleep(0.002)
+            if samples is None:
+                self._starved_s += time.perf_counter() - start
+            else:
+                self._waited_s += fetched - start
             now = time.monotonic()
             if samples is not None and self._publishes(now):
                 self._publish()
@@ -327,7 +340,10 @@ class _Learning:
             self._link.report(inserted=self._inserted - self._first, size=self._resident.size)
         self._link.report(
             updates=self._updates, sampled=self._sampled, version=int(self._loop.updates),
-            seconds={"sample": self._waited_s, "learn": self._loop.seconds},
+            seconds={
+                "sample": self._waited_s, "learn": self._loop.seconds, "experience": self._starved_s
+            },
+            lags=self._loop.lags.counts.tolist(),
             metrics={
                 **{name: float(value) for name, value in metrics.items()},
                 "learner/retraces": self._loop.retraces,

@@ -14,6 +14,7 @@ import numpy as np
 import reverb
 
 from tfrl.envs.make import make_vector
+from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.replay.blocks import BlockWriter
 from tfrl.replay.dataset import Sampler, Samples
@@ -29,7 +30,7 @@ from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import stop_on_signal
 from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.replay_server import ReplayServer
-from tfrl.runtime.report import Report, Totals
+from tfrl.runtime.report import Report, Totals, lag_metrics
 
 SAMPLE_TIMEOUT_S = 60.0
 EPISODE_STEPS = 32  # vector steps between two looks at whether enough episodes have ended
@@ -105,6 +106,7 @@ class _Run:
         self.evaluator = Evaluator(assembly, engine.name)
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(assembly)
+        self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
         self.stop = False
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
@@ -223,10 +225,15 @@ class _Run:
         more["learner/retraces"] = self.learner.retraces
         size = self.written - (self.sampled if self.assembly.sequences else 0)
         size = min(size, self.agent.replay.capacity_items)
+        if self.assembly.sequences and not self.assembly.waits:
+            more["replay/queue_items"] = self.written - self.sampled
         more["replay/size_items"] = self.resident.size if self.resident else size
         if "epsilon" in self.actor.knobs:
             more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
-        self.logger.write(self.report.row(self.totals, self.actor.window, more))
+        lags = Histogram(self.learner.lags.counts - self.logged_lags)
+        self.logged_lags = self.learner.lags.counts.copy()
+        row = self.report.row(self.totals, self.actor.window, {**more, **lag_metrics(lags)})
+        self.logger.write(row, {"learner/policy_lag_updates": lags})
 
     def _evaluate(self) -> None:
         row = self.evaluator.run(

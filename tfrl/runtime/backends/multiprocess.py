@@ -17,13 +17,16 @@ from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any
 
+import numpy as np
+
+from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.logs.window import EpisodeWindow
 from tfrl.runtime import control
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
 from tfrl.runtime.interrupt import stop_on_signal
-from tfrl.runtime.report import Report, Totals, peak_memory_mb
+from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
 
 ENTRY = "tfrl.runtime.roles:play"
 STARTUP_S = 180.0  # a child that imports TensorFlow on a busy machine may be silent for long
@@ -73,7 +76,7 @@ class _Run:
         self._failures: dict[tuple[str, int], list[str]] = {}
         self._stops = dict.fromkeys(FAILURES, RUN)
         self._evaluate = (0, 0, False)
-        self._window = EpisodeWindow()
+        self._window, self._lags = EpisodeWindow(), Histogram()
         self._report = Report(
             self.job.total_env_steps, assembly.agent.replay.min_items, self.totals
         )
@@ -240,7 +243,8 @@ class _Run:
             return new.get(name, start) - old.get(name, start)
 
         for part, seconds in new.get("seconds", {}).items():
-            totals.seconds[part] += seconds - old.get("seconds", {}).get(part, 0.0)
+            gone = seconds - old.get("seconds", {}).get(part, 0.0)
+            totals.seconds[part] = totals.seconds.get(part, 0.0) + gone
         if child.role == "actor":
             totals.env_steps += gained("env_steps")
             totals.episodes += gained("episodes")
@@ -252,6 +256,8 @@ class _Run:
             totals.items_sampled += gained("sampled")
             totals.items_inserted += gained("inserted")  # told where its replay is beside it
             self._table_sampled += gained("sampled")
+            empty = Histogram().counts.tolist()
+            self._lags.counts += np.subtract(new.get("lags", empty), old.get("lags", empty))
         elif child.role == "replay" and old:  # the first number is what it was restored with
             totals.items_inserted += gained("inserted")
         if status.row is not None:
@@ -378,10 +384,20 @@ class _Run:
         for holder in [*self._of("replay"), *self._of("learner")]:
             if "size" in holder.numbers:
                 more["replay/size_items"] = holder.numbers["size"]
+        if self.assembly.sequences and not self.assembly.waits:
+            for replay in self._of("replay"):
+                if "inserted" in replay.numbers:
+                    waiting = replay.numbers["inserted"] - self._table_sampled
+                    more["replay/queue_items"] = max(
+                        0, waiting
+                    )  # the two are told one after the other
+        more.update(lag_metrics(self._lags))
         epsilons = [a["epsilon"] for a in actors if "epsilon" in a]
         if epsilons:
             more["actor/epsilon"] = statistics.fmean(epsilons)
-        self.logger.write(self._report.row(self.totals, self._window, more))
+        row = self._report.row(self.totals, self._window, more)
+        self.logger.write(row, {"learner/policy_lag_updates": self._lags})
+        self._lags = Histogram()
 
     def _memory_mb(self) -> float:
         return peak_memory_mb() + sum(self._memory.values())
