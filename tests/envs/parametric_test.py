@@ -1,5 +1,6 @@
 """The CartPole whose actions are described by features."""
 
+import gymnasium as gym
 import numpy as np
 from absl.testing import parameterized
 
@@ -76,6 +77,12 @@ class ParametricCartPoleTest(parameterized.TestCase):
         spec = make_spec(EnvPlan(env="tfrl.envs.parametric:ParametricCartPole"))
         self.assertTrue(spec.has_action_features and spec.has_action_mask)
         self.assertEqual(spec.observation_space["action_features"].shape, (10, 2))
+
+    def test_the_checker_finds_features_that_do_not_fit(self):
+        env = ParametricCartPole()
+        env.action_space = gym.spaces.Discrete(9)
+        found = check.check_env(env, strict=False)
+        self.assertLen([x for x in found if x.startswith("action_features is Box")], 1)
 
     def test_too_few_slots(self):
         with self.assertRaisesRegex(ValueError, "max_valid=11, num_slots=10"):
