@@ -77,6 +77,9 @@ class _Run:
         self._stops = dict.fromkeys(FAILURES, RUN)
         self._evaluate = (0, 0, False)
         self._window, self._lags = EpisodeWindow(), Histogram()
+        self._size_items: int | None = (
+            None  # as told last: who tells it has ended before the last row
+        )
         self._report = Report(
             self.job.total_env_steps, assembly.agent.replay.min_items, self.totals
         )
@@ -260,6 +263,7 @@ class _Run:
             self._lags.counts += np.subtract(new.get("lags", empty), old.get("lags", empty))
         elif child.role == "replay" and old:  # the first number is what it was restored with
             totals.items_inserted += gained("inserted")
+        self._size_items = new.get("size", self._size_items)
         if status.row is not None:
             self.logger.write(status.row)
             self._failures.pop((child.role, child.slot), None)
@@ -381,16 +385,14 @@ class _Run:
                 if actors:
                     lags = [max(0, version - a["version"]) for a in actors]
                     more["actor/policy_lag_updates"] = statistics.fmean(lags)
-        for holder in [*self._of("replay"), *self._of("learner")]:
-            if "size" in holder.numbers:
-                more["replay/size_items"] = holder.numbers["size"]
+        if self._size_items is not None:
+            more["replay/size_items"] = self._size_items
         if self.assembly.sequences and not self.assembly.waits:
             for replay in self._of("replay"):
                 if "inserted" in replay.numbers:
+                    # The two are told one after the other.
                     waiting = replay.numbers["inserted"] - self._table_sampled
-                    more["replay/queue_items"] = max(
-                        0, waiting
-                    )  # the two are told one after the other
+                    more["replay/queue_items"] = max(0, waiting)
         more.update(lag_metrics(self._lags))
         epsilons = [a["epsilon"] for a in actors if "epsilon" in a]
         if epsilons:
