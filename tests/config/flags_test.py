@@ -163,7 +163,7 @@ class ErrorTest(FlagsTestCase):
 
     def test_flag_of_another_algorithm(self):
         with self.assertRaisesRegex(
-            SettingError, "--dueling: unknown .* setting of dqn, not of toy"
+            SettingError, r"--dueling: unknown .* setting of .*\bdqn\b.*, not of toy"
         ):
             self.parse("--dueling=true")
 

@@ -1,114 +1,31 @@
 """A run in many processes: real processes, a real replay server, killed and frozen on purpose."""
 
-import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 
 import psutil
 from absl.testing import absltest, parameterized
 
-from tfrl.logs import csv_file
+from tfrl.testing.processes import Run, end_of
 
-ROOT = pathlib.Path(__file__).parents[2]
-END_S = 240  # of a whole run; two busy cores start six processes for long
-
-
-class Run:
-    """`launchers/run.py` in a process of its own, with what it prints."""
-
-    def __init__(self, folder, **settings):
-        self.dir, self.out = folder / "run", folder / f"out-{time.monotonic_ns()}.txt"
-        values = {
-            "env": "CartPole-v1", "num_actors": 2, "num_envs": 4, "total_env_steps": 8000,
-            "batch_size": 32, "env_steps_per_update": 2, "updates_per_call": 16, "min_replay": 500,
-            "hidden_sizes": "16", "compile": "graph", "inference": "lite",
-            "eval_every_env_steps": 0, "eval_episodes": 2, "eval_num_envs": 2,
-            "final_eval_episodes": 2, "eval_max_env_steps": 2000, "log_every_s": 0.5,
-            "checkpoint_every_env_steps": 1500, "console": "plain", "tensorboard": False,
-            "run_dir": str(self.dir), **settings,
-        }  # fmt: skip
-        flags = [f"--{name}={value}" for name, value in values.items()]
-        command = [
-            sys.executable,
-            str(ROOT / "launchers" / "run.py"),
-            "--algo=dqn",
-            "--backend=processes",
-        ]
-        with open(self.out, "w") as file:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            self.process = subprocess.Popen(
-                command + flags, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=folder
-            )
-        self._children = {}
-
-    def text(self):
-        return self.out.read_text()
-
-    def children(self):
-        """{name: process} of the roles; the name is that of the log file they write to."""
-        try:
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                if child.pid not in self._children and os.path.exists(f"/proc/{child.pid}/fd/1"):
-                    log = os.path.basename(os.readlink(f"/proc/{child.pid}/fd/1"))
-                    if log.endswith(".log") and log != "native.log":
-                        self._children[child.pid] = (log.removesuffix(".log"), child)
-        except (psutil.NoSuchProcess, FileNotFoundError):
-            pass  # it ended while it was looked at
-        return {name: child for name, child in self._children.values() if child.is_running()}
-
-    def rows(self):
-        path = self.dir / "metrics.csv"
-        return csv_file.read(path) if path.exists() else []
-
-    def wait_for(self, what, test, limit_s=END_S):
-        end = time.monotonic() + limit_s
-        while time.monotonic() < end:
-            found = test()
-            if found:
-                return found
-            if self.process.poll() is not None:
-                break
-            time.sleep(0.05)
-        raise AssertionError(f"no {what}; the run printed:\n{self.text()}")
-
-    def wait_for_updates(self, num):
-        def far():
-            return any(row.get("run/updates", 0) >= num for row in self.rows())
-
-        self.wait_for(f"{num} updates", far)
-
-    def wait(self, limit_s=END_S):
-        """Exit code."""
-        try:
-            return self.process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the run does not end; it printed:\n{self.text()}") from None
-
-    def result(self):
-        return json.loads((self.dir / "result.json").read_text())
-
-    def close(self):
-        if self.process.poll() is None:
-            self.children()
-            self.process.kill()
-            self.process.wait()
-
-
-def end_of(processes, limit_s):
-    """Those of the processes that are still there after a while."""
-    return psutil.wait_procs(processes, timeout=limit_s)[1]
+SETTINGS = {
+    "env": "CartPole-v1", "num_actors": 2, "num_envs": 4, "total_env_steps": 8000,
+    "batch_size": 32, "env_steps_per_update": 2, "updates_per_call": 16, "min_replay": 500,
+    "hidden_sizes": "16", "compile": "graph", "inference": "lite",
+    "eval_every_env_steps": 0, "eval_episodes": 2, "eval_num_envs": 2,
+    "final_eval_episodes": 2, "eval_max_env_steps": 2000, "log_every_s": 0.5,
+    "checkpoint_every_env_steps": 1500, "console": "plain", "tensorboard": False,
+}  # fmt: skip
 
 
 class MultiprocessTest(parameterized.TestCase):
     def start(self, **settings):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        run = Run(pathlib.Path(folder.name), **settings)
+        run = Run(pathlib.Path(folder.name), "dqn", **{**SETTINGS, **settings})
         self.addCleanup(run.close)
         return run
 
@@ -159,10 +76,11 @@ class MultiprocessTest(parameterized.TestCase):
             any("evaluator/return_mean" in row and row["run/env_steps"] < 6000 for row in rows)
         )
         with self.subTest("resume"):
-            again = Run(
-                run.dir.parent, total_env_steps=8000, eval_every_env_steps=3000, resume=True,
+            changed = dict(
+                total_env_steps=8000, eval_every_env_steps=3000, resume=True,
                 replay_residency="auto",
             )  # fmt: skip
+            again = Run(run.dir.parent, "dqn", **{**SETTINGS, **changed})
             self.addCleanup(again.close)
             self.assertEqual(again.wait(), 0, again.text())
             second = again.result()

@@ -416,11 +416,29 @@ def _owners(name: str, algo: str) -> str:
     return f"; it is a setting of {', '.join(owners)}, not of {algo}" if owners else ""
 
 
-def _source_settings(path: pathlib.Path) -> list[str]:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == "Config":
-            return [n.target.id for n in node.body if isinstance(n, ast.AnnAssign)]
-    return []
+def _source_settings(path: pathlib.Path, name: str = "Config") -> list[str]:
+    """Fields of a settings class and of its bases in tfrl, read from their source: importing them is slow."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name]
+    if not found:
+        return []
+    imported = {  # name here: (module, name there)
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    root = pathlib.Path(__file__).parents[2]
+    fields = [n.target.id for n in found[0].body if isinstance(n, ast.AnnAssign)]
+    for base in found[0].bases:
+        head, _, attribute = ast.unparse(base).partition(".")
+        module, there = imported.get(head, ("", head))
+        if attribute:  # a class of an imported module
+            module, there = f"{module}.{there}", attribute
+        source = root.joinpath(*module.split(".")).with_suffix(".py") if module else path
+        if source.is_file():
+            fields += _source_settings(source, there)
+    return fields
 
 
 # Help and documentation.
