@@ -84,7 +84,9 @@ def categorical_projection(
     gap = float(atoms[-1] - atoms[0]) / (len(atoms) - 1)
     moved = r_t[:, None] + discount_t[:, None] * atoms
     moved = tf.clip_by_value(moved, float(atoms[0]), float(atoms[-1]))
-    share = tf.maximum(1.0 - tf.abs(moved[:, :, None] - atoms) * (1.0 / gap), 0.0)  # [B, from, onto]
+    share = tf.maximum(
+        1.0 - tf.abs(moved[:, :, None] - atoms) * (1.0 / gap), 0.0
+    )  # [B, from, onto]
     # A product of matrices: XLA makes of the sum over products a loop that is eight times as slow on a CPU.
     return tf.squeeze(tf.matmul(probabilities[:, None], share), 1)
 
