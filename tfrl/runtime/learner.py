@@ -103,6 +103,11 @@ class LearnerLoop(tf.Module):
         self._prioritized = agent.replay.kind == "prioritized"
 
     @property
+    def version(self) -> int:
+        """Updates made, as a number; a mirrored variable is none."""
+        return int(self.updates.numpy())
+
+    @property
     def retraces(self) -> int:
         """Traces of the update loop after the first; more than 0 says that shapes change."""
         return self._run.experimental_get_tracing_count() - 1 if self._run is not None else 0
@@ -126,7 +131,7 @@ class LearnerLoop(tf.Module):
             clock.assign(env_steps)
         facts = samples.columns.get("facts")
         if facts is not None:  # of unrolls: the weights that each began with
-            self.lags.add(int(self.updates) - facts[:, 0].numpy())
+            self.lags.add(self.version - facts[:, 0].numpy())
         data = () if self.resident is not None else (samples.columns, samples.probability)
         if self._run is None:
             self._run = self._compile(*data)

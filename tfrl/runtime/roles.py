@@ -185,7 +185,7 @@ def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
             resident.max_priority = loop.max_priority
             if found.replay:
                 resident.restore(found.replay)
-        link.say(f"learner: goes on at update {int(loop.updates):,} from {found.folder}")
+        link.say(f"learner: goes on at update {loop.version:,} from {found.folder}")
     link.ready()
     if link.wait(lambda orders: "address" in orders):
         before = found.state if found and found.replay else {"written": 0, "sampled": 0}
@@ -220,7 +220,7 @@ class _Learning:
         client = reverb.Client(link.orders["variables"])
         self._publisher = VariablePublisher(client, variables, self._call)
         self._batcher = make_batcher(assembly)
-        self._started_at = int(loop.updates)
+        self._started_at = loop.version
         self._barrier = assembly.agent.replay.max_policy_lag_updates == 0
         self._resident, self._is_heir = loop.resident, is_heir
         self._updates = self._sampled = self._inserted = 0
@@ -317,20 +317,20 @@ class _Learning:
         if priorities is not None:
             new = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
             self._call("writing priorities", self._client.mutate_priorities, EXPERIENCE, new)
-        self._updates = int(self._loop.updates) - self._started_at
+        self._updates = self._loop.version - self._started_at
         return metrics
 
     def _publishes(self, now: float) -> bool:
         """Whether new weights are due: at once where actors wait for them."""
         if self._barrier:
             return True
-        news = int(self._loop.updates) - self._published_version
+        news = self._loop.version - self._published_version
         enough = news >= self._assembly.agent.updates.updates_per_publish
         return enough and now - self._published >= PUBLISH_EVERY_S
 
     def _publish(self) -> None:
         facts = {"max_priority": self._loop.max_priority}
-        self._published_version = int(self._loop.updates)
+        self._published_version = self._loop.version
         self._publisher.publish(self._published_version, self._loop.arrays(), **facts)
         self._published = time.monotonic()
 
@@ -339,7 +339,7 @@ class _Learning:
         if self._resident is not None:
             self._link.report(inserted=self._inserted - self._first, size=self._resident.size)
         self._link.report(
-            updates=self._updates, sampled=self._sampled, version=int(self._loop.updates),
+            updates=self._updates, sampled=self._sampled, version=self._loop.version,
             seconds={
                 "sample": self._waited_s, "learn": self._loop.seconds, "experience": self._starved_s
             },

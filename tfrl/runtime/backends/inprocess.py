@@ -145,7 +145,7 @@ class _Run:
         self._log()
         self._save()
         if self.stop:  # no time for games
-            self.evaluator.keep(self.learner.arrays(), totals.env_steps, int(self.learner.updates))
+            self.evaluator.keep(self.learner.arrays(), totals.env_steps, self.learner.version)
         else:
             self._evaluate()
         self.actor.close()
@@ -191,7 +191,7 @@ class _Run:
                 self.client.mutate_priorities(EXPERIENCE, updates)
             totals.seconds["learn"] += learner.seconds - spent
             called = True
-        totals.updates = int(learner.updates)
+        totals.updates = learner.version
         if called:
             start = time.perf_counter()
             self._hand_over()
@@ -217,11 +217,11 @@ class _Run:
     def _hand_over(self) -> None:
         """The actor goes on with the learner's weights."""
         learner = self.learner
-        self.actor.load(learner.arrays(), int(learner.updates), learner.max_priority)
+        self.actor.load(learner.arrays(), learner.version, learner.max_priority)
 
     def _log(self) -> None:
         more = {name: float(value) for name, value in self.metrics.items()}
-        more["learner/policy_version_updates"] = float(self.learner.updates)
+        more["learner/policy_version_updates"] = float(self.learner.version)
         more["learner/retraces"] = self.learner.retraces
         size = self.written - (self.sampled if self.assembly.sequences else 0)
         size = min(size, self.agent.replay.capacity_items)
@@ -236,9 +236,7 @@ class _Run:
         self.logger.write(row, {"learner/policy_lag_updates": lags})
 
     def _evaluate(self) -> None:
-        row = self.evaluator.run(
-            self.learner.arrays(), self.totals.env_steps, int(self.learner.updates)
-        )
+        row = self.evaluator.run(self.learner.arrays(), self.totals.env_steps, self.learner.version)
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
 
     def _save(self) -> None:
