@@ -31,6 +31,7 @@ class MetricsTest(tf.test.TestCase):
                 "dqn",
                 dict(prioritized=True, total_env_steps=700, min_replay=100, updates_per_call=4),
             ),
+            ("c51", dict(total_env_steps=400, min_replay=100, updates_per_call=4)),
             ("ppo", dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64)),
             (
                 "appo",
