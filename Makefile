@@ -87,7 +87,7 @@ train: $(STAMP)
 	$(BIN)/python launchers/run.py --algo=dqn --flagfile=configs/dqn/cartpole.flags $(ARGS)
 
 test: $(STAMP)
-	$(QUIET) $(BIN)/python -m pytest tests -m "not slow" -q --durations=10 --durations-min=1 $(ARGS)
+	$(QUIET) $(BIN)/python -m pytest tests -m "not slow" -q -n 2 --dist loadfile --durations=10 --durations-min=1 $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

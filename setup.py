@@ -39,7 +39,7 @@ EXTRAS = {
     "tune": ["optuna>=4.0"],
     # About 2 GB of CUDA libraries, all pinned by TensorFlow itself.
     "gpu": ["tensorflow[and-cuda]==2.15.1"],
-    "dev": ["psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.6"],
+    "dev": ["psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"],
 }
 
 setup(
