@@ -150,6 +150,77 @@ _APPO = (
 _OWN = {row.key for row in _APPO}
 PAGES["appo"] = (*(row for row in PAGES["impala"] if row.key not in _OWN), *_APPO)
 
+# Of the settings of all algorithms, those that the value-based ones have.
+_VALUE_BASED = (
+    "gamma", "horizon", "clip_rewards", "num_envs_per_worker", "fcnet_hiddens", "fcnet_activation",
+    "lstm_use_prev_action_reward", "dim", "framestack",
+)  # fmt: skip
+PAGES["dqn"] = (
+    Row("num_atoms", 1),
+    Row("v_min", -10),
+    Row("v_max", 10),
+    Row("noisy", False, "noisy", "none"),
+    Row("sigma0", 0.5, "noisy_sigma", 0.5),
+    Row("dueling", True, "dueling", True),
+    Row("double_q", True, "double", True),
+    Row("hiddens", [256], "head_hidden_sizes", (256,)),
+    Row("n_step", 1, "n_step", 1),
+    Row("schedule_max_timesteps", 100_000, "epsilon_decay_env_steps", 10_000),
+    Row("timesteps_per_iteration", 1000),
+    Row("exploration_fraction", 0.1, "epsilon_decay_env_steps", 10_000),
+    Row("exploration_final_eps", 0.02, "epsilon_final", 0.02),
+    # Env steps there, 4 of them to an update.
+    Row("target_network_update_freq", 500, "target_period_updates", 500 // 4),
+    Row("buffer_size", 50_000, "replay_capacity", 50_000),
+    Row("prioritized_replay", True, "prioritized", True),
+    Row("prioritized_replay_alpha", 0.6, "priority_exponent", 0.6),
+    Row("prioritized_replay_beta", 0.4, "importance_beta", 0.4),
+    # Of 100,000 trained steps, 32 of them to an update.
+    Row("beta_annealing_fraction", 0.2, "importance_beta_updates", 20_000 // 32),
+    Row("final_prioritized_replay_beta", 0.4, "importance_beta_final", 0.4),
+    Row("prioritized_replay_eps", 1e-6, "priority_epsilon", 1e-6),
+    Row("compress_observations", True),
+    Row("lr", 5e-4, "learning_rate", 5e-4),
+    Row("adam_epsilon", 1e-8, "adam_epsilon", 1e-8),
+    Row("grad_norm_clipping", 40, "gradient_clip_norm", 40.0),
+    Row("learning_starts", 1000, "min_replay", 1000),
+    Row("sample_batch_size", 4, "env_steps_per_update", 4.0),
+    Row("train_batch_size", 32, "batch_size", 32),
+    Row("num_workers", 0, "num_actors", 1),  # in the process of the learner
+    Row("optimizer_class", "SyncReplayOptimizer", "backend", "inprocess"),
+    Row("per_worker_exploration", False, "epsilon_ladder", "none"),
+    Row("worker_side_prioritization", False, "actor_priorities", False),
+    Row("min_iter_time_s", 1),
+    Row("num_gpus", 0),
+)
+# What Ape-X changes of that.
+_APEX = (
+    Row("optimizer_class", "AsyncReplayOptimizer", "backend", "processes"),
+    Row("max_weight_sync_delay", 400, "max_weight_delay_env_steps", 400),
+    Row("num_replay_buffer_shards", 4, "num_replay_shards", 4),
+    Row("debug", False),
+    Row("n_step", 3, "n_step", 3),
+    Row("num_gpus", 1, "num_learner_devices", 1),
+    Row("num_workers", 32, "num_actors", 32),
+    Row("buffer_size", 2_000_000, "replay_capacity", 2_000_000),
+    Row("learning_starts", 50_000, "min_replay", 50_000),
+    Row("train_batch_size", 512, "batch_size", 512),
+    Row("sample_batch_size", 50, "env_steps_per_update", 50.0),
+    # Trained steps there, 512 of them to an update.
+    Row("target_network_update_freq", 500_000, "target_period_updates", round(500_000 / 512)),
+    Row("beta_annealing_fraction", 0.2, "importance_beta_updates", 20_000 // 512),
+    Row("timesteps_per_iteration", 25_000),
+    Row("per_worker_exploration", True, "epsilon_ladder", "actor"),
+    Row("worker_side_prioritization", True, "actor_priorities", True),
+    Row("min_iter_time_s", 30),
+    # Without effect where every worker has an epsilon of its own.
+    Row("schedule_max_timesteps", 100_000),
+    Row("exploration_fraction", 0.1),
+    Row("exploration_final_eps", 0.02),
+)
+_CHANGED = {row.key for row in _APEX}
+PAGES["apex"] = (*(row for row in PAGES["dqn"] if row.key not in _CHANGED), *_APEX)
+
 # What was fixed in the code and no key.
 _ADAM = {"optimizer": "adam", "optimizer_epsilon": 1e-8}
 FIXED = {
@@ -165,50 +236,75 @@ FIXED = {
     },
     "impala": {**_ADAM, "backend": "processes", "shared_torso": True, "trace_lambda": 1.0},
     "appo": {**_ADAM, "backend": "processes", "shared_torso": True},
+    "dqn": {
+        "epsilon_initial": 1.0, "learning_rate_final": None, "updates_per_call": 1, "loss": "huber",
+        "huber_delta": 1.0,
+    },
+    "apex": {
+        "epsilon_ladder_base": 0.4, "epsilon_ladder_exponent": 7.0, "learning_rate_final": None,
+        "updates_per_call": 1, "loss": "huber", "huber_delta": 1.0, "total_env_steps": 10_000_000,
+    },
 }  # fmt: skip
+# Pages that are a config of another algorithm: that, and the file.
+FILES = {"apex": ("dqn", "apex_rllib2018.flags")}
+
+
+def of(page):
+    """The algorithm, its file, the rows and the text of the documentation behind a page."""
+    algo, file = FILES.get(page, (page, "rllib2018.flags"))
+    docs = ROOT / "docs"
+    text = (docs / "algorithms" / f"{algo}.md").read_text(encoding="utf-8")
+    text = text[text.index("## Names of RLlib") :]
+    common = COMMON
+    if algo == "dqn":
+        common = tuple(row for row in COMMON if row.key in _VALUE_BASED)
+    else:
+        shared = (docs / "policy_gradient.md").read_text(encoding="utf-8")
+        text += shared[shared.index("## Old names") :]
+    return algo, file, (*common, *PAGES[page]), text
 
 
 class Rllib2018Test(parameterized.TestCase):
-    def read(self, algo):
+    def read(self, page):
         """All settings of the file's job, those that it gives itself, and its comments."""
-        path = ROOT / "configs" / algo / "rllib2018.flags"
+        algo, file, _, _ = of(page)
+        path = ROOT / "configs" / algo / file
         parsed = flags.parse_given(flags.expand([f"--algo={algo}", f"--flagfile={path}"]))
         job = parsed.job()
         parts = (job.config, job.env, job.topology, job.evaluation, job.checkpoint, job.log)
         settings = {k: v for part in parts for k, v in dataclasses.asdict(part).items()}
+        settings["total_env_steps"] = job.total_env_steps
         given = {name for section in parsed.given.values() for name in section}
         lines = path.read_text(encoding="utf-8").splitlines()
         return settings, given, " ".join(line.strip("# ") for line in lines if line[0] == "#")
 
     @parameterized.parameters(*PAGES)
-    def test_every_key_has_its_value(self, algo):
-        settings, given, comments = self.read(algo)
-        for row in (*COMMON, *PAGES[algo]):
+    def test_every_key_has_its_value(self, page):
+        settings, given, comments = self.read(page)
+        for row in of(page)[2]:
             if row.setting:
                 self.assertIn(row.setting, given, f"{row.key}: the default here may change")
                 self.assertEqual(settings[row.setting], row.value, row.key)
             else:
                 why = rf"\b{row.key}={row.default}\b[^:]*: \w+"
                 self.assertRegex(comments, why, f"{row.key}: why it is not there")
-        for name, value in FIXED[algo].items():
+        for name, value in FIXED[page].items():
             self.assertIn(name, given)
             self.assertEqual(settings[name], value, name)
 
     @parameterized.parameters(*PAGES)
-    def test_the_file_says_nothing_else_and_names_the_keys(self, algo):
-        _, given, comments = self.read(algo)
-        rows = (*COMMON, *PAGES[algo])
-        self.assertEqual(given, {row.setting for row in rows if row.setting} | set(FIXED[algo]))
-        for row in PAGES[algo]:
+    def test_the_file_says_nothing_else_and_names_the_keys(self, page):
+        _, given, comments = self.read(page)
+        rows = of(page)[2]
+        self.assertEqual(given, {row.setting for row in rows if row.setting} | set(FIXED[page]))
+        for row in PAGES[page]:
             self.assertRegex(comments, rf"\b{row.key}\b")
 
     @parameterized.parameters(*PAGES)
-    def test_the_documentation_has_every_key(self, algo):
-        page = (ROOT / "docs" / "algorithms" / f"{algo}.md").read_text(encoding="utf-8")
-        shared = (ROOT / "docs" / "policy_gradient.md").read_text(encoding="utf-8")
-        old = page[page.index("## Names of RLlib") :] + shared[shared.index("## Old names") :]
-        for row in (*COMMON, *PAGES[algo]):
-            cells = re.findall(rf"^\| .*\b{row.key}\b.*`.* \| .* \| (.*) \|$", old, re.M)
+    def test_the_documentation_has_every_key(self, page):
+        _, _, rows, text = of(page)
+        for row in rows:
+            cells = re.findall(rf"^\| .*\b{row.key}\b.*`.* \| .* \| (.*) \|$", text, re.M)
             self.assertNotEmpty(cells, f"{row.key}: no row in the tables of old names")
             if row.setting:
                 found = any(f"`{row.setting}`" in c or f"`{row.setting}=" in c for c in cells)

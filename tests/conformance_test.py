@@ -75,6 +75,18 @@ FACTS = {
     "appo": _on_policy("appo", kl_coefficient=0.2),
 }  # fmt: skip
 
+_SEQUENCES = dict(sequence_length=6, sequence_period=4, burn_in=2, core_size=6)
+# Rows of options that change what travels: of the same algorithm with other settings.
+VARIANTS = {
+    "dqn with lstm": FACTS["dqn"]._replace(
+        settings={**FACTS["dqn"].settings, **_SEQUENCES, "core": "lstm", "n_step": 2}
+    ),
+    "iqn with gru": FACTS["iqn"]._replace(
+        settings={**FACTS["iqn"].settings, **_SEQUENCES, "core": "gru", "burn_in": 0}
+    ),
+}
+CASES = {**FACTS, **VARIANTS}
+
 # A field whose name ends so is an interval or a length, and says in which unit.
 UNITS = {"_env_steps": "env steps", "_updates": "updates", "_s": "s", "_items": "items"}
 
@@ -84,7 +96,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(sorted(FACTS), algorithms())
 
     def make(self, name):
-        facts, module = FACTS[name], algorithm(name)
+        facts, module = CASES[name], algorithm(name.split()[0])
         spec = make_spec(EnvPlan(env=facts.env))
         return module.make(module.Config(**facts.settings), spec), spec
 
@@ -102,7 +114,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreater(conformance.apart(before, after), 1e-5)  # it trains at all
         return loop
 
-    @parameterized.parameters(algorithms())
+    @parameterized.parameters(list(CASES))
     def test_eager_equals_traced(self, name):
         agent, spec = self.make(name)
         blocks = self.blocks(agent, spec, 2)
@@ -114,7 +126,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             conformance.apart(conformance.values(traced), conformance.values(eager)), 2e-6
         )
 
-    @parameterized.parameters(algorithms())
+    @parameterized.parameters(list(CASES))
     def test_two_devices_equal_one(self, name):
         agent, spec = self.make(name)
         blocks = self.blocks(agent, spec, 2)
@@ -122,7 +134,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         two = self.trained(agent, spec, blocks, strategy=replicas.two_cpus())
         self.assertLess(conformance.apart(conformance.values(one), conformance.values(two)), 1e-6)
 
-    @parameterized.parameters(algorithms())
+    @parameterized.parameters(list(CASES))
     def test_save_and_restore_continue_exactly(self, name):
         agent, spec = self.make(name)
         blocks = self.blocks(agent, spec, 4)
@@ -145,7 +157,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(SettingError, f"algo is {name}, but this run has other"):
             Checkpoints(folder, "other", spec, 1).newest()
 
-    @parameterized.parameters(algorithms())
+    @parameterized.parameters(list(CASES))
     def test_the_export_acts_alike(self, name):
         agent, spec = self.make(name)
         policy = agent.make_policy()
@@ -158,7 +170,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             # Eager ops and a graph may round the last digit of a real number differently.
             self.assertAllClose(acted["action"], expected.action, rtol=1e-6, atol=1e-7)
 
-    @parameterized.parameters(algorithms())
+    @parameterized.parameters(list(CASES))
     def test_a_greedy_step_needs_no_noise_and_an_exploring_one_what_it_declares(self, name):
         agent, spec = self.make(name)
         policy = agent.make_policy()

@@ -95,11 +95,14 @@ class SequenceOf:
       discount: gamma, per env step.
       episodes: 0, or the number of columns of items whose columns are whole episodes, each padded to `length` (a longer
         one is cut there, as by a time limit).
+      period: 0; or items are of one environment each, one begins every `period` steps, and they overlap where that is
+        less than `length`.
     """
 
     length: int
     discount: float
     episodes: int = 0
+    period: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +136,11 @@ class UpdatePlan:
     """How a sampled batch becomes updates: `epochs` passes over `minibatches` parts of it.
 
     Attributes:
-      batch_size: items of a batch, over all replicas. For sequences 0: one item of every actor, or as many as
+      batch_size: items of a batch, over all replicas. For queues of sequences 0: one item of every actor, or as many as
         `batch_env_steps` takes.
       batch_env_steps: for sequences, a batch has the smallest number of items with at least so many env steps.
       epochs, minibatches: `epochs * minibatches` updates are made of a batch.
-      updates_per_call: for transitions, updates whose data is drawn at once and which run in one compiled call.
+      updates_per_call: for items sampled again, updates whose data is drawn at once and which run in one compiled call.
       replay_proportion: for sequences, old items trained on for each new one, drawn from the last `replay_items`.
       passes: times that each batch is trained on; the learner turns between the last `pass_buffer_batches` batches.
       updates_per_publish: least number of updates between two sets of weights sent to the actors.
@@ -165,6 +168,11 @@ class Agent:
       replay, updates: plans that the runtime carries out.
       knobs: (worker, num_workers, num_envs, env_steps) -> {name: float32 [num_envs]}, e.g. epsilon. `env_steps` is the
         run's total so far. Pure NumPy.
+      counted: None, or (worker, num_workers, num_envs) -> bool [num_envs]: environments whose games count in the
+        training metrics; None: all. Pure NumPy.
+      initial_priority: None, or (reward [m], discount [m], before, after) -> float32 [m]: priorities of new n-step
+        items from the extras {name: [m]} of the policy's steps on their first observation and on the one that they
+        bootstrap from. None: the largest priority seen. Pure NumPy.
       on_actor: None, or (policy, trajectory of one item) -> {name: tensor}: what an actor sends instead of the item,
         computed with the weights that acted. The learner's `update` gets a `Computed` of one item.
     """
@@ -175,3 +183,5 @@ class Agent:
     updates: UpdatePlan
     knobs: Callable[[int, int, int, int], Mapping[str, Any]]
     on_actor: Callable[[Policy, Any], Any] | None = None
+    counted: Callable[[int, int, int], Any] | None = None
+    initial_priority: Callable[[Any, Any, Mapping[str, Any], Mapping[str, Any]], Any] | None = None

@@ -89,6 +89,22 @@ class Topology:
         "the learner on a CPU where it takes at most half of the free memory",
         choices=("auto", "server", "learner"),
     )
+    overlap: bool = setting(
+        False,
+        "in process, act on the next batch while the learner trains on this one: weights that act "
+        "are those before the newest batch",
+    )
+    num_replay_shards: int = setting(
+        1,
+        "Reverb servers that a replay of transitions is spread over, each in a process of its own",
+        minimum=1,
+    )
+    max_weight_delay_env_steps: int = setting(
+        0,
+        "most env steps that an actor process makes between two looks for newer weights; 0: it looks every 20 ms",
+        unit="env steps",
+        minimum=0,
+    )
     heartbeat_timeout_s: float = setting(
         60.0, "silence after which a process counts as frozen and is replaced", unit="s", above=0.0
     )
@@ -99,6 +115,26 @@ class Topology:
             raise SettingError(
                 f"num_actors={self.num_actors} with backend=inprocess: one process has one actor; "
                 "set backend=processes, or num_envs for more environments"
+            )
+        if self.num_replay_shards > 1 and self.backend == "inprocess":
+            raise SettingError(
+                f"num_replay_shards={self.num_replay_shards} with backend=inprocess: one process has one "
+                "replay; set backend=processes"
+            )
+        if self.num_replay_shards > 1 and self.replay_residency == "learner":
+            raise SettingError(
+                f"num_replay_shards={self.num_replay_shards} with replay_residency=learner: only servers are "
+                "several; expected server or auto"
+            )
+        if 0 < self.max_weight_delay_env_steps < self.num_envs:
+            raise SettingError(
+                f"max_weight_delay_env_steps={self.max_weight_delay_env_steps} with num_envs={self.num_envs}: "
+                f"one step of an actor is {self.num_envs} env steps; expected at least as many"
+            )
+        if self.overlap and self.backend != "inprocess":
+            raise SettingError(
+                f"overlap with backend={self.backend}: expected backend=inprocess; "
+                "actors in processes of their own overlap with impala and appo"
             )
 
 

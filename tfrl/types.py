@@ -109,6 +109,7 @@ class Trajectory(NamedTuple):
       extras: named arrays that the policy stored with each step.
       version: int64 [B], updates behind the weights that acted.
       first_use: bool [B], False where these steps have been trained on before.
+      probability: float32 [B], of the item as in `Transition`; 1 where all are as likely.
     """
 
     obs: Any
@@ -123,6 +124,7 @@ class Trajectory(NamedTuple):
     extras: Mapping[str, Any]
     version: Any
     first_use: Any
+    probability: Any
 
 
 class Computed(NamedTuple):

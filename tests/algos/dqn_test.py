@@ -81,7 +81,7 @@ class PolicyTest(tf.test.TestCase):
     def test_dueling_values_have_the_mean_of_the_state(self):
         policy = self.policy(SPEC, dueling=True)
         obs = conformance.observations(SPEC, 6, 0)
-        state = policy.model.state_value(policy.model.features(obs))
+        state = policy.model.state_value(policy.body.step(obs, ())[0])
         self.assertAllClose(tf.reduce_mean(policy.q_values(obs), 1), state[:, 0, 0], atol=1e-6)
 
     def test_invalid_actions_hold_the_lowest_value(self):

@@ -90,6 +90,24 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         delta = np.array(REWARDS) + 0.99 * values[1:] - values[:3]
         self.assertAllClose(metrics["learner/value_loss"], np.mean(0.5 * delta**2), atol=1e-6)
 
+    def test_standardised_advantages(self):
+        valid = np.array([True, True, False])
+        batch = linear.unroll(ACTIONS, REWARDS, behaviour(), 0.99)
+        column = lambda x: tf.constant(np.reshape(x, [-1, 1]))
+        batch = batch._replace(valid=column(valid), cut=column([False, True, True]))
+        settings = dict(vtrace=False, trace_lambda=0.0)
+        metrics = self.metrics(batch, normalize_advantage="batch", **settings)
+        values = np.array(VALUES)
+        delta = (np.array(REWARDS) + 0.99 * values[1:] - values[:3])[valid]
+        advantages = (delta - delta.mean()) / delta.std()
+        pi = np.array(PI)
+        log_pi = (pi - np.log(np.exp(pi).sum(1, keepdims=True)))[range(3), ACTIONS][valid]
+        self.assertAllClose(
+            metrics["learner/policy_loss"], np.mean(-log_pi * advantages), atol=1e-6
+        )
+        plain = self.metrics(batch, **settings)
+        self.assertAllClose(metrics["learner/value_loss"], plain["learner/value_loss"])
+
 
 if __name__ == "__main__":
     tf.test.main()

@@ -28,21 +28,22 @@ class ImplicitQuantilesTest(tf.test.TestCase):
         obs = conformance.observations(SPEC, 4, 0)
         tau = np.random.default_rng(0).random((4, 3)).astype(np.float32)
         kernel, bias = (v.numpy() for v in (model._embedding.kernel, model._embedding.bias))
-        head = model._network._advantage._layers[0]
-        features = model._network.features(obs).numpy()
+        head = model._heads._advantage._layers[0]
+        features = policy.body.step(obs, ())[0].numpy()
         expected = np.zeros((4, 2, 3))
         for b in range(4):
             for n in range(3):
                 waves = [np.cos(np.pi * i * tau[b, n]) for i in range(5)]
                 phi = np.maximum(waves @ kernel + bias, 0)
                 expected[b, :, n] = (features[b] * phi) @ head.kernel.numpy() + head.bias.numpy()
-        self.assertAllClose(model.quantiles(obs, tf.constant(tau)), expected, rtol=1e-5, atol=1e-5)
+        out = model.quantiles(tf.constant(features), obs, tf.constant(tau))
+        self.assertAllClose(out, expected, rtol=1e-5, atol=1e-5)
 
     def test_a_greedy_step_takes_the_midpoints(self):
         policy = self.policy()
         obs = conformance.observations(SPEC, 4, 0)
         tau = tf.repeat(distributional.midpoints(6)[None], 4, 0)
-        expected = tf.reduce_mean(policy.model.quantiles(obs, tau), 2)
+        expected = tf.reduce_mean(policy.model.quantiles(policy.body.step(obs, ())[0], obs, tau), 2)
         self.assertAllClose(policy.q_values(obs), expected)
 
     def test_an_exploring_step_takes_what_is_drawn(self):
@@ -53,6 +54,7 @@ class ImplicitQuantilesTest(tf.test.TestCase):
         rng = np.random.default_rng(0)
         noise = {k: tf.constant(rng.random((4, *n.shape)), tf.float32)
                  for k, n in policy.noise.items()}  # fmt: skip
-        expected = tf.reduce_mean(policy.model.quantiles(obs, noise["tau"], noise), 2)
+        features, _ = policy.body.step(obs, ())
+        expected = tf.reduce_mean(policy.model.quantiles(features, obs, noise["tau"], noise), 2)
         self.assertAllClose(policy.q_values(obs, noise), expected)
         self.assertNotAllClose(policy.q_values(obs), expected)

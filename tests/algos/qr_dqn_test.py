@@ -34,5 +34,6 @@ class QrDqnTest(tf.test.TestCase, parameterized.TestCase):
         update = tf.function(learner.update)
         for i in range(600):
             update(batch, tf.constant([0, i]))
-        found = learner.policy.model.quantiles(tf.zeros([1, 1]))[0, 0]
+        features = obs = tf.zeros([1, 1])  # no layers before the head
+        found = learner.policy.model.quantiles(features, obs)[0, 0]
         self.assertAllClose(found, np.quantile(rewards, [0.1, 0.3, 0.5, 0.7, 0.9]), atol=0.05)

@@ -7,6 +7,7 @@ from absl.testing import parameterized
 
 from tfrl.algos import _value_based as value_based
 from tfrl.algos import c51, dqn, iqn, qr_dqn
+from tfrl.config.settings import SettingError
 from tfrl.explore import epsilon
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.testing import conformance
@@ -99,10 +100,7 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
                 set_values(policy, algo, q)
             action = int(np.flatnonzero(mask)[0])
             obs = masked_obs(mask)
-            config = learner._config
-            loss = learner._loss(
-                config, learner.policy, learner.target, batch_of(obs, action), SEED
-            )
+            loss = learner.loss(batch_of(obs, action), SEED)
             return float(loss.loss[0]), float(loss.parts["learner/td_error_abs_mean"][0])
 
         changed = differs = 0
@@ -127,9 +125,8 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         for discount, found in losses.items():
             for obs_t in obs[1:]:
                 batch = batch_of(obs[0], discount=discount)._replace(obs_t=obs_t)
-                arguments = (learner._config, learner.policy, learner.target, batch, SEED)
-                found.append(float(learner._loss(*arguments).loss[0]))
-        self.assertEqual(*losses[0.0])
+                found.append(float(learner.loss(batch, SEED).loss[0]))
+        self.assertAllClose(*losses[0.0], rtol=1e-6)  # the mass of a distribution is 1 to rounding
         self.assertNotEqual(*losses[0.9])
 
     @parameterized.parameters(*sorted(ALGORITHMS))
@@ -137,8 +134,7 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         learner = agent_of(algo, PLAIN, noisy="factorised", dueling=True).make_learner()
         batch = batch_of(tf.ones([1, 3]))
         with tf.GradientTape() as tape:
-            arguments = (learner._config, learner.policy, learner.target, batch, SEED)
-            total = tf.reduce_sum(learner._loss(*arguments).loss)
+            total = tf.reduce_sum(learner.loss(batch, SEED).loss)
         online, target = learner.policy.trainable_variables, learner.target.trainable_variables
         gradients = tape.gradient(total, [*online, *target])
         self.assertEqual(
@@ -173,8 +169,7 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         batch = batch_of(tf.ones([1, 3]), discount=0.9)
 
         def lost(seed):
-            arguments = (learner._config, learner.policy, learner.target, batch, seed)
-            return float(learner._loss(*arguments).loss[0])
+            return float(learner.loss(batch, seed).loss[0])
 
         self.assertEqual(lost(SEED), lost(SEED))
         random = noisy != "none" or algo == "iqn"
@@ -285,3 +280,43 @@ class ActingTest(tf.test.TestCase, parameterized.TestCase):
         shares = np.bincount(actions, minlength=4) / count
         self.assertAllClose(shares, [0.1, 0.0, 0.8, 0.1], atol=0.006, rtol=0)
         self.assertEqual(shares[1], 0.0)
+
+
+class LadderTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(sorted(ALGORITHMS))
+    def test_actors_have_rungs_and_the_least_random_third_counts(self, algo):
+        agent = agent_of(algo, PLAIN, epsilon_ladder="actor")
+        epsilons = [agent.knobs(i, 3, 2, 0)["epsilon"] for i in range(3)]
+        expected = np.float32([0.4, 0.4**4.5, 0.4**8])
+        self.assertAllClose(epsilons, np.repeat(expected[:, None], 2, 1))
+        self.assertAllEqual(agent.knobs(1, 3, 2, 10**9)["epsilon"], epsilons[1])
+        self.assertEqual([agent.counted(i, 3, 2).tolist() for i in range(3)],
+                         [[False, False], [False, False], [True, True]])  # fmt: skip
+
+    def test_environments_have_rungs(self):
+        agent = agent_of(
+            "dqn", PLAIN, epsilon_ladder="env", epsilon_ladder_base=0.5, epsilon_ladder_exponent=3.0
+        )
+        epsilons = [agent.knobs(i, 2, 2, 0)["epsilon"] for i in range(2)]
+        self.assertAllClose(np.concatenate(epsilons), [0.5, 0.5**2, 0.5**3, 0.5**4])
+        counted = [agent.counted(i, 2, 2).tolist() for i in range(2)]
+        self.assertEqual(counted, [[False, False], [True, True]])
+
+    def test_without_a_ladder_all_games_count(self):
+        self.assertIsNone(agent_of("dqn", PLAIN).counted)
+
+    @parameterized.parameters(
+        (
+            dict(epsilon_ladder="worker"),
+            "epsilon_ladder='worker': expected one of none, actor, env",
+        ),
+        (
+            dict(epsilon_ladder="actor", epsilon_final=0.1),
+            "epsilon_final=0.1 with epsilon_ladder=actor",
+        ),
+        (dict(epsilon_ladder_base=0.0), "epsilon_ladder_base=0.0: expected more than 0"),
+        (dict(actor_priorities=True), "actor_priorities=True with prioritized=False"),
+    )
+    def test_what_does_not_fit_is_refused(self, settings, message):
+        with self.assertRaisesRegex(SettingError, message):
+            dqn.Config(**settings)

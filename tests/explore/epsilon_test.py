@@ -26,6 +26,27 @@ class LinearTest(parameterized.TestCase):
         self.assertEqual(epsilon.linear(1.0, 0.05, 0, 0), 0.05)
 
 
+class LadderTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        (8, [0.4, 0.16, 0.064, 0.0256, 0.01024, 0.004096, 0.0016384, 0.00065536]),
+        (4, [0.4, 0.0471556, 0.00555913, 0.00065536]),
+        (1, [0.4]),
+    )
+    def test_vectors(self, count, expected):
+        found = epsilon.ladder(0.4, 7.0, np.arange(count), count)
+        self.assertEqual(found.dtype, np.float32)
+        self.assertAllClose(found, expected, rtol=1e-5)
+
+    def test_some_of_32(self):
+        found = epsilon.ladder(0.4, 7.0, np.array([0, 1, 15, 16, 31]), 32)
+        self.assertAllClose(found, [0.4, 0.32523896, 0.01795555, 0.01459961, 0.00065536], rtol=1e-5)
+
+    @parameterized.parameters((8, 5), (4, 2), (32, 21), (3, 2), (1, 0), (2, 1))
+    def test_the_least_random_third(self, count, first):
+        found = epsilon.least_random(np.arange(count), count)
+        self.assertAllEqual(np.flatnonzero(found), np.arange(first, count))
+
+
 def grid(num_actions):
     """Every ordering of the action noise times ten evenly spaced draws of 'explore'."""
     orders = np.float32(list(itertools.permutations(range(num_actions)))) / num_actions

@@ -252,3 +252,36 @@ class DuelingDistributionTest(tf.test.TestCase):
             tf.constant([[1, 1, 0]]),
         )  # fmt: skip
         self.assertAllClose(out[:, :2], [[[0.0, 4.0], [2.0, 0.0]]])
+
+
+class RescaledTest(tf.test.TestCase):
+    EPSILON = 1e-2
+
+    def backup(self, r, d, z):
+        """h(r + d h^-1(z)), number by number."""
+        inner = float(r) + float(d) * reference.unrescale(float(z), self.EPSILON)
+        return np.float32(reference.rescale(inner, self.EPSILON))
+
+    def test_each_atom_is_backed_up_outside_of_the_scale(self):
+        _, r, d = random_rows(5, 5, seed=3)
+        p = np.eye(5, dtype=np.float32)  # row j has all its mass on atom j
+        moved = np.array([self.backup(*x) for x in zip(r, d, ATOMS, strict=True)])
+        expected = reference.categorical_projection(p, moved, np.zeros(5), ATOMS)
+        arguments = (tf.constant(x) for x in (p, r, d))
+        out = distributional.categorical_projection(*arguments, ATOMS, self.EPSILON)
+        self.assertAllClose(out, expected, atol=1e-5)
+        self.assertNotAllClose(out, project(p, r, d), atol=1e-2)
+
+    def test_each_quantile_is_backed_up_outside_of_the_scale(self):
+        rng = np.random.default_rng(4)
+        theta = rng.normal(scale=3.0, size=(6, 1, 4)).astype(np.float32)
+        _, r, d = random_rows(6, 4, seed=4)
+        out = distributional.quantile_q_learning(
+            tf.constant(theta), tf.constant(distributional.midpoints(4)), tf.zeros([6], tf.int32),
+            tf.constant(r), tf.constant(d), tf.constant(theta), tf.zeros([6, 1]),
+            rescale_epsilon=self.EPSILON,
+        )  # fmt: skip
+        expected = [
+            [self.backup(r[b], d[b], z) for z in theta[b, 0]] for b in range(6)
+        ]  # fmt: skip
+        self.assertAllClose(out.target, expected, 1e-5, 1e-5)

@@ -64,6 +64,51 @@ class DiscountedReturnsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(out, reference.discounted_returns(**arrays), rtol=1e-5, atol=1e-5)
 
 
+class NStepTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        (0.0, [0.729, 0.729, 0.0, 0.0, 0.0]), (0.9, [0.729, 0.729, 0.729, 0.81, 0.9])
+    )
+    def test_vector(self, last, discounts):
+        """Discount 0.9, n 3, rewards 1 to 5: the episode ends terminated, and truncated."""
+        out = returns.n_step(
+            column(1, 2, 3, 4, 5), column(0.9, 0.9, 0.9, 0.9, last),
+            column(0, 0, 0, 0, 1, dtype=bool), 3,
+        )  # fmt: skip
+        self.assertAllClose(out.reward[:, 0], [5.23, 7.94, 10.65, 8.5, 5.0])
+        self.assertAllClose(out.discount[:, 0], discounts)
+        self.assertAllEqual(out.steps[:, 0], [3, 3, 3, 2, 1])
+
+    def test_no_sum_reaches_over_an_end(self):
+        cut = column(0, 1, 0, 0, dtype=bool)
+        out = returns.n_step(column(1, 2, 4, 8), column(1, 0, 1, 1), cut, 3)
+        self.assertAllEqual(out.reward[:, 0], [3, 2, 12, 8])
+        self.assertAllEqual(out.discount[:, 0], [0, 0, 1, 1])
+        self.assertAllEqual(out.steps[:, 0], [2, 1, 2, 1])
+
+    @parameterized.product(n=(1, 2, 5, 40), padded=(False, True))
+    def test_equals_the_numpy_twin(self, n, padded):
+        arrays = sequences(23, 7, seed=n, padded=padded)
+        arrays = {k: arrays[k] for k in ("reward", "discount", "cut", "valid")}
+        out = returns.n_step(**tensors(arrays), n=n)
+        for mine, theirs in zip(out, reference.n_step(**arrays, n=n), strict=True):
+            shown = arrays["valid"]
+            self.assertAllClose(mine.numpy()[shown], theirs[shown], 1e-5, 1e-5)
+
+    def test_padding_changes_nothing(self):
+        arrays = sequences(23, 7, seed=5, padded=True)
+        arrays = {k: arrays[k] for k in ("reward", "discount", "cut", "valid")}
+        whole = returns.n_step(**tensors(arrays), n=4)
+        padding = ~arrays["valid"]
+        for name in ("reward", "discount"):
+            arrays[name] = np.where(padding, np.float32(7.0), arrays[name])
+        for mine, theirs in zip(returns.n_step(**tensors(arrays), n=4), whole, strict=True):
+            self.assertAllEqual(mine.numpy()[~padding], theirs.numpy()[~padding])
+
+    def test_shapes_that_do_not_fit_raise(self):
+        with self.assertRaisesRegex(ValueError, "cut: expected the shape of reward"):
+            returns.n_step(tf.zeros([3, 2]), tf.zeros([3, 2]), tf.zeros([3, 1], tf.bool), 2)
+
+
 class GaeTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.named_parameters(
         ("truncated", (0.9, 0.9, 0.9), 0, 0.8, [2.84432, 2.006, 2.3], [3.34432, 3.006, 3.8]),

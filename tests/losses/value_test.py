@@ -217,3 +217,70 @@ class ImportanceWeightsTest(tf.test.TestCase):
         raw = (50 * p) ** -0.7
         weights = value.importance_weights(tf.constant(p / p.min(), tf.float32), tf.constant(0.7))
         self.assertAllClose(weights, raw / raw.max(), rtol=1e-5)
+
+
+class RescaleTest(tf.test.TestCase, parameterized.TestCase):
+    def test_vectors(self):
+        # sqrt(4) - 1 + 0.003, sqrt(100) - 1 + 0.099 and so on.
+        x = tf.constant([0.0, 3.0, -3.0, 99.0, -99.0, 999_999.0])
+        y = tf.constant([0.0, 1.003, -1.003, 9.099, -9.099, 1_998.999])
+        self.assertAllClose(value.rescale(x, 1e-3), y, 1e-6, 1e-6)
+        self.assertAllClose(value.unrescale(y, 1e-3), x, 1e-4, 1e-5)
+
+    @parameterized.parameters(1e-3, 1e-2, 1.0)
+    def test_equal_the_numpy_twins_and_undo_each_other(self, epsilon):
+        magnitudes = np.logspace(-4, 5, 40)
+        x = np.concatenate([-magnitudes, [0.0], magnitudes]).astype(np.float32)
+        y = value.rescale(tf.constant(x), epsilon)
+        self.assertAllClose(y, [reference.rescale(float(v), epsilon) for v in x], 1e-5, 1e-6)
+        back = value.unrescale(tf.constant(x), epsilon)
+        self.assertAllClose(back, [reference.unrescale(float(v), epsilon) for v in x], 1e-5, 1e-6)
+        self.assertAllClose(value.unrescale(y, epsilon), x, 1e-4, 1e-6)
+
+    def test_targets_are_backed_up_outside_of_the_scale(self):
+        arrays = batch(33, 4, seed=6)
+        out = value.q_learning(**tensors(arrays), rescale_epsilon=1e-2)
+        best = arrays["selector_t"].argmax(1)
+        for i in range(33):
+            bootstrap = reference.unrescale(float(arrays["q_t"][i, best[i]]), 1e-2)
+            target = float(arrays["r_t"][i]) + float(arrays["discount_t"][i]) * bootstrap
+            expected = reference.rescale(target, 1e-2)
+            self.assertAllClose(out.target[i], expected, 1e-5, 1e-5)
+        plain = value.q_learning(**tensors(arrays)).target
+        self.assertNotAllClose(out.target, plain, 1e-2, 1e-2)
+
+    def test_a_fixed_point_is_the_rescaled_value(self):
+        """Reward 1 for ever with discount 0.9 is worth 10."""
+        q = tf.constant([0.0])
+        for _ in range(300):
+            q = value.backup(tf.constant([1.0]), tf.constant([0.9]), q, 1e-3)
+        self.assertAllClose(q, [reference.rescale(10.0, 1e-3)], 1e-4, 1e-4)
+
+
+class SequencePriorityTest(tf.test.TestCase, parameterized.TestCase):
+    # Two sequences of three steps, the last step of the second is padding.
+    ERRORS = np.float32([[1, 2], [4, 0], [1, 100]])
+    VALID = np.array([[1, 1], [1, 1], [1, 0]], bool)
+
+    @parameterized.parameters((0.9, [3.8, 1.9]), (1.0, [4.0, 2.0]), (0.0, [2.0, 1.0]))
+    def test_vectors(self, eta, expected):
+        out = value.sequence_priority(tf.constant(self.ERRORS), tf.constant(self.VALID), eta)
+        self.assertAllClose(out, expected)
+
+    def test_equals_the_numpy_twin(self):
+        rng = np.random.default_rng(0)
+        errors = rng.exponential(size=(9, 30)).astype(np.float32)
+        valid = rng.random((9, 30)) < 0.3
+        valid[:, 0] = False
+        out = value.sequence_priority(tf.constant(errors), tf.constant(valid), 0.7)
+        self.assertAllClose(out, reference.sequence_priorities(errors, valid, 0.7))
+        self.assertEqual(float(out[0]), 0.0)
+
+    @parameterized.parameters(
+        ((3,), (3, 2), "magnitude: expected rank 2"),
+        ((3, 2), (3,), "valid: expected rank 2"),
+        ((3, 2), (3, 1), "incompatible"),
+    )
+    def test_bad_shapes_raise(self, magnitude, valid, message):
+        with self.assertRaisesRegex(ValueError, message):
+            value.sequence_priority(tf.zeros(magnitude), tf.zeros(valid, tf.bool), 0.9)

@@ -6,10 +6,10 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.config.settings import SettingError
-from tfrl.nn import action_features
+from tfrl.nn import action_features, q_network
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.actor_critic import ModelSettings as ActorCriticSettings
-from tfrl.nn.q_network import ModelSettings, QNetwork
+from tfrl.nn.q_network import ModelSettings, QHeads
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 
@@ -57,7 +57,10 @@ class ActionScoresTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(False, True)
     def test_action_values_go_with_the_features_not_with_the_place(self, dueling):
         tf.keras.utils.set_random_seed(0)
-        network = QNetwork(ModelSettings(hidden_sizes=(16,), dueling=dueling), spec_of(), 4)
+        config = ModelSettings(hidden_sizes=(16,), dueling=dueling)
+        body = q_network.body(config, spec_of())
+        heads = QHeads(config, spec_of(), body.output_size, 4)
+        network = lambda obs: heads(body.step(obs, ())[0], obs)
         obs = conformance.observations(spec_of(), 9, 1)
         order = np.array([3, 0, 4, 1, 2])
         out = network(obs)

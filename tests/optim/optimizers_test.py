@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -134,6 +135,27 @@ class GradientsTest(tf.test.TestCase, parameterized.TestCase):
         optimizers.make(kind, [dense], 0.1, **options).apply([whole])
         self.assertAllEqual(table, dense)
         self.assertLess(float(table[2, 0]), 1.0)
+
+    def test_moments_in_one_vector_change_nothing(self):
+        rng = np.random.default_rng(3)
+        shapes = [(3, 4), (4,), (), (2, 1, 2)]
+        start = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+        trained = []
+        for limit in (0, optimizers.FLAT_ELEMENTS):
+            draws = np.random.default_rng(4)
+            variables = [tf.Variable(x) for x in start]
+            with mock.patch.object(optimizers, "FLAT_ELEMENTS", limit):
+                optimizer = optimizers.make("adam", variables, 0.01, epsilon=1e-5)
+            self.assertLen(optimizer.variables, 3 if limit else 9)
+            for step in range(8):
+                given = [tf.constant(draws.normal(size=shape), tf.float32) for shape in shapes]
+                if step % 3 == 1:
+                    given[1] = None
+                optimizer.apply(given)
+            trained.append([v.numpy() for v in variables])
+        for each, flat, first in zip(*trained, start, strict=True):
+            self.assertAllClose(each, flat, rtol=0, atol=1e-6)
+            self.assertGreater(np.abs(flat - first).max(), 0.01)
 
     def test_the_order_must_be_whole(self):
         variables = [tf.Variable([1.0]), tf.Variable([1.0])]

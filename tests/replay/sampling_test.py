@@ -34,7 +34,7 @@ class SamplingTest(tf.test.TestCase, parameterized.TestCase):
         server = ReplayServer([experience_table(replay_plan, layout, samples_per_block)])
         self.addCleanup(server.stop)
         client = reverb.Client(server.address)
-        writer = make_writer(client, replay_plan.item, layout, 1)
+        writer = make_writer([client], replay_plan.item, layout, 1)
         self.addCleanup(writer.close)
         for acted in trajectories.random_script(SPEC, 1, items, 0, same_step=True).acted:
             writer.write(*acted)

@@ -81,10 +81,9 @@ def write(bench, records):
 
 def joined(items):
     """Items side by side."""
-    per_column = ("state", "version", "first_use")
 
     def join(name):
-        axis = 0 if name in per_column else 1
+        axis = 0 if name in sequences.PER_COLUMN else 1
         parts = [getattr(item, name) for item in items]
         return tree.map_structure(lambda *x: np.concatenate(x, axis), *parts)
 
@@ -184,6 +183,87 @@ class SequenceWriterTest(UnrollTestCase):
         self.assertAllEqual(found.cut[:, 0], [False, True, True, True, True, False])
         self.assertAllClose(found.discount[:, 0], [0.9, 0.9, 0.9, 0.0, 0.9, 0.9])
         self.assertAllClose(found.return_so_far[found.valid], [1.0, 1.9, 1.0, 1.0])
+
+
+class OverlappingWriterTest(UnrollTestCase):
+    NUM_ENVS = 3
+
+    def columns_of(self, unroll):
+        """The items of an unroll: one environment each."""
+        out = []
+        for b in range(self.NUM_ENVS):
+            parts = {}
+            for name in Trajectory._fields:
+                one = (lambda x, b=b: x[b : b + 1]) if name in sequences.PER_COLUMN else (
+                    lambda x, b=b: x[:, b : b + 1]
+                )  # fmt: skip
+                parts[name] = tree.map_structure(one, getattr(unroll, name))
+            out.append(Trajectory(**parts))
+        return out
+
+    @parameterized.parameters((8, 8), (8, 4), (8, 3), (6, 5), (4, 1))
+    def test_one_begins_in_each_environment_every_period(self, length, period):
+        spec = EnvSpec("e", NESTED, ACTIONS["nested"])
+        records = recorded(spec, self.NUM_ENVS, 29, 4, "nested", "nested")
+        item = SequenceOf(length, DISCOUNT, period=period)
+        layout = layout_of(spec, item, records, self.NUM_ENVS)
+        self.assertEqual(layout.columns, 1)
+        unrolls = reference.unrolls(records, length, DISCOUNT, period)
+        self.assertLen(unrolls, (29 - length) // period + 1)
+        with trajectories.unroll_bench(layout, item, self.NUM_ENVS) as bench:
+            write(bench, records)
+            self.assertEqual(bench.writer.items_written, self.NUM_ENVS * len(unrolls))
+            self.assertIsNone(bench.writer.vector_steps_to_item)
+            for i, unroll in enumerate(unrolls):
+                for b, theirs in enumerate(self.columns_of(unroll)):
+                    self.assertSame(bench.decoded(), theirs, f"unroll {i}, environment {b}")
+
+    def test_stacks_come_back(self):
+        length, period, num_envs = 12, 5, self.NUM_ENVS
+        spec, script = trajectories.stacked_script(num_envs, 60, 4, 5, 3, False, True)
+        records = recorded(spec, num_envs, 0, 0, script=script)
+        item = SequenceOf(length, DISCOUNT, period=period)
+        layout = layout_of(spec, item, records, num_envs)
+        stored = 0
+        with trajectories.unroll_bench(layout, item, num_envs) as bench:
+            write(bench, records)
+            for unroll in reference.unrolls(records, length, DISCOUNT, period):
+                for whole in self.columns_of(unroll):
+                    found = bench.decoded()
+                    restarts = np.cumsum(~whole.valid, 0)
+                    fits = np.concatenate([np.zeros_like(restarts[:1]), restarts])
+                    fits = fits <= allowed_restarts(length)
+                    self.assertAllEqual(found.obs[fits], whole.obs[fits])
+                    self.assertAllEqual(found.valid, whole.valid & fits[:-1])
+                    stored += int(found.valid.sum())
+        self.assertGreater(stored, 200)
+
+    def test_items_enter_with_the_priority_and_the_version_of_their_time(self):
+        spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
+        records = recorded(spec, 1, 8, 0)
+        item = SequenceOf(2, DISCOUNT, period=2)
+        layout = layout_of(spec, item, records, 1)
+        with trajectories.unroll_bench(layout, item, 1) as bench:
+            for i in range(4):
+                bench.writer.priority = i + 1.0
+                write(bench, records[2 * i : 2 * i + 2])
+            bench.writer.flush()
+            found = bench.client.sample(
+                "experience", 4, emit_timesteps=False, unpack_as_table_signature=True
+            )
+            self.assertEqual([x.info.priority for x in found], [1.0, 2.0, 3.0, 4.0])
+
+    def test_probabilities_are_those_of_the_items(self):
+        spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
+        records = recorded(spec, 2, 4, 0)
+        item = SequenceOf(4, DISCOUNT, period=4)
+        layout = layout_of(spec, item, records, 2)
+        with trajectories.unroll_bench(layout, item, 2, block=2) as bench:
+            write(bench, records)
+            columns = bench.next().columns
+        batch = layout.decode(columns, tf.constant([1.0, 2.5]))
+        self.assertAllEqual(batch.probability, [1.0, 2.5])
+        self.assertAllEqual(layout.share(batch, tf.constant(1), 2).probability, [2.5])
 
 
 def allowed_restarts(length):

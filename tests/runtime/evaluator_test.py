@@ -113,7 +113,7 @@ class StateTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters("sync", "NextStep", "SameStep")
     def test_in_acting(self, kind):
         engine, vector = self.parts(kind)
-        agent, writer = mock.Mock(knobs=lambda *args: {}), mock.Mock()
+        agent, writer = mock.Mock(knobs=lambda *args: {}, counted=None), mock.Mock()
         actor = Actor(agent, engine, vector, writer, 0, 1, np.random.default_rng(0), seed=0)
         rewards = []
         writer.record.side_effect = lambda obs, state, choice, step: rewards.extend(

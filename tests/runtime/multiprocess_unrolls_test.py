@@ -113,5 +113,23 @@ class FreeActorsTest(UnrollsTestCase):
         self.assertBetween(result["updates"], 0.85 * 20_000 / 80, 1.15 * result["env_steps"] / 80)
 
 
+@pytest.mark.slow
+class SequenceReplayTest(UnrollsTestCase):
+    def test_actors_fill_a_replay_of_sequences(self):
+        run = self.start(
+            "dqn", core="gru", core_size=8, sequence_length=8, sequence_period=4, burn_in=3,
+            prioritized=True, batch_size=16, env_steps_per_update=16, updates_per_call=4,
+            replay_capacity=2_000, min_replay=400, total_env_steps=6_000,
+        )  # fmt: skip
+        result = self.assertEnds(run)
+        self.assertIn("updates of 16 sequences of 8 steps, 4 samples per insert", run.text())
+        self.assertBetween(result["env_steps"], 6_000, 6_400)
+        # Rows that were only reset are no env steps, but parts of sequences that pay for updates.
+        self.assertBetween(result["updates"], 0.8 * (6_000 - 400) / 16, 1.1 * 6_400 / 16)
+        rows = run.rows()
+        self.assertEqual(rows[-1]["replay/size_items"], 500)
+        self.assertFalse(any("replay/queue_items" in row for row in rows))
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -16,7 +16,7 @@ from tfrl.nn import actor_critic
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.normalise import ObservationMoments, ReturnScale
 from tfrl.optim import apply, optimizers, schedules
-from tfrl.types import EnvSpec, Trajectory
+from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf1", "sgd")
 
@@ -92,6 +92,9 @@ class AsyncSettings:
     )
     pg_rho_bar: float | None = setting(
         1.0, "limit of the ratio in advantages; none: no limit", above=0.0
+    )
+    normalize_advantage: str = setting(
+        "none", "standardise advantages over the batch, or not", choices=("batch", "none")
     )
     replay_proportion: float = setting(0.0, "old unrolls trained on for each new one", minimum=0.0)
     replay_unrolls: int = setting(100, "unrolls kept for that", minimum=1)
@@ -182,6 +185,17 @@ class Training(tf.Module):
                 step.values, step.targets, step.valid
             )
         return metrics
+
+    def actor_critic_update(self, rows: Rows) -> UpdateOutput:
+        """One step along the advantages that `rows` carry: the update of PG and A2C."""
+
+        def compute() -> Step:
+            new, old = evaluate(self.policy, rows)
+            return actor_critic_step(
+                self._config, self.policy, new, old.advantages, old.targets, old.valid
+            )
+
+        return UpdateOutput(self.minimise(compute), None)
 
     def prepare(self, batch: Trajectory, lambda_: float | None) -> Rows:
         """Advantages and everything else that is fixed while a batch is trained on; no gradient.
@@ -371,20 +385,22 @@ def off_policy(
     behaviour, values = batch.extras["log_prob"], tf.stop_gradient(new.values)
     log_prob, values_next = tf.stop_gradient(log_prob), tf.stop_gradient(values_next)
     if config.vtrace:
-        return vtrace.from_log_probs(
+        trace = vtrace.from_log_probs(
             log_prob, behaviour, batch.reward, batch.discount, batch.cut, values, values_next,
             config.rho_bar, config.pg_rho_bar, lambda_=config.trace_lambda, valid=batch.valid,
         )  # fmt: skip
-    gae = returns.gae(
-        batch.reward,
-        batch.discount,
-        batch.cut,
-        values,
-        values_next,
-        config.trace_lambda,
-        batch.valid,
-    )
-    return vtrace.VTrace(gae.advantages, gae.targets, policy_losses.ratio(log_prob, behaviour))
+    else:
+        gae = returns.gae(
+            batch.reward, batch.discount, batch.cut, values, values_next, config.trace_lambda,
+            batch.valid,
+        )  # fmt: skip
+        ratio = policy_losses.ratio(log_prob, behaviour)
+        trace = vtrace.VTrace(gae.advantages, gae.targets, ratio)
+    if config.normalize_advantage == "batch":
+        mean, variance = apply.masked_moments(trace.advantages, batch.valid)
+        standard = policy_losses.standardise(trace.advantages, mean, variance)
+        trace = trace._replace(advantages=standard)
+    return trace
 
 
 def shared_variable(value: tf.Tensor, name: str) -> tf.Variable:

@@ -1,11 +1,13 @@
 """What the value-based algorithms share: settings, the policy, the learner, and the plans of an agent.
 
-An algorithm adds a model (`QNetwork`, or a module around one) and a loss.
+An algorithm adds a model of features (`QHeads`, or a module around one) and a loss of steps. Where the steps come from
+is settled here: transitions, or with a memory sequences from a stored state (R2D2, Kapturowski et al. 2019).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,13 +15,14 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import Agent, NStep, Periodic, ReplayPlan, UpdatePlan
+from tfrl.agent import Agent, NStep, Periodic, ReplayPlan, SequenceOf, UpdatePlan
 from tfrl.config.settings import SettingError, setting, validate
 from tfrl.explore import epsilon as exploration
-from tfrl.losses import value
-from tfrl.nn import action_features, inputs
+from tfrl.losses import returns, value
+from tfrl.nn import action_features, inputs, q_network
+from tfrl.nn.body import Body, flat
 from tfrl.optim import apply, optimizers, schedules
-from tfrl.types import EnvSpec, PolicyStep, Transition, UpdateOutput
+from tfrl.types import EnvSpec, PolicyStep, Trajectory, Transition, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +35,36 @@ class Settings:
     target_period_updates: int = setting(
         500, "interval of copies to the target network", unit="updates", minimum=1
     )
+    value_rescaling_epsilon: float | None = setting(
+        None,
+        "epsilon of R2D2's value rescaling h, there 0.001: the network learns h of returns; none: returns",
+        above=0.0,
+    )
+
+    sequence_length: int = setting(
+        40,
+        "with a memory: steps of a replayed sequence, burn-in included",
+        unit="env steps",
+        minimum=1,
+    )
+    sequence_period: int = setting(
+        20,
+        "with a memory: steps between the beginnings of two sequences; less than the length: they overlap",
+        unit="env steps",
+        minimum=1,
+    )
+    burn_in: int = setting(
+        20,
+        "with a memory: first steps of a sequence that only bring its stored state up to date",
+        unit="env steps",
+        minimum=0,
+    )
 
     batch_size: int = setting(
-        32, "transitions per update, over all replicas", unit="transitions", minimum=1
+        32,
+        "transitions, or with a memory sequences, per update, over all replicas",
+        unit="items",
+        minimum=1,
     )
     env_steps_per_update: float = setting(
         4.0, "env steps sampled per update", unit="env steps", above=0.0
@@ -52,6 +82,12 @@ class Settings:
     prioritized: bool = setting(False, "prioritized instead of uniform replay")
     priority_exponent: float = setting(0.6, "alpha of prioritized replay", minimum=0.0, maximum=1.0)
     priority_epsilon: float = setting(1e-6, "added to each priority", above=0.0)
+    priority_eta: float = setting(
+        0.9,
+        "with a memory: share of the largest error of a sequence in its priority, the rest is the mean",
+        minimum=0.0,
+        maximum=1.0,
+    )
     importance_beta: float = setting(
         0.4, "initial exponent of the importance weights", minimum=0.0, maximum=1.0
     )
@@ -87,6 +123,18 @@ class Settings:
     epsilon_decay_env_steps: int = setting(
         10_000, "length of the linear decay", unit="env steps", minimum=0
     )
+    epsilon_ladder: str = setting(
+        "none",
+        "in place of the decay each actor, or each environment of all actors, has a constant share of its own, as in "
+        "Ape-X; training returns are then those of the least random third",
+        choices=("none", "actor", "env"),
+    )
+    epsilon_ladder_base: float = setting(
+        0.4, "share of random actions of the first on the ladder", above=0.0, maximum=1.0
+    )
+    epsilon_ladder_exponent: float = setting(
+        7.0, "the last on the ladder has base**(1 + exponent)", minimum=0.0
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -100,40 +148,66 @@ class Settings:
                 f"replay_capacity={self.replay_capacity} with batch_size={self.batch_size}: "
                 "the replay must hold at least one batch"
             )
+        if self.burn_in >= self.sequence_length:
+            raise SettingError(
+                f"burn_in={self.burn_in} with sequence_length={self.sequence_length}: "
+                "nothing would be left to train on; burn_in must be below sequence_length"
+            )
+        if self.sequence_period > self.sequence_length:
+            raise SettingError(
+                f"sequence_period={self.sequence_period} with sequence_length="
+                f"{self.sequence_length}: steps would be left out; at most sequence_length"
+            )
         if self.learning_rate_final is not None and self.learning_rate_updates == 0:
             raise SettingError(
                 f"learning_rate_final={self.learning_rate_final} with learning_rate_updates=0: "
                 "give the length of the decay in updates"
             )
+        for name in ("epsilon_initial", "epsilon_final"):
+            if self.epsilon_ladder != "none" and getattr(self, name) is not None:
+                raise SettingError(
+                    f"{name}={getattr(self, name)} with epsilon_ladder={self.epsilon_ladder}: the ladder has "
+                    "constant shares; leave it out, or set epsilon_ladder=none"
+                )
 
 
 class QPolicy(tf.Module):
-    """The epsilon-greedy choice among the action values of a model; stateless.
+    """The epsilon-greedy choice among the action values of a model.
 
     With noisy layers an exploring step acts on weights with noise, drawn anew for each environment and step; a greedy
     step acts on the mean weights.
 
     Args:
       spec: environment spec.
-      model: has `q_values(obs, noise) -> [B, A]` and `noise`, what that draws when exploring.
+      body: from observations to features.
+      model: has `q_values(features, obs, noise) -> [B, A]` and `noise`, what that draws when exploring.
+      tells_values: an exploring step's extras are 'q_taken' and 'q_max' [B], the values of the action taken and of the
+        best one.
     """
 
-    def __init__(self, spec: EnvSpec, model: Any):
+    def __init__(self, spec: EnvSpec, body: Body, model: Any, tells_values: bool = False):
         super().__init__()
-        self.model = model
+        self.body, self.model, self._tells_values = body, model, tells_values
         self.noise = {**exploration.noise(int(spec.action_space.n)), **model.noise}
 
+    def values(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """Features [B, F] of observations -> [B, A]; invalid actions hold `value.INVALID_VALUE`."""
+        return self.masked(self.model.q_values(features, obs, noise), obs)
+
     def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
-        """Observations, leaves [B, ...] -> [B, A]; invalid actions hold `value.INVALID_VALUE`."""
-        return self.masked(self.model.q_values(obs, noise), obs)
+        """`values` of observations, leaves [B, ...]; with a memory, of those that begin an episode."""
+        rows = tf.nest.flatten(obs)[0].shape[0]
+        features, _ = self.body.step(obs, self.body.initial_state(rows))
+        return self.values(features, obs, noise)
 
     def masked(self, q: tf.Tensor, obs: Any) -> tf.Tensor:
         """Action values [B, A], those of actions that are invalid in `obs` replaced."""
         return value.mask_invalid(q, inputs.action_mask(obs))
 
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        del batch_size
-        return ()
+    def initial_state(self, batch_size: int) -> Any:
+        return self.body.initial_state(batch_size)
 
     def step(
         self,
@@ -143,11 +217,106 @@ class QPolicy(tf.Module):
         noise: Mapping[str, tf.Tensor],
         explore: bool,
     ) -> PolicyStep:
-        q = self.q_values(obs, noise if explore and self.model.noise else None)
+        features, state = self.body.step(obs, state)
+        q = self.values(features, obs, noise if explore and self.model.noise else None)
         action = tf.argmax(q, axis=1, output_type=tf.int32)
         if explore:
             action = exploration.choose(action, knobs["epsilon"], noise, inputs.action_mask(obs))
-        return PolicyStep(action, state, {})
+        if not explore or not self._tells_values:
+            return PolicyStep(action, state, {})
+        extras = {"q_taken": value.select(q, action), "q_max": tf.reduce_max(q, axis=1)}
+        return PolicyStep(action, state, extras)
+
+    def unroll(self, batch: Trajectory, burn_in: int) -> tf.Tensor:
+        """Features of a sequence's observations from its stored state on, [T + 1 - burn_in, B, F].
+
+        The first `burn_in` observations only bring the state up to date (Kapturowski et al. 2019, section 3); no
+        gradient passes through them.
+        """
+        obs, state, fresh = batch.obs, batch.state, batch.fresh
+        if burn_in:
+            first = tf.nest.map_structure(lambda x: x[:burn_in], obs)
+            _, state = self.body.unroll(first, state, fresh[:burn_in])
+            state = tf.nest.map_structure(tf.stop_gradient, state)
+            obs = tf.nest.map_structure(lambda x: x[burn_in:], obs)
+        features, _ = self.body.unroll(obs, state, fresh[burn_in:])
+        return features
+
+
+class Steps(NamedTuple):
+    """What a loss compares, rows [n]: transitions, or the steps of sequences one sequence after the other.
+
+    Attributes:
+      obs_tm1, obs_t: observations acted on and bootstrapped from; for masks and action features.
+      features_tm1, features_t: what the online network's body makes of them [n, F].
+      target_features_t: what that of the target network makes of `obs_t` [n, F].
+      action_tm1, reward_t, discount_t: as in `Transition`.
+    """
+
+    obs_tm1: Any
+    obs_t: Any
+    features_tm1: tf.Tensor
+    features_t: tf.Tensor
+    target_features_t: tf.Tensor
+    action_tm1: tf.Tensor
+    reward_t: tf.Tensor
+    discount_t: tf.Tensor
+
+
+def of_transitions(policy: QPolicy, target: QPolicy, batch: Transition) -> Steps:
+    """Each transition is a step."""
+    return Steps(
+        batch.obs_tm1,
+        batch.obs_t,
+        policy.body.step(batch.obs_tm1, ())[0],
+        policy.body.step(batch.obs_t, ())[0],
+        target.body.step(batch.obs_t, ())[0],
+        batch.action_tm1,
+        batch.reward_t,
+        batch.discount_t,
+    )
+
+
+def of_sequences(
+    policy: QPolicy, target: QPolicy, batch: Trajectory, n: int, burn_in: int
+) -> Steps:
+    """The steps after the burn-in: T' of each of b sequences, n = b T' rows.
+
+    Both networks read the sequence from the stored state on. n-step sums end where the sequence or an episode does,
+    with the discount that belongs to their length.
+    """
+    features, target_features = (p.unroll(batch, burn_in) for p in (policy, target))
+    obs = tf.nest.map_structure(lambda x: x[burn_in:], batch.obs)
+    late = (x[burn_in:] for x in (batch.reward, batch.discount, batch.cut, batch.valid))
+    reward, discount, cut, valid = late
+    ahead = returns.n_step(reward, discount, cut, n, valid)
+    steps, width = valid.shape
+    # Where the observation that a step is bootstrapped from stands among [T' + 1, b], flattened.
+    where = (tf.range(steps)[:, None] + ahead.steps) * width + tf.range(width)
+    where = by_sequence(where)
+
+    def now(nest: Any) -> Any:
+        return tf.nest.map_structure(lambda x: by_sequence(x[:steps]), nest)
+
+    def then(nest: Any) -> Any:
+        return tf.nest.map_structure(lambda x: tf.gather(x, where), flat(nest))
+
+    return Steps(
+        now(obs),
+        then(obs),
+        now(features),
+        then(tf.stop_gradient(features)),
+        then(target_features),
+        by_sequence(batch.action[burn_in:]),
+        by_sequence(ahead.reward),
+        by_sequence(ahead.discount),
+    )
+
+
+def by_sequence(x: tf.Tensor) -> tf.Tensor:
+    """[T, B, ...] -> [B * T, ...]: replicas, which have some of the sequences each, so have consecutive rows."""
+    x = tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+    return tf.reshape(x, [-1, *x.shape[2:]])
 
 
 class Loss(NamedTuple):
@@ -155,7 +324,7 @@ class Loss(NamedTuple):
 
     Attributes:
       loss: what is minimised.
-      magnitude: not negative, how much there was to learn of the row: its new priority.
+      magnitude: not negative, how much there was to learn of the row: its new priority, or its part in a sequence's.
       parts: {metric: [b]}, logged as means.
     """
 
@@ -179,19 +348,19 @@ def draw(model: Any, seed: tf.Tensor) -> Noise:
 
 
 class QLearner(tf.Module):
-    """Online and target network, optimiser, and one update of a batch of transitions.
+    """Online and target network, optimiser, and one update of a batch of transitions or sequences.
 
     Args:
-      config: `Settings`.
+      config: `Settings` and `ModelSettings`.
       make_policy: builds a `QPolicy`.
-      loss: (config, online policy, target policy, batch, seed) -> `Loss`, without reduction; called under a tape.
+      loss: (config, online policy, target policy, steps, seed) -> `Loss`, without reduction; called under a tape.
     """
 
     def __init__(
         self,
-        config: Settings,
+        config: Any,
         make_policy: Callable[[], QPolicy],
-        loss: Callable[[Any, QPolicy, QPolicy, Transition, tf.Tensor], Loss],
+        loss: Callable[[Any, QPolicy, QPolicy, Steps, tf.Tensor], Loss],
     ):
         super().__init__()
         self._config, self._loss = config, loss
@@ -208,27 +377,45 @@ class QLearner(tf.Module):
             "adam", self.policy.trainable_variables, self._rate, epsilon=config.adam_epsilon
         )
 
-    def update(self, batch: Transition, seed: tf.Tensor) -> UpdateOutput:
+    def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
         config = self._config
-        weights = tf.ones_like(batch.reward_t)
         rate, beta = self._rate(self.optimizer.iterations), self._beta()
+        weights, valid, mean = tf.ones_like(batch.probability), None, apply.global_mean
         if config.prioritized:
             weights = value.importance_weights(batch.probability, beta)
+        if _has_memory(config):
+            valid = batch.valid[config.burn_in :]
+            weights = tf.repeat(weights, valid.shape[0])
+            rows, count = by_sequence(valid), apply.masked_count(valid)
+            mean = lambda x: apply.masked_mean(x, rows, count)
         with tf.GradientTape() as tape:
-            out = self._loss(config, self.policy, self.target, batch, seed)
-            loss = apply.global_mean(weights * out.loss)
+            out = self.loss(batch, seed)
+            loss = mean(weights * out.loss)
         variables = self.policy.trainable_variables
         norm = apply.minimise(self.optimizer, tape, loss, variables, config.gradient_clip_norm)
         metrics = {
             "learner/loss": apply.reduce_sum(loss),
-            **{name: apply.reduce_sum(apply.global_mean(x)) for name, x in out.parts.items()},
+            **{name: apply.reduce_sum(mean(x)) for name, x in out.parts.items()},
             "learner/gradient_norm": norm,
             "learner/learning_rate": rate,
         }
         if not config.prioritized:
             return UpdateOutput(metrics, None)
         metrics["learner/importance_beta"] = beta
-        return UpdateOutput(metrics, out.magnitude + config.priority_epsilon)
+        priorities = out.magnitude
+        if valid is not None:
+            magnitude = tf.transpose(tf.reshape(priorities, valid.shape[::-1]))
+            priorities = value.sequence_priority(magnitude, valid, config.priority_eta)
+        return UpdateOutput(metrics, priorities + config.priority_epsilon)
+
+    def loss(self, batch: Transition | Trajectory, seed: tf.Tensor) -> Loss:
+        """Of each step of a batch; those that are not valid too."""
+        config, policy, target = self._config, self.policy, self.target
+        if _has_memory(config):
+            steps = of_sequences(policy, target, batch, config.n_step, config.burn_in)
+        else:
+            steps = of_transitions(policy, target, batch)
+        return self._loss(config, policy, target, steps, seed)
 
     def periodic(self) -> Sequence[Periodic]:
         return (Periodic(self._config.target_period_updates, self._copy_target),)
@@ -251,18 +438,21 @@ def make(
     algo: str,
     config: Any,
     spec: EnvSpec,
-    make_model: Callable[[], Any],
-    loss: Callable[[Any, QPolicy, QPolicy, Transition, tf.Tensor], Loss],
+    make_model: Callable[[int], Any],
+    loss: Callable[[Any, QPolicy, QPolicy, Steps, tf.Tensor], Loss],
+    initial_priority: Callable | None = None,
 ) -> Agent:
     """An algorithm of the family bound to an environment.
 
     Args:
       algo: its name, for messages.
       config: `Settings` and `ModelSettings`.
-      make_model, loss: see `QPolicy` and `QLearner`.
+      make_model: width of the features -> what `QPolicy` takes.
+      loss: see `QLearner`.
+      initial_priority: of transitions, see `Agent`; the extras are those of `QPolicy`.
 
     Raises:
-      SettingError: the action space is not Discrete, or action features do not fit it.
+      SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
     """
     if not isinstance(spec.action_space, gym.spaces.Discrete):
         raise SettingError(
@@ -273,30 +463,68 @@ def make(
     except SettingError as error:
         raise SettingError(f"algo={algo} on {spec.name}: {error}") from error
     initial, final = _epsilon(config)
+    climbs = config.epsilon_ladder != "none"
+
+    def rungs(worker: int, num_workers: int, num_envs: int) -> tuple[np.ndarray, int]:
+        if config.epsilon_ladder == "actor":
+            return np.full(num_envs, worker), num_workers
+        return worker * num_envs + np.arange(num_envs), num_workers * num_envs
 
     def knobs(
         worker: int, num_workers: int, num_envs: int, env_steps: int
     ) -> Mapping[str, np.ndarray]:
-        del worker, num_workers
+        if climbs:
+            base, exponent = config.epsilon_ladder_base, config.epsilon_ladder_exponent
+            mine = rungs(worker, num_workers, num_envs)
+            return {"epsilon": exploration.ladder(base, exponent, *mine)}
         now = exploration.linear(initial, final, config.epsilon_decay_env_steps, env_steps)
         return {"epsilon": np.full(num_envs, now, np.float32)}
 
     def make_policy() -> QPolicy:
-        return QPolicy(spec, make_model())
+        body = q_network.body(config, spec)
+        return QPolicy(spec, body, make_model(body.output_size), initial_priority is not None)
 
     return Agent(
         make_policy=make_policy,
         make_learner=lambda: QLearner(config, make_policy, loss),
-        replay=ReplayPlan(
-            kind="prioritized" if config.prioritized else "uniform",
-            item=NStep(config.n_step, config.discount),
-            capacity_items=config.replay_capacity,
-            min_items=config.min_replay,
-            samples_per_insert=config.batch_size / config.env_steps_per_update,
-            priority_exponent=config.priority_exponent,
-        ),
+        replay=_replay(config),
         updates=UpdatePlan(batch_size=config.batch_size, updates_per_call=config.updates_per_call),
         knobs=knobs,
+        counted=(lambda *of: exploration.least_random(*rungs(*of))) if climbs else None,
+        initial_priority=initial_priority,
+    )
+
+
+def _has_memory(config: Any) -> bool:
+    return config.core != "none"
+
+
+def _replay(config: Any) -> ReplayPlan:
+    """Of transitions, or with a memory of as many sequences as take as many env steps to make."""
+    item: NStep | SequenceOf = NStep(config.n_step, config.discount)
+    period = 1  # env steps that bring one item
+    if _has_memory(config):
+        period, trained = config.sequence_period, config.sequence_length - config.burn_in
+        item = SequenceOf(config.sequence_length, config.discount, period=period)
+        if config.n_step > trained:
+            raise SettingError(
+                f"n_step={config.n_step} with sequence_length={config.sequence_length} and "
+                f"burn_in={config.burn_in}: expected at most {trained}, what is trained of a sequence"
+            )
+    capacity, least = config.replay_capacity // period, math.ceil(config.min_replay / period)
+    if max(config.batch_size, least) > capacity:
+        raise SettingError(
+            f"replay_capacity={config.replay_capacity} with core={config.core} and "
+            f"sequence_period={period}: expected room for a batch and for min_replay, at least "
+            f"{max(config.batch_size, least) * period}"
+        )
+    return ReplayPlan(
+        kind="prioritized" if config.prioritized else "uniform",
+        item=item,
+        capacity_items=capacity,
+        min_items=least,
+        samples_per_insert=config.batch_size * period / config.env_steps_per_update,
+        priority_exponent=config.priority_exponent,
     )
 
 

@@ -54,15 +54,7 @@ class A2CLearner(tf.Module):
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
         del seed
-        config, policy = self._config, self.policy
-
-        def compute() -> on_policy.Step:
-            new, old = on_policy.evaluate(policy, rows)
-            return on_policy.actor_critic_step(
-                config, policy, new, old.advantages, old.targets, old.valid
-            )
-
-        return UpdateOutput(self._training.minimise(compute), None)
+        return self._training.actor_critic_update(rows)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:

@@ -5,7 +5,8 @@ dueling per atom, n-step, prioritized replay, noisy layers. All of them together
 `configs/c51/rainbow_cartpole.flags`. What it is not: free of a range; returns beyond `v_min` and `v_max` count as
 these.
 
-Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions.
+Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions; with a memory
+sequences.
 
 Differences from the papers: priorities are KL(target || prediction), as in Rainbow; logits, not probabilities, are
 averaged over actions in dueling heads; those of DQN hold too (time limits, importance weights, clipping, Adam).
@@ -23,8 +24,8 @@ from tfrl.agent import Agent
 from tfrl.algos import _value_based as value_based
 from tfrl.config.settings import SettingError, setting
 from tfrl.losses import distributional
-from tfrl.nn.q_network import ModelSettings, QNetwork
-from tfrl.types import EnvSpec, Transition
+from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,49 +52,54 @@ class Distributions(tf.Module):
       noise: what an exploring evaluation draws.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec):
+    def __init__(self, config: Config, spec: EnvSpec, num_features: int):
         super().__init__()
         self.atoms = distributional.support(config.v_min, config.v_max, config.num_atoms)
-        self._network = QNetwork(config, spec, config.num_atoms)
-        self.noise = self._network.noise
+        self._heads = QHeads(config, spec, num_features, config.num_atoms)
+        self.noise = self._heads.noise
 
-    def logits(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
-        """Observations, leaves [B, ...] -> [B, A, K]."""
-        return self._network(obs, noise)
+    def logits(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """Features [B, F] of observations, leaves [B, ...] -> [B, A, K]."""
+        return self._heads(features, obs, noise)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
         """[B, A, K] -> [B, A]."""
         return tf.reduce_sum(tf.nn.softmax(logits) * self.atoms, axis=2)
 
-    def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
-        return self.mean(self.logits(obs, noise))
+    def q_values(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        return self.mean(self.logits(features, obs, noise))
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
-        return self._network.draw(seed)
+        return self._heads.draw(seed)
 
 
 def loss(
     config: Config,
     policy: value_based.QPolicy,
     target: value_based.QPolicy,
-    batch: Transition,
+    steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """Cross entropy with the projected target of a batch; see `_value_based.QLearner`."""
+    """Cross entropy with the projected target of each step; see `_value_based.QLearner`."""
     model, noise = policy.model, value_based.draw(policy.model, seed)
-    logits_t = target.model.logits(batch.obs_t, noise.target)
+    logits_t = target.model.logits(steps.target_features_t, steps.obs_t, noise.target)
     if config.double:
-        selector_t = policy.q_values(batch.obs_t, noise.selector)
+        selector_t = policy.values(steps.features_t, steps.obs_t, noise.selector)
     else:
-        selector_t = target.masked(model.mean(logits_t), batch.obs_t)
+        selector_t = target.masked(model.mean(logits_t), steps.obs_t)
     out = distributional.categorical_q_learning(
-        model.logits(batch.obs_tm1, noise.online),
-        batch.action_tm1,
-        batch.reward_t,
-        batch.discount_t,
+        model.logits(steps.features_tm1, steps.obs_tm1, noise.online),
+        steps.action_tm1,
+        steps.reward_t,
+        steps.discount_t,
         logits_t,
         selector_t,
         model.atoms,
+        config.value_rescaling_epsilon,
     )
     magnitude = tf.maximum(out.kl, 0.0)  # rounding may leave it a little below
     parts = {
@@ -111,4 +117,6 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: the action space is not Discrete.
     """
-    return value_based.make("c51", config, spec, lambda: Distributions(config, spec), loss)
+    return value_based.make(
+        "c51", config, spec, lambda width: Distributions(config, spec, width), loss
+    )

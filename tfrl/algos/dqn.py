@@ -2,29 +2,34 @@
 
 What it is: Q-learning with a target network (Mnih et al. 2015), and as options double Q-learning
 (van Hasselt et al. 2016, eq. 4), dueling heads (Wang et al. 2016, eq. 9), prioritized replay
-(Schaul et al. 2016), n-step returns (Sutton 1988, as in Hessel et al. 2018) and noisy layers
-(Fortunato et al. 2018). What it is not: distributional (C51, QR-DQN and IQN are) or recurrent.
+(Schaul et al. 2016), n-step returns (Sutton 1988, as in Hessel et al. 2018), noisy layers
+(Fortunato et al. 2018), value rescaling (Pohlen et al. 2018) and a memory trained on replayed sequences with a stored
+state and burn-in, R2D2 (Kapturowski et al. 2019). What it is not: distributional (C51, QR-DQN and IQN are).
 
 Spaces: Discrete actions; any observation (images through the Nature CNN, the rest flattened), a Dict observation with
 `action_mask` restricts the actions that are chosen, explored and bootstrapped from, and with `action_features` Q(s, a)
-compares the state with the features of each action. Data: transitions.
+compares the state with the features of each action. Data: transitions; with a memory sequences.
 
 Differences from the papers: time limits bootstrap; importance weights are normalised by the largest of the batch;
 the gradient is clipped by its global norm; RMSProp is replaced by Adam; noise is on the layers of the heads only.
+From R2D2: sequences go on over the ends of episodes, where the state restarts; new ones enter with the largest
+priority; n-step sums are shortened at the end of a sequence; the memory is an option of the network as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Agent
 from tfrl.algos import _value_based as value_based
-from tfrl.config.settings import setting
+from tfrl.config.settings import SettingError, setting
 from tfrl.losses import value
-from tfrl.nn.q_network import ModelSettings, QNetwork
-from tfrl.types import EnvSpec, Transition
+from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,33 +40,53 @@ class Config(value_based.Settings, ModelSettings):
         "huber", "loss of the temporal-difference error", choices=("huber", "squared")
     )
     huber_delta: float = setting(1.0, "error at which the Huber loss turns linear", above=0.0)
+    actor_priorities: bool = setting(
+        False,
+        "new transitions have the priority that the action values of the actor give them, as in Ape-X, not the "
+        "largest so far",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.actor_priorities and not self.prioritized:
+            raise SettingError(
+                "actor_priorities=True with prioritized=False: uniform replay has no priorities; "
+                "set prioritized=True"
+            )
+        if self.actor_priorities and self.core != "none":
+            raise SettingError(
+                f"actor_priorities=True with core={self.core}: new sequences get the largest priority so far; "
+                "set actor_priorities=False"
+            )
 
 
 def loss(
     config: Config,
     policy: value_based.QPolicy,
     target: value_based.QPolicy,
-    batch: Transition,
+    steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """(Double) Q-learning of a batch; see `_value_based.QLearner`."""
+    """(Double) Q-learning of each step; see `_value_based.QLearner`."""
     noise = value_based.draw(policy.model, seed)
-    q_t = target.q_values(batch.obs_t, noise.target)
-    selector_t = policy.q_values(batch.obs_t, noise.selector) if config.double else q_t
-    q_tm1 = policy.q_values(batch.obs_tm1, noise.online)
+    selector_t = q_t = target.values(steps.target_features_t, steps.obs_t, noise.target)
+    if config.double:
+        selector_t = policy.values(steps.features_t, steps.obs_t, noise.selector)
+    q_tm1 = policy.values(steps.features_tm1, steps.obs_tm1, noise.online)
     td = value.q_learning(
         q_tm1,
-        batch.action_tm1,
-        batch.reward_t,
-        batch.discount_t,
+        steps.action_tm1,
+        steps.reward_t,
+        steps.discount_t,
         q_t,
         selector_t,
         config.huber_delta if config.loss == "huber" else None,
+        config.value_rescaling_epsilon,
     )
     magnitude = tf.abs(td.td_error)
     parts = {
         "learner/td_error_abs_mean": magnitude,
-        "learner/q_mean": value.select(q_tm1, batch.action_tm1),
+        "learner/q_mean": value.select(q_tm1, steps.action_tm1),
     }
     return value_based.Loss(td.loss, magnitude, parts)
 
@@ -72,4 +97,18 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: the action space is not Discrete.
     """
-    return value_based.make("dqn", config, spec, lambda: QNetwork(config, spec), loss)
+
+    def initial_priority(
+        reward: np.ndarray,
+        discount: np.ndarray,
+        before: Mapping[str, np.ndarray],
+        after: Mapping[str, np.ndarray],
+    ) -> np.ndarray:
+        epsilon = config.value_rescaling_epsilon
+        target = np.asarray(value.backup(reward, discount, after["q_max"], epsilon))
+        return np.abs(target - before["q_taken"]) + np.float32(config.priority_epsilon)
+
+    return value_based.make(
+        "dqn", config, spec, lambda width: QHeads(config, spec, width), loss,
+        initial_priority if config.actor_priorities else None,
+    )  # fmt: skip

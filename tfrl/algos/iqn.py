@@ -4,7 +4,8 @@ What it is: implicit quantile networks (Dabney et al. 2018b, eq. 2 to 4): the fe
 embedding of tau by cosines, give the quantile at tau; with the options of DQN: double, dueling, n-step, prioritized
 replay, noisy layers. What it is not: risk-sensitive; actions maximise the mean.
 
-Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions.
+Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions; with a memory
+sequences.
 
 Differences from the paper: cosines are cos(pi i tau) for i = 0, 1, ..., as in the text and in Dopamine (some codes
 begin at 1); an exploring step draws its fractions, a greedy one takes the midpoints of as many equal parts, so that
@@ -25,9 +26,9 @@ from tfrl.agent import Agent
 from tfrl.algos import _value_based as value_based
 from tfrl.config.settings import setting
 from tfrl.losses import distributional
-from tfrl.nn.q_network import ModelSettings, QNetwork
+from tfrl.nn.q_network import ModelSettings, QHeads
 from tfrl.optim import apply
-from tfrl.types import EnvSpec, NoiseSpec, Transition
+from tfrl.types import EnvSpec, NoiseSpec
 
 TAU = "tau"  # the noise that holds an exploring step's fractions
 
@@ -52,33 +53,37 @@ class ImplicitQuantiles(tf.Module):
       noise: what an exploring evaluation draws: its fractions, and that of noisy layers.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec):
+    def __init__(self, config: Config, spec: EnvSpec, num_features: int):
         super().__init__()
-        self._network = QNetwork(config, spec)
+        self._heads = QHeads(config, spec, num_features)
         self._midpoints = distributional.midpoints(config.num_act_tau)
         self._cosines = config.num_cosines
-        self._embedding = tf.keras.layers.Dense(self._network.num_features, "relu")
+        self._embedding = tf.keras.layers.Dense(num_features, "relu")
         self._embedding.build([None, config.num_cosines])
-        self.noise = {TAU: NoiseSpec((config.num_act_tau,), "uniform"), **self._network.noise}
+        self.noise = {TAU: NoiseSpec((config.num_act_tau,), "uniform"), **self._heads.noise}
 
     def quantiles(
-        self, obs: Any, tau: tf.Tensor, noise: Mapping[str, tf.Tensor] | None = None
+        self,
+        features: tf.Tensor,
+        obs: Any,
+        tau: tf.Tensor,
+        noise: Mapping[str, tf.Tensor] | None = None,
     ) -> tf.Tensor:
-        """Observations, leaves [B, ...], and fractions [B, N] or [1, N] -> quantiles at these [B, A, N]."""
-        features = self._network.features(obs)[:, None] * self._embedding(
-            cosines(tau, self._cosines)
-        )
-        return self._network.heads(features, obs, noise)
+        """Features [B, F] of observations and fractions [B, N] or [1, N] -> quantiles at these [B, A, N]."""
+        embedded = features[:, None] * self._embedding(cosines(tau, self._cosines))
+        return self._heads(embedded, obs, noise)
 
-    def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+    def q_values(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
         """The mean over the fractions in `noise`, or over fixed ones where there is none."""
         tau = tf.constant(self._midpoints[None]) if noise is None else noise[TAU]
-        layers = noise if self._network.noise else None
-        return tf.reduce_mean(self.quantiles(obs, tau, layers), axis=2)
+        layers = noise if self._heads.noise else None
+        return tf.reduce_mean(self.quantiles(features, obs, tau, layers), axis=2)
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
         """Noise of the layers only."""
-        return self._network.draw(seed)
+        return self._heads.draw(seed)
 
 
 def cosines(tau: tf.Tensor, count: int) -> tf.Tensor:
@@ -90,12 +95,12 @@ def loss(
     config: Config,
     policy: value_based.QPolicy,
     target: value_based.QPolicy,
-    batch: Transition,
+    steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """Quantile regression of a batch at drawn fractions; see `_value_based.QLearner`."""
+    """Quantile regression of each step at drawn fractions; see `_value_based.QLearner`."""
     seeds = tf.random.experimental.stateless_split(seed, 4)
-    noise, rows = value_based.draw(policy.model, seeds[0]), batch.reward_t.shape[0]
+    noise, rows = value_based.draw(policy.model, seeds[0]), steps.reward_t.shape[0]
 
     def draw(index: int, count: int) -> tf.Tensor:
         return apply.replica_rows(
@@ -104,16 +109,20 @@ def loss(
 
     tau, tau_target = draw(1, config.num_tau), draw(2, config.num_target_tau)
     selecting = {TAU: draw(3, config.num_act_tau), **(noise.selector or {})}
-    selector = policy if config.double else target
+    if config.double:
+        selector_t = policy.values(steps.features_t, steps.obs_t, selecting)
+    else:
+        selector_t = target.values(steps.target_features_t, steps.obs_t, selecting)
     out = distributional.quantile_q_learning(
-        policy.model.quantiles(batch.obs_tm1, tau, noise.online),
+        policy.model.quantiles(steps.features_tm1, steps.obs_tm1, tau, noise.online),
         tau,
-        batch.action_tm1,
-        batch.reward_t,
-        batch.discount_t,
-        target.model.quantiles(batch.obs_t, tau_target, noise.target),
-        selector.q_values(batch.obs_t, selecting),
+        steps.action_tm1,
+        steps.reward_t,
+        steps.discount_t,
+        target.model.quantiles(steps.target_features_t, steps.obs_t, tau_target, noise.target),
+        selector_t,
         config.huber_delta,
+        config.value_rescaling_epsilon,
     )
     parts = {
         "learner/td_error_abs_mean": tf.abs(out.td_error),
@@ -128,4 +137,6 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: the action space is not Discrete.
     """
-    return value_based.make("iqn", config, spec, lambda: ImplicitQuantiles(config, spec), loss)
+    return value_based.make(
+        "iqn", config, spec, lambda width: ImplicitQuantiles(config, spec, width), loss
+    )

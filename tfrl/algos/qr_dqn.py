@@ -5,7 +5,8 @@ the quantiles at the midpoints of as many equal parts of [0, 1], with the option
 n-step, prioritized replay, noisy layers. What it is not: tied to a range of returns (C51 is), nor to sampled fractions
 (IQN).
 
-Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions.
+Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions; with a memory
+sequences.
 
 Differences from the paper: priorities are the loss of each transition; those of DQN hold too (time limits, importance
 weights, clipping).
@@ -23,8 +24,8 @@ from tfrl.agent import Agent
 from tfrl.algos import _value_based as value_based
 from tfrl.config.settings import setting
 from tfrl.losses import distributional
-from tfrl.nn.q_network import ModelSettings, QNetwork
-from tfrl.types import EnvSpec, Transition
+from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,46 +46,51 @@ class Quantiles(tf.Module):
       noise: what an exploring evaluation draws.
     """
 
-    def __init__(self, config: Config, spec: EnvSpec):
+    def __init__(self, config: Config, spec: EnvSpec, num_features: int):
         super().__init__()
         self.tau = distributional.midpoints(config.num_quantiles)
-        self._network = QNetwork(config, spec, config.num_quantiles)
-        self.noise = self._network.noise
+        self._heads = QHeads(config, spec, num_features, config.num_quantiles)
+        self.noise = self._heads.noise
 
-    def quantiles(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
-        """Observations, leaves [B, ...] -> [B, A, K]."""
-        return self._network(obs, noise)
+    def quantiles(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """Features [B, F] of observations, leaves [B, ...] -> [B, A, K]."""
+        return self._heads(features, obs, noise)
 
-    def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
-        return tf.reduce_mean(self.quantiles(obs, noise), axis=2)
+    def q_values(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        return tf.reduce_mean(self.quantiles(features, obs, noise), axis=2)
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
-        return self._network.draw(seed)
+        return self._heads.draw(seed)
 
 
 def loss(
     config: Config,
     policy: value_based.QPolicy,
     target: value_based.QPolicy,
-    batch: Transition,
+    steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """Quantile regression of a batch; see `_value_based.QLearner`."""
+    """Quantile regression of each step; see `_value_based.QLearner`."""
     model, noise = policy.model, value_based.draw(policy.model, seed)
-    quantiles_t = target.model.quantiles(batch.obs_t, noise.target)
+    quantiles_t = target.model.quantiles(steps.target_features_t, steps.obs_t, noise.target)
     if config.double:
-        selector_t = policy.q_values(batch.obs_t, noise.selector)
+        selector_t = policy.values(steps.features_t, steps.obs_t, noise.selector)
     else:
-        selector_t = target.masked(tf.reduce_mean(quantiles_t, axis=2), batch.obs_t)
+        selector_t = target.masked(tf.reduce_mean(quantiles_t, axis=2), steps.obs_t)
     out = distributional.quantile_q_learning(
-        model.quantiles(batch.obs_tm1, noise.online),
+        model.quantiles(steps.features_tm1, steps.obs_tm1, noise.online),
         tf.constant(model.tau),
-        batch.action_tm1,
-        batch.reward_t,
-        batch.discount_t,
+        steps.action_tm1,
+        steps.reward_t,
+        steps.discount_t,
         quantiles_t,
         selector_t,
         config.huber_delta,
+        config.value_rescaling_epsilon,
     )
     parts = {
         "learner/td_error_abs_mean": tf.abs(out.td_error),
@@ -99,4 +105,6 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: the action space is not Discrete.
     """
-    return value_based.make("qr_dqn", config, spec, lambda: Quantiles(config, spec), loss)
+    return value_based.make(
+        "qr_dqn", config, spec, lambda width: Quantiles(config, spec, width), loss
+    )

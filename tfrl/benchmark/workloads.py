@@ -153,6 +153,7 @@ _PPO = {
     "kl_stop": None,
     "gradient_clip_norm": 0.5,
     "normalize_advantage": "minibatch",
+    "overlap": True,  # the rivals have no such option
 }
 _PPO_CARTPOLE = {
     **_PPO,
@@ -252,7 +253,10 @@ WORKLOADS = {
             warmup_env_steps=4 * 1024,
             timed_env_steps=160 * 1024,
             figure="env_steps_per_s",
-            rivals={"sb3": Rival("sb3_ppo.py"), "rllib": Rival("rllib_ppo.py")},
+            rivals={
+                "sb3": Rival("sb3_ppo.py", {"env_steps_per_s": 6.0}),
+                "rllib": Rival("rllib_ppo.py", {"env_steps_per_s": 12.0}),
+            },
         ),
         Workload(
             name="ppo-cartpole-score",
@@ -274,7 +278,7 @@ WORKLOADS = {
             timed_env_steps=97_440,
             figure="seconds_to_score",
             rivals={
-                "sb3": Rival("sb3_ppo.py"),
+                "sb3": Rival("sb3_ppo.py", {"seconds_to_score": 3.0}),
                 "rllib": Rival("rllib_ppo.py", options={"constant_clip": True}),
             },
             score=475.0,
@@ -300,7 +304,7 @@ WORKLOADS = {
             warmup_env_steps=1024,
             timed_env_steps=8 * 1024,
             figure="env_steps_per_s",
-            rivals={"sb3": Rival("sb3_ppo.py")},
+            rivals={"sb3": Rival("sb3_ppo.py", {"env_steps_per_s": 1.8})},
         ),
         Workload(
             name="impala-pong",
@@ -314,9 +318,11 @@ WORKLOADS = {
             asynchronous=True,
             rivals={
                 "rllib": Rival(
-                    "rllib_impala.py", options={"algorithm": "IMPALA", "num_learners": 0}
+                    "rllib_impala.py",
+                    {"env_steps_per_s": 3.0},
+                    {"algorithm": "IMPALA", "num_learners": 0},
                 ),
-                "sample_factory": Rival("sample_factory_appo.py"),
+                "sample_factory": Rival("sample_factory_appo.py", {"env_steps_per_s": 3.0}),
             },
         ),
     )

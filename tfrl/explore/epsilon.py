@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import tensorflow as tf
 
 from tfrl.types import NoiseSpec
@@ -12,6 +15,26 @@ def linear(initial: float, final: float, decay_env_steps: int, env_steps: int) -
     if env_steps >= decay_env_steps:
         return final
     return initial + (final - initial) * env_steps / decay_env_steps
+
+
+def ladder(base: float, exponent: float, rungs: np.ndarray, count: int) -> np.ndarray:
+    """Constant epsilons base**(1 + exponent * i / (count - 1)) (Horgan et al. 2018, section 4).
+
+    Args:
+      base: epsilon of the first rung, and of the only one.
+      exponent: alpha; the last rung has base**(1 + alpha).
+      rungs: i, int [k], from 0.
+      count: rungs of the whole ladder.
+
+    Returns:
+      float32 [k].
+    """
+    return np.power(base, 1.0 + exponent * rungs / max(count - 1, 1)).astype(np.float32)
+
+
+def least_random(rungs: np.ndarray, count: int) -> np.ndarray:
+    """Which of `rungs`, int [k], are in the last third of a ladder, rounded up: bool [k]."""
+    return rungs >= count - math.ceil(count / 3)
 
 
 def noise(num_actions: int) -> dict[str, NoiseSpec]:

@@ -40,6 +40,9 @@ METRICS: dict[str, Metric] = {
     "actor/policy_lag_updates": Metric(
         "updates", "updates by which the acting policy is behind the learner"
     ),
+    "actor/weight_delay_max_env_steps": Metric(
+        "env steps", "most env steps that an actor process made between two looks for newer weights"
+    ),
     "learner/loss": Metric("", "loss that the optimiser minimises, mean over the last batches"),
     "learner/td_error_abs_mean": Metric("reward", "mean absolute temporal-difference error"),
     "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),

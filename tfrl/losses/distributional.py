@@ -58,7 +58,11 @@ def midpoints(num_quantiles: int) -> np.ndarray:
 
 
 def categorical_projection(
-    probabilities: tf.Tensor, r_t: tf.Tensor, discount_t: tf.Tensor, atoms: np.ndarray
+    probabilities: tf.Tensor,
+    r_t: tf.Tensor,
+    discount_t: tf.Tensor,
+    atoms: np.ndarray,
+    rescale_epsilon: float | None = None,
 ) -> tf.Tensor:
     """The distribution of r + discount z, put back on the atoms (Bellemare et al. 2017, algorithm 1).
 
@@ -70,6 +74,7 @@ def categorical_projection(
       probabilities: of the atoms [B, K].
       r_t, discount_t: [B].
       atoms: [K] at equal distances, a constant.
+      rescale_epsilon: the atoms are rescaled returns, see `value.backup`.
 
     Returns:
       float32 [B, K].
@@ -82,7 +87,7 @@ def categorical_projection(
     r_t.shape.assert_is_compatible_with(discount_t.shape)
     probabilities.shape[1:].assert_is_compatible_with(atoms.shape)
     gap = float(atoms[-1] - atoms[0]) / (len(atoms) - 1)
-    moved = r_t[:, None] + discount_t[:, None] * atoms
+    moved = value.backup(r_t[:, None], discount_t[:, None], atoms, rescale_epsilon)
     moved = tf.clip_by_value(moved, float(atoms[0]), float(atoms[-1]))
     share = tf.maximum(
         1.0 - tf.abs(moved[:, :, None] - atoms) * (1.0 / gap), 0.0
@@ -99,6 +104,7 @@ def categorical_q_learning(
     logits_t: tf.Tensor,
     selector_t: tf.Tensor,
     atoms: np.ndarray,
+    rescale_epsilon: float | None = None,
 ) -> CategoricalLoss:
     """n-step C51: cross entropy with the projected distribution of the bootstrap action (Bellemare et al. 2017).
 
@@ -110,6 +116,7 @@ def categorical_q_learning(
       logits_t: target network's logits of the bootstrap state [B, A, K].
       selector_t: values that choose the bootstrap action [B, A], invalid ones masked beforehand.
       atoms: [K].
+      rescale_epsilon: the atoms are rescaled returns, see `value.backup`.
 
     Raises:
       ValueError: ranks or shapes that do not fit.
@@ -123,7 +130,8 @@ def categorical_q_learning(
     a_tm1.shape.assert_is_compatible_with(r_t.shape)
     best = tf.argmax(selector_t, axis=1, output_type=tf.int32)
     probabilities = tf.nn.softmax(value.select(logits_t, best))
-    target = tf.stop_gradient(categorical_projection(probabilities, r_t, discount_t, atoms))
+    target = categorical_projection(probabilities, r_t, discount_t, atoms, rescale_epsilon)
+    target = tf.stop_gradient(target)
     log_p = tf.nn.log_softmax(value.select(logits_tm1, a_tm1))
     cross_entropy = -tf.reduce_sum(target * log_p, axis=1)
     entropy = -tf.reduce_sum(tf.math.xlogy(target, target), axis=1)
@@ -170,6 +178,7 @@ def quantile_q_learning(
     quantiles_t: tf.Tensor,
     selector_t: tf.Tensor,
     delta: float = 1.0,
+    rescale_epsilon: float | None = None,
 ) -> QuantileLoss:
     """n-step Q-learning of quantiles: fixed ones (Dabney et al. 2018a) or at drawn tau (IQN, Dabney et al. 2018b).
 
@@ -182,6 +191,7 @@ def quantile_q_learning(
       quantiles_t: target network's quantiles of the bootstrap state [B, A, M].
       selector_t: values that choose the bootstrap action [B, A], invalid ones masked beforehand.
       delta: see `quantile_huber`.
+      rescale_epsilon: the quantiles are of rescaled returns, see `value.backup`.
 
     Raises:
       ValueError: ranks or shapes that do not fit.
@@ -196,7 +206,8 @@ def quantile_q_learning(
     r_t.shape.assert_is_compatible_with(discount_t.shape)
     r_t.shape.assert_is_compatible_with(a_tm1.shape)
     best = tf.argmax(selector_t, axis=1, output_type=tf.int32)
-    target = r_t[:, None] + discount_t[:, None] * value.select(quantiles_t, best)
+    bootstrap = value.select(quantiles_t, best)
+    target = value.backup(r_t[:, None], discount_t[:, None], bootstrap, rescale_epsilon)
     target = tf.stop_gradient(target)
     prediction = value.select(quantiles_tm1, a_tm1)
     loss = quantile_huber(prediction, tau, target, delta)

@@ -84,6 +84,50 @@ def gae(
     return Gae(tf.stop_gradient(advantages), tf.stop_gradient(advantages + values))
 
 
+class NStepReturns(NamedTuple):
+    """Sums of up to n steps ahead, [T, B] each; no gradient.
+
+    Attributes:
+      reward: float32, sum of the discounted rewards of the k steps from t on.
+      discount: float32, product of the discounts of these steps: what the value of the observation after them is worth.
+      steps: int32, k; n, or less where the trace ends before.
+    """
+
+    reward: tf.Tensor
+    discount: tf.Tensor
+    steps: tf.Tensor
+
+
+def n_step(
+    reward: tf.Tensor,
+    discount: tf.Tensor,
+    cut: tf.Tensor,
+    n: int,
+    valid: tf.Tensor | None = None,
+) -> NStepReturns:
+    """n-step returns inside sequences (Sutton 1988), shortened, with the discount that belongs to it, at every end.
+
+    Args:
+      reward: [T, B].
+      discount: gamma, or 0 where the step terminated [T, B].
+      cut: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence is an end too.
+      n: at least 1.
+      valid: bool [T, B], False for padding; None when all are valid. What stands at invalid steps is meaningless.
+
+    Raises:
+      ValueError: ranks or shapes that do not fit.
+    """
+    check_time_major(reward=reward, discount=discount, cut=cut)
+    follows = continues(cut, valid)
+    one = tf.ones_like(cut, tf.int32)
+    total, product, steps = reward, discount, one
+    for _ in range(n - 1):
+        total = reward + tf.where(follows, discount * shift_left(total), tf.zeros_like(reward))
+        product = tf.where(follows, discount * shift_left(product), discount)
+        steps = one + tf.where(follows, shift_left(steps), tf.zeros_like(steps))
+    return NStepReturns(tf.stop_gradient(total), tf.stop_gradient(product), steps)
+
+
 def linear_recurrence(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """x_t = a_t + b_t x_{t+1} with x_T = 0; [T, ...] -> [T, ...].
 

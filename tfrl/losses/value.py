@@ -30,6 +30,40 @@ def squared(x: tf.Tensor) -> tf.Tensor:
     return 0.5 * x**2
 
 
+def rescale(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, proposition A.2); the shape of `x`.
+
+    Returns of any size become values of a size that one step size serves (Kapturowski et al. 2019, section 2.3).
+    """
+    return tf.sign(x) * (tf.sqrt(tf.abs(x) + 1.0) - 1.0) + epsilon * x
+
+
+def unrescale(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """The inverse of `rescale`; `epsilon` above 0.
+
+    The root of the quadratic equation is written as a quotient: the difference of the papers loses half of float32's
+    digits near 0.
+    """
+    magnitude = tf.abs(x)
+    root = 2.0 * (magnitude + 1.0 + epsilon)
+    root /= tf.sqrt(1.0 + 4.0 * epsilon * (magnitude + 1.0 + epsilon)) + 1.0
+    return tf.sign(x) * (root - 1.0) * (root + 1.0)
+
+
+def backup(
+    r_t: tf.Tensor, discount_t: tf.Tensor, x: tf.Tensor, rescale_epsilon: float | None = None
+) -> tf.Tensor:
+    """What a bootstrap value becomes n steps earlier: r + discount x, or of rescaled values h(r + discount h^-1(x)).
+
+    Args:
+      r_t, discount_t, x: of shapes that broadcast.
+      rescale_epsilon: of `rescale`; None: values are not rescaled.
+    """
+    if rescale_epsilon is None:
+        return r_t + discount_t * x
+    return rescale(r_t + discount_t * unrescale(x, rescale_epsilon), rescale_epsilon)
+
+
 def mask_invalid(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     """Replaces the values of invalid actions by a large negative finite number.
 
@@ -71,6 +105,7 @@ def q_learning(
     q_t: tf.Tensor,
     selector_t: tf.Tensor,
     delta: float | None = 1.0,
+    rescale_epsilon: float | None = None,
 ) -> TdLoss:
     """n-step Q-learning, target r + discount * q_t[argmax selector_t].
 
@@ -85,6 +120,7 @@ def q_learning(
       q_t: target network's values of the bootstrap state [B, A].
       selector_t: values that choose the bootstrap action [B, A].
       delta: bound of the Huber loss; None for half the squared error.
+      rescale_epsilon: the values are rescaled returns, see `backup`.
 
     Raises:
       ValueError: ranks or shapes that do not fit.
@@ -101,7 +137,7 @@ def q_learning(
     r_t.shape.assert_is_compatible_with(discount_t.shape)
     r_t.shape.assert_is_compatible_with(a_tm1.shape)
     bootstrap = select(q_t, tf.argmax(selector_t, axis=1, output_type=tf.int32))
-    target = tf.stop_gradient(r_t + discount_t * bootstrap)
+    target = tf.stop_gradient(backup(r_t, discount_t, bootstrap, rescale_epsilon))
     td_error = select(q_tm1, a_tm1) - target
     return TdLoss(squared(td_error) if delta is None else huber(td_error, delta), td_error, target)
 
@@ -127,3 +163,26 @@ def importance_weights(probability: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
       beta: scalar exponent.
     """
     return probability**-beta
+
+
+def sequence_priority(magnitude: tf.Tensor, valid: tf.Tensor, eta: float) -> tf.Tensor:
+    """eta max_t |delta_t| + (1 - eta) mean_t |delta_t| (Kapturowski et al. 2019, section 2.3); float32 [B].
+
+    The mean alone would hide the few large errors of a long sequence.
+
+    Args:
+      magnitude: size of the error of each step, not negative [T, B].
+      valid: bool [T, B], steps that count; a sequence without any has priority 0.
+      eta: in [0, 1].
+
+    Raises:
+      ValueError: ranks or shapes that do not fit.
+    """
+    for name, x in (("magnitude", magnitude), ("valid", valid)):
+        if x.shape.rank != 2:
+            raise ValueError(f"{name}: expected rank 2 [T, B], got shape {x.shape}")
+    magnitude.shape.assert_is_compatible_with(valid.shape)
+    counted = tf.where(valid, magnitude, tf.zeros_like(magnitude))
+    count = tf.reduce_sum(tf.cast(valid, tf.float32), axis=0)
+    mean = tf.reduce_sum(counted, axis=0) / tf.maximum(count, 1.0)
+    return eta * tf.reduce_max(counted, axis=0) + (1.0 - eta) * mean

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfrl.config.settings import SettingError, setting
 from tfrl.nn import action_features, distributions, inputs, recurrent, sde, torsos
+from tfrl.nn.body import Body, flat
 from tfrl.nn.normalise import ObservationNormaliser
 from tfrl.types import EnvSpec, PolicyStep
 
@@ -34,9 +35,7 @@ class ModelSettings:
     shared_torso: bool = setting(
         False, "policy and value read one network instead of one each (images: sharing is faster)"
     )
-    core: str = setting(
-        "none", "memory after the network", choices=("none", "lstm", "gru", "gtrxl")
-    )
+    core: str = setting("none", "memory after the network", choices=("none", *recurrent.KINDS))
     core_size: int = setting(128, "width of the memory", unit="units", minimum=1)
     action_hidden_sizes: tuple[int, ...] = setting(
         (64,),
@@ -103,9 +102,9 @@ class ActorCritic(tf.Module):
                 spec.observation_space, limit=config.observation_clip
             )
         self._squashes = config.squash_actions  # then the action does not give the sample back
-        self._policy_body = _Body(config, spec)
+        self._policy_body = _body(config, spec)
         separate = critic and not config.shared_torso
-        self._value_body = _Body(config, spec) if separate else None
+        self._value_body = _body(config, spec) if separate else None
         self.noise, deviations = dict(self.distribution.noise), self.distribution.deviations
         self._widths = {name: x.stop - x.start for name, x in deviations.items()}
         components, features = sum(self._widths.values()), self._policy_body.output_size
@@ -143,9 +142,9 @@ class ActorCritic(tf.Module):
     def initial_state(self, batch_size: int) -> Any:
         if not self.recurrent:
             return ()
-        state = {"policy": self._policy_body.core.initial_state(batch_size)}
+        state = {"policy": self._policy_body.initial_state(batch_size)}
         if self._value_body is not None:
-            state["value"] = self._value_body.core.initial_state(batch_size)
+            state["value"] = self._value_body.initial_state(batch_size)
         return state
 
     def step(
@@ -185,14 +184,14 @@ class ActorCritic(tf.Module):
     def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> Heads:
         """Inputs [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params, values [T, B, ...]."""
         steps, batch = fresh.shape
-        flat = tf.nest.map_structure(lambda x: tf.reshape(x, [steps * batch, *x.shape[2:]]), obs)
         if not self.recurrent:
-            heads = self.heads(flat)
+            heads = self.heads(flat(obs))
         else:
-            features = value_features = self._policy_body.unroll(flat, state["policy"], fresh)
+            features, _ = self._policy_body.unroll(obs, state["policy"], fresh)
+            value_features = features
             if self._value_body is not None:
-                value_features = self._value_body.unroll(flat, state["value"], fresh)
-            heads = self._heads(flat, features, value_features)
+                value_features, _ = self._value_body.unroll(obs, state["value"], fresh)
+            heads = self._heads(*flat((obs, features, value_features)))
         params, values = heads.params, heads.values
         return Heads(
             tf.reshape(params, [steps, batch, params.shape[-1]]), tf.reshape(values, [steps, batch])
@@ -201,9 +200,9 @@ class ActorCritic(tf.Module):
     def _features(self, obs: Any, state: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """One step: features of the policy and of the value function [B, F], and the state after it."""
         if not self.recurrent:
-            features = value_features = self._policy_body(obs)
+            features = value_features = self._policy_body.step(obs, ())[0]
             if self._value_body is not None:
-                value_features = self._value_body(obs)
+                value_features = self._value_body.step(obs, ())[0]
             return features, value_features, ()
         new = {}
         features, new["policy"] = self._policy_body.step(obs, state["policy"])
@@ -238,34 +237,11 @@ class ActorCritic(tf.Module):
         return params if mask is None else self.distribution.mask(params, mask)
 
 
-class _Body(tf.Module):
-    """A torso and, where there is one, a core."""
-
-    def __init__(self, config: ModelSettings, spec: EnvSpec):
-        super().__init__()
-        self._torso = torsos.Torso(
-            spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal"
-        )
-        features = self._torso(torsos.example_batch(spec.observation_space, 1))
-        self.core, self.output_size = None, int(features.shape[-1])
-        if config.core != "none":
-            self.core = recurrent.make(config.core, self.output_size, config.core_size)
-            self.output_size = self.core.output_size
-
-    def __call__(self, obs: Any) -> tf.Tensor:
-        return self._torso(obs)
-
-    def step(self, obs: Any, state: Any) -> tuple[tf.Tensor, Any]:
-        return self.core.step(self._torso(obs), state)
-
-    def unroll(self, flat: Any, state: Any, fresh: tf.Tensor) -> tf.Tensor:
-        """Inputs [T * B, ...] -> features [T * B, H]."""
-        features = self._torso(flat)
-        steps, batch = fresh.shape
-        out, _ = self.core.unroll(
-            tf.reshape(features, [steps, batch, features.shape[-1]]), state, fresh
-        )
-        return tf.reshape(out, [steps * batch, out.shape[-1]])
+def _body(config: ModelSettings, spec: EnvSpec) -> Body:
+    torso = torsos.Torso(
+        spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal"
+    )
+    return Body(torso, spec, config.core, config.core_size)
 
 
 def check(config: ModelSettings, spec: EnvSpec, algo: str) -> None:

@@ -1,7 +1,7 @@
 """The network of the value-based family: observations to one or more outputs for each action.
 
-A torso, then heads of dense or noisy layers: one output for each action, or with dueling those and the state's, or
-with action features a query that is compared with each action.
+A torso and, where there is one, a memory (`body`), then heads of dense or noisy layers: one output for each action, or
+with dueling those and the state's, or with action features a query that is compared with each action.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import tensorflow as tf
 
 from tfrl.config.settings import setting
 from tfrl.losses import value
-from tfrl.nn import action_features, inputs, noisy, torsos
+from tfrl.nn import action_features, inputs, noisy, recurrent, torsos
+from tfrl.nn.body import Body
 from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Settings of `QNetwork`, a base of algorithms' `Config`."""
+    """Settings of `body` and `QHeads`, a base of algorithms' `Config`."""
 
     network: str = setting(
         "auto",
@@ -33,6 +34,12 @@ class ModelSettings:
     rescale_observations: bool = setting(
         False, "the MLP sees bounded components of a Box observation mapped to [-1, 1]"
     )
+    core: str = setting(
+        "none",
+        "memory after the network; with one the replay holds sequences",
+        choices=("none", *recurrent.KINDS),
+    )
+    core_size: int = setting(128, "width of the memory", unit="units", minimum=1)
     head_hidden_sizes: tuple[int, ...] = setting(
         (), "units of each head's hidden layers", unit="units", minimum=1
     )
@@ -54,62 +61,54 @@ class ModelSettings:
     )
 
 
-class QNetwork(tf.Module):
-    """Observations, leaves [B, ...] -> outputs [B, A, K].
+def body(config: ModelSettings, spec: EnvSpec) -> Body:
+    """What the heads stand on."""
+    torso = torsos.Torso(
+        spec, config.network, config.hidden_sizes, config.activation, config.rescale_observations
+    )
+    return Body(torso, spec, config.core, config.core_size)
+
+
+class QHeads(tf.Module):
+    """Features [B, F] -> outputs [B, A, K].
 
     Args:
       config: `ModelSettings`.
       spec: environment spec with Discrete actions.
+      num_features: F.
       outputs: K, of each action.
 
     Attributes:
       noise: what the noisy layers draw, {} where there are none.
-      num_features: F, width of `features`.
     """
 
-    def __init__(self, config: ModelSettings, spec: EnvSpec, outputs: int = 1):
+    def __init__(self, config: ModelSettings, spec: EnvSpec, num_features: int, outputs: int = 1):
         super().__init__()
         self._num_actions, self._outputs = int(spec.action_space.n), outputs
-        self._torso = torsos.Torso(
-            spec,
-            config.network,
-            config.hidden_sizes,
-            config.activation,
-            config.rescale_observations,
-        )
-        example = torsos.example_batch(spec.observation_space, 1)
-        self.num_features = int(self._torso(example).shape[-1])
         self._scores, width = None, self._num_actions
         if spec.has_action_features:
             self._scores = action_features.ActionScores(
                 spec, config.action_hidden_sizes, config.activation
             )
             width = self._scores.width
-        self._advantage = _Head(config, self.num_features, width * outputs, "advantage")
+        self._advantage = _Head(config, num_features, width * outputs, "advantage")
         self._value = None
         if config.dueling:
-            self._value = _Head(config, self.num_features, outputs, "value")
+            self._value = _Head(config, num_features, outputs, "value")
         self.noise = dict(self._advantage.noise)
         if self._value is not None:
             self.noise.update(self._value.noise)
-        self(example)  # builds the variables
+        example = torsos.example_batch(spec.observation_space, 1)
+        self(tf.zeros([1, num_features]), example)  # builds the variables
 
-    def __call__(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
-        """Outputs of every action, those of invalid ones too: [B, A, K]; `noise` as `NoisyDense` takes it."""
-        return self.heads(self.features(obs), obs, noise)
-
-    def features(self, obs: Any) -> tf.Tensor:
-        """[B, F]."""
-        return self._torso(obs)
-
-    def heads(
-        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None
+    def __call__(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
         """[B, F] -> [B, A, K]; several features for each row, [B, N, F], and K = 1 -> [B, A, N].
 
         Args:
           features: of the state.
-          obs: for the mask and the action features.
+          obs: for the mask and the action features, leaves [B, ...]. Invalid actions have outputs too.
           noise: as `NoisyDense` takes it.
         """
         raw = self._advantage(features, noise)
@@ -133,9 +132,11 @@ class QNetwork(tf.Module):
         out = self._value(features, noise)
         return tf.transpose(out, [0, 2, 1]) if features.shape.rank == 3 else out[:, None]
 
-    def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
+    def q_values(
+        self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
+    ) -> tf.Tensor:
         """The outputs as action values, for K = 1: [B, A]."""
-        return tf.squeeze(self(obs, noise), 2)
+        return tf.squeeze(self(features, obs, noise), 2)
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
         """Noise for a batch, see `noisy.draw`."""

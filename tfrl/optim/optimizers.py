@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfrl.config.settings import SettingError, choose
 
 Rate = float | Callable[[tf.Tensor], tf.Tensor]
 Gradient = tf.Tensor | tf.IndexedSlices | None
+
+FLAT_ELEMENTS = 2**16  # of all variables together, up to which Adam's moments lie in one vector
 
 raw = tf.raw_ops
 # `variables` of an optimiser are its own, as in Keras; what it trains belongs to somebody else.
@@ -52,7 +55,8 @@ def make(
 class Adam(tf.Module):
     """Adam (Kingma and Ba 2015, the form before their section 2.1: epsilon is added to the uncorrected root).
 
-    v -= rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(s) + epsilon), as in TensorFlow and Keras.
+    v -= rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(s) + epsilon), as in TensorFlow and Keras. The moments of a
+    small network lie in one vector each: a dozen of small kernels cost more than what they compute.
 
     Attributes:
       iterations: int64 variable, steps made.
@@ -72,16 +76,28 @@ class Adam(tf.Module):
         self._variables, self._rate = list(variables), learning_rate
         self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
         self.iterations = _counter()
-        self._first = _slots(variables, "first_moment")
-        self._second = _slots(variables, "second_moment")
+        elements = sum(v.shape.num_elements() for v in self._variables)
+        self._flat = elements <= FLAT_ELEMENTS and all(v.dtype == tf.float32 for v in variables)
+        like = [tf.zeros([elements])] if self._flat else self._variables
+        self._first, self._second = _slots(like, "first_moment"), _slots(like, "second_moment")
 
     def apply(self, gradients: Sequence[Gradient]) -> None:
         """One step in replica context; `gradients` in the order of the variables, None leaves one alone."""
+        gradients = _whole(gradients, self._variables)
         rate = _rate(self._rate, self.iterations)
         step = tf.cast(self.iterations.read_value() + 1, tf.float32)
         powers = [tf.pow(tf.constant(beta), step) for beta in (self._beta_1, self._beta_2)]
+        if self._flat:
+            self._apply_flat(gradients, rate * tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0]))
+        else:
+            self._apply_each(gradients, rate, powers)
+        _count(self.iterations)
+
+    def _apply_each(
+        self, gradients: Sequence[Gradient], rate: tf.Tensor, powers: Sequence[tf.Tensor]
+    ) -> None:
         slots = zip(self._variables, self._first, self._second, strict=True)
-        for gradient, where in zip(_whole(gradients, self._variables), slots, strict=True):
+        for gradient, where in zip(gradients, slots, strict=True):
             if gradient is not None:
                 variable, first, second = (v.handle for v in where)
                 raw.ResourceApplyAdam(
@@ -89,7 +105,26 @@ class Adam(tf.Module):
                     lr=rate, beta1=self._beta_1, beta2=self._beta_2, epsilon=self._epsilon,
                     grad=tf.convert_to_tensor(gradient), use_locking=False, use_nesterov=False,
                 )  # fmt: skip
-        _count(self.iterations)
+
+    def _apply_flat(self, gradients: Sequence[Gradient], rate: tf.Tensor) -> None:
+        """`rate` with the corrections of both moments."""
+        places = zip(gradients, self._variables, strict=True)
+        whole = [tf.zeros(v.shape) if g is None else tf.convert_to_tensor(g) for g, v in places]
+        gradient = tf.concat([tf.reshape(g, [-1]) for g in whole], 0)
+        old = self._first[0].read_value(), self._second[0].read_value()
+        first = old[0] + (1.0 - self._beta_1) * (gradient - old[0])
+        second = old[1] + (1.0 - self._beta_2) * (tf.square(gradient) - old[1])
+        sizes = [v.shape.num_elements() for v in self._variables]
+        if any(g is None for g in gradients):  # their moments stay as well
+            given = np.repeat([g is not None for g in gradients], sizes)
+            first, second = tf.where(given, first, old[0]), tf.where(given, second, old[1])
+        raw.AssignVariableOp(resource=self._first[0].handle, value=first)
+        raw.AssignVariableOp(resource=self._second[0].handle, value=second)
+        steps = tf.split(rate * first / (tf.sqrt(second) + self._epsilon), sizes)
+        for gradient, variable, step in zip(gradients, self._variables, steps, strict=True):
+            if gradient is not None:
+                step = tf.reshape(step, variable.shape)
+                raw.AssignSubVariableOp(resource=variable.handle, value=step)
 
 
 class RMSProp(tf.Module):
@@ -188,7 +223,9 @@ def _counter() -> tf.Variable:
     return tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
 
 
-def _slots(variables: Sequence[tf.Variable], name: str, value: float = 0.0) -> list[tf.Variable]:
+def _slots(
+    variables: Sequence[tf.Variable | tf.Tensor], name: str, value: float = 0.0
+) -> list[tf.Variable]:
     return [
         tf.Variable(tf.fill(v.shape, tf.constant(value, v.dtype)), trainable=False, name=name)
         for v in variables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import reverb
@@ -12,9 +13,11 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.vector import VectorEnv
 from tfrl.nn.torsos import example_batch
 from tfrl.replay.blocks import BlockWriter
+from tfrl.replay.priorities import InitialPriorities
 from tfrl.replay.sequences import (
     ComputedLayout,
     EpisodeWriter,
+    OverlappingWriter,
     Sender,
     SequenceLayout,
     SequenceWriter,
@@ -24,7 +27,14 @@ from tfrl.replay.writers import FrameWriter, TransitionWriter
 from tfrl.types import EnvSpec
 
 Layout = TransitionLayout | SequenceLayout | ComputedLayout
-Writer = TransitionWriter | FrameWriter | BlockWriter | SequenceWriter | EpisodeWriter
+Writer = (
+    TransitionWriter
+    | FrameWriter
+    | BlockWriter
+    | SequenceWriter
+    | OverlappingWriter
+    | EpisodeWriter
+)
 
 
 def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> Layout:
@@ -58,23 +68,30 @@ def check_restarts(env: VectorEnv) -> None:
 
 
 def make_writer(
-    client: reverb.Client,
+    clients: Sequence[reverb.Client],
     item: Any,
     layout: Layout,
     num_envs: int,
     actor: int = 0,
     policy: Policy | None = None,
+    initial_priority: Callable | None = None,
 ) -> Writer:
     """The writer that serves a replay item over an environment.
 
     Args:
+      clients: of the servers; only transitions are spread over several.
       actor: who writes.
       policy: whose weights compute what is written, where anything is computed.
+      initial_priority: see `Agent`.
     """
     if isinstance(layout, TransitionLayout):
-        return (FrameWriter if layout.frames else TransitionWriter)(client, item, layout, num_envs)
-    sender = Sender(client, layout, actor, policy)
+        initial = None
+        if initial_priority is not None:
+            initial = InitialPriorities(initial_priority, item.n, num_envs)
+        kind = FrameWriter if layout.frames else TransitionWriter
+        return kind(clients, item, layout, num_envs, initial)
+    sender = Sender(clients[0], layout, actor, policy)
     unrolls = layout.unrolls if isinstance(layout, ComputedLayout) else layout
     if item.episodes:
         return EpisodeWriter(sender, unrolls, num_envs)
-    return SequenceWriter(sender, unrolls)
+    return (OverlappingWriter if item.period else SequenceWriter)(sender, unrolls, num_envs)

@@ -1,7 +1,8 @@
-"""Unrolls of all environments of an actor as Reverb items: their layout, the writers, the way back into a batch.
+"""Unrolls of the environments of an actor as Reverb items: their layout, the writers, the way back into a batch.
 
-An item is one packed byte column [T + 1, B, nbytes] (the last row holds only the observation after the last step), the
-recurrent state before the first step, and two numbers. Stacked frames keep a column of their own, in which every frame
+An item is of all environments, for a queue, or of one, for a replay that samples each by itself. It is one packed byte
+column [T + 1, B, nbytes] (the last row holds only the observation after the last step), the recurrent state before the
+first step, and two numbers. Stacked frames keep a column of their own, in which every frame
 is stored once and each observation points at its k frames.
 """
 
@@ -28,6 +29,9 @@ from tfrl.types import Computed, EnvSpec, PolicyStep, Trajectory, VectorStep
 # row with more of them is cut short.
 STEPS_PER_RESTART = 16
 
+# What a `Trajectory` has once for each column; the rest has time as its first axis.
+PER_COLUMN = ("state", "version", "first_use", "probability")
+
 
 class SequenceLayout:
     """How a `Trajectory` of an actor is stored.
@@ -36,7 +40,7 @@ class SequenceLayout:
       spec: environment spec.
       item: length and discount.
       example: a policy's step for any number of rows, and the state before it: what is stored with each step.
-      num_envs: B of an item.
+      num_envs: of an actor.
 
     Attributes:
       packing: of one step of one environment.
@@ -50,7 +54,7 @@ class SequenceLayout:
         self, spec: EnvSpec, item: SequenceOf, example: tuple[PolicyStep, Any], num_envs: int
     ):
         step, state = example
-        self.item, self.columns = item, item.episodes or num_envs
+        self.item, self.columns = item, item.episodes or (1 if item.period else num_envs)
         # Episodes are laid side by side only when they are over, so their frames are stored as they come.
         self.stack = 0 if item.episodes else spec.frame_stack
         fields, self.obs = observation_fields(spec.observation_space, "obs")
@@ -88,8 +92,14 @@ class SequenceLayout:
             out["frames"] = tf.TensorSpec(self.frames_shape, tf.uint8, "frames")
         return out
 
-    def decode(self, columns: Mapping[str, tf.Tensor]) -> Trajectory:
-        """Sampled columns of N items, leaves [N, ...] -> a trajectory of N * B columns, item by item."""
+    def decode(
+        self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor | None = None
+    ) -> Trajectory:
+        """Sampled columns of N items, leaves [N, ...] -> a trajectory of N * B columns, item by item.
+
+        Args:
+          probability: relative ones of the items [N]; None: 1.
+        """
         items, rows, width = columns["packed"].shape[0], self.item.length + 1, self.columns
 
         def time_major(x: tf.Tensor) -> tf.Tensor:
@@ -119,6 +129,7 @@ class SequenceLayout:
             extras=_nest(self.extras, steps),
             version=tf.repeat(columns["facts"][:, 0], width),
             first_use=tf.repeat(columns.get("first_use", tf.ones([items], tf.bool)), width),
+            probability=tf.repeat(tf.ones([items]) if probability is None else probability, width),
         )
 
     def share(self, batch: Trajectory, index: tf.Tensor, count: int) -> Trajectory:
@@ -127,13 +138,11 @@ class SequenceLayout:
             return batch
         size = batch.version.shape[0] // count
         start = index * size
-        per_column = (batch.state, batch.version, batch.first_use)
-        state, version, first_use = tree.map_structure(
-            lambda x: x[start : start + size], per_column
-        )
-        rest = batch._replace(state=(), version=(), first_use=())
+        mine = {name: getattr(batch, name) for name in PER_COLUMN}
+        mine = tree.map_structure(lambda x: x[start : start + size], mine)
+        rest = batch._replace(**dict.fromkeys(PER_COLUMN, ()))
         rest = tree.map_structure(lambda x: x[:, start : start + size], rest)
-        return rest._replace(state=state, version=version, first_use=first_use)
+        return rest._replace(**mine)
 
     def _stacks(self, frames: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Frames [N, B, F, H, W], index [T + 1, N * B, k] -> observations [T + 1, N * B, H, W, k]."""
@@ -186,28 +195,34 @@ class ComputedLayout:
 
 
 class SequenceWriter:
-    """Writes one item per `length` vector steps.
+    """Writes the unroll of every `length` vector steps.
+
+    Args:
+      first: vector steps before the first unroll.
+      gap: vector steps between two unrolls.
 
     Attributes:
       version: of the weights that act from now on; an item carries the one of its first step.
+      priority: of new items, for a replay that samples by it.
       items_written: items handed over.
       patience: see `bounded`.
       waited_s: seconds in calls that wait until the server takes what was written.
-      priority: of no meaning here.
     """
 
-    def __init__(self, sender: Sender, layout: SequenceLayout):
-        self.version, self.items_written, self.priority = 0, 0, 1.0
+    def __init__(
+        self, sender: Sender, layout: SequenceLayout, num_envs: int, first: int = 0, gap: int = 0
+    ):
+        self.version, self.items_written = 0, 0
         self._layout, item = layout, layout.item
-        self._sender = sender
-        records = np.zeros((item.length + 1, layout.columns), layout.packing.dtype)
+        self._sender, self._gap = sender, gap
+        records = np.zeros((item.length + 1, num_envs), layout.packing.dtype)
         self._records, self._fields = records, {n: records[n] for n in records.dtype.names}
-        self._state = np.zeros(layout.columns, layout.state_packing.dtype)
-        self._return = np.zeros(layout.columns, np.float32)
-        self._fresh = np.ones(layout.columns, np.bool_)
-        self._t, self._begun_by = 0, 0
-        self._frames = _Frames(layout, self._fields["stack"]) if layout.stack else None
-        self._restarted = np.zeros(layout.columns, np.bool_)
+        self._state = np.zeros(num_envs, layout.state_packing.dtype)
+        self._return = np.zeros(num_envs, np.float32)
+        self._fresh = np.ones(num_envs, np.bool_)
+        self._t, self._begun_by = -first, 0  # the step of the unroll; below 0 none has begun
+        self._frames = _Frames(layout, num_envs, self._fields["stack"]) if layout.stack else None
+        self._restarted = np.zeros(num_envs, np.bool_)
 
     @property
     def patience(self) -> Callable[[], None] | None:
@@ -216,6 +231,14 @@ class SequenceWriter:
     @patience.setter
     def patience(self, value: Callable[[], None] | None) -> None:
         self._sender.patience = value
+
+    @property
+    def priority(self) -> float:
+        return self._sender.priority
+
+    @priority.setter
+    def priority(self, value: float) -> None:
+        self._sender.priority = value
 
     @property
     def waited_s(self) -> float:
@@ -235,35 +258,40 @@ class SequenceWriter:
           choice: of the policy there.
           step: what came of it, from environments that restart in a step of their own.
         """
-        layout, fields, t = self._layout, self._fields, self._t
-        if t == 0:
+        layout, running = self._layout, self._return
+        running *= layout.item.discount
+        running += step.reward
+        ended = step.terminated | step.truncated | ~step.valid
+        if self._t == 0:
             self._begun_by = self.version
             _put_record(self._state, layout.state, state)
+        if self._t >= 0:
+            self._put_step(obs, choice, step, ended)
+        if ended.any():
+            running[ended] = 0.0
+        self._fresh, self._restarted = step.fresh, ~step.valid
+        self._t += 1
+        if self._t == layout.item.length:
+            self._put_obs(step.obs, self._t)
+            self._t = -self._gap
+            frames = self._frames.frames if self._frames else None
+            self.items_written += self._sender.send(
+                self._records, self._state, frames, self._begun_by
+            )
+
+    def _put_step(self, obs: Any, choice: PolicyStep, step: VectorStep, ended: np.ndarray) -> None:
+        layout, fields, t = self._layout, self._fields, self._t
         self._put_obs(obs, t)
         valid = step.valid
         if self._frames is not None:
             valid = valid & self._frames.has_room
-        ended = step.terminated | step.truncated | ~step.valid
-        running = self._return
-        running *= layout.item.discount
-        running += step.reward
         _put(fields, layout.action, t, choice.action)
         _put(fields, layout.extras, t, choice.extras)
         fields["reward"][t] = step.reward
         fields["terminated"][t] = step.terminated
         fields["cut"][t] = ended | ~valid
         fields["valid"][t] = valid
-        fields["return_so_far"][t] = running
-        if ended.any():
-            running[ended] = 0.0
-        self._fresh, self._restarted = step.fresh, ~step.valid
-        self._t = t + 1
-        if self._t == layout.item.length:
-            self._put_obs(step.obs, self._t)
-            self._t = 0
-            frames = self._frames.frames if self._frames else None
-            self._sender.send(self._records, self._state, frames, self._begun_by)
-            self.items_written += 1
+        fields["return_so_far"][t] = self._return
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
         """Takes the weights that act from now on."""
@@ -290,11 +318,54 @@ class SequenceWriter:
                 fields[name][t] = value
 
 
+class OverlappingWriter:
+    """Writes the sequences of each environment by itself, one begins every `period` vector steps.
+
+    As many writers as overlap take turns, each with unrolls that follow each other without an overlap. So a step is
+    stored with every sequence that it is in: more bytes, but one column that costs little to sample.
+
+    Attributes as those of `SequenceWriter`; `vector_steps_to_item` is None: weights may change within a sequence.
+    """
+
+    vector_steps_to_item: int | None = None
+
+    def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
+        period, length = layout.item.period, layout.item.length
+        count = -(-length // period)
+        gap = count * period - length
+        self._sender = sender
+        self._writers = [
+            SequenceWriter(sender, layout, num_envs, i * period, gap) for i in range(count)
+        ]
+
+    patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
+    priority, load = SequenceWriter.priority, SequenceWriter.load
+    flush, close = SequenceWriter.flush, SequenceWriter.close
+
+    @property
+    def version(self) -> int:
+        return self._writers[0].version
+
+    @version.setter
+    def version(self, value: int) -> None:
+        for writer in self._writers:
+            writer.version = value
+
+    @property
+    def items_written(self) -> int:
+        return sum(writer.items_written for writer in self._writers)
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """As `SequenceWriter.record`."""
+        for writer in self._writers:
+            writer.record(obs, state, choice, step)
+
+
 class EpisodeWriter:
     """Writes items whose columns are whole episodes, in the order in which they end; as `SequenceWriter` otherwise."""
 
     def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
-        self.version, self.items_written, self.priority = 0, 0, 1.0
+        self.version, self.items_written = 0, 0
         self._layout, length = layout, layout.item.length
         self._sender = sender
         self._open = np.zeros((length + 1, num_envs), layout.packing.dtype)
@@ -308,7 +379,8 @@ class EpisodeWriter:
         self._fresh = np.ones(num_envs, np.bool_)
         self._column = 0
 
-    patience, waited_s, load = SequenceWriter.patience, SequenceWriter.waited_s, SequenceWriter.load
+    patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
+    priority, load = SequenceWriter.priority, SequenceWriter.load
     flush, close = SequenceWriter.flush, SequenceWriter.close
     vector_steps_to_item = None
 
@@ -355,8 +427,9 @@ class EpisodeWriter:
         self._column = column + 1
         if self._column == self._layout.columns:
             self._column = 0
-            self._sender.send(self._item, self._item_states, None, self.version)
-            self.items_written += 1
+            self.items_written += self._sender.send(
+                self._item, self._item_states, None, self.version
+            )
 
 
 class Sender:
@@ -367,6 +440,10 @@ class Sender:
       layout: of what is sent.
       actor: whose index goes with it.
       policy: whose weights compute; only for a `ComputedLayout`.
+
+    Attributes:
+      priority: of the items from now on.
+      patience, waited_s: see `SequenceWriter`.
     """
 
     def __init__(
@@ -377,7 +454,7 @@ class Sender:
         policy: Policy | None = None,
     ):
         self.patience: Callable[[], None] | None = None
-        self.waited_s = 0.0
+        self.waited_s, self.priority = 0.0, 1.0
         self._actor, self._compute, self._variables = actor, None, []
         self._layout = layout
         if isinstance(layout, ComputedLayout):
@@ -392,25 +469,34 @@ class Sender:
 
     def send(
         self, records: np.ndarray, state: np.ndarray, frames: np.ndarray | None, version: int
-    ) -> None:
+    ) -> int:
+        """Sends an unroll of all environments, as one item or as many as the layout has it; returns how many."""
         layout = self._layout
         rows, columns = records.shape
         packed = records.view(np.uint8).reshape(rows, columns, layout.packing.nbytes)
         facts = np.array([version, self._actor], np.int64)
-        item = {"packed": packed, "facts": facts}
-        if layout.state_packing.nbytes:
-            item["state"] = layout.state_packing.rows(state)
-        if frames is not None:
-            item["frames"] = frames
+        starts = range(0, columns, layout.columns)
+        for start in starts:
+            mine = slice(start, start + layout.columns)
+            item = {"packed": np.ascontiguousarray(packed[:, mine]), "facts": facts}
+            if layout.state_packing.nbytes:
+                item["state"] = layout.state_packing.rows(state)[mine]
+            if frames is not None:
+                item["frames"] = frames[mine]
+            self._write(item)
+        # A full queue holds the actor back here: that bounds memory, and the lag of what it does next.
+        self.waited_s += bounded(functools.partial(self._writer.flush, 1), self.patience)
+        return len(starts)
+
+    def _write(self, item: dict[str, np.ndarray]) -> None:
         if self._compute is not None:
             names = sorted(item)
             results = self._compute(*(tf.convert_to_tensor(item[name]) for name in names))
-            item = {**{name: x.numpy() for name, x in results.items()}, "facts": facts}
+            item = {**{name: x.numpy() for name, x in results.items()}, "facts": item["facts"]}
         writer = self._writer
         writer.append(item)
-        writer.create_item(EXPERIENCE, 1.0, {name: writer.history[name][-1] for name in item})
-        # A full queue holds the actor back here: that bounds memory, and the lag of what it does next.
-        self.waited_s += bounded(functools.partial(writer.flush, 1), self.patience)
+        trajectory = {name: writer.history[name][-1] for name in item}
+        writer.create_item(EXPERIENCE, self.priority, trajectory)
 
     def flush(self, pending: int) -> None:
         self.waited_s += bounded(functools.partial(self._writer.flush, pending), self.patience)
@@ -420,14 +506,14 @@ class Sender:
 
 
 class _Frames:
-    """Frames of an item [B, F, H, W], each stored once, and which k of them each observation shows."""
+    """Frames of an unroll [B, F, H, W], each stored once, and which k of them each observation shows."""
 
-    def __init__(self, layout: SequenceLayout, index: np.ndarray):
-        self.frames = np.zeros(layout.frames_shape, np.uint8)
-        self.has_room = np.ones(layout.columns, np.bool_)
+    def __init__(self, layout: SequenceLayout, num_envs: int, index: np.ndarray):
+        self.frames = np.zeros((num_envs, *layout.frames_shape[1:]), np.uint8)
+        self.has_room = np.ones(num_envs, np.bool_)
         self._stack, self._index = layout.stack, index
-        self._next = np.zeros(layout.columns, np.int64)
-        self._rows = np.arange(layout.columns)
+        self._next = np.zeros(num_envs, np.int64)
+        self._rows = np.arange(num_envs)
 
     def put(self, obs: np.ndarray, t: int, restarted: np.ndarray) -> None:
         """Takes observations uint8 [B, H, W, k]; rows that `restarted` share no frame with those before."""

@@ -66,7 +66,7 @@ class TransitionLayout:
             raise SettingError(
                 f"observe_previous with env={spec.name!r}: this replay stores stacked frames that stand "
                 "alone, not beside other observations; set observe_previous=false, "
-                "or use an algorithm without replay"
+                "or use an algorithm without replay, or one with a memory (core)"
             )
         self.prioritized = prioritized
         self.frames = spec.frame_stack
@@ -111,3 +111,11 @@ class TransitionLayout:
         return Transition(
             obs_tm1, fields["action"], fields["reward"], fields["discount"], obs_t, probability
         )
+
+    def share(self, batch: Transition, index: tf.Tensor, count: int) -> Transition:
+        """The rows of a batch that replica `index` of `count` trains on."""
+        if count == 1:
+            return batch
+        size = batch.reward_t.shape[0] // count
+        start = index * size
+        return tree.map_structure(lambda x: x[start : start + size], batch)

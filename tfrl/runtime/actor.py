@@ -34,7 +34,7 @@ class Actor:
     Attributes:
       env_steps, episodes: transitions made and games finished here.
       seconds: {'env' | 'act' | 'write': time spent}.
-      window: returns and lengths of the last episodes.
+      window: returns and lengths of the last episodes that count, see `Agent.counted`.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class Actor:
         self.window = EpisodeWindow()
         self.knobs: dict[str, np.ndarray] = {}
         self._agent, self._worker, self._num_workers = agent, worker, num_workers
+        counted = agent.counted
+        self._counted = counted(worker, num_workers, env.num_envs) if counted else None
         self._obs = env.reset(seed)
         self._initial_state = engine.policy.initial_state(env.num_envs)
         self._initial_state = tree.map_structure(np.asarray, self._initial_state)
@@ -92,7 +94,8 @@ class Actor:
             self.env_steps += int(np.count_nonzero(step.valid))
             self.episodes += len(step.episodes)
             for episode in step.episodes:
-                self.window.add(episode.episode_return, episode.length_env_steps)
+                if self._counted is None or self._counted[episode.row]:
+                    self.window.add(episode.episode_return, episode.length_env_steps)
         start = clock()
         writer.flush(MAX_PENDING_ITEMS)
         write_s += clock() - start

@@ -7,10 +7,11 @@ import dataclasses
 import math
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import Agent, Policy, SequenceOf
+from tfrl.agent import Agent, Policy, ReplayPlan, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
@@ -47,6 +48,11 @@ class Assembly:
         return item if isinstance(item, SequenceOf) else None
 
     @property
+    def queue(self) -> bool:
+        """Items are trained on in the order in which they come, not sampled again and again."""
+        return self.agent.replay.kind == "queue"
+
+    @property
     def batch_items(self) -> int:
         """Items of a batch, over all replicas."""
         plan, topology = self.agent.updates, self.job.topology
@@ -77,8 +83,22 @@ class Assembly:
         return self.batch_items * self.agent.updates.updates_per_call
 
     @property
+    def shard_plan(self) -> ReplayPlan:
+        """What each shard of the replay holds."""
+        plan, shards = self.agent.replay, self.job.topology.num_replay_shards
+        if shards == 1:
+            return plan
+        return dataclasses.replace(
+            plan,
+            capacity_items=math.ceil(plan.capacity_items / shards),
+            min_items=math.ceil(plan.min_items / shards),
+        )
+
+    @property
     def _item_env_steps(self) -> int:
-        return self.sequences.length * self.layout.columns if self.sequences else 1
+        """That bring one more item."""
+        item = self.sequences
+        return (item.period or item.length * self.layout.columns) if item else 1
 
     @property
     def env_steps_per_call(self) -> int:
@@ -98,10 +118,27 @@ class Assembly:
         return f"replay: {self.residency} ({self.residency_why})" if self.residency_why else ""
 
     @property
+    def exploration_line(self) -> str:
+        """The start-up line that says who explores how much; '' where all do alike and all games count."""
+        agent, topology = self.agent, self.job.topology
+        if agent.counted is None:
+            return ""
+        sizes = (topology.num_actors, topology.num_envs)
+        rows = range(topology.num_actors)
+        epsilon = np.concatenate([agent.knobs(i, *sizes, 0)["epsilon"] for i in rows])
+        counted = np.concatenate([agent.counted(i, *sizes) for i in rows])
+        if epsilon.max() == epsilon.min():
+            return f"exploration: epsilon {epsilon[0]:.3g} everywhere: the ladder has one rung only"
+        return (
+            f"exploration: epsilon {epsilon.max():.3g} to {epsilon.min():.3g} over {len(epsilon)} environments; "
+            f"training returns are those of {np.count_nonzero(counted)}, the least random"
+        )
+
+    @property
     def arithmetic(self) -> str:
         """The start-up line that answers which number is a batch."""
         plan, replay = self.agent.updates, self.agent.replay
-        if self.sequences:
+        if self.queue:
             most = "up to " if self.sequences.episodes else ""
             what = "episodes" if self.sequences.episodes else "env steps"
             width = self.layout.columns if self.sequences.episodes else self._item_env_steps
@@ -109,9 +146,12 @@ class Assembly:
                 f"{self.batch_items} items of {width:,} {what}, {most}{self.env_steps_per_call:,} env steps -> "
                 f"{plan.epochs} epochs of {plan.minibatches} minibatches"
             )
+        what = "sequences" if self.sequences else "items"
+        items = f"{what} of {self.sequences.length:,} steps" if self.sequences else what
         return (
-            f"{self.env_steps_per_call:,} env steps -> {plan.updates_per_call:,} updates of {plan.batch_size:,} items, "
-            f"{replay.samples_per_insert:g} samples per insert, from {replay.min_items:,} items on"
+            f"{self.env_steps_per_call:,} env steps -> "
+            f"{plan.updates_per_call:,} updates of {plan.batch_size:,} {items}, "
+            f"{replay.samples_per_insert:g} samples per insert, from {replay.min_items:,} {what} on"
         )
 
 
@@ -125,9 +165,14 @@ def assemble(job: Job) -> Assembly:
     agent = algorithm(job.algo).make(job.config, spec)
     policy = agent.make_policy()  # a network that cannot be built is refused now
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
+    if job.topology.overlap and not assembly.waits:
+        raise SettingError(
+            f"overlap with algo={job.algo}: expected an algorithm that acts with the newest weights: a2c, pg or ppo"
+        )
     _check_devices(assembly)
     _check_minibatches(assembly, policy)
     _check_replay(assembly)
+    _check_shards(assembly)
     found = assembly.checkpoints.newest() if job.resume else None
     place = residency.pick(job, agent, assembly.layout, found.replay if found else None)
     return dataclasses.replace(assembly, residency=place[0], residency_why=place[1])
@@ -147,7 +192,7 @@ def _check_devices(assembly: Assembly) -> None:
             f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices"
         )
     rows, what = plan.batch_size, f"batch_size={plan.batch_size}"
-    if assembly.sequences:
+    if assembly.queue:
         rows = assembly.batch_items * assembly.layout.columns
         what = f"a batch of {rows} environments"
     if rows % replicas:
@@ -183,6 +228,27 @@ def _check_replay(assembly: Assembly) -> None:
         raise SettingError(
             f"replay_unrolls={plan.replay_items} with replay_proportion={plan.replay_proportion:g}: "
             f"expected more than {batch}, the unrolls of a batch"
+        )
+
+
+def _check_shards(assembly: Assembly) -> None:
+    """Raises SettingError where the replay cannot be spread over servers, or weights not be looked for in time."""
+    topology, plan = assembly.job.topology, assembly.agent.updates
+    shards, delay = topology.num_replay_shards, topology.max_weight_delay_env_steps
+    if shards > 1 and (assembly.sequences or assembly.agent.on_actor is not None):
+        raise SettingError(
+            f"num_replay_shards={shards} with algo={assembly.job.algo}: expected 1; only a replay of transitions "
+            "can be spread"
+        )
+    if shards > 1 and plan.batch_size % shards:
+        raise SettingError(
+            f"num_replay_shards={shards} with batch_size={plan.batch_size}: each shard gives its share of every "
+            f"batch; expected a multiple of {shards}"
+        )
+    if assembly.queue and 0 < delay < assembly._item_env_steps:
+        raise SettingError(
+            f"max_weight_delay_env_steps={delay}: weights change between two unrolls only; expected at least "
+            f"{assembly._item_env_steps}, the env steps of one"
         )
 
 

@@ -14,16 +14,13 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import reverb
 import tensorflow as tf
 
 from tfrl.config.settings import SettingError
-from tfrl.replay.resident import ResidentReplay
-from tfrl.runtime.replay_server import save_contents
 from tfrl.types import EnvSpec
 
 MANIFEST = "manifest.json"
@@ -60,7 +57,7 @@ class Checkpoints:
         env_steps: int,
         learner: tf.Module,
         state: Mapping[str, Any],
-        replay: reverb.Client | ResidentReplay | None,
+        save_replay: Callable[[pathlib.Path], None] | None,
     ) -> pathlib.Path:
         """Writes a checkpoint; returns its folder.
 
@@ -68,7 +65,7 @@ class Checkpoints:
           env_steps: names it.
           learner: its variables are saved.
           state: counters, generator states and whatever else JSON holds.
-          replay: whose contents are saved too, a client for those of its server; None leaves them out.
+          save_replay: writes the replay's contents to a folder that does not exist yet; None leaves them out.
         """
         name = f"{env_steps:012d}"
         folder, again = self.folder / name, 0
@@ -77,10 +74,8 @@ class Checkpoints:
             folder = self.folder / f"{name}.{again}"
         folder.mkdir(parents=True)
         tf.train.Checkpoint(learner=learner).write(str(folder / "learner"))
-        if isinstance(replay, ResidentReplay):
-            replay.save(folder / "replay")
-        elif replay is not None:
-            save_contents(replay, folder / "replay")
+        if save_replay is not None:
+            save_replay(folder / "replay")
         _write(folder / "state.json", {"identity": self._identity, "env_steps": env_steps, **state})
         files = {
             str(p.relative_to(folder)): p.stat().st_size

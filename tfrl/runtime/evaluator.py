@@ -104,14 +104,20 @@ class Evaluator:
         num_envs = min(self._plan.eval_num_envs, self._plan.eval_episodes)
         seed = seeds.integer(assembly.job.seed, "evaluator")
         self._env = make_vector(assembly.job.env, num_envs, seed, training=False)
-        policy = assembly.agent.make_policy()
-        self._engine = make_engine(
-            inference, policy, StepSignature(policy, assembly.spec, num_envs, (), explore=False)
-        )
+        self._inference = inference
+        self._engine: Engine | None = None
         self.folder = assembly.run_dir / "checkpoints"
         self._best = -np.inf
         if assembly.job.resume and (self.folder / "best.npz").exists():
             self._best = checkpoint.load_arrays(self.folder / "best.npz")[1]["return_mean"]
+
+    def prepare(self) -> None:
+        """Makes the engine, which the first evaluation would do; training need not wait for it."""
+        if self._engine is None:
+            assembly, num_envs = self._assembly, self._env.num_envs
+            policy = assembly.agent.make_policy()
+            signature = StepSignature(policy, assembly.spec, num_envs, (), explore=False)
+            self._engine = make_engine(self._inference, policy, signature)
 
     def run(self, arrays: Sequence[np.ndarray], env_steps: int, version: int) -> dict[str, float]:
         """Evaluates a policy during training; returns a row of metrics."""
@@ -149,6 +155,7 @@ class Evaluator:
         self._env.close()
 
     def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:
+        self.prepare()
         self._engine.load(arrays)
         seed = seeds.integer(self._assembly.job.seed, "evaluator", 0, stream)
         limit = self._plan.eval_max_env_steps

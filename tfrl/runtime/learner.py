@@ -50,8 +50,8 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 class LearnerLoop(tf.Module):
     """Runs updates on blocks of sampled items.
 
-    One call takes the data of `updates_per_call` updates on transitions, or one batch of sequences
-    with all its epochs and minibatches; the loop over the updates is one graph, compiled by XLA
+    One call takes the data of `updates_per_call` updates on items that are sampled again, or one batch of
+    a queue with all its epochs and minibatches; the loop over the updates is one graph, compiled by XLA
     where that is faster (dense networks on one replica). The global batch is split over replicas by
     slicing, so every replica count sees the same data in the same order.
 
@@ -72,7 +72,7 @@ class LearnerLoop(tf.Module):
         'auto' comes to, as in the run that is resumed.
       max_priority: largest priority seen, the one that new items get.
       seconds: spent in `run`.
-      lags: updates between acting and learning, of every unroll so far.
+      lags: updates between acting and learning, of every unroll of a queue so far.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class LearnerLoop(tf.Module):
         self.seconds, self.lags = 0.0, Histogram()
         self._run: Any = None
         self.compiled: str | None = None
+        self._queue = agent.replay.kind == "queue"
         self._prioritized = agent.replay.kind == "prioritized"
 
     @property
@@ -130,7 +131,7 @@ class LearnerLoop(tf.Module):
         if clock is not None:
             clock.assign(env_steps)
         facts = samples.columns.get("facts")
-        if facts is not None:  # of unrolls: the weights that each began with
+        if facts is not None and self._queue:  # of unrolls: the weights that each began with
             self.lags.add(self.version - facts[:, 0].numpy())
         data = () if self.resident is not None else (samples.columns, samples.probability)
         if self._run is None:
@@ -184,8 +185,7 @@ class LearnerLoop(tf.Module):
         return functions[best]
 
     def _traced(self, mode: str) -> Callable:
-        transitions = isinstance(self._layout, TransitionLayout)
-        updates = self._updates if transitions else self._batch_updates
+        updates = self._batch_updates if self._queue else self._updates
         if self.resident is not None:
             updates = self._resident_updates
         if mode == "xla":
@@ -207,12 +207,18 @@ class LearnerLoop(tf.Module):
             probability = tf.cast(tf.reshape(probability, [-1]), tf.float32)
         else:
             probability = tf.ones([calls * size])
-        batches = self._layout.decode(columns, probability)
-        batches = tree.map_structure(lambda x: tf.reshape(x, [calls, size, *x.shape[1:]]), batches)
 
-        return self._repeat(
-            lambda index: self._one(tree.map_structure(lambda x: x[index], batches))
-        )
+        def apart(rows: Any) -> Any:
+            return tree.map_structure(lambda x: tf.reshape(x, [calls, size, *x.shape[1:]]), rows)
+
+        decode = self._layout.decode
+        if isinstance(self._layout, TransitionLayout):
+            batches = apart(decode(columns, probability))
+            batch = lambda index: tree.map_structure(lambda x: x[index], batches)
+        else:  # decoded sequences have time first, and are wider
+            blocks = apart((dict(columns), probability))
+            batch = lambda index: decode(*tree.map_structure(lambda x: x[index], blocks))
+        return self._repeat(lambda index: self._one(batch(index)))
 
     def _resident_updates(self) -> tuple[dict[str, tf.Tensor], None]:
         """As `_updates`, each on a batch drawn just before it."""
@@ -249,7 +255,7 @@ class LearnerLoop(tf.Module):
     def _batch_updates(
         self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], None]:
-        """All epochs and minibatches of one batch of sequences, or of what was computed of them."""
+        """All epochs and minibatches of one batch of unrolls, or of what was computed of them."""
         del probability
         plan, strategy, learner = self._plan, self._strategy, self.learner
         batch = self._layout.decode(columns)
@@ -307,12 +313,8 @@ class LearnerLoop(tf.Module):
 
     def _replica_update(self, batch: Any, seed: tf.Tensor) -> Any:
         context = tf.distribute.get_replica_context()
-        replicas = context.num_replicas_in_sync
-        if replicas > 1:
-            share = self._plan.batch_size // replicas
-            start = context.replica_id_in_sync_group * share
-            batch = tree.map_structure(lambda x: x[start : start + share], batch)
-        return self.learner.update(batch, seed)
+        index, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
+        return self.learner.update(self._layout.share(batch, index, replicas), seed)
 
 
 def _known_mode(learner: Any, updates_per_call: int) -> tuple[str, str]:
@@ -357,11 +359,11 @@ def _mean_while(
     body: Callable[[tf.Tensor], dict[str, tf.Tensor]], times: int, stop: Callable[[], Any]
 ) -> dict[str, tf.Tensor]:
     """Means over body(0), body(1), ... in order, up to `times` of them or until `stop()` after one."""
-    names = sorted(tf.function(body, autograph=False).get_concrete_function(
-        tf.TensorSpec([], tf.int32)).structured_outputs)  # fmt: skip
+    traced = tf.function(body, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
+    names = sorted(traced.structured_outputs)
 
     def step(index: tf.Tensor, go: tf.Tensor, sums: list[tf.Tensor]) -> tuple:
-        metrics = body(index)
+        metrics = traced(index)  # once traced is enough
         sums = [total + tf.cast(metrics[name], tf.float32) for total, name in zip(sums, names)]
         with tf.control_dependencies(sums):
             return index + 1, tf.logical_not(stop()), sums
@@ -379,4 +381,4 @@ def _loop(body: Callable[[tf.Tensor], Any], times: int) -> Any:
     """[body(0), body(1), ...] stacked leaf by leaf; strictly in order, since `body` has side effects."""
     traced = tf.function(body, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
     specs = tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), traced.structured_outputs)
-    return tf.map_fn(body, tf.range(times), fn_output_signature=specs, parallel_iterations=1)
+    return tf.map_fn(traced, tf.range(times), fn_output_signature=specs, parallel_iterations=1)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 
 import reverb
 import tensorflow as tf
 from reverb.cc.checkpointing import checkpoint_pb2
 from reverb.platform.checkpointers_lib import DefaultCheckpointer
+
+SCRATCH = "tfrl-replay-"  # how the names of scratch folders begin
+SHARDS = "shards.json"  # says of how many shards saved contents are
 
 
 class ReplayServer:
@@ -21,6 +26,8 @@ class ReplayServer:
       restore: folder of a replay checkpoint to start from, or None for empty tables.
       sampled: items that updates have consumed of that checkpoint; None: as many as were fetched from it.
       scratch: folder to write checkpoints in before they are moved; best on the file system of the run.
+      name: tells its folders there from those of others; what is left of a server of this name is removed.
+      port: to listen on; None: any that is free.
     """
 
     def __init__(
@@ -29,15 +36,22 @@ class ReplayServer:
         restore: pathlib.Path | None = None,
         sampled: int | None = None,
         scratch: pathlib.Path | None = None,
+        name: str = "0",
+        port: int | None = None,
     ):
-        self._folder = tempfile.mkdtemp(prefix="tfrl-replay-", dir=scratch)
+        prefix = f"{SCRATCH}{name}-"
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+            for left in scratch.glob(f"{prefix}*"):  # of a server that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        self._folder = tempfile.mkdtemp(prefix=prefix, dir=scratch)
         fallback = None
         if restore is not None:
             fallback = os.path.join(self._folder, "restore")
             _with_limiters(restore, pathlib.Path(fallback), tables, sampled)
         saves = os.path.join(self._folder, "saves")
         checkpointer = DefaultCheckpointer(saves, fallback_checkpoint_path=fallback)
-        self._server = reverb.Server(tables, checkpointer=checkpointer)
+        self._server = reverb.Server(tables, port=port, checkpointer=checkpointer)
         self.address = f"localhost:{self._server.port}"
 
     def stop(self) -> None:
@@ -50,6 +64,33 @@ def save_contents(client: reverb.Client, folder: pathlib.Path) -> None:
     """Writes everything the server of `client` holds to `folder`, which must not exist. Same machine only."""
     written = pathlib.Path(client.checkpoint())
     shutil.move(written, folder)
+
+
+def save_shards(clients: Sequence[reverb.Client], folder: pathlib.Path) -> list[int]:
+    """As `save_contents` for several servers, a folder of its own for each.
+
+    Returns those that do not answer, which are left out.
+    """
+    folder.mkdir()
+    (folder / SHARDS).write_text(json.dumps({"count": len(clients)}))
+    lost = []
+    for slot, client in enumerate(clients):
+        try:
+            save_contents(client, shard_folder(folder, slot))
+        except RuntimeError:  # what Reverb raises when a server is gone
+            lost.append(slot)
+    return lost
+
+
+def saved_shards(contents: pathlib.Path) -> int:
+    """Of how many shards saved contents are."""
+    told = contents / SHARDS
+    return json.loads(told.read_text())["count"] if told.exists() else 1
+
+
+def shard_folder(contents: pathlib.Path, slot: int) -> pathlib.Path:
+    """Where the contents of a shard of several are."""
+    return contents / f"shard-{slot}"
 
 
 def _with_limiters(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 
 import tensorflow as tf
@@ -11,6 +12,7 @@ from tfrl.config.settings import SettingError
 from tfrl.job import Job
 from tfrl.replay import resident
 from tfrl.replay.transitions import TransitionLayout
+from tfrl.runtime.replay_server import saved_shards
 
 SERVER, LEARNER = "server", "learner"
 SHARE = 0.5  # of the free memory that auto lets a replay beside the learner take
@@ -28,14 +30,30 @@ def pick(
       SettingError: items that do not stay, or contents of the other place.
     """
     wanted, replay = job.topology.replay_residency, agent.replay
+    shards = job.topology.num_replay_shards
+    if contents is not None and saved_shards(contents) != shards:
+        raise SettingError(
+            f"num_replay_shards={shards}: the checkpoint holds the replay of a run with "
+            f"num_replay_shards={saved_shards(contents)}; expected the same"
+        )
     kept = replay.kind in ("uniform", "prioritized") and not replay.max_times_sampled
     if not kept or not isinstance(replay.item, NStep) or agent.on_actor is not None:
         if wanted == LEARNER:
             raise SettingError(
                 f"replay_residency=learner with algo={job.algo}: expected server or auto; only "
-                "transitions that are sampled again can live beside the learner"
+                "transitions that are sampled again can live beside the learner, not sequences"
             )
         return SERVER, ""
+    if agent.initial_priority is not None:
+        if wanted == LEARNER:
+            raise SettingError(
+                "replay_residency=learner with actor_priorities=True: expected server or auto; beside the "
+                "learner new transitions get the largest priority so far"
+            )
+        if shards == 1:
+            return SERVER, "actors set the priorities"
+    if shards > 1:
+        return SERVER, f"{shards} shards of {math.ceil(replay.capacity_items / shards):,} items"
     if contents is not None:
         found = LEARNER if resident.saved_here(contents) else SERVER
         if wanted not in ("auto", found):

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import queue
-import shutil
-import threading
+import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,10 @@ import tensorflow as tf
 
 from tfrl.envs.make import make_vector
 from tfrl.job import Job
-from tfrl.replay.blocks import Blocks, BlockSender, BlockWriter, blocks_table
-from tfrl.replay.dataset import ReplayTimeout, Sampler, Samples
+from tfrl.replay.blocks import BlockSender, BlockWriter, blocks_table
+from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import check_restarts, make_writer
-from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
+from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.actor import Actor
@@ -33,14 +31,12 @@ from tfrl.runtime.batches import make_batcher
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Abandoned, Link
 from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.intake import DRY_S, ResidentIntake, TableIntake
 from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.publish import BoundedCalls, VariablePublisher, VariableSource, variables_table
-from tfrl.runtime.replay_server import ReplayServer
+from tfrl.runtime.replay_server import ReplayServer, shard_folder
 from tfrl.runtime.report import peak_memory_mb
 
-SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environments are no failure
-DRY_S = 5.0  # at the end: without samples for so long, there are none left
-QUEUE_DRY_S = 1.0  # the same for blocks, which need not wait for each other
 PUBLISH_EVERY_S = 0.05
 PULL_EVERY_S = 0.02
 REPORT_EVERY_S = 0.2
@@ -50,25 +46,34 @@ MAX_STEPS, MAX_PENDING_ITEMS = 64, 32
 
 
 def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
-    """Serves experience and weights by two servers; a checkpoint holds the first one's contents."""
-    del slot
+    """Serves a shard of the experience; with one shard also weights, by a server of their own.
+
+    One that takes the place of another is told its port, so that all who were connected find it.
+    """
     assembly = assemble(job)
-    agent = assembly.agent
-    found = _found(assembly, index)
+    shards = job.topology.num_replay_shards
     resident = assembly.residency == "learner"
     table = (
         _queue(assembly)
         if resident
-        else experience_table(agent.replay, assembly.layout, assembly.items_per_call)
+        else experience_table(
+            assembly.shard_plan, assembly.layout, assembly.items_per_call // shards
+        )
     )
-    restore = found.replay if found and not resident else None
-    sampled = found.state["sampled"] if restore else None
+    if not link.wait(lambda orders: "restore" in orders):
+        return
+    restore, sampled = None, None
+    found = assembly.checkpoints.newest() if link.orders["restore"] else None
+    if found and found.replay and not resident:
+        restore, sampled = found.replay, found.state["sampled"]
+        if shards > 1:
+            restore, sampled = shard_folder(restore, slot), sampled[slot]
+            restore = restore if restore.is_dir() else None  # it did not answer then
     scratch = assembly.run_dir / "checkpoints"
-    scratch.mkdir(parents=True, exist_ok=True)
-    for left in scratch.glob("tfrl-replay-*"):  # of a server that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    server = ReplayServer([table], restore, sampled, scratch)
-    variables = ReplayServer([variables_table()], scratch=scratch)
+    server = ReplayServer([table], restore, sampled, scratch, str(slot), link.orders["port"])
+    servers = {"address": server}
+    if shards == 1:
+        servers["variables"] = ReplayServer([variables_table()], scratch=scratch, name="weights")
     client = reverb.Client(server.address)
     link.ready()
     while link.orders["stop"] == RUN:
@@ -76,11 +81,29 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
             info = client.server_info(timeout=10)[EXPERIENCE]
             inserted = info.rate_limiter_info.insert_stats.completed
             link.report(inserted=inserted, size=info.current_size)
-        link.report(address=server.address, variables=variables.address, memory_mb=peak_memory_mb())
-        time.sleep(REPORT_EVERY_S)
+        _serve(servers, link)
     with link.busy():
-        variables.stop()
+        for server in servers.values():
+            server.stop()
+
+
+def weights_main(job: Job, index: int, slot: int, link: Link) -> None:
+    """Serves weights where the replay has several shards: none of them can take these with it."""
+    del index, slot
+    scratch = pathlib.Path(job.run_dir) / "checkpoints"
+    server = ReplayServer([variables_table()], scratch=scratch, name="weights")
+    link.ready()
+    while link.orders["stop"] == RUN:
+        _serve({"variables": server}, link)
+    with link.busy():
         server.stop()
+
+
+def _serve(servers: Mapping[str, ReplayServer], link: Link) -> None:
+    """Tells where the servers are, and waits a little."""
+    addresses = {name: server.address for name, server in servers.items()}
+    link.report(**addresses, memory_mb=peak_memory_mb())
+    time.sleep(REPORT_EVERY_S)
 
 
 def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
@@ -101,7 +124,7 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
     engine = make_engine(job.topology.inference, policy, signature, say)
     say(f"environments: {env.backend}, {num_envs} in each of {job.topology.num_actors} actors")
     link.ready()
-    if not link.wait(lambda orders: "address" in orders):
+    if not link.wait(lambda orders: "addresses" in orders):
         return
 
     def alive() -> None:
@@ -110,28 +133,34 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
             raise Abandoned
 
     source = VariableSource(reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=alive))
-    client = reverb.Client(link.orders["address"])
+    clients = [reverb.Client(address) for address in link.orders["addresses"]]
     if assembly.sequences:
         check_restarts(env)
     item = agent.replay.item
     if assembly.residency == "learner":
-        send = BlockSender(client, BoundedCalls(math.inf, alive))
+        send = BlockSender(clients[0], BoundedCalls(math.inf, alive))
         writer = BlockWriter(send, item, assembly.layout, num_envs, writer=index)
     else:
-        writer = make_writer(client, item, assembly.layout, num_envs, index, policy)
+        writer = make_writer(
+            clients, item, assembly.layout, num_envs, index, policy, agent.initial_priority
+        )
     writer.patience = alive
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
     num_actors = job.topology.num_actors
     actor = Actor(agent, engine, _Alive(env, alive), writer, slot, num_actors, rng, env_seed)
     actor.window = _Episodes(link)
-    most = _steps_per_look(assembly)
+    most, bound = _steps_per_look(assembly), job.topology.max_weight_delay_env_steps
     ahead = assembly.items_per_wait if assembly.waits else math.inf
     version, pulled, trained = None, -math.inf, 0  # items that the weights loaded may have trained
+    looked = delay = 0  # env steps made at the last look for weights, and most between two
     weights_s = inside_s = 0.0  # waiting for weights, and for the replay inside `run`
     while link.orders["stop"] == RUN:
         start = time.perf_counter()
         waits = waited = writer.items_written - trained >= ahead
-        if waits or time.monotonic() - pulled >= PULL_EVERY_S:
+        planned = (writer.vector_steps_to_item or most) * num_envs
+        late = bound and actor.env_steps - looked + planned > bound
+        if waits or late or time.monotonic() - pulled >= PULL_EVERY_S:
+            delay, looked = max(delay, actor.env_steps - looked), actor.env_steps
             published, pulled = source.pull(), time.monotonic()
             if published is not None:
                 version, trained = published.version, writer.items_written
@@ -155,7 +184,7 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
         spent["write"] -= inside_s
         link.report(
             env_steps=actor.env_steps, episodes=actor.episodes, version=version,
-            seconds=spent, memory_mb=peak_memory_mb(),
+            seconds=spent, memory_mb=peak_memory_mb(), weight_delay=delay,
             **{name: float(np.mean(x)) for name, x in actor.knobs.items()},
         )  # fmt: skip
     if link.orders["stop"] == FINISH:
@@ -187,19 +216,21 @@ def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
                 resident.restore(found.replay)
         link.say(f"learner: goes on at update {loop.version:,} from {found.folder}")
     link.ready()
-    if link.wait(lambda orders: "address" in orders):
-        before = found.state if found and found.replay else {"written": 0, "sampled": 0}
-        _Learning(job, assembly, loop, link, before, index > 0).run()
+    if link.wait(lambda orders: "addresses" in orders):
+        items = make_batcher(assembly).fetch_items
+        if resident is None:
+            intake = TableIntake(assembly, link, items)
+        else:
+            before = found.state if found and found.replay else {"written": 0, "sampled": 0}
+            intake = ResidentIntake(assembly, link, items, resident, before)
+        _Learning(job, assembly, loop, link, intake, index > 0).run()
 
 
 class _Learning:
     """The loop of a learner process.
 
-    It consumes a block only when the inserts have paid for it, so the ratio never exceeds the
-    stated one; the limiter of the table, or the bound of the queue, keeps the actors from running ahead.
-
     Args:
-      before: 'written' and 'sampled' items of the contents that a replay beside the learner starts with.
+      intake: gives the blocks to learn from.
       is_heir: another learner of this run died before.
     """
 
@@ -209,56 +240,45 @@ class _Learning:
         assembly: Assembly,
         loop: LearnerLoop,
         link: Link,
-        before: Mapping[str, int],
+        intake: TableIntake | ResidentIntake,
         is_heir: bool,
     ):
         self._job, self._assembly, self._loop, self._link = job, assembly, loop, link
-        address = link.orders["address"]
-        self._call = BoundedCalls(on_wait=link.beat)
-        self._client = reverb.Client(address)
+        self._intake, self._is_heir = intake, is_heir
         variables = loop.learner.policy.variables
         client = reverb.Client(link.orders["variables"])
-        self._publisher = VariablePublisher(client, variables, self._call)
+        self._publisher = VariablePublisher(client, variables, BoundedCalls(on_wait=link.beat))
         self._batcher = make_batcher(assembly)
         self._started_at = loop.version
-        self._barrier = assembly.agent.replay.max_policy_lag_updates == 0
-        self._resident, self._is_heir = loop.resident, is_heir
-        self._updates = self._sampled = self._inserted = 0
-        if self._resident is None:
-            items = self._batcher.fetch_items
-            self._feed = _Feed(lambda: Sampler(address, items, SAMPLE_TIMEOUT_S))
-            self._before = link.orders["sampled"]  # of the items in the table, by earlier learners
-        else:
-            self._feed = _Feed(lambda: Blocks(self._client))
-            self._inserted, self._before = before["written"], before["sampled"]
-        self._first = self._inserted
+        self._barrier = assembly.waits
+        self._updates = 0
         self._waited_s = self._starved_s = 0.0
         self._published = self._reported = -math.inf
         self._published_version = 0
 
     def run(self) -> None:
-        job, link = self._job, self._link
+        job, link, intake = self._job, self._link, self._intake
         saves = Every(job.checkpoint.checkpoint_every_env_steps, link.orders["env_steps"])
         self._publish()
         metrics: Any = {}
         dry = time.monotonic()
         while link.orders["stop"] != ABANDON:
             link.beat()
-            start, inserted = time.perf_counter(), self._inserted
+            start, inserted = time.perf_counter(), intake.inserted
             last = link.orders["stop"] == FINISH
-            samples = self._batcher.next(self._fetch)
+            samples = self._batcher.next(intake.next)
             fetched = time.perf_counter()
             if samples is not None:
                 metrics = self._learn(samples)
-            if samples is not None or inserted != self._inserted:
+            if samples is not None or inserted != intake.inserted:
                 dry = time.monotonic()
-            elif last and self._is_dry(time.monotonic() - dry):
+            elif last and intake.is_dry(time.monotonic() - dry):
                 break
             elif self._barrier and self._is_heir and time.monotonic() - dry > DRY_S:
                 # What the dead learner had fetched is lost, and its makers may wait for weights that it has trained.
                 self._publish()
                 dry = time.monotonic()
-            elif not self._is_paid():
+            elif not intake.is_paid():
                 time.sleep(0.002)
             if samples is None:
                 self._starved_s += time.perf_counter() - start
@@ -275,38 +295,6 @@ class _Learning:
         self._report(metrics, final=True)
         self._save()
 
-    def _fetch(self) -> Samples | None:
-        if not self._is_paid():
-            return None
-        samples = self._feed.next(0.1) if self._resident is None else DRAWN_HERE
-        if samples is not None:
-            self._sampled += self._batcher.fetch_items
-        return samples
-
-    def _is_paid(self) -> bool:
-        """Whether the items inserted so far pay for one more block of samples."""
-        plan = self._assembly.agent.replay
-        needed = self._before + self._sampled + self._batcher.fetch_items
-        if (self._inserted - plan.min_items) * plan.samples_per_insert < needed:
-            self._inserted = self._count()
-        return (self._inserted - plan.min_items) * plan.samples_per_insert >= needed
-
-    def _count(self) -> int:
-        """Items inserted so far; a replay beside the learner takes the next block for it, if there is one."""
-        if self._resident is None:
-            info = self._client.server_info(timeout=60)[EXPERIENCE]
-            return info.rate_limiter_info.insert_stats.completed
-        block = self._feed.next(0.02)
-        if block is not None:
-            self._resident.insert(block)
-        return self._inserted + (0 if block is None else len(block.rows))
-
-    def _is_dry(self, waited_s: float) -> bool:
-        """Whether nothing more will come, `waited_s` after the last of it, when the actors have ended."""
-        if self._resident is not None:
-            return waited_s > QUEUE_DRY_S
-        return not self._is_paid() or waited_s > DRY_S
-
     def _learn(self, samples: Samples) -> Any:
         env_steps = self._link.orders["env_steps"]
         if self._updates:
@@ -315,8 +303,7 @@ class _Learning:
             with self._link.busy():  # the first call compiles
                 metrics, priorities = self._loop.run(samples, env_steps)
         if priorities is not None:
-            new = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
-            self._call("writing priorities", self._client.mutate_priorities, EXPERIENCE, new)
+            self._intake.write_priorities(priorities)
         self._updates = self._loop.version - self._started_at
         return metrics
 
@@ -336,10 +323,8 @@ class _Learning:
 
     def _report(self, metrics: Any, final: bool = False) -> None:
         self._reported = time.monotonic()
-        if self._resident is not None:
-            self._link.report(inserted=self._inserted - self._first, size=self._resident.size)
         self._link.report(
-            updates=self._updates, sampled=self._sampled, version=self._loop.version,
+            **self._intake.numbers(), updates=self._updates, version=self._loop.version,
             seconds={
                 "sample": self._waited_s, "learn": self._loop.seconds, "experience": self._starved_s
             },
@@ -356,17 +341,16 @@ class _Learning:
         # The orders count without this process, which alone knows its own state exactly.
         totals = dict(orders["totals"])
         totals["updates"] += self._updates
-        totals["items_sampled"] += self._sampled
+        totals["items_sampled"] += self._intake.numbers()["sampled"]
         rng = seeds.generator(self._job.seed, "actor", 0, f"noise {totals['env_steps']}")
         state = {
             "totals": totals,
-            "written": self._inserted,
-            "sampled": self._before + self._sampled,
+            **self._intake.state(),
             "max_priority": self._loop.max_priority,
             "compile": self._loop.compiled,
             "rng": rng.bit_generator.state,  # for a resume in one process
         }
-        replay = self._resident or self._client if self._job.checkpoint.checkpoint_replay else None
+        replay = self._intake.save if self._job.checkpoint.checkpoint_replay else None
         with self._link.busy():
             self._assembly.checkpoints.save(totals["env_steps"], self._loop, state, replay)
         self._link.report(saved_at_env_steps=totals["env_steps"])
@@ -384,6 +368,7 @@ def evaluator_main(job: Job, index: int, slot: int, link: Link) -> None:
             raise Abandoned
 
     evaluator = Evaluator(assembly, job.topology.inference, alive)
+    evaluator.prepare()
     link.ready()
     if not link.wait(lambda orders: "variables" in orders):
         return
@@ -410,6 +395,7 @@ def evaluator_main(job: Job, index: int, slot: int, link: Link) -> None:
 
 ROLES = {
     "replay": replay_main,
+    "weights": weights_main,
     "learner": learner_main,
     "actor": actor_main,
     "evaluator": evaluator_main,
@@ -428,7 +414,8 @@ def _steps_per_look(assembly: Assembly) -> int:
     """Vector steps of an actor between two looks at its orders: its share of a call of the learner, at most."""
     topology = assembly.job.topology
     share = math.ceil(assembly.env_steps_per_call / topology.num_actors / topology.num_envs)
-    return max(1, min(share, MAX_STEPS // topology.num_envs))
+    most = min(MAX_STEPS, topology.max_weight_delay_env_steps or MAX_STEPS)
+    return max(1, min(share, most // topology.num_envs))
 
 
 def _queue(assembly: Assembly) -> reverb.Table:
@@ -466,38 +453,3 @@ class _Episodes:
 
     def add(self, episode_return: float, length_env_steps: int) -> None:
         self._link.add_episode(episode_return, length_env_steps)
-
-
-class _Feed:
-    """Experience fetched on a thread, so that the learner's own loop never waits for long.
-
-    Args:
-      make_source: makes what has `next()`; again after a `ReplayTimeout`.
-    """
-
-    def __init__(self, make_source: Callable[[], Any]):
-        self._make_source = make_source
-        self._queue: queue.Queue[Any] = queue.Queue(1)
-        threading.Thread(target=self._fetch, name="samples", daemon=True).start()
-
-    def next(self, timeout_s: float) -> Any:
-        """What the source gave next, or None if there is nothing yet; raises what the fetching raised."""
-        try:
-            item = self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    def _fetch(self) -> None:
-        while True:
-            try:
-                source = self._make_source()
-                while True:
-                    self._queue.put(source.next())
-            except ReplayTimeout:
-                continue
-            except Exception as error:  # told to the learner's own thread
-                self._queue.put(error)
-                return

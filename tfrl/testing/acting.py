@@ -52,7 +52,8 @@ class Acting:
         item = agent.replay.item
         self._bench = UnrollBench(self.layout, item, num_envs, block, policy=policy)
         self._block = block
-        signature = StepSignature(policy, vector.spec, num_envs, (), explore=True)
+        knobs = sorted(agent.knobs(0, 1, num_envs, 0))
+        signature = StepSignature(policy, vector.spec, num_envs, knobs, explore=True)
         self._actor = Actor(
             agent, make_engine(engine, policy, signature), vector, self._bench.writer, 0, 1,
             np.random.default_rng(seed), seed,

@@ -64,21 +64,25 @@ def samples(agent: Agent, spec: EnvSpec, count: int, seed: int, **fields: Any) -
 
 
 def block(agent: Agent, spec: EnvSpec, seed: int, num_envs: int = 4) -> Samples:
-    """What one call of the learner takes: random transitions, or one random item of sequences."""
-    if isinstance(agent.replay.item, SequenceOf):
-        return unroll(agent, spec, num_envs, seed)
-    size = agent.updates.batch_size * agent.updates.updates_per_call
+    """What one call of the learner takes: random transitions or sequences, or one random item of a queue."""
+    item, size = agent.replay.item, agent.updates.batch_size * agent.updates.updates_per_call
+    if isinstance(item, SequenceOf):
+        return unroll(agent, spec, size if item.period else num_envs, seed)
     return samples(agent, spec, size, seed)
 
 
 def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
-    """One item as a sampler would give it: random observations and ends, actions of a fresh policy."""
+    """One item as a sampler would give it: random observations and ends, actions of a fresh policy.
+
+    Where items are of one environment each, as many items as there are environments.
+    """
     rng = np.random.default_rng(seed)
     tf.keras.utils.set_random_seed(seed)
     policy = agent.make_policy()
     layout = make_layout(agent, spec, policy, num_envs)
     inner = layout.unrolls if isinstance(layout, ComputedLayout) else layout
-    length, width = inner.item.length, inner.columns
+    length, width = inner.item.length, num_envs if inner.item.period else inner.columns
+    items = width // inner.columns
     records = np.zeros((length + 1, width), inner.packing.dtype)
     state, knobs = policy.initial_state(width), dict(agent.knobs(0, 1, width, 0))
     first_state = tree.map_structure(np.asarray, state)
@@ -103,17 +107,28 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
         records["fresh"][t] = records["terminated"][t - 1] if t else rng.random(width) < 0.5
     records["valid"][0] = True
     packed = records.view(np.uint8).reshape(length + 1, width, -1)
-    columns = {"packed": tf.constant(packed), "facts": tf.constant([0, 0], tf.int64)}
+    columns = {"packed": packed, "facts": np.zeros(2, np.int64)}
     if inner.state_packing.nbytes:
         rows = np.zeros(width, inner.state_packing.dtype)
         for name, value in zip(tree.flatten(inner.state), tree.flatten(first_state), strict=True):
             rows[name] = value
-        columns["state"] = tf.constant(inner.state_packing.rows(rows))
+        columns["state"] = inner.state_packing.rows(rows)
     if isinstance(layout, ComputedLayout):
-        computed = layout.traced(policy)(*(columns[name] for name in sorted(columns)))
-        columns = {**computed, "facts": columns["facts"]}
-    columns = {name: x[None] for name, x in columns.items()}
-    return Samples(tf.zeros([1], tf.uint64), tf.ones([1], tf.float64), columns)
+        arguments = (tf.constant(columns[name]) for name in sorted(columns))
+        columns = {**layout.traced(policy)(*arguments), "facts": columns["facts"]}
+    if inner.item.period:  # a column of the unroll is an item
+        columns = {
+            "packed": np.moveaxis(packed, 1, 0)[:, :, None],
+            "facts": np.repeat(columns["facts"][None], items, 0),
+            "state": columns["state"][:, None],
+        }
+    else:
+        columns = {name: x[None] for name, x in columns.items()}
+    columns = {name: tf.constant(x) for name, x in columns.items()}
+    probability = rng.uniform(0.001, 0.01, items) if inner.item.period else np.ones(items)
+    return Samples(
+        tf.constant(np.arange(items, dtype=np.uint64)), tf.constant(probability), columns
+    )
 
 
 def loop(

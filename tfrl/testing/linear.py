@@ -67,4 +67,5 @@ def unroll(
         extras={"log_prob": column(log_prob)},
         version=tf.zeros([1], tf.int64),
         first_use=tf.ones([1], tf.bool),
+        probability=tf.ones([1]),
     )

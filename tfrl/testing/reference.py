@@ -38,6 +38,33 @@ def q_learning(
     return np.array(loss), np.array(errors), np.array(targets)
 
 
+def rescale(x: float, epsilon: float) -> float:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x."""
+    return math.copysign(math.sqrt(abs(x) + 1) - 1, x) + epsilon * x
+
+
+def unrescale(y: float, epsilon: float) -> float:
+    """The x with `rescale(x) = y`, by bisection: h grows everywhere."""
+    low, high = -1.0, 1.0
+    while rescale(low, epsilon) > y:
+        low *= 2
+    while rescale(high, epsilon) < y:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rescale(middle, epsilon) < y else (low, middle)
+    return (low + high) / 2
+
+
+def sequence_priorities(magnitude: np.ndarray, valid: np.ndarray, eta: float) -> np.ndarray:
+    """[B] float64 of errors [T, B], column by column; see `tfrl.losses.value`."""
+    out = []
+    for errors, counts in zip(magnitude.T, valid.T, strict=True):
+        mine = [float(e) for e, counted in zip(errors, counts, strict=True) if counted]
+        out.append(eta * max(mine) + (1 - eta) * sum(mine) / len(mine) if mine else 0.0)
+    return np.array(out)
+
+
 def dueling(value: np.ndarray, advantage: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """V + A - mean of A over valid actions; [B, A], NaN where an action is invalid."""
     out = np.full(advantage.shape, np.nan)
@@ -157,8 +184,13 @@ class Recorded(NamedTuple):
     version: int
 
 
-def unrolls(records: Sequence[Recorded], length: int, discount: float) -> list[Trajectory]:
-    """The items [length, B, ...] of consecutive vector steps, without stacked frames; those not whole are left out."""
+def unrolls(
+    records: Sequence[Recorded], length: int, discount: float, period: int = 0
+) -> list[Trajectory]:
+    """The unrolls [length, B, ...] of vector steps, without stacked frames; those not whole are left out.
+
+    One begins every `period` vector steps, or where the one before ended.
+    """
     rows = range(len(records[0].step.reward))
     fresh, running = [[True for _ in rows]], []
     for t, (_, _, _, step, _) in enumerate(records):
@@ -169,7 +201,7 @@ def unrolls(records: Sequence[Recorded], length: int, discount: float) -> list[T
             sums.append(discount * before + float(step.reward[b]))
         running.append(sums)
     out = []
-    for start in range(0, len(records) - length + 1, length):
+    for start in range(0, len(records) - length + 1, period or length):
         part = records[start : start + length]
         steps = [r.step for r in part]
         seen = [r.obs for r in part] + [steps[-1].obs]
@@ -188,6 +220,7 @@ def unrolls(records: Sequence[Recorded], length: int, discount: float) -> list[T
                 extras=_stack([dict(r.choice.extras) for r in part]),
                 version=np.full(len(rows), part[0].version, np.int64),
                 first_use=np.ones(len(rows), bool),
+                probability=np.ones(len(rows), np.float32),
             )
         )
     return out
@@ -273,6 +306,22 @@ def discounted_returns(
                 out[t0, b] += power * float(bootstrap_next[t, b])
                 break
     return out
+
+
+def n_step(
+    reward: np.ndarray, discount: np.ndarray, cut: np.ndarray, valid: np.ndarray, n: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(reward, discount, steps), each [T, B], step by step; see `tfrl.losses.returns.n_step`."""
+    total, product = np.zeros(reward.shape), np.ones(reward.shape)
+    steps = np.zeros(reward.shape, np.int64)
+    for t, b in np.ndindex(reward.shape):
+        for i in range(n):
+            total[t, b] += product[t, b] * float(reward[t + i, b])
+            product[t, b] *= float(discount[t + i, b])
+            steps[t, b] += 1
+            if _ends(cut, valid, t + i, b):
+                break
+    return total, product, steps
 
 
 def gae(

@@ -94,9 +94,9 @@ def random_script(
                      bool(terminated[row]), bool(truncated[row]))
             )  # fmt: skip
         after = [reset[i] if same_step and ends[i] else arrived[i] for i in range(num_envs)]
-        step = VectorStep(
-            stack_rows(after), stack_rows(arrived), reward, terminated, truncated, valid, ()
-        )
+        following = stack_rows(after)
+        led_to = stack_rows(arrived) if same_step else following
+        step = VectorStep(following, led_to, reward, terminated, truncated, valid, ())
         acted.append(Acted(stack_rows(obs), np.stack(action), step))
         obs, dummy = after, np.zeros(num_envs, bool) if same_step else ends
     return Script(acted, rows)
@@ -150,9 +150,9 @@ def stacked_script(
                 Step(obs[row], action[row], float(reward[row]), arrived[row],
                      bool(terminated[row]), bool(truncated[row]))
             )  # fmt: skip
-        step = VectorStep(
-            np.stack(after), np.stack(arrived), reward, terminated, truncated, valid, ()
-        )
+        following = np.stack(after)
+        led_to = np.stack(arrived) if same_step else following
+        step = VectorStep(following, led_to, reward, terminated, truncated, valid, ())
         acted.append(Acted(np.stack(obs), action, step))
         obs, pending = after, ending
     return spec, Script(acted, rows)
@@ -167,7 +167,14 @@ class Bench:
       writer: writes into it.
     """
 
-    def __init__(self, spec: EnvSpec, item: NStep, num_envs: int, prioritized: bool = False):
+    def __init__(
+        self,
+        spec: EnvSpec,
+        item: NStep,
+        num_envs: int,
+        prioritized: bool = False,
+        initial_priority: Any = None,
+    ):
         self.layout = TransitionLayout(spec, prioritized)
         table = reverb.Table(
             EXPERIENCE,
@@ -180,7 +187,9 @@ class Bench:
         )
         self.server = reverb.Server([table])
         self.client = reverb.Client(f"localhost:{self.server.port}")
-        self.writer = make_writer(self.client, item, self.layout, num_envs)
+        self.writer = make_writer(
+            [self.client], item, self.layout, num_envs, initial_priority=initial_priority
+        )
 
     def size(self) -> int:
         """Items in the table."""
@@ -233,7 +242,7 @@ class UnrollBench:
         self.layout, self._block = layout, block
         self.server = reverb.Server([experience_table(plan, layout, None)])
         self.client = reverb.Client(f"localhost:{self.server.port}")
-        self.writer = make_writer(self.client, item, layout, num_envs, actor, policy)
+        self.writer = make_writer([self.client], item, layout, num_envs, actor, policy)
         self._sampler: Sampler | None = None
 
     def next(self) -> Samples:

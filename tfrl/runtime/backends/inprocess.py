@@ -1,13 +1,17 @@
-"""One process, one thread: acting and learning take turns, over a Reverb server in the same process.
+"""One process: acting and learning take turns, over a Reverb server in the same process.
 
-The ratio of samples to inserts is plain arithmetic here, so nothing can wait for itself.
+The ratio of samples to inserts is plain arithmetic here, so nothing can wait for itself. With `overlap` the learner has
+a thread of its own and trains on a batch while the next one is made. Which weights act does not depend on who is
+faster: those that all batches but the newest have trained, or at a checkpoint or an evaluation, all.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -29,7 +33,7 @@ from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import stop_on_signal
 from tfrl.runtime.learner import LearnerLoop, make_strategy
-from tfrl.runtime.replay_server import ReplayServer
+from tfrl.runtime.replay_server import ReplayServer, save_contents
 from tfrl.runtime.report import Report, Totals, lag_metrics
 
 SAMPLE_TIMEOUT_S = 60.0
@@ -52,6 +56,8 @@ class _Run:
         job, agent = assembly.job, assembly.agent
         self.assembly, self.logger, self.job, self.agent = assembly, logger, job, agent
         logger.announce(assembly.arithmetic)
+        if assembly.exploration_line:
+            logger.announce(assembly.exploration_line)
         found = assembly.checkpoints.newest() if job.resume else None
         self.totals = Totals(**found.state["totals"]) if found else Totals()
 
@@ -100,7 +106,10 @@ class _Run:
         if self.resident is not None:
             writer = BlockWriter(self.resident.insert, item, assembly.layout, num_envs)
         else:
-            writer = make_writer(self.client, item, assembly.layout, num_envs, policy=policy)
+            writer = make_writer(
+                [self.client], item, assembly.layout, num_envs, policy=policy,
+                initial_priority=agent.initial_priority,
+            )  # fmt: skip
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
         self._hand_over()
         self.evaluator = Evaluator(assembly, engine.name)
@@ -109,6 +118,8 @@ class _Run:
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
         self.stop = False
+        self.thread = futures.ThreadPoolExecutor(1) if job.topology.overlap else None
+        self.training: futures.Future | None = None
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
 
     def _resident(self, found: checkpoint.Found | None) -> ResidentReplay | None:
@@ -142,6 +153,7 @@ class _Run:
                     self._evaluate()
                 if saves.due(totals.env_steps):
                     self._save()
+        self._join()
         self._log()
         self._save()
         if self.stop:  # no time for games
@@ -164,7 +176,7 @@ class _Run:
         actor, totals = self.actor, self.totals
         num_envs = actor.env.num_envs
         steps = self.assembly.env_steps_per_call
-        if not self.assembly.sequences:  # those end whole, a batch after the total at most
+        if not self.assembly.queue:  # its unrolls end whole, a batch after the total at most
             steps = min(steps, self.job.total_env_steps - totals.env_steps)
         block = math.ceil(steps / num_envs)
         before, written, seconds = actor.env_steps, actor.writer.items_written, dict(actor.seconds)
@@ -181,21 +193,32 @@ class _Run:
             totals.seconds[part] += spent - seconds[part]
 
     def _learn(self) -> None:
-        """Makes the learner calls that the items written so far pay for."""
-        learner, totals, called = self.learner, self.totals, False
+        """Makes the learner calls that the items written so far pay for; with `overlap` the last one goes on."""
+        spent, start, called = self.totals.seconds, time.perf_counter(), False
+        before = spent["sample"]
         while (samples := self.batcher.next(self._fetch)) is not None:
-            spent = learner.seconds
-            self.metrics, priorities = learner.run(samples, totals.env_steps)
-            if priorities is not None:
-                updates = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
-                self.client.mutate_priorities(EXPERIENCE, updates)
-            totals.seconds["learn"] += learner.seconds - spent
-            called = True
-        totals.updates = learner.version
+            if self.thread is None:
+                self.metrics, called = self._train(samples, self.totals.env_steps), True
+            else:
+                self._join()
+                self.training = self.thread.submit(self._train, samples, self.totals.env_steps)
         if called:
-            start = time.perf_counter()
             self._hand_over()
-            totals.seconds["learn"] += time.perf_counter() - start
+        spent["learn"] += time.perf_counter() - start - (spent["sample"] - before)
+
+    def _train(self, samples: Samples, env_steps: int) -> Any:
+        """One learner call; returns its metrics."""
+        metrics, priorities = self.learner.run(samples, env_steps)
+        if priorities is not None:
+            updates = dict(zip(samples.keys.numpy().tolist(), priorities.tolist(), strict=True))
+            self.client.mutate_priorities(EXPERIENCE, updates)
+        return metrics
+
+    def _join(self) -> None:
+        """Waits for the learner call that goes on, if one does."""
+        if self.training is not None:
+            self.metrics, self.training = self.training.result(), None
+            self._hand_over()
 
     def _fetch(self) -> Samples | None:
         """The next block, if the items written so far pay for it."""
@@ -206,7 +229,7 @@ class _Run:
         start = time.perf_counter()
         if self.sampler is None and self.resident is None:
             self.actor.writer.flush()
-            timeout_s = math.inf if self.assembly.sequences else SAMPLE_TIMEOUT_S
+            timeout_s = math.inf if self.assembly.queue else SAMPLE_TIMEOUT_S
             self.sampler = Sampler(self.server.address, items, timeout_s)
         samples = self.sampler.next() if self.resident is None else DRAWN_HERE
         self.totals.seconds["sample"] += time.perf_counter() - start
@@ -217,15 +240,16 @@ class _Run:
     def _hand_over(self) -> None:
         """The actor goes on with the learner's weights."""
         learner = self.learner
+        self.totals.updates = learner.version
         self.actor.load(learner.arrays(), learner.version, learner.max_priority)
 
     def _log(self) -> None:
         more = {name: float(value) for name, value in self.metrics.items()}
-        more["learner/policy_version_updates"] = float(self.learner.version)
+        more["learner/policy_version_updates"] = float(self.totals.updates)
         more["learner/retraces"] = self.learner.retraces
-        size = self.written - (self.sampled if self.assembly.sequences else 0)
+        size = self.written - (self.sampled if self.assembly.queue else 0)
         size = min(size, self.agent.replay.capacity_items)
-        if self.assembly.sequences and not self.assembly.waits:
+        if self.assembly.queue and not self.assembly.waits:
             more["replay/queue_items"] = self.written - self.sampled
         more["replay/size_items"] = self.resident.size if self.resident else size
         if "epsilon" in self.actor.knobs:
@@ -236,10 +260,12 @@ class _Run:
         self.logger.write(row, {"learner/policy_lag_updates": lags})
 
     def _evaluate(self) -> None:
+        self._join()
         row = self.evaluator.run(self.learner.arrays(), self.totals.env_steps, self.learner.version)
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
 
     def _save(self) -> None:
+        self._join()
         state = {
             "totals": self.totals.to_dict(),
             "written": self.written,
@@ -250,7 +276,12 @@ class _Run:
             "compile": self.learner.compiled,
             "inference": self.actor.engine.name,
         }
-        replay = self.resident or self.client if self.job.checkpoint.checkpoint_replay else None
-        if replay is not None:
+        save = None
+        if self.job.checkpoint.checkpoint_replay:
             self.actor.writer.flush()
-        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, replay)
+            save = (
+                functools.partial(save_contents, self.client)
+                if self.resident is None
+                else self.resident.save
+            )
+        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, save)

@@ -1,8 +1,9 @@
 """Many processes on this machine: replay, learner, actors, evaluator; started, watched, replaced.
 
 A dead or frozen actor is replaced by one with a new id; a dead learner is restarted from the newest
-checkpoint while its actors go on; a dead evaluator is restarted. When the replay dies, everything
-goes on from the newest checkpoint.
+checkpoint while its actors go on; a dead evaluator is restarted. When the replay dies, or the server
+of weights beside several shards of it, everything goes on from the newest checkpoint. One of several
+shards is replaced by an empty one, and all others go on meanwhile.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from tfrl.runtime import control
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
 from tfrl.runtime.interrupt import stop_on_signal
+from tfrl.runtime.replay_server import SCRATCH
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
 
 ENTRY = "tfrl.runtime.roles:play"
 STARTUP_S = 180.0  # a child that imports TensorFlow on a busy machine may be silent for long
-STEADY_S = 30.0  # an actor that has acted for so long has not failed at once
-FAILURES = {"actor": 3, "evaluator": 3, "learner": 4, "replay": 4}  # in a row, that end the run
+STEADY_S = 30.0  # an actor or a shard that has been at work for so long has not failed at once
+# In a row, that end the run.
+FAILURES = {"actor": 3, "evaluator": 3, "learner": 4, "replay": 4, "weights": 4}
 HURRY_S = 12.0  # for an orderly end after a signal or a failure
 LEASE_S = 0.5  # of env steps granted to an actor in advance
 
@@ -62,24 +65,29 @@ class _Run:
         self._logs = assembly.run_dir / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         logger.announce(assembly.arithmetic)
-        if assembly.residency_line:
-            logger.announce(assembly.residency_line)
+        for line in (assembly.residency_line, assembly.exploration_line):
+            if line:
+                logger.announce(line)
         found = assembly.checkpoints.newest() if self.job.resume else None
         self.totals = Totals(**found.state["totals"]) if found else Totals()
-        self._table_sampled = found.state["sampled"] if found and found.replay else 0
         if found:
             logger.rewind(self.totals.env_steps)
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
         self._start_env_steps = self.totals.env_steps
         self._children: list[Child] = []
+        self._num_shards = self.job.topology.num_replay_shards
+        # Of each shard: the process that serves it, and where; of each such process the items taken from it.
+        self._shards = [0] * self._num_shards
+        self._addresses: list[str | None] = [None] * self._num_shards
+        self._weights: str | None = None
+        self._sampled_of: dict[int, int] = {}
         self._next_index = dict.fromkeys(FAILURES, 0)
         self._failures: dict[tuple[str, int], list[str]] = {}
         self._stops = dict.fromkeys(FAILURES, RUN)
         self._evaluate = (0, 0, False)
         self._window, self._lags = EpisodeWindow(), Histogram()
-        self._size_items: int | None = (
-            None  # as told last: who tells it has ended before the last row
-        )
+        # By role and slot, as told last: who tells it has ended before the last row.
+        self._size_items: dict[tuple[str, int], int] = {}
         self._report = Report(
             self.job.total_env_steps, assembly.agent.replay.min_items, self.totals
         )
@@ -92,7 +100,7 @@ class _Run:
     def run(self) -> dict[str, Any]:
         with stop_on_signal(self):
             try:
-                self._start_all()
+                self._start_all(self.job.resume)
                 self._while(lambda: self.totals.env_steps < self.job.total_env_steps)
                 if not self._hurry():
                     self._end_well()
@@ -103,7 +111,7 @@ class _Run:
             finally:
                 for child in self._children:
                     child.kill()
-                for left in (self.assembly.run_dir / "checkpoints").glob("tfrl-replay-*"):
+                for left in (self.assembly.run_dir / "checkpoints").glob(f"{SCRATCH}*"):
                     shutil.rmtree(left, ignore_errors=True)
         if self.failure is not None:
             raise self.failure
@@ -116,9 +124,22 @@ class _Run:
             "memory_peak_mb": self._memory_mb(),
         }
 
-    def _start_all(self) -> None:
-        """All at once: each of them first imports TensorFlow for seconds."""
-        self._start("replay")
+    def _start_all(self, restore: bool) -> None:
+        """All at once: each of them first imports TensorFlow for seconds.
+
+        Args:
+          restore: the replay starts with the contents of the newest checkpoint.
+        """
+        found = self.assembly.checkpoints.newest() if restore else None
+        sampled = found.state["sampled"] if found and found.replay else 0
+        self._addresses, self._weights = [None] * self._num_shards, None
+        self._sampled_of, self._restores = {}, restore
+        for slot in range(self._num_shards):
+            self._shards[slot] = index = self._start("replay", slot).index
+            self._sampled_of[index] = sampled[slot] if isinstance(sampled, list) else sampled
+        self._first_shards = tuple(self._shards)
+        if self._num_shards > 1:
+            self._start("weights")
         self._start("learner")
         for slot in range(self.job.topology.num_actors):
             if self._stops["actor"] == RUN:
@@ -175,8 +196,8 @@ class _Run:
             self._remove(child)
         self._stops["evaluator"] = ABANDON
         self._while(lambda: bool(self._of("evaluator")), 3.0)
-        self._stops["replay"] = FINISH
-        self._while(lambda: bool(self._of("replay")), 3.0)
+        self._stops.update(replay=FINISH, weights=FINISH)
+        self._while(lambda: bool(self._of("replay") or self._of("weights")), 3.0)
 
     def _of(self, role: str) -> list[Child]:
         return [child for child in self._children if child.role == role]
@@ -258,12 +279,18 @@ class _Run:
             totals.updates += gained("updates")
             totals.items_sampled += gained("sampled")
             totals.items_inserted += gained("inserted")  # told where its replay is beside it
-            self._table_sampled += gained("sampled")
+            for index, taken in new.get("sampled_of", {}).items():
+                before = old.get("sampled_of", {}).get(index, 0)
+                self._sampled_of[index] += taken - before
             empty = Histogram().counts.tolist()
             self._lags.counts += np.subtract(new.get("lags", empty), old.get("lags", empty))
         elif child.role == "replay" and old:  # the first number is what it was restored with
             totals.items_inserted += gained("inserted")
-        self._size_items = new.get("size", self._size_items)
+        if "address" in new:
+            self._addresses[child.slot] = new["address"]
+        self._weights = new.get("variables", self._weights)
+        if "size" in new:
+            self._size_items[child.role, child.slot] = new["size"]
         if status.row is not None:
             self.logger.write(status.row)
             self._failures.pop((child.role, child.slot), None)
@@ -272,10 +299,8 @@ class _Run:
 
     def _orders(self, child: Child) -> dict[str, Any]:
         orders = {"stop": self._stops[child.role], "env_steps": self.totals.env_steps}
-        for replay in self._of("replay"):
-            orders.update(
-                {k: v for k, v in replay.numbers.items() if k in ("address", "variables")}
-            )
+        if all(self._addresses) and self._weights:
+            orders.update(addresses=self._addresses, variables=self._weights)
         if child.role == "actor":
             open_steps = sum(
                 max(0, a.granted - a.numbers.get("env_steps", 0)) for a in self._of("actor")
@@ -283,16 +308,21 @@ class _Run:
             left = self.job.total_env_steps - self.totals.env_steps - open_steps
             block = self.assembly.env_steps_per_call
             wanted = max(child.lease, block) - (child.granted - child.numbers.get("env_steps", 0))
-            # An actor may have to wait for the sequences of the others, so none is kept short of steps at the end.
-            child.granted += max(0, wanted if self.assembly.sequences else min(wanted, left))
+            # An actor may have to wait for the unrolls of the others, so none is kept short of steps at the end.
+            child.granted += max(0, wanted if self.assembly.queue else min(wanted, left))
             orders["granted"] = child.granted
         elif child.role == "learner":
             totals = self.totals.to_dict()
             totals["updates"] -= child.numbers.get("updates", 0)
             totals["items_sampled"] -= child.numbers.get("sampled", 0)
-            orders.update(
-                totals=totals, sampled=self._table_sampled - child.numbers.get("sampled", 0)
-            )
+            mine = child.numbers.get("sampled_of", {})
+            shards = [(i, self._sampled_of[i] - mine.get(i, 0)) for i in self._shards]
+            orders.update(totals=totals, shards=shards)
+        elif child.role == "replay":
+            address = self._addresses[child.slot]
+            port = int(address.rsplit(":", 1)[1]) if address else None
+            restore = self._restores and child.index in self._first_shards
+            orders.update(port=port, restore=restore)
         elif child.role == "evaluator":
             orders["evaluate"] = self._evaluate
         return orders
@@ -331,24 +361,34 @@ class _Run:
         if not self._replacing or (child.role == "actor" and self._stops["actor"] != RUN):
             return
         key = (child.role, child.slot)
-        if child.role == "actor" and time.monotonic() - child.ready_at > STEADY_S:
+        shard = child.role == "replay" and self._num_shards > 1
+        if (child.role == "actor" or shard) and time.monotonic() - child.ready_at > STEADY_S:
             self._failures.pop(key, None)
         trace = f"{child.error[1]}\n" if child.error else ""
         failures = self._failures.setdefault(key, [])
         failures.append(f"{trace}{child.name} {what}; its log: {child.log}")
         hopeless = child.error is not None and "SettingError" in child.error[0]
-        restorable = child.role != "replay" or self._replay_checkpoint()
+        server = child.role == "weights" or (child.role == "replay" and not shard)
+        restorable = not server or self._replay_checkpoint()
         if hopeless or len(failures) >= FAILURES[child.role] or not restorable:
             times = f" ({len(failures)} times in a row)" if len(failures) > 1 else ""
-            why = "" if restorable else "the replay is lost and no checkpoint holds its contents\n"
+            lost = {
+                "replay": "the replay is lost and no checkpoint holds its contents\n",
+                "weights": "the server of weights is lost and there is no checkpoint to go on from\n",
+            }
+            why = "" if restorable else lost[child.role]
             self.failure = RunFailed(f"{why}{failures[0]}{times}")
             self.logger.announce(f"{child.name} {what}; the run ends")
             return
-        if child.role == "replay":
+        if server:
             self._restart_all(child, what)
             return
         new = self._start(child.role, child.slot)
         how = f"{new.name} takes its place"
+        if shard:
+            self._shards[child.slot] = new.index
+            self._sampled_of[new.index] = 0
+            how += f": shard {child.slot} of the replay fills anew, the others go on"
         if child.role == "learner":
             found = self.assembly.checkpoints.newest()
             how = (
@@ -368,8 +408,7 @@ class _Run:
         self.logger.announce(f"{child.name} {what}; all processes go on from {found.folder}")
         for other in list(self._children):
             self._remove(other)
-        self._table_sampled = found.state["sampled"]
-        self._start_all()
+        self._start_all(restore=True)
 
     def _log(self) -> None:
         self._last_row = time.monotonic()
@@ -385,15 +424,17 @@ class _Run:
                 if actors:
                     lags = [max(0, version - a["version"]) for a in actors]
                     more["actor/policy_lag_updates"] = statistics.fmean(lags)
-        if self._size_items is not None:
-            more["replay/size_items"] = self._size_items
-        if self.assembly.sequences and not self.assembly.waits:
+        if self._size_items:
+            more["replay/size_items"] = sum(self._size_items.values())
+        if self.assembly.queue and not self.assembly.waits:
             for replay in self._of("replay"):
                 if "inserted" in replay.numbers:
                     # The two are told one after the other.
-                    waiting = replay.numbers["inserted"] - self._table_sampled
+                    waiting = replay.numbers["inserted"] - self._sampled_of[replay.index]
                     more["replay/queue_items"] = max(0, waiting)
         more.update(lag_metrics(self._lags))
+        if actors:
+            more["actor/weight_delay_max_env_steps"] = max(a["weight_delay"] for a in actors)
         epsilons = [a["epsilon"] for a in actors if "epsilon" in a]
         if epsilons:
             more["actor/epsilon"] = statistics.fmean(epsilons)

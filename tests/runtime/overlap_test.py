@@ -1,0 +1,86 @@
+"""A learner that trains on a batch while the next one is made: which weights act, when, and who may ask for it."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+import tfrl
+from tfrl.config.settings import SettingError
+from tfrl.logs import csv_file
+from tfrl.runtime import folders
+
+SETTINGS = dict(
+    env="CartPole-v1", num_envs=4, unroll_length=16, hidden_sizes=(8,), total_env_steps=640,
+    compile="xla", inference="lite", eval_every_env_steps=0, eval_episodes=1, final_eval_episodes=1,
+    export_policy="last", checkpoint_every_env_steps=0, log_every_s=1e-9, console="none",
+    tensorboard=False,
+)  # fmt: skip
+
+
+class OverlapTest(tf.test.TestCase, parameterized.TestCase):
+    def train(self, algo="ppo", **settings):
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        result = tfrl.train(algo, run_dir=str(run_dir), **{**SETTINGS, **settings})
+        with np.load(run_dir / folders.POLICY) as file:
+            arrays = {name: file[name] for name in file.files}
+        return result, arrays, csv_file.read(run_dir / "metrics.csv")
+
+    def lags(self, rows):
+        name = "learner/policy_lag_max_updates"
+        return {row[name] for row in rows if name in row and row[name] > 0}
+
+    @parameterized.parameters(
+        ("ppo", dict(epochs=2, minibatches=3), 6, {6}),
+        ("a2c", {}, 1, {1}),
+        # Two items of whole episodes may become ready at once.
+        ("pg", dict(unroll_length=40, episodes_per_item=4), 1, {1, 2}),
+    )
+    def test_it_lags_by_one_batch_and_trains_on_all(self, algo, settings, updates, lags):
+        result, _, rows = self.train(algo, overlap=True, **settings)
+        self.assertNotEmpty(self.lags(rows))
+        self.assertContainsSubset(self.lags(rows), lags)
+        last = [row for row in rows if "replay/items_inserted" in row][-1]
+        self.assertEqual(result.updates, last["replay/items_inserted"] * updates)
+        self.assertEqual(last["learner/policy_version_updates"], result.updates)
+        rows = self.train(algo, **settings)[2]
+        at_once = max(lags) - updates  # what lags even in turns
+        self.assertContainsSubset(self.lags(rows), {at_once} - {0})
+
+    def test_a_checkpoint_and_an_evaluation_do_not_depend_on_who_is_faster(self):
+        settings = dict(overlap=True, eval_every_env_steps=200, checkpoint_every_env_steps=300)
+        (_, one, _), (_, two, _) = self.train(**settings), self.train(**settings)
+        for name, array in one.items():
+            self.assertEqual(array.tobytes(), two[name].tobytes(), name)
+
+    def test_an_error_of_the_learner_ends_the_run(self):
+        with self.assertRaisesRegex(Exception, "no such loss"):
+            self.train(overlap=True, network="tests.runtime.overlap_test:broken")
+
+    def test_who_cannot_is_told_so(self):
+        with self.assertRaisesRegex(
+            SettingError, "overlap with algo=dqn: expected .*a2c, pg or ppo"
+        ):
+            tfrl.train("dqn", env="CartPole-v1", overlap=True)
+        with self.assertRaisesRegex(SettingError, "overlap with backend=processes: expected"):
+            tfrl.train("ppo", env="CartPole-v1", overlap=True, backend="processes")
+
+
+def broken(spec):
+    """A network that cannot be differentiated."""
+    del spec
+
+    @tf.custom_gradient
+    def refuse(x):
+        def gradient(dy):
+            raise ValueError("no such loss")
+
+        return x, gradient
+
+    return tf.keras.Sequential([tf.keras.layers.Dense(4), tf.keras.layers.Lambda(refuse)])
+
+
+if __name__ == "__main__":
+    tf.test.main()

@@ -1,0 +1,64 @@
+"""From observations to features: a torso, and after it a memory where there is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.nn import recurrent
+from tfrl.nn.torsos import Torso, example_batch
+from tfrl.types import EnvSpec
+
+
+class Body(tf.Module):
+    """Observations, leaves [B, ...] -> features [B, F] and the state of the memory.
+
+    Args:
+      torso: before the memory.
+      spec: environment spec.
+      core: 'none', or a kind of `recurrent.make`.
+      core_size: width of the memory.
+
+    Attributes:
+      core: the memory, or None; then states are ().
+      output_size: F.
+    """
+
+    def __init__(self, torso: Torso, spec: EnvSpec, core: str, core_size: int):
+        super().__init__()
+        self._torso = torso
+        features = torso(example_batch(spec.observation_space, 1))
+        self.core, self.output_size = None, int(features.shape[-1])
+        if core != "none":
+            self.core = recurrent.make(core, self.output_size, core_size)
+            self.output_size = self.core.output_size
+
+    def initial_state(self, batch_size: int) -> Any:
+        return () if self.core is None else self.core.initial_state(batch_size)
+
+    def step(self, obs: Any, state: Any) -> tuple[tf.Tensor, Any]:
+        """One step: the features of `obs` and the state after it."""
+        features = self._torso(obs)
+        return (features, ()) if self.core is None else self.core.step(features, state)
+
+    def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        """Steps in order, as `recurrent` has it.
+
+        Args:
+          obs: leaves [T, B, ...].
+          state: before the first of them, leaves [B, ...].
+          fresh: bool [T, B], the state restarts before this observation.
+
+        Returns:
+          Features [T, B, F], and the state after the last observation.
+        """
+        steps, batch = fresh.shape
+        features = self._torso(flat(obs))
+        features = tf.reshape(features, [steps, batch, features.shape[-1]])
+        return (features, ()) if self.core is None else self.core.unroll(features, state, fresh)
+
+
+def flat(nest: Any) -> Any:
+    """Leaves [T, B, ...] -> [T * B, ...]."""
+    return tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), nest)
