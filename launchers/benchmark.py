@@ -27,9 +27,12 @@ class Options:
 
     workloads: tuple[str, ...] = setting(("all",), "names of workloads, or all")
     list: bool = setting(False, "show the workloads and end")
-    rival_python: str = setting("", "Python of an environment with Stable-Baselines3")
+    rival_python: str = setting(
+        "", "Python of an environment with Stable-Baselines3 (and sb3-contrib)"
+    )
     rllib_python: str = setting("", "Python of an environment with RLlib")
     sample_factory_python: str = setting("", "Python of an environment with Sample Factory")
+    cleanrl_python: str = setting("", "Python of an environment that finds CleanRL's scripts")
     repeats: int = setting(3, "runs of each side", minimum=1)
     scale: float = setting(1.0, "multiplies the timed piece of every run, not its warm-up", above=0)
     timeout_s: float = setting(1800.0, "longest that one run may take", unit="s", above=0)
@@ -47,6 +50,7 @@ class Options:
             "sb3": self.rival_python,
             "rllib": self.rllib_python,
             "sample_factory": self.sample_factory_python,
+            "cleanrl": self.cleanrl_python,
         }
         return {rival: python for rival, python in given.items() if python}
 

@@ -84,6 +84,14 @@ VARIANTS = {
     "iqn with gru": FACTS["iqn"]._replace(
         settings={**FACTS["iqn"].settings, **_SEQUENCES, "core": "gru", "burn_in": 0}
     ),
+    "dqn sending gradients": FACTS["dqn"]._replace(
+        settings={
+            **FACTS["dqn"].settings,
+            "prioritized": False,
+            "sends_gradients": True,
+            "unroll_length": 5,
+        }
+    ),
 }
 CASES = {**FACTS, **VARIANTS}
 

@@ -1,4 +1,7 @@
-"""Times Stable-Baselines3's DQN on a job of tfrl: `python sb3_dqn.py TASK`; see `shared.py`."""
+"""Times DQN of Stable-Baselines3, or QR-DQN of its contrib package, on a job of tfrl: `python sb3_dqn.py TASK`.
+
+See `shared.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +15,19 @@ from typing import Any  # noqa: E402
 
 import shared  # noqa: E402
 
-# What the DQN of Stable-Baselines3 always does: setting -> values of tfrl that mean it.
-_FIXED = {
-    "double": (False,),
-    "dueling": (False,),
-    "prioritized": (False,),
-    "loss": ("huber",),
-    "huber_delta": (1.0,),
-    "learning_rate_final": (None,),
-    "activation": ("relu",),
-    "head_hidden_sizes": ([],),
-    "network": ("auto", "mlp", "cnn"),
-}
+# What both always do: setting -> values of tfrl that mean it.
+_FIXED = {**shared.VALUE_BASED, "huber_delta": (1.0,), "network": ("auto", "mlp", "cnn")}
 
 
 def translate(job: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `DQN` that mean the same as the job.
+    """Arguments of `DQN` or `QRDQN` that mean the same as the job.
 
     Raises:
       ValueError: a setting that has no equal there.
     """
     config, num_envs = job["config"], job["topology"]["num_envs"]
-    shared.refuse(config, _FIXED)
+    quantiles = {"n_quantiles": config["num_quantiles"]} if job["algo"] == "qr_dqn" else {}
+    shared.refuse(config, _FIXED if quantiles else {**_FIXED, "loss": ("huber",)})
     per_update = config["env_steps_per_update"]
     # `train_freq` counts steps of the whole vector, `gradient_steps` the updates after them.
     train_freq = max(1, round(per_update / num_envs))
@@ -62,7 +56,11 @@ def translate(job: dict[str, Any]) -> dict[str, Any]:
         # Stacks share their frames in memory, as they do in tfrl; it excludes the other option.
         "optimize_memory_usage": image,
         "replay_buffer_kwargs": {"handle_timeout_termination": not image},
-        "policy_kwargs": {**network, "optimizer_kwargs": {"eps": config["adam_epsilon"]}},
+        "policy_kwargs": {
+            **network,
+            **quantiles,
+            "optimizer_kwargs": {"eps": config["adam_epsilon"]},
+        },
         "seed": job["seed"],
     }
 
@@ -72,14 +70,19 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     import torch
     from sb3_env import make_env
-    from stable_baselines3 import DQN
     from stable_baselines3.common.callbacks import BaseCallback
 
+    job, packages = task["job"], ["stable-baselines3"]
+    if job["algo"] == "qr_dqn":
+        from sb3_contrib import QRDQN as algorithm
+
+        packages.append("sb3-contrib")
+    else:
+        from stable_baselines3 import DQN as algorithm
     import_s = time.perf_counter() - start
-    job = task["job"]
     arguments = translate(job)
     clock = shared.Clock(task, _STARTED, import_s)
-    model = DQN(env=make_env(job), **arguments)
+    model = algorithm(env=make_env(job), **arguments)
 
     class Watch(BaseCallback):
         """Ticks at every step of the vector, until the clock runs."""
@@ -94,7 +97,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     settings = {**arguments, "torch_threads": torch.get_num_threads(), "device": str(model.device)}
     return {
         "settings": settings,
-        "versions": shared.versions("stable-baselines3", "torch", "gymnasium", "numpy"),
+        "versions": shared.versions(*packages, "torch", "gymnasium", "numpy"),
         "run": clock.run(shared.memory_peak_mb()),
     }
 

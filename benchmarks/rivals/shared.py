@@ -35,6 +35,18 @@ PPO = {
     "kl_stop": (None,),
     "activation": ("tanh", "relu"),
 }
+# What no rival does for the value-based algorithms here.
+VALUE_BASED = {
+    "double": (False,),
+    "dueling": (False,),
+    "noisy": ("none",),
+    "prioritized": (False,),
+    "core": ("none",),
+    "value_rescaling_epsilon": (None,),
+    "learning_rate_final": (None,),
+    "activation": ("relu",),
+    "head_hidden_sizes": ([],),
+}
 
 EPISODES = 100  # over which the mean return of a score is taken
 

@@ -337,7 +337,7 @@ class FiguresTest(parameterized.TestCase):
         self.assertEqual(result["ratios"]["sb3"]["env_steps_per_s"], 603 / 204)
         self.assertAlmostEqual(sum(result["parts_us"].values()), 2.0 / 400 * 1e6)
         self.assertEqual(result["warnings"], [])
-        self.assertIn("4, missed", self.shown(result))
+        self.assertIn("6, missed", self.shown(result))
 
     def test_several_rivals(self):
         targets = {"env_steps_per_s": 2.0}

@@ -347,6 +347,23 @@ def draw(model: Any, seed: tf.Tensor) -> Noise:
     return Noise(*(model.draw(seeds[i]) for i in range(3)))
 
 
+def make_optimizer(config: Settings, variables: Sequence[tf.Variable]) -> tuple[Any, Any]:
+    """The step size as a function of the updates made, and Adam with it."""
+    final = config.learning_rate_final
+    rate = schedules.Linear(
+        config.learning_rate,
+        config.learning_rate if final is None else final,
+        config.learning_rate_updates,
+    )
+    return rate, optimizers.make("adam", variables, rate, epsilon=config.adam_epsilon)
+
+
+def copy_variables(target: tf.Module, online: tf.Module) -> None:
+    """What a target network takes over."""
+    for mine, new in zip(target.variables, online.variables, strict=True):
+        mine.assign(new)
+
+
 class QLearner(tf.Module):
     """Online and target network, optimiser, and one update of a batch of transitions or sequences.
 
@@ -367,15 +384,7 @@ class QLearner(tf.Module):
         self.policy = make_policy()
         self.target = make_policy()
         self._copy_target()
-        final = config.learning_rate_final
-        self._rate = schedules.Linear(
-            config.learning_rate,
-            config.learning_rate if final is None else final,
-            config.learning_rate_updates,
-        )
-        self.optimizer = optimizers.make(
-            "adam", self.policy.trainable_variables, self._rate, epsilon=config.adam_epsilon
-        )
+        self._rate, self.optimizer = make_optimizer(config, self.policy.trainable_variables)
 
     def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
         config = self._config
@@ -430,8 +439,7 @@ class QLearner(tf.Module):
         )
 
     def _copy_target(self) -> None:
-        for target, online in zip(self.target.variables, self.policy.variables, strict=True):
-            target.assign(online)
+        copy_variables(self.target, self.policy)
 
 
 def make(

@@ -19,6 +19,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.agent import Agent, UpdatePlan
+from tfrl.algos import _gradients as gradients
 from tfrl.algos import _on_policy as on_policy
 from tfrl.config.settings import SettingError, setting
 from tfrl.losses import returns
@@ -41,12 +42,7 @@ class Config(on_policy.Settings, ModelSettings):
     )
     value_coefficient: float = on_policy.value_coefficient(0.5)
     learning_rate: float = setting(1e-3, "step size", above=0.0)
-    queue_items: int = setting(
-        4,
-        "gradients that may wait for the learner; actors wait when it is full",
-        unit="items",
-        minimum=1,
-    )
+    queue_items: int = gradients.queue_items()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,12 +65,9 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
             config, policy, new, gae.advantages, gae.targets, batch.valid
         )
         loss = apply.masked_mean(step.loss, batch.valid)
-    variables = policy.trainable_variables
-    gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     parts = {"learner/loss": step.loss, **step.parts}
-    metrics = [on_policy.mean_of(parts[name], batch.valid) for name in METRICS]
-    flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
-    return {"gradient": flat, "metrics": tf.stack(metrics)}
+    metrics = {name: on_policy.mean_of(parts[name], batch.valid) for name in METRICS}
+    return gradients.pack(tape, loss, policy.trainable_variables, metrics)
 
 
 class A3CLearner(tf.Module):
@@ -89,17 +82,11 @@ class A3CLearner(tf.Module):
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
         del seed
         training, variables = self._training, self.policy.trainable_variables
-        sizes = [v.shape.num_elements() for v in variables]
-        parts = tf.split(batch.values["gradient"][0], sizes)
-        gradients = [tf.reshape(g, v.shape) for g, v in zip(parts, variables, strict=True)]
-        norm = apply.step(training.optimizer, gradients, variables, self._config.gradient_clip_norm)
-        told = dict(zip(METRICS, tf.unstack(batch.values["metrics"][0]), strict=True))
+        metrics = gradients.apply_packed(
+            batch, METRICS, training.optimizer, variables, self._config.gradient_clip_norm
+        )
         return UpdateOutput(
-            {
-                **told,
-                "learner/gradient_norm": norm,
-                "learner/learning_rate": training.learning_rate(),
-            },
+            {**metrics, "learner/learning_rate": training.learning_rate()},
             None,
         )
 

@@ -4,7 +4,8 @@ What it is: Q-learning with a target network (Mnih et al. 2015), and as options 
 (van Hasselt et al. 2016, eq. 4), dueling heads (Wang et al. 2016, eq. 9), prioritized replay
 (Schaul et al. 2016), n-step returns (Sutton 1988, as in Hessel et al. 2018), noisy layers
 (Fortunato et al. 2018), value rescaling (Pohlen et al. 2018) and a memory trained on replayed sequences with a stored
-state and burn-in, R2D2 (Kapturowski et al. 2019). What it is not: distributional (C51, QR-DQN and IQN are).
+state and burn-in, R2D2 (Kapturowski et al. 2019), or gradients from the actors in place of a replay (Mnih et al. 2016).
+What it is not: distributional (C51, QR-DQN and IQN are).
 
 Spaces: Discrete actions; any observation (images through the Nature CNN, the rest flattened), a Dict observation with
 `action_mask` restricts the actions that are chosen, explored and bootstrapped from, and with `action_features` Q(s, a)
@@ -25,6 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Agent
+from tfrl.algos import _async_q as async_q
+from tfrl.algos import _gradients as gradients
 from tfrl.algos import _value_based as value_based
 from tfrl.config.settings import SettingError, setting
 from tfrl.losses import value
@@ -45,9 +48,22 @@ class Config(value_based.Settings, ModelSettings):
         "new transitions have the priority that the action values of the actor give them, as in Ape-X, not the "
         "largest so far",
     )
+    sends_gradients: bool = setting(
+        False,
+        "without a replay: every actor computes gradients of its own unrolls and sends these, as in A3C",
+    )
+    unroll_length: int = setting(
+        10,
+        "with sends_gradients: consecutive steps of each environment behind a gradient",
+        unit="env steps",
+        minimum=1,
+    )
+    queue_items: int = gradients.queue_items()
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sends_gradients:
+            async_q.check(self)
         if self.actor_priorities and not self.prioritized:
             raise SettingError(
                 "actor_priorities=True with prioritized=False: uniform replay has no priorities; "
@@ -108,7 +124,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         target = np.asarray(value.backup(reward, discount, after["q_max"], epsilon))
         return np.abs(target - before["q_taken"]) + np.float32(config.priority_epsilon)
 
-    return value_based.make(
+    agent = value_based.make(
         "dqn", config, spec, lambda width: QHeads(config, spec, width), loss,
         initial_priority if config.actor_priorities else None,
     )  # fmt: skip
+    return async_q.sending_gradients(agent, config, loss) if config.sends_gradients else agent

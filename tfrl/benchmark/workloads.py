@@ -27,7 +27,12 @@ FIGURES = {
 }
 
 # Name -> what the reader calls it; the Python of each is a flag of `launchers/benchmark.py`.
-RIVALS = {"sb3": "Stable-Baselines3", "rllib": "RLlib", "sample_factory": "Sample Factory"}
+RIVALS = {
+    "sb3": "Stable-Baselines3",
+    "rllib": "RLlib",
+    "sample_factory": "Sample Factory",
+    "cleanrl": "CleanRL",
+}
 
 # Nothing but acting and learning while the clock runs; what a run writes anyway stays on.
 _QUIET = {
@@ -122,6 +127,23 @@ _CARTPOLE = {
     "replay_capacity": 50_000,
     "min_replay": 1_000,
 }
+_DISTRIBUTIONAL = {k: v for k, v in _CARTPOLE.items() if k != "loss"}
+_QR_DQN_CARTPOLE = {**_DISTRIBUTIONAL, "num_quantiles": 25}
+# Sizes and schedule of CleanRL's c51.py, most of which are written into it.
+_C51_CARTPOLE = {
+    **{k: v for k, v in _DISTRIBUTIONAL.items() if k != "huber_delta"},
+    "num_atoms": 101,
+    "v_min": -100.0,
+    "v_max": 100.0,
+    "hidden_sizes": (120, 84),
+    "learning_rate": 2.5e-4,
+    "adam_epsilon": 0.01 / 128,
+    "gradient_clip_norm": None,
+    "batch_size": 128,
+    "env_steps_per_update": 10.0,
+    "target_period_updates": 50,
+    "replay_capacity": 10_000,
+}
 _PONG = {
     **_DQN,
     "env": "PongNoFrameskip-v4",
@@ -193,7 +215,7 @@ WORKLOADS = {
             warmup_env_steps=2_000,
             timed_env_steps=60_000,
             figure="env_steps_per_s",
-            rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 4.0})},
+            rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 6.0})},
         ),
         Workload(
             name="dqn-cartpole-8",
@@ -203,7 +225,7 @@ WORKLOADS = {
             warmup_env_steps=2_000,
             timed_env_steps=80_000,
             figure="env_steps_per_s",
-            rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 6.0})},
+            rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 10.0})},
         ),
         Workload(
             name="dqn-cartpole-updates",
@@ -218,7 +240,37 @@ WORKLOADS = {
             warmup_env_steps=50_010,
             timed_env_steps=160,
             figure="updates_per_s",
-            rivals={"sb3": Rival("sb3_dqn.py", {"updates_per_s": 5.0})},
+            rivals={"sb3": Rival("sb3_dqn.py", {"updates_per_s": 10.0})},
+        ),
+        Workload(
+            name="dqn-cartpole-prioritized",
+            what="DQN CartPole-v1 as dqn-cartpole, with prioritized replay",
+            algo="dqn",
+            settings={**_CARTPOLE, "prioritized": True},
+            warmup_env_steps=2_000,
+            timed_env_steps=60_000,
+            figure="env_steps_per_s",
+            rivals={},
+        ),
+        Workload(
+            name="qr-dqn-cartpole",
+            what="QR-DQN CartPole-v1, MLP 64x64, 25 quantiles, batch 32, 1 environment, an update per 4 env steps",
+            algo="qr_dqn",
+            settings=_QR_DQN_CARTPOLE,
+            warmup_env_steps=2_000,
+            timed_env_steps=60_000,
+            figure="env_steps_per_s",
+            rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 5.0})},
+        ),
+        Workload(
+            name="c51-cartpole",
+            what="C51 CartPole-v1, MLP 120x84, 101 atoms, batch 128, 1 environment, an update per 10 env steps",
+            algo="c51",
+            settings=_C51_CARTPOLE,
+            warmup_env_steps=2_000,
+            timed_env_steps=60_000,
+            figure="env_steps_per_s",
+            rivals={"cleanrl": Rival("cleanrl_c51.py", {"env_steps_per_s": 5.0})},
         ),
         Workload(
             name="dqn-pong",

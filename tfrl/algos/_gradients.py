@@ -1,0 +1,58 @@
+"""Gradients that actors compute and one learner applies in order of arrival: what A3C and asynchronous DQN share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.config.settings import setting
+from tfrl.optim import apply
+from tfrl.types import Computed
+
+
+def queue_items() -> Any:
+    """The setting of that name."""
+    return setting(
+        4,
+        "gradients that may wait for the learner; actors wait when it is full",
+        unit="items",
+        minimum=1,
+    )
+
+
+def pack(
+    tape: tf.GradientTape,
+    loss: tf.Tensor,
+    variables: Sequence[tf.Variable],
+    metrics: Mapping[str, tf.Tensor],
+) -> dict[str, tf.Tensor]:
+    """What an actor sends: the gradient of `loss` as one vector [P], and the values of `metrics`, scalars, [M]."""
+    gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
+    return {"gradient": flat, "metrics": tf.stack(list(metrics.values()))}
+
+
+def apply_packed(
+    batch: Computed,
+    names: Sequence[str],
+    optimizer: Any,
+    variables: Sequence[tf.Variable],
+    limit: float | None,
+) -> dict[str, tf.Tensor]:
+    """One optimiser step along what `pack` made.
+
+    Args:
+      batch: of one gradient.
+      names: of its metrics, in their order.
+      limit: largest global norm of the gradient; None: no limit.
+
+    Returns:
+      The metrics, with 'learner/gradient_norm', the norm before the limit.
+    """
+    parts = tf.split(batch.values["gradient"][0], [v.shape.num_elements() for v in variables])
+    gradients = [tf.reshape(g, v.shape) for g, v in zip(parts, variables, strict=True)]
+    norm = apply.step(optimizer, gradients, variables, limit)
+    told = zip(names, tf.unstack(batch.values["metrics"][0]), strict=True)
+    return {**dict(told), "learner/gradient_norm": norm}
