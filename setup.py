@@ -34,6 +34,8 @@ EXTRAS = {
     "mujoco": ["mujoco>=3.1", "imageio>=2.14"],
     # No release of EnvPool for Python 3.10 works with gymnasium alone: there this extra is empty.
     "envpool": ['envpool>=1.0; python_version >= "3.11"'],
+    # MinAtar is under the GPL; nothing of tfrl needs it or holds any of it.
+    "minatar": ["MinAtar>=1.0.15"],
     "ray": ["ray>=2.9,<3"],
     "video": ["moviepy>=2.0", "imageio-ffmpeg", "pygame-ce"],
     "tune": ["optuna>=4.0"],

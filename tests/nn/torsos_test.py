@@ -102,7 +102,10 @@ class TorsoTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(torso(tf.constant([[1.0, 2.0]])), [[6.0]])
 
     @parameterized.parameters(
-        (spaces.Box(-1, 1, (3,), np.float32), "expected uint8 .height, width, channels. images"),
+        (
+            spaces.Box(-1, 1, (3,), np.float32),
+            "expected uint8 or bool images .height, width, channels.",
+        ),
         (spaces.Box(0, 255, (20, 20, 1), np.uint8), "at least 36x36.*resnet takes any size"),
     )
     def test_the_cnn_refuses_what_it_cannot_see(self, space, message):
@@ -123,6 +126,25 @@ class TorsoTest(tf.test.TestCase, parameterized.TestCase):
         for shape in ((64, 64, 1), (84, 42, 1)):
             with self.assertRaisesRegex(SettingError, "84x84 or 42x42 pixels, got"):
                 self.torso(spaces.Box(0, 255, shape, np.uint8), "rllib_cnn")
+
+    def test_the_small_cnn_sees_planes(self):
+        torso = self.torso(spaces.Box(0, 1, (10, 10, 4), np.bool_))  # auto
+        planes = np.random.default_rng(0).random((2, 10, 10, 4)) < 0.3
+        self.assertEqual(torso(tf.constant(planes)).shape, (2, 128))
+        parameters = sum(int(tf.size(v)) for v in torso.variables)
+        self.assertEqual(parameters, 4 * 9 * 16 + 16 + 8 * 8 * 16 * 128 + 128)
+        # Planes are 0 and 1 as they are, pixels are scaled.
+        same = torsos.small_cnn()
+        same(tf.zeros([1, 10, 10, 4], tf.uint8))
+        same.set_weights(torso.model[0].get_weights())
+        pixels = tf.constant(planes.astype(np.uint8) * 255)
+        self.assertAllClose(torso(tf.constant(planes)), same(pixels), atol=1e-5)
+
+    def test_images_too_small_for_any_filter_are_flattened(self):
+        torso = self.torso(spaces.Box(0, 1, (2, 5, 3), np.bool_), sizes=(7,))
+        self.assertEqual(torso(tf.ones([4, 2, 5, 3], tf.bool)).shape, (4, 7))
+        with self.assertRaisesRegex(SettingError, "at least 3x3 pixels"):
+            self.torso(spaces.Box(0, 1, (2, 5, 3), np.bool_), "small_cnn")
 
     def test_the_residual_network(self):
         torso = self.torso(spaces.Box(0, 255, (84, 84, 4), np.uint8), "resnet")

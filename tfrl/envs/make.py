@@ -168,6 +168,8 @@ def _resolve(name: str) -> Any:
             raise SettingError(f"env={name!r}: cannot import {module!r} ({error})") from error
         name = rest
     _check_atari(name)
+    if name.startswith("MinAtar/"):
+        _register_minatar(name)
     if name in gym.registry:
         return gym.registry[name]
     raise SettingError(f"env={name!r}: {_unknown(name)}")
@@ -196,6 +198,14 @@ def _register_atari() -> bool:
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for every emulator
     gym.register_envs(ale_py)
     return True
+
+
+def _register_minatar(name: str) -> None:
+    """Makes the ids of MinAtar known; raises SettingError where it is not installed."""
+    if importlib.util.find_spec("minatar") is None:
+        raise SettingError(f"env={name!r}: a package is missing; pip install 'tfrl[minatar]'")
+    if "MinAtar/Breakout-v1" not in gym.registry:
+        importlib.import_module("minatar.gym").register_envs()
 
 
 @functools.cache
@@ -264,7 +274,10 @@ def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
     env = _call(
         plan, gym.make, target, disable_env_checker=True, max_episode_steps=-1, **plan.env_kwargs
     )
-    return _unchecked(env), plan.max_episode_steps or target.max_episode_steps
+    env = _unchecked(env)
+    if target.id.startswith("MinAtar/Freeway-"):
+        env = wrappers.EndsByTime(env)
+    return env, plan.max_episode_steps or target.max_episode_steps
 
 
 def _unchecked(env: gym.Env) -> gym.Env:

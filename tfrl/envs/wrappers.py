@@ -1,5 +1,4 @@
-"""The few gymnasium wrappers that the Atari path of `env_backend=sync` needs beyond gymnasium's
-own."""
+"""The few gymnasium wrappers that environments of others need beyond gymnasium's own."""
 
 from __future__ import annotations
 
@@ -10,8 +9,7 @@ import numpy as np
 
 
 class FireReset(gym.Wrapper):
-    """Takes `action` once after every reset: games such as Breakout wait for FIRE before they
-    begin."""
+    """Takes `action` once after every reset: Atari games such as Breakout wait for FIRE before they begin."""
 
     def __init__(self, env: gym.Env, action: int):
         super().__init__(env)
@@ -23,6 +21,15 @@ class FireReset(gym.Wrapper):
         if terminated or truncated:
             return self.env.reset(options=options)
         return obs, {**info, **step_info}
+
+
+class EndsByTime(gym.Wrapper):
+    """Tells the end of an episode as a truncation: of MinAtar's Freeway only its clock ends one, but it says
+    `terminated`."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, reward, False, terminated or truncated, info
 
 
 class ChannelLast(gym.ObservationWrapper):

@@ -26,7 +26,8 @@ class ModelSettings:
     """Settings of `ActorCritic`, a base of algorithms' `Config`."""
 
     network: str = setting(
-        "auto", "mlp, cnn, resnet, rllib_cnn, auto (cnn for images) or package.module:builder"
+        "auto",
+        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a cnn for images) or package.module:builder",
     )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "units of the MLP's layers", unit="units", minimum=1

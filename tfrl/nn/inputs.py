@@ -33,8 +33,15 @@ def model_input(obs: Any) -> Any:
 
 
 def is_image(space: gym.Space) -> bool:
-    """uint8 with three axes [height, width, channels]."""
-    return isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == "uint8"
+    """Three axes [height, width, channels] of uint8 pixels, or of bool: a plane for each kind of object."""
+    box = isinstance(space, gym.spaces.Box) and len(space.shape) == 3
+    return box and space.dtype in ("uint8", "bool")
+
+
+def pixels(image: tf.Tensor) -> tf.Tensor:
+    """Images as float32 in [0, 1]."""
+    x = tf.cast(image, tf.float32)
+    return x if image.dtype == tf.bool else x * (1.0 / 255.0)
 
 
 def leaves(obs: Any, space: gym.Space) -> list[tuple[Any, gym.Space]]:
@@ -63,9 +70,10 @@ def flatten(obs: Any, space: gym.Space, rescale: bool = False) -> tf.Tensor:
         sizes = [int(n) for n in space.nvec.reshape(-1)]
         columns = tf.unstack(tf.reshape(tf.cast(obs, tf.int32), [-1, len(sizes)]), axis=1)
         return tf.concat([tf.one_hot(c, n) for c, n in zip(columns, sizes, strict=True)], axis=1)
-    x = tf.reshape(tf.cast(obs, tf.float32), [-1, int(np.prod(space.shape))])
+    x = tf.reshape(obs, [-1, int(np.prod(space.shape))])
     if is_image(space):
-        return x * (1.0 / 255.0)
+        return pixels(x)
+    x = tf.cast(x, tf.float32)
     if rescale and isinstance(space, gym.spaces.Box):
         low, high = (np.asarray(limit, np.float64).reshape(-1) for limit in (space.low, space.high))
         bounded = space.bounded_below.reshape(-1) & space.bounded_above.reshape(-1)

@@ -25,7 +25,7 @@ class ModelSettings:
 
     network: str = setting(
         "auto",
-        "mlp, cnn, resnet, rllib_cnn, auto (cnn for images) or package.module:builder of a Keras model",
+        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a cnn for images) or package.module:builder of a Keras model",
     )
     hidden_sizes: tuple[int, ...] = setting(
         (64, 64), "units of the MLP's layers", unit="units", minimum=1

@@ -12,7 +12,8 @@ from tfrl.config.settings import SettingError, import_dotted, nearest
 from tfrl.nn import inputs
 from tfrl.types import EnvSpec
 
-NETWORKS = ("auto", "mlp", "cnn", "resnet", "rllib_cnn")
+NETWORKS = ("auto", "mlp", "cnn", "small_cnn", "resnet", "rllib_cnn")
+CNN_LEAST = 36  # pixels of a side, for `nature_cnn`
 INITIALIZERS = ("glorot", "orthogonal")
 
 # (filters, size, stride) of RLlib's default networks by image side, padded. A third layer of 256 filters covers what
@@ -39,6 +40,18 @@ def nature_cnn(features: int = 512, initializer: str = "glorot") -> tf.keras.Seq
             *_features(features, initializer),
         ],
         name="nature_cnn",
+    )
+
+
+def small_cnn(features: int = 128, initializer: str = "glorot") -> tf.keras.Sequential:
+    """The network of MinAtar (Young and Tian 2019), for grids of 10 x 10 or so: [B, H, W, C] -> [B, features]."""
+    return tf.keras.Sequential(
+        [
+            _pixels(),
+            _conv(16, 3, 1, "valid", "relu", initializer),
+            *_features(features, initializer),
+        ],
+        name="small_cnn",
     )
 
 
@@ -109,7 +122,7 @@ def _kernel(name: str) -> tf.keras.initializers.Initializer:
 
 
 def _pixels() -> tf.keras.layers.Layer:
-    return tf.keras.layers.Lambda(lambda x: tf.cast(x, tf.float32) * (1.0 / 255.0))
+    return tf.keras.layers.Lambda(inputs.pixels)
 
 
 def _conv(
@@ -139,10 +152,10 @@ class Torso(tf.Module):
 
     Args:
       spec: environment spec.
-      network: 'mlp', 'cnn' (Mnih et al. 2015), 'resnet' (Espeholt et al. 2018), 'rllib_cnn', 'auto'
-        (cnn where there are images, else mlp) or 'package.module:builder', a function
-        (EnvSpec) -> Keras model that takes the observation without its action mask and gives
-        [B, F].
+      network: 'mlp', 'cnn' (Mnih et al. 2015), 'small_cnn' (Young and Tian 2019), 'resnet' (Espeholt et al. 2018),
+        'rllib_cnn', 'auto' (for images cnn or, where one is smaller than that takes, small_cnn, else mlp) or
+        'package.module:builder', a function (EnvSpec) -> Keras model that takes the observation without its action
+        mask and gives [B, F].
       hidden_sizes, activation: of the MLP.
       rescale: bounded components of a Box are mapped to [-1, 1], see `inputs.flatten`.
       initializer: of hidden layers: 'glorot', or 'orthogonal' with gain sqrt(2), as policy-gradient methods have it.
@@ -167,7 +180,8 @@ class Torso(tf.Module):
         check_activation(activation)
         images = [s for _, s in inputs.leaves(self._space, self._space) if inputs.is_image(s)]
         if network == "auto":
-            network = "cnn" if images else "mlp"
+            smallest = min((min(space.shape[:2]) for space in images), default=0)
+            network = "cnn" if smallest >= CNN_LEAST else "small_cnn" if smallest >= 3 else "mlp"
         if network == "mlp":
             self._kind = "flat"
             self.model = mlp(hidden_sizes, activation, initializer)
@@ -176,7 +190,7 @@ class Torso(tf.Module):
             if not images:
                 raise SettingError(
                     f"network={network}: "
-                    f"expected uint8 [height, width, channels] images, got {self._space}"
+                    f"expected uint8 or bool images [height, width, channels], got {self._space}"
                 )
             self.model = [_image_network(network, space, initializer) for space in images]
         elif ":" not in network and "." not in network:
@@ -223,10 +237,16 @@ def _image_network(network: str, space: gym.Space, initializer: str) -> tf.keras
                 "resnet takes any size"
             )
         return rllib_cnn(height, initializer)
-    if min(height, width) < 36:
+    if network == "small_cnn":
+        if min(height, width) < 3:
+            raise SettingError(
+                f"network=small_cnn: expected images of at least 3x3 pixels, got {space.shape}; use mlp"
+            )
+        return small_cnn(initializer=initializer)
+    if min(height, width) < CNN_LEAST:
         raise SettingError(
-            f"network=cnn: expected images of at least 36x36 pixels, got {space.shape}; "
-            "resnet takes any size"
+            f"network=cnn: expected images of at least {CNN_LEAST}x{CNN_LEAST} pixels, got {space.shape}; "
+            "small_cnn is for grids, resnet takes any size"
         )
     return nature_cnn(initializer=initializer)
 
