@@ -78,7 +78,7 @@ class WorkloadsTest(parameterized.TestCase):
             self.assertLessEqual(set(rival.targets), set(FIGURES))
 
     @parameterized.named_parameters(
-        (name, w) for name, w in TASKS if w.rivals.get("sb3") and w.algo == "dqn"
+        (name, w) for name, w in TASKS if w.rivals.get("sb3") and w.algo in ("dqn", "qr_dqn")
     )
     def test_stable_baselines3_does_the_same_work(self, workload):
         job = json.loads(job_of(workload).to_json())
@@ -99,6 +99,31 @@ class WorkloadsTest(parameterized.TestCase):
             changed = {**job, "config": {**job["config"], name: value}}
             with self.assertRaisesRegex(ValueError, name):
                 rival_script("sb3_dqn.py").translate(changed)
+
+    def test_the_quantiles_are_as_many(self):
+        job = json.loads(job_of(WORKLOADS["qr-dqn-cartpole"]).to_json())
+        arguments = rival_script("sb3_dqn.py").translate(job)
+        self.assertEqual(arguments["policy_kwargs"]["n_quantiles"], 25)
+
+    def test_cleanrl_does_the_same_work(self):
+        job = json.loads(job_of(WORKLOADS["c51-cartpole"]).to_json())
+        script, config = rival_script("cleanrl_c51.py"), job["config"]
+        flags = script.translate(job)
+        self.assertEqual(flags["train_frequency"], config["env_steps_per_update"])
+        updates = flags["target_network_frequency"] / flags["train_frequency"]
+        self.assertEqual(updates, config["target_period_updates"])
+        for name, value in (("double", True), ("hidden_sizes", [64, 64]), ("adam_epsilon", 1e-8)):
+            changed = {**job, "config": {**config, name: value}}
+            with self.assertRaisesRegex(ValueError, name):
+                script.translate(changed)
+        with tempfile.TemporaryDirectory() as folder:
+            with mock.patch.object(sys, "path", [folder]):
+                with self.assertRaisesRegex(FileNotFoundError, "cleanrl/c51.py"):
+                    script.find_script()
+                file = pathlib.Path(folder).resolve() / "cleanrl" / "c51.py"
+                file.parent.mkdir()
+                file.touch()
+                self.assertEqual(script.find_script(), file)
 
     @parameterized.named_parameters((name, w) for name, w in TASKS if w.algo == "ppo")
     def test_rivals_of_ppo_do_the_same_work(self, workload):
