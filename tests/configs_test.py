@@ -11,7 +11,7 @@ from tfrl.runtime.assembly import assemble
 ROOT = pathlib.Path(__file__).parents[1] / "configs"
 FILES = sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob("*.flags"))
 HEADER = ("source", "seeds", "score", "env steps", "wall time", "command")
-EXTRAS = {"ALE/": "ale_py", "procgen": "procgen"}
+EXTRAS = {"ALE/": "ale_py", "MinAtar/": "minatar", "procgen": "procgen"}
 
 
 class ConfigsTest(parameterized.TestCase):

@@ -211,8 +211,13 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(algorithms())
     def test_every_setting_is_documented_and_read(self, name):
         module = algorithm(name)
-        sources = [inspect.getsource(sys.modules[c.__module__]) for c in module.Config.__mro__[:-1]]
-        source = "\n".join(sources)
+        modules = [sys.modules[c.__module__] for c in module.Config.__mro__[:-1]]
+        modules += [
+            x
+            for x in vars(module).values()
+            if inspect.ismodule(x) and x.__name__.startswith("tfrl.algos._")
+        ]
+        source = "\n".join(inspect.getsource(x) for x in modules)
         for field in dataclasses.fields(module.Config):
             self.assertTrue(field.metadata and field.metadata["help"], field.name)
             for suffix, unit in UNITS.items():

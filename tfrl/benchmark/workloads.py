@@ -342,6 +342,7 @@ WORKLOADS = {
             settings={
                 **_PPO,
                 "env": "PongNoFrameskip-v4",
+                "overlap": False,  # convolutions take every core while they learn
                 "shared_torso": True,
                 "unroll_length": 128,
                 "epochs": 4,
