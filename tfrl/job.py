@@ -91,8 +91,8 @@ class Topology:
     )
     overlap: bool = setting(
         False,
-        "in process, act on the next batch while the learner trains on this one: weights that act "
-        "are those before the newest batch",
+        "in process, act for the next call of the learner while it trains for this one: weights that act "
+        "are those before the newest call",
     )
     num_replay_shards: int = setting(
         1,

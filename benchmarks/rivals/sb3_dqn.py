@@ -9,6 +9,7 @@ import time
 
 _STARTED = time.perf_counter()  # before the imports, which are part of the process's time
 
+import copy  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 from typing import Any  # noqa: E402
@@ -82,7 +83,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     import_s = time.perf_counter() - start
     arguments = translate(job)
     clock = shared.Clock(task, _STARTED, import_s)
-    model = algorithm(env=make_env(job), **arguments)
+    # QRDQN adds to the arguments of its policy.
+    model = algorithm(env=make_env(job), **copy.deepcopy(arguments))
 
     class Watch(BaseCallback):
         """Ticks at every step of the vector, until the clock runs."""

@@ -22,8 +22,11 @@ SETTINGS = dict(
 
 class OverlapTest(tf.test.TestCase, parameterized.TestCase):
     def train(self, algo="ppo", **settings):
+        return self.train_of(algo, {**SETTINGS, **settings})
+
+    def train_of(self, algo, settings):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
-        result = tfrl.train(algo, run_dir=str(run_dir), **{**SETTINGS, **settings})
+        result = tfrl.train(algo, run_dir=str(run_dir), **settings)
         with np.load(run_dir / folders.POLICY) as file:
             arrays = {name: file[name] for name in file.files}
         return result, arrays, csv_file.read(run_dir / "metrics.csv")
@@ -59,11 +62,29 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(Exception, "no such loss"):
             self.train(overlap=True, network="tests.runtime.overlap_test:broken")
 
+    def test_a_replay_beside_the_learner_is_trained_on_while_the_next_steps_are_made(self):
+        settings = dict(
+            replay_residency="learner", prioritized=True, replay_capacity=200, min_replay=100,
+            batch_size=8, env_steps_per_update=2, updates_per_call=4, learning_rate=0.1,
+            epsilon_initial=0.0, epsilon_final=0.0,
+            overlap=True, eval_every_env_steps=200, checkpoint_every_env_steps=300,
+        )  # fmt: skip
+        settings = {**SETTINGS, **settings}
+        (result, one, rows), (_, two, _) = (self.train_of("dqn", settings) for _ in range(2))
+        for name, array in one.items():
+            self.assertEqual(array.tobytes(), two[name].tobytes(), name)
+        last = [row for row in rows if "replay/items_inserted" in row][-1]
+        paid = (last["replay/items_inserted"] - 100) // 2
+        self.assertEqual(result.updates, paid // 4 * 4)
+        self.assertEqual(last["learner/policy_version_updates"], result.updates)
+        (_, turns, _) = self.train_of("dqn", {**settings, "overlap": False})
+        self.assertTrue(any(np.any(one[name] != turns[name]) for name in one))
+
     def test_who_cannot_is_told_so(self):
         with self.assertRaisesRegex(
-            SettingError, "overlap with algo=dqn: expected .*a2c, pg or ppo"
+            SettingError, "overlap with algo=impala: expected .*a replay, .*a2c, pg or ppo"
         ):
-            tfrl.train("dqn", env="CartPole-v1", overlap=True)
+            tfrl.train("impala", env="CartPole-v1", overlap=True)
         with self.assertRaisesRegex(SettingError, "overlap with backend=processes: expected"):
             tfrl.train("ppo", env="CartPole-v1", overlap=True, backend="processes")
 

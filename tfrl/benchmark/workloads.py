@@ -120,6 +120,7 @@ _DQN = {
 }
 _CARTPOLE = {
     **_DQN,
+    "overlap": True,  # the rivals have no such option
     "env": "CartPole-v1",
     "hidden_sizes": (64, 64),
     "activation": "relu",

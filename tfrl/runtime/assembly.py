@@ -165,9 +165,10 @@ def assemble(job: Job) -> Assembly:
     agent = algorithm(job.algo).make(job.config, spec)
     policy = agent.make_policy()  # a network that cannot be built is refused now
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
-    if job.topology.overlap and not assembly.waits:
+    if job.topology.overlap and assembly.queue and not assembly.waits:
         raise SettingError(
-            f"overlap with algo={job.algo}: expected an algorithm that acts with the newest weights: a2c, pg or ppo"
+            f"overlap with algo={job.algo}: expected an algorithm with a replay, or one that acts with the newest "
+            "weights: a2c, pg or ppo"
         )
     _check_devices(assembly)
     _check_minibatches(assembly, policy)

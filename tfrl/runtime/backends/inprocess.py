@@ -1,8 +1,9 @@
 """One process: acting and learning take turns, over a Reverb server in the same process.
 
 The ratio of samples to inserts is plain arithmetic here, so nothing can wait for itself. With `overlap` the learner has
-a thread of its own and trains on a batch while the next one is made. Which weights act does not depend on who is
-faster: those that all batches but the newest have trained, or at a checkpoint or an evaluation, all.
+a thread of its own and trains while the next steps are made; what is written to a replay beside it waits until that
+call has ended. So nothing depends on who is faster: the weights that act are those of all learner calls but the newest,
+or after a checkpoint or an evaluation, of all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import reverb
 from tfrl.envs.make import make_vector
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
-from tfrl.replay.blocks import BlockWriter
+from tfrl.replay.blocks import Block, BlockWriter
 from tfrl.replay.dataset import Sampler, Samples
 from tfrl.replay.kinds import check_restarts, make_writer
 from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
@@ -104,7 +105,7 @@ class _Run:
             check_restarts(env)
         item, num_envs = agent.replay.item, env.num_envs
         if self.resident is not None:
-            writer = BlockWriter(self.resident.insert, item, assembly.layout, num_envs)
+            writer = BlockWriter(self._insert, item, assembly.layout, num_envs)
         else:
             writer = make_writer(
                 [self.client], item, assembly.layout, num_envs, policy=policy,
@@ -120,6 +121,7 @@ class _Run:
         self.stop = False
         self.thread = futures.ThreadPoolExecutor(1) if job.topology.overlap else None
         self.training: futures.Future | None = None
+        self.waiting: list[Block] = []  # for the end of the learner call that goes on
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
 
     def _resident(self, found: checkpoint.Found | None) -> ResidentReplay | None:
@@ -219,6 +221,16 @@ class _Run:
         if self.training is not None:
             self.metrics, self.training = self.training.result(), None
             self._hand_over()
+            for block in self.waiting:
+                self.resident.insert(block)
+            self.waiting.clear()
+
+    def _insert(self, block: Block) -> None:
+        """Hands a block to the replay beside the learner, whose call in progress must not see it."""
+        if self.training is None:
+            self.resident.insert(block)
+        else:
+            self.waiting.append(block)
 
     def _fetch(self) -> Samples | None:
         """The next block, if the items written so far pay for it."""
