@@ -161,7 +161,7 @@ class TorsoTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(small(tf.zeros([2, 10, 12, 1], tf.uint8)).shape, (2, 256))
 
     def test_a_residual_block(self):
-        block = torsos._Residual(3, "glorot")
+        block = torsos._Residual(3, "glorot", "float32")
         x = tf.random.stateless_normal([2, 5, 5, 3], [0, 1])
         kernels = [v for v in (block(x), *block.variables)[1:] if v.shape.rank == 4]
         y = x
@@ -171,6 +171,32 @@ class TorsoTest(tf.test.TestCase, parameterized.TestCase):
         for kernel in kernels:
             kernel.assign(tf.zeros_like(kernel))
         self.assertAllEqual(block(x), x)
+
+    @parameterized.parameters("cnn", "small_cnn", "resnet", "rllib_cnn")
+    def test_bfloat16_is_for_the_arithmetic_only(self, network):
+        space = spaces.Box(0, 255, (42, 42, 2), np.uint8)
+        exact, rough = (self.torso(space, network, precision=p) for p in torsos.PRECISIONS)
+        obs = tf.constant(np.random.default_rng(0).integers(0, 256, (3, 42, 42, 2), np.uint8))
+        exact(obs)
+        with tf.GradientTape() as tape:
+            rough(obs)
+            for a, b in zip(rough.variables, exact.variables, strict=True):
+                self.assertEqual(a.dtype, tf.float32)
+                a.assign(b)
+            features = rough(obs)
+        self.assertEqual(features.dtype, tf.float32)
+        expected = exact(obs)
+        error = tf.norm(features - expected) / tf.norm(expected)
+        self.assertBetween(float(error), 1e-5, 0.03)  # 8 bits of mantissa, not 24
+        for gradient in tape.gradient(features, rough.trainable_variables):
+            self.assertEqual(gradient.dtype, tf.float32)
+
+    def test_bfloat16_is_refused_where_it_does_nothing(self):
+        for network in ("mlp", f"{__name__}:builder"):
+            with self.assertRaisesRegex(
+                SettingError, "precision=bfloat16 with network=.*: expected float32"
+            ):
+                self.torso(spaces.Box(-1, 1, (2,), np.float32), network, precision="bfloat16")
 
     def test_the_nature_cnn_serves_42x42(self):
         torso = self.torso(spaces.Box(0, 255, (42, 42, 4), np.uint8))

@@ -344,6 +344,7 @@ WORKLOADS = {
                 **_PPO,
                 "env": "PongNoFrameskip-v4",
                 "overlap": False,  # convolutions take every core while they learn
+                "precision": "bfloat16",  # the rivals have no such option
                 "shared_torso": True,
                 "unroll_length": 128,
                 "epochs": 4,

@@ -33,6 +33,11 @@ class ModelSettings:
         (64, 64), "units of the MLP's layers", unit="units", minimum=1
     )
     activation: str = setting("tanh", "activation of the MLP")
+    precision: str = setting(
+        "float32",
+        "arithmetic of the networks for images; variables and all that follows stay float32",
+        choices=torsos.PRECISIONS,
+    )
     shared_torso: bool = setting(
         False, "policy and value read one network instead of one each (images: sharing is faster)"
     )
@@ -240,8 +245,9 @@ class ActorCritic(tf.Module):
 
 def _body(config: ModelSettings, spec: EnvSpec) -> Body:
     torso = torsos.Torso(
-        spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal"
-    )
+        spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal",
+        precision=config.precision,
+    )  # fmt: skip
     return Body(torso, spec, config.core, config.core_size)
 
 

@@ -31,6 +31,11 @@ class ModelSettings:
         (64, 64), "units of the MLP's layers", unit="units", minimum=1
     )
     activation: str = setting("relu", "activation of the MLP")
+    precision: str = setting(
+        "float32",
+        "arithmetic of the networks for images; variables and all that follows stay float32",
+        choices=torsos.PRECISIONS,
+    )
     rescale_observations: bool = setting(
         False, "the MLP sees bounded components of a Box observation mapped to [-1, 1]"
     )
@@ -64,8 +69,9 @@ class ModelSettings:
 def body(config: ModelSettings, spec: EnvSpec) -> Body:
     """What the heads stand on."""
     torso = torsos.Torso(
-        spec, config.network, config.hidden_sizes, config.activation, config.rescale_observations
-    )
+        spec, config.network, config.hidden_sizes, config.activation, config.rescale_observations,
+        precision=config.precision,
+    )  # fmt: skip
     return Body(torso, spec, config.core, config.core_size)
 
 

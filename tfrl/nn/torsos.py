@@ -12,6 +12,7 @@ from tfrl.config.settings import SettingError, import_dotted, nearest
 from tfrl.nn import inputs
 from tfrl.types import EnvSpec
 
+PRECISIONS = ("float32", "bfloat16")
 NETWORKS = ("auto", "mlp", "cnn", "small_cnn", "resnet", "rllib_cnn")
 CNN_LEAST = 36  # pixels of a side, for `nature_cnn`
 INITIALIZERS = ("glorot", "orthogonal")
@@ -29,33 +30,39 @@ def mlp(sizes: Sequence[int], activation: str, initializer: str = "glorot") -> t
     return tf.keras.Sequential(layers, name="mlp")
 
 
-def nature_cnn(features: int = 512, initializer: str = "glorot") -> tf.keras.Sequential:
+def nature_cnn(
+    features: int = 512, initializer: str = "glorot", dtype: str = "float32"
+) -> tf.keras.Sequential:
     """The convolutional network of Mnih et al. 2015: uint8 [B, H, W, C] -> [B, features]; pixels scaled to [0, 1]."""
     return tf.keras.Sequential(
         [
             _pixels(),
-            _conv(32, 8, 4, "valid", "relu", initializer),
-            _conv(64, 4, 2, "valid", "relu", initializer),
-            _conv(64, 3, 1, "valid", "relu", initializer),
-            *_features(features, initializer),
+            _conv(32, 8, 4, "valid", "relu", initializer, dtype),
+            _conv(64, 4, 2, "valid", "relu", initializer, dtype),
+            _conv(64, 3, 1, "valid", "relu", initializer, dtype),
+            *_features(features, initializer, dtype),
         ],
         name="nature_cnn",
     )
 
 
-def small_cnn(features: int = 128, initializer: str = "glorot") -> tf.keras.Sequential:
+def small_cnn(
+    features: int = 128, initializer: str = "glorot", dtype: str = "float32"
+) -> tf.keras.Sequential:
     """The network of MinAtar (Young and Tian 2019), for grids of 10 x 10 or so: [B, H, W, C] -> [B, features]."""
     return tf.keras.Sequential(
         [
             _pixels(),
-            _conv(16, 3, 1, "valid", "relu", initializer),
-            *_features(features, initializer),
+            _conv(16, 3, 1, "valid", "relu", initializer, dtype),
+            *_features(features, initializer, dtype),
         ],
         name="small_cnn",
     )
 
 
-def rllib_cnn(side: int, initializer: str = "glorot") -> tf.keras.Sequential:
+def rllib_cnn(
+    side: int, initializer: str = "glorot", dtype: str = "float32"
+) -> tf.keras.Sequential:
     """RLlib's network of 2018 for square images of 84 or 42 pixels: uint8 [B, side, side, C] -> [B, 256].
 
     Pixels are scaled to [0, 1], which RLlib did not do.
@@ -63,14 +70,16 @@ def rllib_cnn(side: int, initializer: str = "glorot") -> tf.keras.Sequential:
     return tf.keras.Sequential(
         [
             _pixels(),
-            *(_conv(*shape, "same", "relu", initializer) for shape in RLLIB_FILTERS[side]),
-            *_features(256, initializer),
+            *(_conv(*shape, "same", "relu", initializer, dtype) for shape in RLLIB_FILTERS[side]),
+            *_features(256, initializer, dtype),
         ],
         name="rllib_cnn",
     )
 
 
-def impala_resnet(features: int = 256, initializer: str = "glorot") -> tf.keras.Sequential:
+def impala_resnet(
+    features: int = 256, initializer: str = "glorot", dtype: str = "float32"
+) -> tf.keras.Sequential:
     """The residual network of Espeholt et al. 2018 (figure 3, right), 15 convolutions: uint8 [B, H, W, C] -> [B, 256].
 
     Any size of images; pixels are scaled to [0, 1].
@@ -78,21 +87,21 @@ def impala_resnet(features: int = 256, initializer: str = "glorot") -> tf.keras.
     layers = [_pixels()]
     for channels in (16, 32, 32):
         layers += [
-            _conv(channels, 3, 1, "same", None, initializer),
-            tf.keras.layers.MaxPool2D(3, 2, "same"),
-            _Residual(channels, initializer),
-            _Residual(channels, initializer),
+            _conv(channels, 3, 1, "same", None, initializer, dtype),
+            tf.keras.layers.MaxPool2D(3, 2, "same", dtype=dtype),
+            _Residual(channels, initializer, dtype),
+            _Residual(channels, initializer, dtype),
         ]
-    layers += [tf.keras.layers.ReLU(), *_features(features, initializer)]
+    layers += [tf.keras.layers.ReLU(dtype=dtype), *_features(features, initializer, dtype)]
     return tf.keras.Sequential(layers, name="impala_resnet")
 
 
 class _Residual(tf.keras.layers.Layer):
     """x + conv(relu(conv(relu(x)))), both 3x3 of as many channels as `x` has."""
 
-    def __init__(self, channels: int, initializer: str):
-        super().__init__()
-        self._convs = [_conv(channels, 3, 1, "same", None, initializer) for _ in range(2)]
+    def __init__(self, channels: int, initializer: str, dtype: str):
+        super().__init__(dtype=dtype)
+        self._convs = [_conv(channels, 3, 1, "same", None, initializer, dtype) for _ in range(2)]
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         y = x
@@ -126,7 +135,13 @@ def _pixels() -> tf.keras.layers.Layer:
 
 
 def _conv(
-    filters: int, size: int, stride: int, padding: str, activation: str | None, initializer: str
+    filters: int,
+    size: int,
+    stride: int,
+    padding: str,
+    activation: str | None,
+    initializer: str,
+    dtype: str,
 ) -> tf.keras.layers.Conv2D:
     return tf.keras.layers.Conv2D(
         filters,
@@ -135,13 +150,16 @@ def _conv(
         padding,
         activation=activation,
         kernel_initializer=_kernel(initializer),
+        dtype=dtype,
     )
 
 
-def _features(features: int, initializer: str) -> list[tf.keras.layers.Layer]:
+def _features(features: int, initializer: str, dtype: str) -> list[tf.keras.layers.Layer]:
     """What follows the convolutions."""
-    dense = tf.keras.layers.Dense(features, "relu", kernel_initializer=_kernel(initializer))
-    return [tf.keras.layers.Flatten(), dense]
+    dense = tf.keras.layers.Dense(
+        features, "relu", kernel_initializer=_kernel(initializer), dtype=dtype
+    )
+    return [tf.keras.layers.Flatten(dtype=dtype), dense]
 
 
 class Torso(tf.Module):
@@ -159,9 +177,11 @@ class Torso(tf.Module):
       hidden_sizes, activation: of the MLP.
       rescale: bounded components of a Box are mapped to [-1, 1], see `inputs.flatten`.
       initializer: of hidden layers: 'glorot', or 'orthogonal' with gain sqrt(2), as policy-gradient methods have it.
+      precision: 'float32', or 'bfloat16' for the arithmetic of the named networks for images; variables and features
+        are float32 always.
 
     Raises:
-      SettingError: the network does not serve the observation space.
+      SettingError: the network does not serve the observation space, or not this precision.
     """
 
     def __init__(
@@ -172,6 +192,7 @@ class Torso(tf.Module):
         activation: str,
         rescale: bool = False,
         initializer: str = "glorot",
+        precision: str = "float32",
     ):
         super().__init__()
         self._space = inputs.model_space(spec.observation_space)
@@ -192,7 +213,9 @@ class Torso(tf.Module):
                     f"network={network}: "
                     f"expected uint8 or bool images [height, width, channels], got {self._space}"
                 )
-            self.model = [_image_network(network, space, initializer) for space in images]
+            self.model = [
+                _image_network(network, space, initializer, precision) for space in images
+            ]
         elif ":" not in network and "." not in network:
             raise SettingError(
                 f"network={network!r}: expected one of {', '.join(NETWORKS)} "
@@ -200,6 +223,11 @@ class Torso(tf.Module):
             )
         else:
             self.model = import_dotted(network, "network")(spec)
+        if precision != "float32" and self._kind != "images":
+            raise SettingError(
+                f"precision={precision} with network={network}: expected float32; it is for the networks for images, "
+                "cnn, small_cnn, resnet and rllib_cnn"
+            )
 
     def __call__(self, obs: Any) -> tf.Tensor:
         x = inputs.model_input(obs)
@@ -219,36 +247,39 @@ class Torso(tf.Module):
         images, others = [], []
         for part, space in inputs.leaves(obs, self._space):
             if inputs.is_image(space):
-                images.append(self.model[len(images)](part))
+                images.append(tf.cast(self.model[len(images)](part), tf.float32))
             else:
                 others.append(inputs.flatten(part, space, self._rescale))
         return tf.concat(images + others, axis=1) if len(images + others) > 1 else images[0]
 
 
-def _image_network(network: str, space: gym.Space, initializer: str) -> tf.keras.Sequential:
+def _image_network(
+    network: str, space: gym.Space, initializer: str, precision: str
+) -> tf.keras.Sequential:
     """The named network for images of `space`; raises SettingError for a size that it cannot see."""
     height, width = space.shape[:2]
+    dtype = "float32" if precision == "float32" else f"mixed_{precision}"
     if network == "resnet":
-        return impala_resnet(initializer=initializer)
+        return impala_resnet(initializer=initializer, dtype=dtype)
     if network == "rllib_cnn":
         if height != width or height not in RLLIB_FILTERS:
             raise SettingError(
                 f"network=rllib_cnn: expected images of 84x84 or 42x42 pixels, got {space.shape}; "
                 "resnet takes any size"
             )
-        return rllib_cnn(height, initializer)
+        return rllib_cnn(height, initializer, dtype)
     if network == "small_cnn":
         if min(height, width) < 3:
             raise SettingError(
                 f"network=small_cnn: expected images of at least 3x3 pixels, got {space.shape}; use mlp"
             )
-        return small_cnn(initializer=initializer)
+        return small_cnn(initializer=initializer, dtype=dtype)
     if min(height, width) < CNN_LEAST:
         raise SettingError(
             f"network=cnn: expected images of at least {CNN_LEAST}x{CNN_LEAST} pixels, got {space.shape}; "
             "small_cnn is for grids, resnet takes any size"
         )
-    return nature_cnn(initializer=initializer)
+    return nature_cnn(initializer=initializer, dtype=dtype)
 
 
 def check_activation(name: str) -> None:
