@@ -197,6 +197,7 @@ _IMPALA_PONG = {
     "backend": "processes",
     "num_actors": 2,
     "num_envs": 8,
+    "precision": "bfloat16",  # the rivals have no such option
     "shared_torso": True,
     "unroll_length": 50,
     "batch_env_steps": 800,
