@@ -145,6 +145,34 @@ _C51_CARTPOLE = {
     "target_period_updates": 50,
     "replay_capacity": 10_000,
 }
+# As configs/dqn/apex_cartpole.flags.
+_APEX_CARTPOLE = {
+    "env": "CartPole-v1",
+    "backend": "processes",
+    "num_envs": 4,
+    "max_weight_delay_env_steps": 400,
+    "epsilon_ladder": "actor",
+    "replay_capacity": 20_000,
+    "min_replay": 1_000,
+    "prioritized": True,
+    "priority_exponent": 0.6,
+    "actor_priorities": True,
+    "importance_beta": 0.4,
+    "importance_beta_final": 0.4,
+    "discount": 0.99,
+    "n_step": 3,
+    "double": True,
+    "dueling": True,
+    "hidden_sizes": (64, 64),
+    "activation": "relu",
+    "learning_rate": 1e-3,
+    "batch_size": 64,
+    "env_steps_per_update": 4.0,
+    "updates_per_call": 32,
+    "target_period_updates": 400,
+}
+# Actor processes and shards of the replay.
+_APEX_SIZES = ((1, 1), (2, 1), (4, 1), (4, 2), (4, 4))
 _PONG = {
     **_DQN,
     "env": "PongNoFrameskip-v4",
@@ -253,6 +281,23 @@ WORKLOADS = {
             timed_env_steps=60_000,
             figure="env_steps_per_s",
             rivals={},
+        ),
+        *(
+            Workload(
+                name=f"apex-cartpole-{actors}-{shards}",
+                what=f"Ape-X DQN CartPole-v1, {actors} actor processes of 4 environments, {shards} shards of the replay",
+                algo="dqn",
+                settings={
+                    **_APEX_CARTPOLE,
+                    "num_actors": actors,
+                    "num_replay_shards": shards,
+                },
+                warmup_env_steps=4_000,
+                timed_env_steps=40_000,
+                figure="env_steps_per_s",
+                rivals={},
+            )
+            for actors, shards in _APEX_SIZES
         ),
         Workload(
             name="qr-dqn-cartpole",
