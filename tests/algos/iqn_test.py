@@ -21,6 +21,11 @@ class ImplicitQuantilesTest(tf.test.TestCase):
     def test_cosines(self):
         out = iqn.cosines(tf.constant([[0.25]]), 4)
         self.assertAllClose(out, [[[1.0, 0.70710678, 0.0, -0.70710678]]], atol=1e-6)
+        tau = np.random.default_rng(0).random((3, 40), np.float32)
+        exact = np.cos(np.pi * np.arange(64) * tau[:, :, None].astype(np.float64))
+        self.assertAllClose(iqn.cosines(tf.constant(tau), 64), exact, rtol=0, atol=1e-5)
+        ends = iqn.cosines(tf.constant([[0.0, 1.0]]), 5)
+        self.assertAllClose(ends, [[[1, 1, 1, 1, 1], [1, -1, 1, -1, 1]]], rtol=0, atol=1e-6)
 
     def test_equals_the_formula(self):
         policy = self.policy()

@@ -87,8 +87,17 @@ class ImplicitQuantiles(tf.Module):
 
 
 def cosines(tau: tf.Tensor, count: int) -> tf.Tensor:
-    """cos(pi i tau) for i = 0 .. count - 1: [B, N] -> [B, N, count]."""
-    return tf.cos(math.pi * tf.range(count, dtype=tf.float32) * tau[:, :, None])
+    """cos(pi i tau) for i = 0 .. count - 1: [B, N] -> [B, N, count], within 1e-5.
+
+    By a polynomial, for XLA computes a cosine on a CPU by a call for each number, six times as slowly.
+    """
+    half_turns = tf.range(count, dtype=tf.float32) * tau[:, :, None]
+    # cos(pi x) = cos(pi |x - 2 k|) = sin(pi (1/2 - |x - 2 k|)), of an angle within a quarter of a turn.
+    x = 0.5 - tf.abs(half_turns - 2.0 * tf.round(0.5 * half_turns))
+    square, result = x * x, tf.zeros_like(x)
+    for power in (11, 9, 7, 5, 3, 1):  # of the series of the sine
+        result = result * square + (-1) ** (power // 2) * math.pi**power / math.factorial(power)
+    return x * result
 
 
 def loss(

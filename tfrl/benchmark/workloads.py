@@ -285,7 +285,7 @@ WORKLOADS = {
         *(
             Workload(
                 name=f"apex-cartpole-{actors}-{shards}",
-                what=f"Ape-X DQN CartPole-v1, {actors} actor processes of 4 environments, {shards} shards of the replay",
+                what=f"Ape-X DQN CartPole-v1, {actors} actor processes of 4 environments, {shards} replay shards",
                 algo="dqn",
                 settings={
                     **_APEX_CARTPOLE,
