@@ -24,6 +24,7 @@ ACTOR_CRITIC = {
     "network": ("auto",),
     "core": ("none",),
     "normalize_observations": (False,),
+    "learning_rate_hold_env_steps": (0,),
     "normalize_rewards": (False,),
     "optimizer": ("adam",),
 }

@@ -46,6 +46,10 @@ class ConfigTest(parameterized.TestCase):
             dict(learning_rate_env_steps=9),
             "learning_rate_final=None with learning_rate_env_steps=9: give both",
         ),
+        (
+            dict(learning_rate_hold_env_steps=9),
+            "learning_rate_hold_env_steps=9 with learning_rate_final=none: there is no decay",
+        ),
     )
     def test_what_cannot_be_used_is_refused(self, settings, message):
         with self.assertRaisesRegex(SettingError, message) as caught:
@@ -153,6 +157,16 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
             learner.env_steps.assign(env_steps)
             self.assertAllClose(learner._training.learning_rate(), rate)
             self.assertAllClose(learner._training.linear(0.3, 0.1, 1_000), clip)
+
+    def test_a_decay_can_wait(self):
+        settings = dict(
+            learning_rate=1e-2, learning_rate_final=0.0, learning_rate_env_steps=1_000,
+            learning_rate_hold_env_steps=600,
+        )  # fmt: skip
+        learner = linear.learner(ppo, self.NEW, [1.0, 2.0], **{**self.SETTINGS, **settings})
+        for env_steps, rate in ((0, 1e-2), (600, 1e-2), (1_100, 5e-3), (1_600, 0.0), (9_000, 0.0)):
+            learner.env_steps.assign(env_steps)
+            self.assertAllClose(learner._training.learning_rate(), rate)
 
 
 if __name__ == "__main__":

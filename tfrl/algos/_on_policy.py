@@ -40,6 +40,9 @@ class Settings:
         None, "step size at the end of its decay; none: constant", minimum=0.0
     )
     learning_rate_env_steps: int = setting(0, "length of that decay", unit="env steps", minimum=0)
+    learning_rate_hold_env_steps: int = setting(
+        0, "env steps before that decay begins", unit="env steps", minimum=0
+    )
     optimizer_epsilon: float = setting(1e-5, "epsilon of Adam or RMSProp", above=0.0)
     rmsprop_decay: float = setting(0.99, "decay of RMSProp", minimum=0.0, maximum=1.0)
     gradient_clip_norm: float | None = setting(
@@ -52,6 +55,11 @@ class Settings:
             raise SettingError(
                 f"learning_rate_final={self.learning_rate_final} with learning_rate_env_steps="
                 f"{self.learning_rate_env_steps}: give both or neither"
+            )
+        if self.learning_rate_hold_env_steps and self.learning_rate_final is None:
+            raise SettingError(
+                f"learning_rate_hold_env_steps={self.learning_rate_hold_env_steps} with learning_rate_final=none: "
+                "there is no decay that could wait; give learning_rate_final and learning_rate_env_steps"
             )
 
 
@@ -160,10 +168,11 @@ class Training(tf.Module):
         )
 
     def linear(self, initial: float, final: float | None, env_steps: int) -> tf.Tensor:
-        """A schedule over the env steps of the run; `final` None: constant."""
+        """A schedule over the env steps of the run after those that hold it; `final` None: constant."""
         if final is None:
             return tf.constant(initial, tf.float32)
-        return schedules.linear(initial, final, env_steps, self.env_steps)
+        now = self.env_steps - self._config.learning_rate_hold_env_steps
+        return schedules.linear(initial, final, env_steps, now)
 
     def minimise(self, compute: Callable[[], Step]) -> dict[str, tf.Tensor]:
         """One optimiser step on the mean of a loss over the valid steps of all replicas; returns metrics."""

@@ -43,7 +43,9 @@ class Config(on_policy.Settings, ModelSettings):
         0.2, "the surrogate is clipped at ratios of 1 -+ this; none: not at all", above=0.0
     )
     clip_final: float | None = setting(
-        None, "this limit after learning_rate_env_steps, linearly; none: constant", minimum=0.0
+        None,
+        "this limit at the end of the decay of the step size, linearly; none: constant",
+        minimum=0.0,
     )
     value_clip: float | None = setting(
         None, "largest change of a value in the value loss; none: no limit", above=0.0
