@@ -126,6 +126,11 @@ class Topology:
                 f"num_replay_shards={self.num_replay_shards} with replay_residency=learner: only servers are "
                 "several; expected server or auto"
             )
+        if self.max_weight_delay_env_steps and self.backend == "inprocess":
+            raise SettingError(
+                f"max_weight_delay_env_steps={self.max_weight_delay_env_steps} with backend=inprocess: weights are "
+                "handed over after every call of the learner; set backend=processes, or updates_per_call"
+            )
         if 0 < self.max_weight_delay_env_steps < self.num_envs:
             raise SettingError(
                 f"max_weight_delay_env_steps={self.max_weight_delay_env_steps} with num_envs={self.num_envs}: "
@@ -134,7 +139,7 @@ class Topology:
         if self.overlap and self.backend != "inprocess":
             raise SettingError(
                 f"overlap with backend={self.backend}: expected backend=inprocess; "
-                "actors in processes of their own overlap with impala and appo"
+                "actors in processes of their own do not wait, but for a2c, pg and ppo"
             )
 
 

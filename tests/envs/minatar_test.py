@@ -44,6 +44,18 @@ class WithoutMinAtarTest(absltest.TestCase):
         self.assertEqual(env.step(0)[2:4], (False, True))
 
 
+class DrawsPixelsTest(absltest.TestCase):
+    def test_colours_become_pixels(self):
+        env = Ending()
+        env.render = lambda: np.array([[[0.0, 0.5, 1.0]], [[1.0, 0.0, 0.2]]])
+        frame = wrappers.DrawsPixels(env, 3).render()
+        self.assertEqual((frame.shape, frame.dtype), ((6, 3, 3), np.uint8))
+        self.assertEqual(frame[2, 2].tolist(), [0, 128, 255])
+        self.assertEqual(frame[3, 0].tolist(), [255, 0, 51])
+        env.render = lambda: None
+        self.assertIsNone(wrappers.DrawsPixels(env).render())
+
+
 @absltest.skipUnless(HAS_MINATAR, "MinAtar is not installed")
 class MinAtarTest(parameterized.TestCase):
     @parameterized.parameters(*GAMES)
@@ -64,6 +76,14 @@ class MinAtarTest(parameterized.TestCase):
             if truncated:
                 break
         self.assertEqual(step, 2_501)
+
+    def test_it_can_be_filmed(self):
+        env = make_env(EnvPlan(env="MinAtar/Seaquest-v1", env_kwargs={"render_mode": "rgb_array"}))
+        env.reset(seed=0)
+        frame = env.render()
+        self.assertEqual((frame.shape, frame.dtype), ((160, 160, 3), np.uint8))
+        self.assertGreater(frame.max(), frame.min())
+        env.close()
 
     def test_a_game_that_is_not_there(self):
         with self.assertRaisesRegex(SettingError, "MinAtar/Breakout"):

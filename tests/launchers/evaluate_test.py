@@ -121,6 +121,16 @@ class PlayTest(parameterized.TestCase):
         self.assertEqual(exploring, tfrl.evaluate(run, episodes=10, seed=0, greedy=False))
         self.assertNotEqual(greedy.returns, exploring.returns)
 
+    def test_stochastic_is_the_least_random_actor_of_a_ladder(self):
+        # 0.4 ** 8 is below a hundredth of one action in these games, which end within 200 steps here.
+        run = untrained_run(
+            self.folder / "a", env="CartPole-v1", backend="processes", num_actors=2,
+            epsilon_ladder="actor",
+        )  # fmt: skip
+        greedy = tfrl.evaluate(run, episodes=2, seed=0)
+        exploring = tfrl.evaluate(run, episodes=2, seed=0, greedy=False)
+        self.assertEqual(greedy.returns, exploring.returns)
+
     def test_a_moved_run_that_was_resumed(self):
         run = untrained_run(self.folder / "a", env="CartPole-v1")
         job = json.loads((run / "job.json").read_text())

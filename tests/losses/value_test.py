@@ -236,6 +236,21 @@ class RescaleTest(tf.test.TestCase, parameterized.TestCase):
         back = value.unrescale(tf.constant(x), epsilon)
         self.assertAllClose(back, [reference.unrescale(float(v), epsilon) for v in x], 1e-5, 1e-6)
         self.assertAllClose(value.unrescale(y, epsilon), x, 1e-4, 1e-6)
+        same = value.backup(x, np.float32(0.9), x, epsilon, np)
+        self.assertEqual(same.dtype, np.float32)
+        self.assertAllClose(
+            value.backup(tf.constant(x), 0.9, tf.constant(x), epsilon), same, 1e-5, 1e-6
+        )
+
+    @parameterized.parameters(None, 1e-6, 1e-3, 0.5)
+    def test_a_terminal_observation_without_a_valid_action_counts_as_nothing(self, epsilon):
+        masked = value.mask_invalid(tf.ones([1, 2]), tf.zeros([1, 2]))[:, 0]
+        for ops in (tf, np):
+            target = value.backup(
+                np.float32([2.0]), np.float32([0.0]), masked.numpy(), epsilon, ops
+            )
+            expected = 2.0 if epsilon is None else 3.0**0.5 - 1.0 + 2.0 * epsilon
+            self.assertAllClose(target, [expected])
 
     def test_targets_are_backed_up_outside_of_the_scale(self):
         arrays = batch(33, 4, seed=6)

@@ -82,7 +82,7 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_who_cannot_is_told_so(self):
         with self.assertRaisesRegex(
-            SettingError, "overlap with algo=impala: expected .*a replay, .*a2c, pg or ppo"
+            SettingError, "overlap with algo=impala: .*expected a replay, .*a2c, pg or ppo"
         ):
             tfrl.train("impala", env="CartPole-v1", overlap=True)
         with self.assertRaisesRegex(SettingError, "overlap with backend=processes: expected"):

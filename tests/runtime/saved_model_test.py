@@ -14,6 +14,7 @@ import tensorflow as tf
 import tree
 
 from tfrl.algos import dqn
+from tfrl.config.settings import SettingError
 from tfrl.nn import distributions
 from tfrl.runtime.export import export
 from tfrl.testing import conformance
@@ -187,6 +188,22 @@ class ExportTest(tf.test.TestCase):
             with self.assertRaisesRegex(OSError, "disk full"):
                 export(policy, spec, folder)
         self.assertEqual(before, {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+
+    def test_what_litert_cannot_run_is_refused_and_the_old_export_stays(self):
+        folder = self.folder / "export"
+        policy, spec = self.policy("image")
+        export(policy, spec, folder)
+        before = {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        rough = dqn.make(dqn.Config(precision="bfloat16"), spec).make_policy()
+        with self.assertRaisesRegex(SettingError, "lite: LiteRT cannot run this policy"):
+            export(rough, spec, folder, lite=True)
+        self.assertEqual(before, {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+        self.assertEqual([p.name for p in self.folder.iterdir()], ["export"])
+        export(rough, spec, folder)
+        obs = conformance.observations(spec, 9, seed=0)
+        loaded = tf.saved_model.load(str(folder))
+        acted = loaded.act(obs, ())["action"]
+        self.assertAllEqual(acted, rough.step(obs, (), {}, {}, False).action)
 
     def test_a_new_export_takes_the_place_of_the_old_one(self):
         folder = self.folder / "export"

@@ -18,6 +18,7 @@ from tfrl.replay.kinds import make_writer
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.writers import Spread
 from tfrl.runtime.assembly import assemble
+from tfrl.runtime.backends import multiprocess
 from tfrl.runtime.control import RUN
 from tfrl.runtime.intake import TableIntake
 from tfrl.runtime.replay_server import ReplayServer, saved_shards, shard_folder
@@ -263,10 +264,25 @@ class SettingsTest(parameterized.TestCase):
             dict(max_weight_delay_env_steps=3, num_envs=4),
             "max_weight_delay_env_steps=3 with num_envs=4",
         ),
+        (
+            dict(max_weight_delay_env_steps=8, num_replay_shards=1, backend="inprocess"),
+            "max_weight_delay_env_steps=8 with backend=inprocess: .*set backend=processes",
+        ),
     )
     def test_what_cannot_be_spread_is_refused(self, settings, message):
         with self.assertRaisesRegex(SettingError, message):
             assemble(make_job("dqn", **{**SETTINGS, **settings}))
+
+    def test_a_shard_that_a_checkpoint_lacks_starts_from_nothing(self):
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        shard_folder(folder, 0).mkdir()
+        found = types.SimpleNamespace(replay=folder, state={"sampled": [70, 80]})
+        self.assertEqual([multiprocess.sampled_before(found, slot) for slot in (0, 1)], [70, 0])
+        alone = types.SimpleNamespace(replay=folder, state={"sampled": 90})
+        self.assertEqual(multiprocess.sampled_before(alone, 0), 90)
+        without = types.SimpleNamespace(replay=None, state={"sampled": [70, 80]})
+        self.assertEqual(multiprocess.sampled_before(without, 1), 0)
+        self.assertEqual(multiprocess.sampled_before(None, 0), 0)
 
     @parameterized.parameters(
         (dict(num_replay_shards=2), "num_replay_shards=2 with algo=a3c: expected 1"),

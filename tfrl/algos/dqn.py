@@ -121,7 +121,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         after: Mapping[str, np.ndarray],
     ) -> np.ndarray:
         epsilon = config.value_rescaling_epsilon
-        target = np.asarray(value.backup(reward, discount, after["q_max"], epsilon))
+        target = value.backup(reward, discount, after["q_max"], epsilon, np)
         return np.abs(target - before["q_taken"]) + np.float32(config.priority_epsilon)
 
     agent = value_based.make(

@@ -277,6 +277,8 @@ def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
     env = _unchecked(env)
     if target.id.startswith("MinAtar/Freeway-"):
         env = wrappers.EndsByTime(env)
+    if target.id.startswith("MinAtar/"):
+        env = wrappers.DrawsPixels(env)
     return env, plan.max_episode_steps or target.max_episode_steps
 
 

@@ -32,6 +32,25 @@ class EndsByTime(gym.Wrapper):
         return obs, reward, False, terminated or truncated, info
 
 
+class DrawsPixels(gym.Wrapper):
+    """Renders uint8 pixels where the environment gives colours in [0, 1] of a small grid, as MinAtar does.
+
+    Args:
+      side: pixels along each side of a cell.
+    """
+
+    def __init__(self, env: gym.Env, side: int = 16):
+        super().__init__(env)
+        self._side = side
+
+    def render(self) -> Any:
+        frame = self.env.render()
+        if not isinstance(frame, np.ndarray) or frame.dtype.kind != "f":
+            return frame
+        pixels = np.round(frame * 255.0).astype(np.uint8)
+        return pixels.repeat(self._side, axis=0).repeat(self._side, axis=1)
+
+
 class ChannelLast(gym.ObservationWrapper):
     """Moves the first axis of a Box observation to the end, as a view."""
 

@@ -3,11 +3,12 @@ reduction over the batch."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 INVALID_VALUE = tf.float32.min / 2  # finite, so that arithmetic on masked entries never makes NaN
+_LARGEST = 1e15  # of a rescaled value, whose inverse is some square of it
 
 
 class TdLoss(NamedTuple):
@@ -30,38 +31,40 @@ def squared(x: tf.Tensor) -> tf.Tensor:
     return 0.5 * x**2
 
 
-def rescale(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+def rescale(x: Any, epsilon: float, ops: Any = tf) -> Any:
     """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x (Pohlen et al. 2018, proposition A.2); the shape of `x`.
 
     Returns of any size become values of a size that one step size serves (Kapturowski et al. 2019, section 2.3).
+    `ops` is TensorFlow, or NumPy for arrays.
     """
-    return tf.sign(x) * (tf.sqrt(tf.abs(x) + 1.0) - 1.0) + epsilon * x
+    return ops.sign(x) * (ops.sqrt(ops.abs(x) + 1.0) - 1.0) + epsilon * x
 
 
-def unrescale(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+def unrescale(x: Any, epsilon: float, ops: Any = tf) -> Any:
     """The inverse of `rescale`; `epsilon` above 0.
 
     The root of the quadratic equation is written as a quotient: the difference of the papers loses half of float32's
-    digits near 0.
+    digits near 0. Magnitudes count up to `_LARGEST`, so that a masked value times a discount of 0 is 0.
     """
-    magnitude = tf.abs(x)
+    magnitude = ops.minimum(ops.abs(x), _LARGEST)
     root = 2.0 * (magnitude + 1.0 + epsilon)
-    root /= tf.sqrt(1.0 + 4.0 * epsilon * (magnitude + 1.0 + epsilon)) + 1.0
-    return tf.sign(x) * (root - 1.0) * (root + 1.0)
+    root /= ops.sqrt(1.0 + 4.0 * epsilon * (magnitude + 1.0 + epsilon)) + 1.0
+    return ops.sign(x) * (root - 1.0) * (root + 1.0)
 
 
 def backup(
-    r_t: tf.Tensor, discount_t: tf.Tensor, x: tf.Tensor, rescale_epsilon: float | None = None
-) -> tf.Tensor:
+    r_t: Any, discount_t: Any, x: Any, rescale_epsilon: float | None = None, ops: Any = tf
+) -> Any:
     """What a bootstrap value becomes n steps earlier: r + discount x, or of rescaled values h(r + discount h^-1(x)).
 
     Args:
       r_t, discount_t, x: of shapes that broadcast.
       rescale_epsilon: of `rescale`; None: values are not rescaled.
+      ops: TensorFlow, or NumPy for arrays.
     """
     if rescale_epsilon is None:
         return r_t + discount_t * x
-    return rescale(r_t + discount_t * unrescale(x, rescale_epsilon), rescale_epsilon)
+    return rescale(r_t + discount_t * unrescale(x, rescale_epsilon, ops), rescale_epsilon, ops)
 
 
 def mask_invalid(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:

@@ -167,8 +167,8 @@ def assemble(job: Job) -> Assembly:
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
     if job.topology.overlap and assembly.queue and not assembly.waits:
         raise SettingError(
-            f"overlap with algo={job.algo}: expected an algorithm with a replay, or one that acts with the newest "
-            "weights: a2c, pg or ppo"
+            f"overlap with algo={job.algo}: its actors do not wait for the learner anyway; expected a replay, or an "
+            "algorithm that acts with the newest weights: a2c, pg or ppo"
         )
     _check_devices(assembly)
     _check_minibatches(assembly, policy)

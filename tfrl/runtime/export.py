@@ -11,6 +11,7 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Policy
+from tfrl.config.settings import SettingError
 from tfrl.nn.torsos import example_batch
 from tfrl.types import EnvSpec
 
@@ -92,6 +93,9 @@ def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = Fal
 
     Args:
       lite: also write `policy.tflite`, the same signature with batch size 1.
+
+    Raises:
+      SettingError: with `lite`, a policy that the converter refuses, as it does bfloat16; an older export stays.
     """
     scratch = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -106,7 +110,13 @@ def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = Fal
             module.signature.python_function, autograph=False
         ).get_concrete_function(*fixed)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
-        (scratch / "policy.tflite").write_bytes(converter.convert())
+        try:
+            (scratch / "policy.tflite").write_bytes(converter.convert())
+        except Exception as error:  # the converter raises types of its own, with pages of trace
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise SettingError(
+                f"lite: LiteRT cannot run this policy ({str(error).splitlines()[0]}); export without it"
+            ) from error
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
         os.replace(folder, old)

@@ -149,7 +149,9 @@ def _play(
     try:
         job = assembly.job
         size, explore = env.num_envs, not greedy
-        knobs = dict(assembly.agent.knobs(0, 1, size, job.total_env_steps)) if explore else {}
+        # As the last actor did, which on a ladder is the least random.
+        who = (job.topology.num_actors - 1, job.topology.num_actors, size, job.total_env_steps)
+        knobs = dict(assembly.agent.knobs(*who)) if explore else {}
         signature = StepSignature(policy, assembly.spec, size, sorted(knobs), explore)
         engine = make_engine("function", policy, signature)
         return evaluate(engine, env, episodes, seed, knobs, job.evaluation.eval_max_env_steps)

@@ -2,8 +2,8 @@
 
 The ratio of samples to inserts is plain arithmetic here, so nothing can wait for itself. With `overlap` the learner has
 a thread of its own and trains while the next steps are made; what is written to a replay beside it waits until that
-call has ended. So nothing depends on who is faster: the weights that act are those of all learner calls but the newest,
-or after a checkpoint or an evaluation, of all.
+call has ended. So which weights act does not depend on who is faster: those of all learner calls but the newest, or
+after a checkpoint or an evaluation, of all. (What a replay in a server samples does: Reverb draws ahead.)
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class _Run:
         )  # fmt: skip
         # Items written and sampled since the table was empty: what the ratio is held over.
         self.written, self.sampled = 0, 0
+        self.counted = 0  # of the items that the writer has made
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         if found:
             checkpoint.restore_learner(found, self.learner)
@@ -155,7 +156,7 @@ class _Run:
                     self._evaluate()
                 if saves.due(totals.env_steps):
                     self._save()
-        self._join()
+        self._settle()
         self._log()
         self._save()
         if self.stop:  # no time for games
@@ -181,18 +182,22 @@ class _Run:
         if not self.assembly.queue:  # its unrolls end whole, a batch after the total at most
             steps = min(steps, self.job.total_env_steps - totals.env_steps)
         block = math.ceil(steps / num_envs)
-        before, written, seconds = actor.env_steps, actor.writer.items_written, dict(actor.seconds)
-        episodes = actor.episodes
+        before, seconds, episodes = actor.env_steps, dict(actor.seconds), actor.episodes
         if self.assembly.sequences and self.assembly.sequences.episodes:
             block = min(block, EPISODE_STEPS)  # how long it takes to end some is not known
         actor.run(block, totals.env_steps)
-        new = actor.writer.items_written - written
-        self.written += new
         totals.env_steps += actor.env_steps - before
-        totals.items_inserted += new
+        self._count_items()
         totals.episodes += actor.episodes - episodes
         for part, spent in actor.seconds.items():
             totals.seconds[part] += spent - seconds[part]
+
+    def _count_items(self) -> None:
+        """Adds what the writer has made since the last look; a flush may make some too."""
+        new = self.actor.writer.items_written - self.counted
+        self.counted += new
+        self.written += new
+        self.totals.items_inserted += new
 
     def _learn(self) -> None:
         """Makes the learner calls that the items written so far pay for; with `overlap` the last one goes on."""
@@ -225,6 +230,14 @@ class _Run:
                 self.resident.insert(block)
             self.waiting.clear()
 
+    def _settle(self) -> None:
+        """`_join` outside `_learn`, whose clock it counts on."""
+        start = time.perf_counter()
+        self._join()
+        waited = time.perf_counter() - start
+        self.totals.train_s += waited
+        self.totals.seconds["learn"] += waited
+
     def _insert(self, block: Block) -> None:
         """Hands a block to the replay beside the learner, whose call in progress must not see it."""
         if self.training is None:
@@ -241,6 +254,7 @@ class _Run:
         start = time.perf_counter()
         if self.sampler is None and self.resident is None:
             self.actor.writer.flush()
+            self._count_items()
             timeout_s = math.inf if self.assembly.queue else SAMPLE_TIMEOUT_S
             self.sampler = Sampler(self.server.address, items, timeout_s)
         samples = self.sampler.next() if self.resident is None else DRAWN_HERE
@@ -266,18 +280,21 @@ class _Run:
         more["replay/size_items"] = self.resident.size if self.resident else size
         if "epsilon" in self.actor.knobs:
             more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
-        lags = Histogram(self.learner.lags.counts - self.logged_lags)
-        self.logged_lags = self.learner.lags.counts.copy()
+        counts = self.learner.lags.counts.copy()  # with `overlap` the learner goes on counting
+        lags, self.logged_lags = Histogram(counts - self.logged_lags), counts
         row = self.report.row(self.totals, self.actor.window, {**more, **lag_metrics(lags)})
         self.logger.write(row, {"learner/policy_lag_updates": lags})
 
     def _evaluate(self) -> None:
-        self._join()
+        self._settle()
         row = self.evaluator.run(self.learner.arrays(), self.totals.env_steps, self.learner.version)
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
 
     def _save(self) -> None:
-        self._join()
+        self._settle()
+        if self.job.checkpoint.checkpoint_replay:
+            self.actor.writer.flush()
+            self._count_items()
         state = {
             "totals": self.totals.to_dict(),
             "written": self.written,
@@ -290,7 +307,6 @@ class _Run:
         }
         save = None
         if self.job.checkpoint.checkpoint_replay:
-            self.actor.writer.flush()
             save = (
                 functools.partial(save_contents, self.client)
                 if self.resident is None

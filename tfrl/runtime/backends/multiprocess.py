@@ -25,9 +25,10 @@ from tfrl.logs.logger import Logger
 from tfrl.logs.window import EpisodeWindow
 from tfrl.runtime import control
 from tfrl.runtime.assembly import Assembly, Every
+from tfrl.runtime.checkpoint import Found
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
 from tfrl.runtime.interrupt import stop_on_signal
-from tfrl.runtime.replay_server import SCRATCH
+from tfrl.runtime.replay_server import SCRATCH, shard_folder
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
 
 ENTRY = "tfrl.runtime.roles:play"
@@ -49,6 +50,16 @@ def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
       RunFailed: a role fails again and again.
     """
     return _Run(assembly, logger).run()
+
+
+def sampled_before(found: Found | None, slot: int) -> int:
+    """Items that had been taken of what a shard of the replay starts with: none where a checkpoint lacks it."""
+    if found is None or not found.replay:
+        return 0
+    sampled = found.state["sampled"]
+    if not isinstance(sampled, list):
+        return sampled
+    return sampled[slot] if shard_folder(found.replay, slot).is_dir() else 0
 
 
 class _Run:
@@ -131,12 +142,11 @@ class _Run:
           restore: the replay starts with the contents of the newest checkpoint.
         """
         found = self.assembly.checkpoints.newest() if restore else None
-        sampled = found.state["sampled"] if found and found.replay else 0
         self._addresses, self._weights = [None] * self._num_shards, None
         self._sampled_of, self._restores = {}, restore
         for slot in range(self._num_shards):
             self._shards[slot] = index = self._start("replay", slot).index
-            self._sampled_of[index] = sampled[slot] if isinstance(sampled, list) else sampled
+            self._sampled_of[index] = sampled_before(found, slot)
         self._first_shards = tuple(self._shards)
         if self._num_shards > 1:
             self._start("weights")
