@@ -6,8 +6,8 @@
 A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND NAME is one of
 `settings ALGO` (its Config), `settings SECTION` (job or a part of it), `metrics ALGO` (those that
 its file and the shared functions it calls name), `metrics all`, `results ALGO` (the runs in
-`benchmarks/runs/ALGO/CONFIG/`) and `speed all` (the newest file of each workload in
-`benchmarks/results/`).
+`benchmarks/runs/ALGO/CONFIG/`), `speed all` (the newest file of each workload in
+`benchmarks/results/`) and `parts all` (tfrl's time by part in the same files).
 
 The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`, `# env steps:` and
 `# wall time:` from the same runs.
@@ -97,16 +97,32 @@ def results(algo: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _comparisons() -> list[tuple[str, dict]]:
+    """Name and newest comparison of each workload, by name."""
+    files = sorted(SPEED.glob("*.json"), key=lambda path: path.stem.split("-")[-2:])
+    found = [json.loads(path.read_text()) for path in files]
+    return sorted({comparison["workload"]: comparison for comparison in found}.items())
+
+
+def parts(name: str) -> str:
+    """tfrl's time by part in the newest comparison of each workload."""
+    del name
+    names = ("env", "act", "write", "sample", "learn", "rest")
+    rows = [f"| workload | us per | {' | '.join(names)} |", f"| --- | --- |{' --- |' * len(names)}"]
+    for workload, comparison in _comparisons():
+        unit = "update" if comparison["figure"] == "updates_per_s" else "env step"
+        found = comparison["parts_us"]
+        cells = (f"{found[part]:,.1f}" if part in found else "" for part in names)
+        rows.append(f"| `{workload}` | {unit} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
 def speed(name: str) -> str:
     """The newest comparison of each workload."""
     del name
-    newest = {}
-    for path in sorted(SPEED.glob("*.json")):
-        comparison = json.loads(path.read_text())
-        newest[comparison["workload"]] = comparison
     rows = ["| workload | what | figure | tfrl | rival | times better | target |"]
     rows.append("| --- | --- | --- | --- | --- | --- | --- |")
-    for workload, comparison in sorted(newest.items()):
+    for workload, comparison in _comparisons():
         figure, medians = comparison["figure"], comparison["medians"]
         title, form = FIGURES[figure].title, FIGURES[figure].form
         for rival in [who for who in medians if who != "tfrl"] or [None]:
@@ -156,7 +172,9 @@ def _median(found: list[dict], key: str) -> float:
 
 def render(text: str) -> str:
     """A page with its tables written anew."""
-    kinds = {"settings": settings, "metrics": metrics, "results": results, "speed": speed}
+    kinds = {
+        "settings": settings, "metrics": metrics, "results": results, "speed": speed, "parts": parts
+    }  # fmt: skip
     return _BLOCK.sub(lambda m: m[1] + "\n" + kinds[m[2]](m[3]) + "\n" + m[4], text)
 
 
