@@ -1,5 +1,9 @@
 """DQN whose actors send gradients: settings, and that such a gradient is the one of an update from replay."""
 
+import dataclasses
+import pathlib
+import tempfile
+
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
@@ -8,6 +12,7 @@ from tfrl.algos import dqn
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
+from tfrl.runtime.export import export
 from tfrl.testing import conformance, linear
 from tfrl.testing.acting import acting
 from tfrl.types import Computed, Transition
@@ -25,6 +30,13 @@ class ConfigTest(parameterized.TestCase):
     def test_what_cannot_be_used_is_refused(self, settings, message):
         with self.assertRaisesRegex(SettingError, message):
             dqn.Config(sends_gradients=True, **settings)
+
+    def test_settings_of_sequences_say_nothing_with_it(self):
+        config = dqn.Config(sends_gradients=True, core="lstm", n_step=25, unroll_length=30)
+        plan = dqn.make(config, linear.spec(6, 3)).replay
+        self.assertEqual((plan.kind, plan.item.length), ("queue", 30))
+        with self.assertRaisesRegex(SettingError, "n_step=25 with sequence_length=40"):
+            dqn.make(dataclasses.replace(config, sends_gradients=False), linear.spec(6, 3))
 
     def test_without_it_these_settings_say_nothing(self):
         dqn.Config(prioritized=True, noisy="factorised", n_step=4, unroll_length=3)
@@ -112,6 +124,13 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(conformance.apart(values(online), values(target)), 0.0)
         fresh = agent.make_policy()
         self.assertEqual(conformance.apart(values(fresh.online), values(fresh.target)), 0.0)
+
+    def test_an_export_leaves_the_target_network_out(self):
+        agent, *_ = loops()
+        policy = agent.make_policy()
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "export"
+        loaded = tf.saved_model.load(str(export(policy, linear.spec(6, 3), folder)))
+        self.assertLen(loaded.exported_variables, len(policy.online.variables))
 
 
 class ActingTest(tf.test.TestCase, parameterized.TestCase):

@@ -102,12 +102,24 @@ class AsyncQLearner(tf.Module):
         return (Periodic(self._config.target_period_updates, self.policy.copy_target),)
 
 
+def plan(config: Any) -> ReplayPlan:
+    """The queue of gradients: each of one unroll, taken once."""
+    return ReplayPlan(
+        kind="queue",
+        item=SequenceOf(config.unroll_length, config.discount),
+        capacity_items=config.queue_items,
+        min_items=0,
+        samples_per_insert=1.0,
+        max_times_sampled=1,
+    )
+
+
 def sending_gradients(agent: Agent, config: Any, loss: Callable[..., value_based.Loss]) -> Agent:
     """The same policy and exploration, trained on gradients that actors compute.
 
     Args:
-      agent: that learns from a replay.
-      config: its settings, with `unroll_length` and `queue_items`.
+      agent: that would learn from items of `plan`.
+      config: its settings.
       loss: see `_value_based.QLearner`; it must not draw random numbers.
     """
 
@@ -118,14 +130,6 @@ def sending_gradients(agent: Agent, config: Any, loss: Callable[..., value_based
         agent,
         make_policy=make_policy,
         make_learner=lambda: AsyncQLearner(config, make_policy),
-        replay=ReplayPlan(
-            kind="queue",
-            item=SequenceOf(config.unroll_length, config.discount),
-            capacity_items=config.queue_items,
-            min_items=0,
-            samples_per_insert=1.0,
-            max_times_sampled=1,
-        ),
         updates=UpdatePlan(batch_size=1),
         on_actor=lambda policy, batch: gradient(config, loss, policy, batch),
     )

@@ -449,6 +449,7 @@ def make(
     make_model: Callable[[int], Any],
     loss: Callable[[Any, QPolicy, QPolicy, Steps, tf.Tensor], Loss],
     initial_priority: Callable | None = None,
+    replay: ReplayPlan | None = None,
 ) -> Agent:
     """An algorithm of the family bound to an environment.
 
@@ -458,6 +459,7 @@ def make(
       make_model: width of the features -> what `QPolicy` takes.
       loss: see `QLearner`.
       initial_priority: of transitions, see `Agent`; the extras are those of `QPolicy`.
+      replay: where it is another one than the settings of a replay describe.
 
     Raises:
       SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
@@ -495,7 +497,7 @@ def make(
     return Agent(
         make_policy=make_policy,
         make_learner=lambda: QLearner(config, make_policy, loss),
-        replay=_replay(config),
+        replay=_replay(config) if replay is None else replay,
         updates=UpdatePlan(batch_size=config.batch_size, updates_per_call=config.updates_per_call),
         knobs=knobs,
         counted=(lambda *of: exploration.least_random(*rungs(*of))) if climbs else None,

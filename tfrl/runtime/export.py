@@ -17,11 +17,10 @@ from tfrl.types import EnvSpec
 
 
 class _Exported(tf.Module):
-    """Holds the variables, not the policy, so that nothing of tfrl or Keras is needed to load it."""
+    """Holds the variables that acting reads, not the policy, so that nothing of tfrl or Keras is needed to load it."""
 
     def __init__(self, policy: Policy, spec: EnvSpec):
         super().__init__()
-        self.exported_variables = list(policy.variables)
 
         def free(x: Any) -> tf.TensorSpec:
             x = tf.convert_to_tensor(x)
@@ -48,6 +47,9 @@ class _Exported(tf.Module):
             autograph=False,
         )
         self.signature = _flat_signature(act, obs, state)
+        functions = [f.get_concrete_function() for f in (self.act, self.initial_state)]
+        read = {id(handle) for f in functions for handle in f.captured_inputs}
+        self.exported_variables = [v for v in policy.variables if id(v.handle) in read]
 
 
 def _flat_signature(act: Any, obs: Any, state: Any) -> Any:
