@@ -34,30 +34,15 @@ def nature_cnn(
     features: int = 512, initializer: str = "glorot", dtype: str = "float32"
 ) -> tf.keras.Sequential:
     """The convolutional network of Mnih et al. 2015: uint8 [B, H, W, C] -> [B, features]; pixels scaled to [0, 1]."""
-    return tf.keras.Sequential(
-        [
-            _pixels(),
-            _conv(32, 8, 4, "valid", "relu", initializer, dtype),
-            _conv(64, 4, 2, "valid", "relu", initializer, dtype),
-            _conv(64, 3, 1, "valid", "relu", initializer, dtype),
-            *_features(features, initializer, dtype),
-        ],
-        name="nature_cnn",
-    )
+    filters = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+    return _cnn("nature_cnn", filters, "valid", features, initializer, dtype)
 
 
 def small_cnn(
     features: int = 128, initializer: str = "glorot", dtype: str = "float32"
 ) -> tf.keras.Sequential:
     """The network of MinAtar (Young and Tian 2019), for grids of 10 x 10 or so: [B, H, W, C] -> [B, features]."""
-    return tf.keras.Sequential(
-        [
-            _pixels(),
-            _conv(16, 3, 1, "valid", "relu", initializer, dtype),
-            *_features(features, initializer, dtype),
-        ],
-        name="small_cnn",
-    )
+    return _cnn("small_cnn", ((16, 3, 1),), "valid", features, initializer, dtype)
 
 
 def rllib_cnn(
@@ -67,14 +52,21 @@ def rllib_cnn(
 
     Pixels are scaled to [0, 1], which RLlib did not do.
     """
-    return tf.keras.Sequential(
-        [
-            _pixels(),
-            *(_conv(*shape, "same", "relu", initializer, dtype) for shape in RLLIB_FILTERS[side]),
-            *_features(256, initializer, dtype),
-        ],
-        name="rllib_cnn",
-    )
+    return _cnn("rllib_cnn", RLLIB_FILTERS[side], "same", 256, initializer, dtype)
+
+
+def _cnn(
+    name: str,
+    filters: Sequence[tuple[int, int, int]],
+    padding: str,
+    features: int,
+    initializer: str,
+    dtype: str,
+) -> tf.keras.Sequential:
+    """Convolutions with ReLU, each (filters, size, stride), and a dense layer of as many features."""
+    convs = [_conv(*shape, padding, "relu", initializer, dtype) for shape in filters]
+    layers = [_pixels(), *convs, *_features(features, initializer, dtype)]
+    return tf.keras.Sequential(layers, name=name)
 
 
 def impala_resnet(
