@@ -13,6 +13,7 @@ from absl.testing import parameterized
 from tfrl.agent import NStep
 from tfrl.envs import fakes
 from tfrl.envs.vector import SyncVector
+from tfrl.replay import writers
 from tfrl.replay.nstep import NStepAccumulator
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.testing import reference, trajectories
@@ -241,13 +242,19 @@ class PriorityTest(ItemsTestCase):
 
 
 class FramesTest(ItemsTestCase):
-    @parameterized.product(n=(1, 3), same_step=(True, False), repeat_first=(True, False))
-    def test_stacks_equal_those_acted_on(self, n, same_step, repeat_first):
+    @parameterized.product(
+        n=(1, 3), same_step=(True, False), repeat_first=(True, False), servers=(1, 2)
+    )
+    def test_stacks_equal_those_acted_on(self, n, same_step, repeat_first, servers):
+        """Between two servers, an environment moves every five steps, most often in an episode's middle."""
         spec, script = trajectories.stacked_script(3, 50, 4, 6, n, same_step, repeat_first)
-        with trajectories.bench(spec, NStep(n, 0.9), 3) as bench:
+        moving = mock.patch.object(writers, "FRAGMENT_STEPS", 5)
+        with moving, trajectories.bench(spec, NStep(n, 0.9), 3, servers=servers) as bench:
             for acted in script.acted:
                 bench.writer.write(*acted)
+            sizes = bench.sizes()
             items, _ = bench.drain()
+        self.assertAllInRange(sizes, len(items) // servers * 0.7, len(items))
         expected = [i for steps in script.rows for i in reference.n_step_items(steps, n, 0.9)]
         key = lambda i: (np.asarray(i.obs_tm1).tobytes(), float(i.reward))
         self.assertSameItems(sorted(items, key=key), sorted(expected, key=key))

@@ -159,12 +159,12 @@ def stacked_script(
 
 
 class Bench:
-    """A Reverb server with one table that gives its items in the order of insertion, each once.
+    """Reverb servers with one table each, which gives its items in the order of insertion, each once.
 
     Attributes:
       layout: of the items.
-      client: of the server.
-      writer: writes into it.
+      clients: of the servers, and `client` that of the first.
+      writer: writes into them.
     """
 
     def __init__(
@@ -174,9 +174,18 @@ class Bench:
         num_envs: int,
         prioritized: bool = False,
         initial_priority: Any = None,
+        servers: int = 1,
     ):
         self.layout = TransitionLayout(spec, prioritized)
-        table = reverb.Table(
+        self.servers = [reverb.Server([self._table()]) for _ in range(servers)]
+        self.clients = [reverb.Client(f"localhost:{server.port}") for server in self.servers]
+        self.client = self.clients[0]
+        self.writer = make_writer(
+            self.clients, item, self.layout, num_envs, initial_priority=initial_priority
+        )
+
+    def _table(self) -> reverb.Table:
+        return reverb.Table(
             EXPERIENCE,
             sampler=reverb.selectors.Fifo(),
             remover=reverb.selectors.Fifo(),
@@ -185,34 +194,36 @@ class Bench:
             rate_limiter=reverb.rate_limiters.MinSize(1),
             signature=self.layout.signature(),
         )
-        self.server = reverb.Server([table])
-        self.client = reverb.Client(f"localhost:{self.server.port}")
-        self.writer = make_writer(
-            [self.client], item, self.layout, num_envs, initial_priority=initial_priority
-        )
+
+    def sizes(self) -> list[int]:
+        """Items in the table of each server."""
+        self.writer.flush()
+        return [c.server_info()[EXPERIENCE].current_size for c in self.clients]
 
     def size(self) -> int:
-        """Items in the table."""
-        self.writer.flush()
-        return self.client.server_info()[EXPERIENCE].current_size
+        """Items in all tables."""
+        return sum(self.sizes())
 
     def drain(self) -> tuple[list[Item], list[float]]:
-        """Removes all items; returns them and their priorities, oldest first."""
+        """Removes all items; returns them and their priorities, oldest first of each server."""
         columns, priorities = [], []
-        count = self.size()
-        if not count:
+        for client, count in zip(self.clients, self.sizes()):
+            if not count:
+                continue
+            for item in client.sample(
+                EXPERIENCE, count, emit_timesteps=False, unpack_as_table_signature=True
+            ):
+                columns.append(item.data)
+                priorities.append(item.info.priority)
+        if not columns:
             return [], []
-        for item in self.client.sample(
-            EXPERIENCE, count, emit_timesteps=False, unpack_as_table_signature=True
-        ):
-            columns.append(item.data)
-            priorities.append(item.info.priority)
-        batch = self.layout.decode(stack_rows(columns), np.ones(count, np.float32))
+        batch = self.layout.decode(stack_rows(columns), np.ones(len(columns), np.float32))
         return items_of(batch), priorities
 
     def close(self) -> None:
         self.writer.close()
-        self.server.stop()
+        for server in self.servers:
+            server.stop()
 
 
 class UnrollBench:
