@@ -53,6 +53,7 @@ class PreviousStepTest(parameterized.TestCase):
     @parameterized.parameters("sync", "NextStep", "SameStep")
     def test_every_transition_carries_what_led_to_it(self, kind):
         vector, rng = scripted(kind), np.random.default_rng(0)
+        self.assertEqual(vector.restarts_in_step, kind == "SameStep")
         obs, seen, ends = vector.reset(), 0, 0
         last = {row: (0, 0.0) for row in range(2)}
         for _ in range(40):

@@ -7,10 +7,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tfrl.config.settings import SettingError
 from tfrl.envs import fakes, make
-from tfrl.envs.vector import BatchVector, SyncVector, environment_seeds
+from tfrl.envs import spaces as space_lib
+from tfrl.envs.vector import BatchVector, CheckedMasks, SyncVector, environment_seeds
 from tfrl.job import EnvPlan
 from tfrl.types import EnvSpec, Episode
 
+spaces = gym.spaces
 LENGTHS = ((3, 2), (1, 4))  # of the episodes of row 0 and row 1
 
 
@@ -215,6 +217,64 @@ class SpacesTest(parameterized.TestCase):
             masks |= {tuple(row) for row in mask.tolist()}
             obs = vector.step(mask.argmax(-1)).obs  # an invalid action would raise
         self.assertGreater(len(masks), 4)
+
+    @parameterized.product(kind=("sync", "SameStep"), at=("reset", "step", "truncated", "end"))
+    def test_a_state_that_goes_on_without_a_valid_action_ends_the_run(self, kind, at):
+        class DeadEnd(fakes.MaskedBandit):
+            """Without a valid action at one place: a first state, a later one, or the last."""
+
+            def _draw(self):
+                obs = super()._draw()
+                place = {"reset": 0, "step": 2, "truncated": 4, "end": 4}[at]
+                obs["action_mask"][:] = self._t != place
+                return obs
+
+            def step(self, action):
+                self._mask[:] = 1
+                obs, reward, _, cut, info = super().step(action)
+                return obs, reward, cut and at == "end", cut and at == "truncated", info
+
+        factories = [lambda: DeadEnd(length=4)] * 2
+        env = factories[0]()
+        mask = spaces.Box(0, 1, (5,), np.float32)
+        spec = EnvSpec(
+            "DeadEnd",
+            spaces.Dict(**{**env.observation_space, "action_mask": mask}),
+            env.action_space,
+        )
+        if kind == "sync":
+            inner = SyncVector(factories, spec, seed=0)
+        else:
+            mode = AutoresetMode(kind)
+            inner = BatchVector(
+                SyncVectorEnv(factories, autoreset_mode=mode), spec, 0, backend=kind
+            )
+        vector = CheckedMasks(inner)
+
+        def play():
+            vector.reset()
+            return [vector.step(np.zeros(2, np.int64)) for _ in range(4)]
+
+        if at == "end":  # nothing follows a terminal state
+            self.assertTrue(play()[-1].terminated.all())
+            return
+        with self.assertRaisesRegex(
+            SettingError, r"env='DeadEnd': action_mask \[0, 0, 0, 0, 0\] of a"
+        ):
+            play()
+
+    def test_each_part_of_an_action_needs_a_valid_choice(self):
+        space = spaces.Tuple(
+            [spaces.MultiDiscrete([2, 3]), spaces.Box(0, 1, (2,)), spaces.Discrete(2)]
+        )
+        self.assertEqual(space_lib.mask_starts(space).tolist(), [0, 2, 5])
+        self.assertEqual(space_lib.mask_starts(spaces.Discrete(4)).tolist(), [0])
+
+        plan = EnvPlan(env="tfrl.envs.fakes:MaskedPair")
+        vector = make.make_vector(plan, 2, seed=0)
+        self.assertIsInstance(vector, CheckedMasks)
+        mask = vector.reset()["action_mask"]
+        self.assertEqual(mask.shape[1], space_lib.mask_size(vector.spec.action_space))
 
     def test_box_actions_are_clipped_in_the_dtype_of_the_environment(self):
         class Reach(fakes.TargetPoint):

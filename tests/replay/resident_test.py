@@ -11,7 +11,7 @@ import numpy as np
 import reverb
 import tensorflow as tf
 import tree
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 
 from tfrl.agent import NStep, ReplayPlan
 from tfrl.config.settings import SettingError
@@ -106,6 +106,27 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
         key = lambda i: (np.asarray(i.obs_tm1).tobytes(), float(i.reward))
         found = sorted(items_in(replay, layout), key=key)
         self.assertSameItems(found, sorted(expected, key=key))
+
+    @parameterized.parameters(1, 3)
+    def test_a_replay_that_joins_late_leaves_out_rows_whose_frames_it_never_had(self, n):
+        """As that of a learner that takes the place of a killed one, while the actors go on."""
+        spec, script = trajectories.stacked_script(3, 60, 4, 6, n, True, False)
+        (whole, layout, replay_plan), (late, _, _) = make(spec, n=n), make(spec, n=n)
+        blocks = []
+        sink = BlockWriter(blocks.append, replay_plan.item, layout, 3, max_rows=8)
+        for acted in script.acted:
+            sink.write(*acted)
+        sink.flush()
+        for i, block in enumerate(blocks):
+            whole.insert(block)
+            if i >= 4:
+                late.insert(block)
+        theirs = {i.reward: i for i in items_in(whole, layout)}  # noise, no two alike
+        found = items_in(late, layout)
+        self.assertSameItems(found, [theirs[i.reward] for i in found])
+        sent = sum(len(b.rows) for b in blocks[4:])
+        self.assertBetween(len(found), sent - 3 * (4 + n), sent - 1)
+        self.assertEqual(late.written, len(found))
 
     def test_every_frame_is_stored_once(self):
         spec, script = trajectories.stacked_script(2, 100, 4, 8, 3, True, True)
@@ -231,6 +252,15 @@ class DrawsTest(tf.test.TestCase, parameterized.TestCase):
         theirs = expected[slots[: self.BATCH]]
         self.assertAllClose(batch**-0.4, (theirs / theirs.min()) ** -0.4, rtol=1e-5)
 
+    def test_prefix_search_of_the_page(self):
+        """Priorities 1, 2, 4, 8 with alpha 0.5; the eight masses of value_based.md (V6)."""
+        weights = np.sqrt(np.float32([1, 2, 4, 8]))
+        total = weights.sum()
+        self.assertAllClose(total, 7.24264069)
+        mass = np.float32([0, 0.999, 1.0, 2.4, 2.5, 4.4, 4.5, 7.2])[:, None]
+        found = resident._pick(tf.constant(weights[None]), tf.constant(mass / total))
+        self.assertAllEqual(found, [0, 0, 1, 1, 2, 2, 3, 3])
+
     def test_draws_repeat_with_the_seed_and_differ_between_updates(self):
         draw = lambda replay, i: replay.sample(20, tf.constant(i, tf.int64)).slots.numpy().tolist()
         for kind in ("uniform", "prioritized"):
@@ -288,7 +318,10 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(rewards_in(again, layout)[-1], 1_000.0)
         self.assertEqual(again.size, min(filled + 1, 61))
 
-    def test_frames(self):
+    @parameterized.parameters(resident.PIECE_BYTES, 100)
+    def test_frames(self, piece):
+        """In one piece, or a few frames at a time."""
+        self.enter_context(mock.patch.object(resident, "PIECE_BYTES", piece))
         spec, script = trajectories.stacked_script(2, 120, 4, 5, 3, True, False)
         replay, layout, replay_plan = make(spec, capacity_items=80)
         sink = BlockWriter(replay.insert, replay_plan.item, layout, 2, 16)
@@ -406,6 +439,29 @@ class MemoryTest(tf.test.TestCase):
         self.assertBetween(stated, 0.999 * taken, 1.001 * taken)
         self.assertGreater(stated, 300 * 84 * 84)
         self.assertLess(stated, 2 * 300 * 84 * 84)
+
+    @absltest.skipUnless(pathlib.Path("/proc/self/clear_refs").exists(), "peaks are Linux's")
+    def test_saving_takes_no_second_copy(self):
+        spec, _ = trajectories.stacked_script(1, 1, 4, 84, 0, True, True)
+        replay, layout, _ = make(spec, capacity_items=20_000)
+        frames = np.zeros((20_000, 84, 84), np.uint8)
+        frames[:] = np.arange(20_000, dtype=np.uint8)[:, None, None]
+        refs = np.minimum(np.arange(20_000)[:, None] + np.arange(8), 19_999)
+        rows = rows_of(layout, np.arange(20_000))
+        replay.insert(Block(rows, frames, refs, np.int64(0), np.int64(0)))
+        del frames
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "replay"
+
+        def resident_mb(key):
+            status = pathlib.Path("/proc/self/status").read_text()
+            return int(status.split(key + ":")[1].split()[0]) / 1024
+
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+        before = resident_mb("VmRSS")
+        replay.save(folder)
+        self.assertLess(resident_mb("VmHWM") - before, 60)  # of 135
+        saved = np.load(folder / "frames.npy", mmap_mode="r")
+        self.assertAllEqual(saved[:, 0, 0], np.arange(20_000, dtype=np.uint8))
 
     def test_too_large_is_refused(self):
         spec, _ = trajectories.stacked_script(1, 1, 4, 84, 0, True, True)

@@ -110,6 +110,10 @@ class ResidencyTest(parameterized.TestCase):
         )
         forced = assemble(make_job("dqn", env=IDENTITY, replay_residency="server"))
         self.assertEqual(forced.residency_line, "replay: server (as set)")
+        self.assertRegex(
+            assemble(make_job("dqn", env=IDENTITY, replay_residency="learner")).residency_line,
+            r"replay: learner \(as set; it takes \d+ MB of [\d,]+ MB\)",
+        )
 
     def test_a_replay_that_does_not_fit_is_refused_before_a_folder_is_made(self):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"

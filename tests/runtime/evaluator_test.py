@@ -123,6 +123,24 @@ class StateTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreater(len(rewards), 60)
         self.assertEqual(set(rewards), {1.0})
 
+    @parameterized.parameters(([True, True], 3, 5), ([False, True], 5, 5), ([True, False], 3, 3))
+    def test_training_returns_are_those_of_the_rows_that_count(self, counted, low, high):
+        engine, vector = self.parts("sync")
+        asked = []
+
+        def count(*args):
+            asked.append(args)
+            return np.array(counted)
+
+        agent = mock.Mock(knobs=lambda *args: {}, counted=count)
+        actor = Actor(agent, engine, vector, mock.Mock(), 4, 7, np.random.default_rng(0), seed=0)
+        actor.run(40, 0)
+        self.assertEqual(asked, [(4, 7, 2)])
+        found = actor.window.metrics()
+        self.assertEqual(found["actor/episode_return_min"], low)
+        self.assertEqual(found["actor/episode_return_max"], high)
+        self.assertEqual(actor.episodes, 40 // 4 + 40 // 6)  # all were played; a reset takes a step
+
 
 class EvaluateTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters((1, 5), (3, 7), (4, 4), (4, 2))

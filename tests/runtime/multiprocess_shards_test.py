@@ -86,6 +86,22 @@ class MultiprocessShardsTest(absltest.TestCase):
                 "the checkpoint holds the replay of a run with num_replay_shards=2", other.text()
             )
 
+    def test_a_killed_shard_of_stacked_frames_is_replaced(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        run = self.start(
+            pathlib.Path(folder.name), env="ALE/Pong-v5", atari_screen_size=42, total_env_steps=12_000,
+            eval_max_env_steps=200,
+        )  # fmt: skip
+        run.wait_for_updates(50)
+        run.children()["replay-1"].send_signal(signal.SIGKILL)
+        run.wait_for("replay-2", lambda: "replay-2" in run.children())
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertIn("replay 1 was killed by SIGKILL; replay 2 takes its place", run.text())
+        self.assertEqual(run.text().count("takes its place"), 1)  # nothing else was lost
+        self.assertBetween(run.result()["env_steps"], 12_000, 12_000 + 2 * 3)
+        self.assertGreater(run.result()["samples_per_insert"], 4.0)
+
 
 if __name__ == "__main__":
     absltest.main()

@@ -110,6 +110,23 @@ class MultiprocessTest(parameterized.TestCase):
         self.assertBetween(result["samples_per_insert"], 14.0, 16.5)
         self.assertEmpty(end_of(list(run.children().values()), 5))
 
+    def test_killed_learner_of_stacked_frames_is_replaced(self):
+        """The new one gets rows over frames that only the old one had."""
+        run = self.start(
+            env="ALE/Pong-v5", atari_screen_size=42, total_env_steps=5000, min_replay=200, batch_size=8,
+            env_steps_per_update=4, checkpoint_every_env_steps=800, replay_capacity=3000,
+            replay_residency="learner", eval_max_env_steps=200,
+        )  # fmt: skip
+        run.wait_for("checkpoint", lambda: self.checkpoints(run))
+        run.children()["learner-0"].send_signal(signal.SIGKILL)
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertRegex(
+            run.text(), "learner 0 was killed by SIGKILL; learner 1 goes on from .*checkpoints"
+        )
+        self.assertEqual(run.text().count("takes its place"), 0)
+        self.assertBetween(run.result()["env_steps"], 5000, 5000 + 3 * 4)
+        self.assertGreater(run.result()["updates"], 800)
+
     def test_frozen_actor_is_noticed_and_replaced(self):
         run = self.start(heartbeat_timeout_s=4, total_env_steps=12000)
         run.wait_for_updates(100)

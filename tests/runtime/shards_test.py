@@ -313,7 +313,7 @@ class SettingsTest(parameterized.TestCase):
         )
         alone = {**settings, "num_actors": 1}
         line = assemble(make_job("dqn", **alone)).exploration_line
-        self.assertRegex(line, "epsilon 0.4 everywhere: the ladder has one rung only")
+        self.assertRegex(line, "epsilon 0.4 everywhere: the rungs of the ladder are all the same")
 
 
 if __name__ == "__main__":

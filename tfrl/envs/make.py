@@ -20,7 +20,7 @@ from tfrl.config.settings import SettingError, import_dotted, nearest
 from tfrl.envs import spaces as space_lib
 from tfrl.envs import wrappers
 from tfrl.envs.previous import PreviousStep, observe_previous
-from tfrl.envs.vector import AtariLives, BatchVector, SyncVector, VectorEnv
+from tfrl.envs.vector import AtariLives, BatchVector, CheckedMasks, SyncVector, VectorEnv
 from tfrl.job import EnvPlan
 from tfrl.types import EnvSpec
 
@@ -96,6 +96,8 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
     if atari and plan.atari_terminal_on_life_loss:
         fire = _fire_action(plan) if plan.atari_fire_on_reset else None
         vector = AtariLives(vector, fire or 0, terminate=training)
+    if vector.spec.has_action_mask:
+        vector = CheckedMasks(vector)
     return PreviousStep(vector, _clips(plan)) if plan.observe_previous else vector
 
 

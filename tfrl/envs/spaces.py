@@ -189,6 +189,19 @@ def mask_size(space: gym.Space) -> int:
     return int(space.n) if isinstance(space, spaces.Discrete) else 0
 
 
+def mask_starts(space: gym.Space) -> np.ndarray:
+    """Where the entries of each choice begin in the action mask for an action space, int64 [choices]."""
+
+    def sizes(space: gym.Space) -> list[int]:
+        if isinstance(space, (spaces.Dict, spaces.Tuple)):
+            return [size for part in _parts(space)[1] for size in sizes(part)]
+        if isinstance(space, spaces.MultiDiscrete):
+            return space.nvec.reshape(-1).tolist()
+        return [int(space.n)] if isinstance(space, spaces.Discrete) else []
+
+    return np.cumsum([0, *sizes(space)[:-1]])
+
+
 def split_mask(space: gym.Space, mask: np.ndarray) -> Any:
     """A mask [mask_size(space)] as `space.sample` takes it: int8, None where nothing is masked."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):

@@ -28,7 +28,7 @@ from gymnasium.vector import AutoresetMode
 
 from tfrl.config.settings import SettingError
 from tfrl.envs import spaces as space_lib
-from tfrl.types import EnvSpec, Episode, VectorStep
+from tfrl.types import ACTION_MASK, EnvSpec, Episode, VectorStep
 
 
 class VectorEnv(abc.ABC):
@@ -396,6 +396,7 @@ class AtariLives(VectorEnv):
           terminate: a lost life is `terminated=True`.
         """
         self.spec, self.num_envs, self.backend = inner.spec, inner.num_envs, inner.backend
+        self.restarts_in_step = inner.restarts_in_step
         self._inner, self._action, self._terminate = inner, automatic_action, terminate
         self._lives = np.zeros(self.num_envs, np.int32)
         self._pending: np.ndarray | None = None
@@ -435,3 +436,48 @@ class AtariLives(VectorEnv):
     def render(self, row: int = 0) -> Any:
         """As `SyncVector.render`."""
         return self._inner.render(row)
+
+
+class CheckedMasks(VectorEnv):
+    """Ends a run at a state that goes on without any valid action: no policy can act there, and no value follows it."""
+
+    def __init__(self, inner: VectorEnv):
+        """Takes over `inner`, whose observations have an action mask."""
+        self.spec, self.num_envs, self.backend = inner.spec, inner.num_envs, inner.backend
+        self.restarts_in_step = inner.restarts_in_step
+        self._inner = inner
+        self._starts = space_lib.mask_starts(inner.spec.action_space)
+
+    def reset(self, seed: int | None = None) -> Any:
+        """As of `inner`; raises SettingError for a state without a valid action, as `step` does."""
+        obs = self._inner.reset(seed)
+        self._check(obs, np.zeros(self.num_envs, np.bool_))
+        return obs
+
+    def step(self, action: Any) -> VectorStep:
+        step = self._inner.step(action)
+        self._check(step.next_obs, step.terminated)
+        if step.obs is not step.next_obs:
+            self._check(step.obs, np.zeros(self.num_envs, np.bool_))
+        return step
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def render(self, row: int = 0) -> Any:
+        """As `SyncVector.render`."""
+        return self._inner.render(row)
+
+    @property
+    def envs(self) -> list[gym.Env]:
+        """As `SyncVector.envs`."""
+        return self._inner.envs
+
+    def _check(self, obs: Any, ended: np.ndarray) -> None:
+        valid = np.maximum.reduceat(obs[ACTION_MASK], self._starts, axis=1).min(1) > 0
+        bad = np.flatnonzero(~(valid | ended))
+        if len(bad):
+            raise SettingError(
+                f"env={self.spec.name!r}: {ACTION_MASK} {obs[ACTION_MASK][bad[0]].astype(int).tolist()} of a state "
+                "that is not terminal has no valid action; expected one at least (for each part of the action)"
+            )

@@ -11,6 +11,7 @@ import collections
 import json
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ raw = tf.raw_ops
 # Stands for a block of samples where the updates draw them.
 DRAWN_HERE = Samples(None, None, {})
 FORM = "resident.json"  # the file that tells this form of saved contents from a Reverb server's
+PIECE_BYTES = (
+    2**24
+)  # written and read at once, so that saved contents are in memory only where they live
 
 
 class Drawn(NamedTuple):
@@ -101,6 +105,7 @@ class ResidentReplay:
         self._oldest_ref = np.zeros(self._capacity if layout.frames else 0, np.int64)
         # Of each writer's last blocks: number of the first frame there and here.
         self._writers: dict[int, collections.deque[tuple[int, int]]] = {}
+        self._joined: dict[int, int] = {}  # of each writer, the first frame that came here
         # A row's frames are those of its environment's last n + k steps, and a block is a step or more.
         self._blocks_kept = layout.frames + plan.item.n + 2
         specs = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
@@ -126,18 +131,22 @@ class ResidentReplay:
         return [self._weights, self._sums, self._largest] if self._prioritized else []
 
     def insert(self, block: Block) -> None:
-        """Adds the rows of a block; blocks of a writer must come in their order."""
+        """Adds the rows of a block; blocks of a writer must come in their order.
+
+        A replay that joins late, after a learner was killed, leaves out rows over frames that went to the one before.
+        """
+        block = self._readable(block) if self._layout.frames else block
         refs = self._insert_frames(block) if self._layout.frames else None
         drop = max(0, len(block.rows) - self._capacity)  # rows that leave at once
         count = len(block.rows) - drop
         slots = ((self.written + drop + np.arange(count)) % self._capacity).astype(np.int32)
-        _scatter(self._rows, slots, block.rows[drop:])
+        _store(self._rows, slots, block.rows[drop:])
         self.written += len(block.rows)
         self.size = min(self.size + len(block.rows), self._capacity)
         gone = slots[:0]
         if refs is not None:
             refs = refs[drop:]
-            _scatter(self._refs, slots, (refs % self._sizes.frames).astype(np.int32))
+            _store(self._refs, slots, (refs % self._sizes.frames).astype(np.int32))
             self._oldest_ref[slots] = refs.min(1)
             gone = self._forget()
         if self._prioritized:
@@ -149,6 +158,13 @@ class ResidentReplay:
         window = np.array([start, self.size], np.int32)
         raw.AssignVariableOp(resource=self._window.handle, value=window)
 
+    def _readable(self, block: Block) -> Block:
+        """The block without the rows over frames that its writer had sent before it first sent something here."""
+        known = block.refs.min(1) >= self._joined.setdefault(int(block.writer), int(block.first))
+        if known.all():
+            return block
+        return block._replace(rows=block.rows[known], refs=block.refs[known])
+
     def _insert_frames(self, block: Block) -> np.ndarray:
         """Stores the frames of a block; returns the frame numbers of its rows as they are counted here."""
         count, kept = len(block.frames), self._sizes.frames
@@ -159,7 +175,7 @@ class ResidentReplay:
         starts.append((first, base))
         drop = max(0, count - kept)
         slots = ((base + drop + np.arange(count - drop)) % kept).astype(np.int32)
-        _scatter(self._frames, slots, block.frames[drop:])
+        _store(self._frames, slots, block.frames[drop:])
         self._frames_written += count
         theirs, ours = np.array(starts, np.int64).T
         which = np.searchsorted(theirs, block.refs, side="right") - 1
@@ -239,27 +255,25 @@ class ResidentReplay:
         _scatter(self._sums, group, tf.reduce_sum(tf.gather(table, group), 1))
 
     def save(self, folder: pathlib.Path) -> None:
-        """Writes the contents to `folder`, which must not exist."""
+        """Writes the contents to `folder`, which must not exist; of rows and frames a piece at a time."""
         folder.mkdir(parents=True)
         live = self.live()
-        arrays = {"rows": tf.gather(self._rows, live).numpy()}
+        _write(folder / "rows.npy", self._rows, live)
         if self._layout.frames:
             count = min(self._frames_written, self._sizes.frames)
             numbers = np.arange(self._frames_written - count, self._frames_written)
-            slots = tf.gather(self._refs, live).numpy()
-            arrays["frames"] = tf.gather(self._frames, numbers % self._sizes.frames).numpy()
+            _write(folder / "frames.npy", self._frames, numbers % self._sizes.frames)
             # Counted from the oldest frame that is saved.
-            arrays["refs"] = (slots - numbers[:1]) % self._sizes.frames
+            slots = tf.gather(self._refs, live).numpy()
+            np.save(folder / "refs.npy", (slots - numbers[:1]) % self._sizes.frames)
         if self._prioritized:
-            arrays["weights"] = tf.gather(self._weights, live).numpy()
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
+            np.save(folder / "weights.npy", tf.gather(self._weights, live).numpy())
         facts = {"items": self.size, "max_priority": self.max_priority}
         (folder / FORM).write_text(json.dumps(facts) + "\n")
 
     def restore(self, folder: pathlib.Path) -> None:
         """Takes the contents that `save` wrote, into an empty replay of the same plan."""
-        arrays = {p.stem: np.load(p) for p in folder.glob("*.npy")}
+        arrays = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
         facts = json.loads((folder / FORM).read_text())
         rows, frames = arrays["rows"], arrays.get("frames", np.zeros((0, 0, 0), np.uint8))
         refs = arrays.get("refs", np.zeros((len(rows), 0))).astype(np.int64)
@@ -281,6 +295,30 @@ def _zeros(shape: list[int], dtype: tf.DType) -> tf.Variable:
 def _scatter(variable: tf.Variable, slots: Any, values: Any) -> None:
     """variable[slots] = values, at the price of one op outside graphs too."""
     raw.ResourceScatterUpdate(resource=variable.handle, indices=slots, updates=values)
+
+
+def _pieces(count: int, nbytes: int) -> Iterator[slice]:
+    """Slices of so many entries, each of so many bytes."""
+    step = max(1, PIECE_BYTES // max(nbytes, 1))
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _store(variable: tf.Variable, slots: np.ndarray, values: np.ndarray) -> None:
+    """variable[slots] = values, outside graphs, a piece at a time: values may be a file's."""
+    for piece in _pieces(len(slots), values[:1].nbytes):
+        _scatter(variable, slots[piece], values[piece])
+
+
+def _write(path: pathlib.Path, variable: tf.Variable, slots: np.ndarray) -> None:
+    """Writes variable[slots] as an npy file, a piece at a time."""
+    dtype, shape = variable.dtype.as_numpy_dtype, (len(slots), *variable.shape[1:])
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape,
+    }  # fmt: skip
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in _pieces(len(slots), math.prod(shape[1:]) * np.dtype(dtype).itemsize):
+            tf.gather(variable, slots[piece]).numpy().tofile(file)
 
 
 def _pick(weights: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:

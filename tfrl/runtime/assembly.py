@@ -128,7 +128,7 @@ class Assembly:
         epsilon = np.concatenate([agent.knobs(i, *sizes, 0)["epsilon"] for i in rows])
         counted = np.concatenate([agent.counted(i, *sizes) for i in rows])
         if epsilon.max() == epsilon.min():
-            return f"exploration: epsilon {epsilon[0]:.3g} everywhere: the ladder has one rung only"
+            return f"exploration: epsilon {epsilon[0]:.3g} everywhere: the rungs of the ladder are all the same"
         return (
             f"exploration: epsilon {epsilon.max():.3g} to {epsilon.min():.3g} over {len(epsilon)} environments; "
             f"training returns are those of {np.count_nonzero(counted)}, the least random"

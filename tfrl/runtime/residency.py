@@ -54,6 +54,8 @@ def pick(
             return SERVER, "actors set the priorities"
     if shards > 1:
         return SERVER, f"{shards} shards of {math.ceil(replay.capacity_items / shards):,} items"
+    needed, free = resident.sizes(replay, layout).nbytes, resident.free_bytes()
+    takes = f"it takes {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB"
     if contents is not None:
         found = LEARNER if resident.saved_here(contents) else SERVER
         if wanted not in ("auto", found):
@@ -61,11 +63,9 @@ def pick(
                 f"replay_residency={wanted}: the checkpoint holds the replay of a run with "
                 f"replay_residency={found}; expected {found} or auto"
             )
-        return found, "as in the checkpoint"
+        return found, "as in the checkpoint" + (f"; {takes}" if found == LEARNER else "")
     if wanted != "auto":
-        return wanted, "as set"
-    needed, free = resident.sizes(replay, layout).nbytes, resident.free_bytes()
-    takes = f"it takes {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB"
+        return wanted, "as set" + (f"; {takes}" if wanted == LEARNER else "")
     if tf.config.list_physical_devices("GPU"):
         return SERVER, "updates run on an accelerator"
     if needed > SHARE * free:
