@@ -115,7 +115,7 @@ class MultiprocessTest(parameterized.TestCase):
         run = self.start(
             env="ALE/Pong-v5", atari_screen_size=42, total_env_steps=5000, min_replay=200, batch_size=8,
             env_steps_per_update=4, checkpoint_every_env_steps=800, replay_capacity=3000,
-            replay_residency="learner", eval_max_env_steps=200,
+            replay_residency="learner", eval_max_env_steps=5000,
         )  # fmt: skip
         run.wait_for("checkpoint", lambda: self.checkpoints(run))
         run.children()["learner-0"].send_signal(signal.SIGKILL)
