@@ -1,6 +1,7 @@
 """Every file of `configs/` parses, builds, and says where its figures come from."""
 
 import importlib.util
+import json
 import pathlib
 
 from absl.testing import parameterized
@@ -9,6 +10,8 @@ from tfrl.config import flags
 from tfrl.runtime.assembly import assemble
 
 ROOT = pathlib.Path(__file__).parents[1] / "configs"
+RUNS = ROOT.parent / "benchmarks" / "runs"
+RECORDED = sorted(str(p.parent.relative_to(RUNS)) for p in RUNS.glob("*/*/*/job.json"))
 FILES = sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob("*.flags"))
 HEADER = ("source", "seeds", "score", "env steps", "wall time", "command")
 EXTRAS = {"ALE/": "ale_py", "MinAtar/": "minatar", "procgen": "procgen"}
@@ -19,8 +22,44 @@ class ConfigsTest(parameterized.TestCase):
         algo = pathlib.PurePath(name).parts[0]
         return flags.parse([f"--algo={algo}", f"--flagfile={ROOT / name}"])
 
-    def test_there_are_some(self):
-        self.assertContainsSubset({"dqn/cartpole.flags", "dqn/pong.flags"}, FILES)
+    def test_the_value_based_examples_are_there(self):
+        """The rows of the tables to reproduce, and the examples of RLlib's page and the zoo."""
+        wanted = {
+            "dqn": (
+                "cartpole acrobot mountaincar lunarlander pong breakout minatar_asterix minatar_breakout "
+                "minatar_freeway minatar_seaquest minatar_space_invaders parametric_cartpole memory_lstm "
+                "apex_cartpole rllib2018 apex_rllib2018 pong_rllib2018 breakout_rllib2018 "
+                "breakout_duel_rllib2018 pong_apex_rllib2018 breakout_apex_rllib2018"
+            ),
+            "c51": (
+                "cartpole acrobot minatar_breakout rainbow_cartpole rainbow_pong rainbow_breakout "
+                "breakout_rllib2018 rainbow_pong_rllib2018"
+            ),
+            "qr_dqn": "cartpole acrobot mountaincar lunarlander breakout",
+            "iqn": "cartpole breakout",
+        }
+        names = {
+            f"{algo}/{name}.flags" for algo, all_of in wanted.items() for name in all_of.split()
+        }
+        self.assertContainsSubset(names, FILES)
+
+    @parameterized.parameters(RECORDED)
+    def test_recorded_runs_are_those_of_the_config(self, run):
+        """What a file gives, its runs had; one that was cut short has fewer steps."""
+        algo, name, _ = pathlib.PurePath(run).parts
+        job = json.loads((RUNS / run / "job.json").read_text())
+        path = ROOT / algo / f"{name}.flags"
+        parsed = flags.parse_given(flags.expand([f"--algo={algo}", f"--flagfile={path}"]))
+        expected = json.loads(parsed.job().to_json())
+        for section, given in parsed.given.items():
+            for setting in given:
+                mine, theirs = (
+                    (x if section == "job" else x[section])[setting] for x in (job, expected)
+                )
+                if setting == "total_env_steps":
+                    self.assertLessEqual(mine, theirs)
+                else:
+                    self.assertEqual(mine, theirs, f"{run}: {setting}")
 
     @parameterized.parameters(FILES)
     def test_parses_and_builds(self, name):
