@@ -112,6 +112,27 @@ class FreeActorsTest(UnrollsTestCase):
         self.assertIn("actor 0 was killed by SIGKILL; actor 2 takes its place", run.text())
         self.assertBetween(result["updates"], 0.85 * 20_000 / 80, 1.15 * result["env_steps"] / 80)
 
+    @pytest.mark.slow
+    def test_dqn_by_gradients_replaces_killed_roles_and_resumes(self):
+        """Two networks are published, and the target network goes through checkpoints."""
+        settings = dict(sends_gradients=True, unroll_length=20, n_step=20, target_period_updates=30)
+        run = self.start("dqn", total_env_steps=20_000, **settings)
+        run.wait_for_updates(20)
+        run.children()["actor-0"].send_signal(signal.SIGKILL)
+        run.wait_for("checkpoint", lambda: self.checkpoints(run))
+        run.children()["learner-0"].send_signal(signal.SIGKILL)
+        result = self.assertEnds(run)
+        self.assertIn("actor 0 was killed by SIGKILL; actor 2 takes its place", run.text())
+        self.assertIn("learner 0 was killed by SIGKILL; learner 1 goes on from", run.text())
+        self.assertBetween(result["updates"], 0.6 * 20_000 / 80, 1.15 * result["env_steps"] / 80)
+        more = dict(total_env_steps=26_000, resume=True)
+        again = Run(run.dir.parent, "dqn", **{**SHARED, **settings, **more})
+        self.addCleanup(again.close)
+        later = self.assertEnds(again)
+        self.assertIn("resumed at 20,", again.text())
+        made = later["env_steps"] - result["env_steps"]
+        self.assertBetween(later["updates"] - result["updates"], 0.8 * made / 80, 1.2 * made / 80)
+
 
 @pytest.mark.slow
 class SequenceReplayTest(UnrollsTestCase):
