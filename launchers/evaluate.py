@@ -44,7 +44,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0, or 2 for arguments that cannot be used."""
+    """Exit code: 0, 2 for arguments that cannot be used, 130 when interrupted."""
     try:
         options, _ = flags.parse_options(Options, argv, _USAGE)
         run_dir = folders.finished_run(options.run_dir)
@@ -65,6 +65,9 @@ def main(argv: list[str]) -> int:
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     row = {name.removeprefix("evaluator/"): value for name, value in evaluation.metrics().items()}
     row["episodes"] = len(evaluation.returns)
     mode = "greedy" if greedy else "exploring"

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import pathlib
 import sys
-import tempfile
 
 # TensorFlow's start-up notices hide what an export has to say.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,7 +34,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0, or 2 for arguments that cannot be used."""
+    """Exit code: 0, 2 for arguments that cannot be used, 130 when interrupted."""
     try:
         options, _ = flags.parse_options(Options, argv, _USAGE)
         run_dir = folders.finished_run(options.run_dir)
@@ -47,6 +46,9 @@ def main(argv: list[str]) -> int:
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     print(out)
     _describe(out)
     if options.lite:
@@ -62,12 +64,7 @@ def _check_out(out: pathlib.Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise SettingError(f"out={str(out)!r}: a file, expected a folder")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise SettingError(f"out={str(out)!r}: cannot be written: {error.strerror}") from None
+    folders.check_writable(out)
 
 
 def _describe(out: pathlib.Path) -> None:

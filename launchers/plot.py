@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import sys
 
 from tfrl.config import flags
 from tfrl.config.settings import SettingError, setting, validate
+from tfrl.runtime import folders
 
 _USAGE = """Draws learning curves: plot.py RUN_FOLDER [RUN_FOLDER ...] [--out=FILE]
 
@@ -30,6 +32,7 @@ def main(argv: list[str]) -> int:
         options, run_dirs = flags.parse_options(Options, argv, _USAGE, positional="run folders")
         if not run_dirs:
             raise SettingError("expected at least one run folder")
+        folders.check_writable(pathlib.Path(options.out), ".png")
         from tfrl.logs.curve import draw_curve  # matplotlib only when there is something to draw
 
         draw_curve(run_dirs, options.out)

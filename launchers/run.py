@@ -27,6 +27,9 @@ def main(argv: list[str]) -> int:
     except RunFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # a run that has begun ends in order
+        print("interrupted before the run began", file=sys.stderr)
+        return 130
     return 130 if interrupted else 0
 
 

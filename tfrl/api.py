@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -109,12 +110,17 @@ def train(algo: str | Job, **settings: Any) -> Result:
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
+    from tfrl.envs.make import pick_backend
     from tfrl.runtime import residency
     from tfrl.runtime.assembly import assemble
     from tfrl.runtime.finish import finish
 
     assembly = assemble(job)
+    if job.resume:
+        _refuse_less(job, assembly.checkpoints.newest().state["env_steps"])
     residency.refuse_too_large(assembly.residency, assembly.agent, assembly.layout)
+    for num_envs in (job.topology.num_envs, job.evaluation.eval_num_envs):
+        pick_backend(job.env, num_envs)  # one that cannot serve is refused now
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
 
@@ -150,11 +156,38 @@ def evaluate(
     """Plays seeded games with the exported policy of a run folder: full games, unclipped rewards.
 
     Args:
+      path: of the run folder.
+      episodes, seed: which games; the same seed plays the same ones.
       greedy: False: with the exploration of the end of training.
+      num_envs: environments that are stepped together, at most.
+
+    Raises:
+      SettingError: the folder holds no finished run, or a number that cannot be used.
     """
+    for name, value, least in (
+        ("episodes", episodes, 1),
+        ("seed", seed, 0),
+        ("num_envs", num_envs, 1),
+    ):
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise SettingError(f"{name}={value!r}: expected an int of at least {least}")
     from tfrl.runtime.finish import evaluate_run
 
     return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs)
+
+
+def _refuse_less(job: Job, done: int) -> None:
+    """Raises SettingError where a run that goes on was given fewer env steps than it has made."""
+    from tfrl.config import resolve
+
+    before = resolve.load_job(
+        job.run_dir
+    ).total_env_steps  # actors may have made some more than it says
+    if job.total_env_steps < min(done, before):
+        raise SettingError(
+            f"total_env_steps={job.total_env_steps} with resume: the run in {job.run_dir!r} has made {done:,}; "
+            "expected at least as many"
+        )
 
 
 def _backend(name: str) -> Callable:

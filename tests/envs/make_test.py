@@ -51,7 +51,7 @@ class NamesTest(parameterized.TestCase):
         ("no.such.module:Env-v0", "cannot import 'no.such.module'"),
         ("no.such.module:factory", "cannot import 'no.such.module'"),
         ("tfrl.envs.fakes:IdentytiGame", "did you mean IdentityGame"),
-        ("tfrl.envs.fakes:time", "is a module, expected a function"),
+        ("tfrl.envs.fakes:np", "is a module, expected a function"),
         (f"{__name__}:no_environment", "returned a builtins.str: expected a gymnasium.Env"),
         (f"{__name__}:broken", "cannot be built: RuntimeError: no licence"),
     )
@@ -104,6 +104,42 @@ class TextEnv(fakes.TruncatingChain):
     def __init__(self):
         super().__init__()
         self.observation_space = gym.spaces.Text(5)
+
+
+class EmptyBox(fakes.TruncatingChain):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym.spaces.Dict(
+            a=gym.spaces.Discrete(2), b=gym.spaces.Box(0, 1, (0,))
+        )
+
+
+class MaskAlone(fakes.TruncatingChain):
+    def __init__(self, size=2):
+        super().__init__()
+        self.observation_space = gym.spaces.Dict(action_mask=gym.spaces.MultiBinary(size))
+
+
+class WideMask(fakes.TruncatingChain):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym.spaces.Dict(
+            action_mask=gym.spaces.MultiBinary(5), x=self.observation_space
+        )
+
+
+class ObservationsTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ("EmptyBox", r"observation\['b'\] has shape \[0\]; expected at least one number"),
+        ("MaskAlone", "has nothing that a network reads; expected a part beside action_mask"),
+        (
+            "WideMask",
+            r"action_mask has shape \[5\], the action space Discrete\(2\); expected \[2\]",
+        ),
+    )
+    def test_nothing_to_read_or_a_mask_of_another_size(self, name, message):
+        with self.assertRaisesRegex(SettingError, f"^env='{__name__}:{name}': .*{message}"):
+            make.make_spec(EnvPlan(env=f"{__name__}:{name}"))
 
 
 class BackendNamesTest(parameterized.TestCase):

@@ -15,7 +15,9 @@ from absl.testing import absltest, parameterized
 
 import tfrl
 import tfrl.types
+from tfrl.config.settings import SettingError
 from tfrl.logs.video import VideoRecorder
+from tfrl.runtime import folders
 from tfrl.testing.runs import untrained_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -109,6 +111,30 @@ class PlayTest(parameterized.TestCase):
         for name, function in (("mean", np.mean), ("std", np.std), ("min", min), ("max", max)):
             self.assertAlmostEqual(found[f"return_{name}"], float(function(expected)))
         self.assertStartsWith(lines[-1], f"return: {np.mean(expected):.2f} +- ")
+
+    def test_a_run_of_more_devices_is_played_on_one(self):
+        run = untrained_run(self.folder / "a", env="CartPole-v1", total_env_steps=2_000)
+        job = json.loads((run / "job.json").read_text())
+        job["topology"]["num_learner_devices"] = 4
+        (run / "job.json").write_text(json.dumps(job))
+        self.assertLen(tfrl.evaluate(run, episodes=2).returns, 2)
+
+    def test_arrays_of_another_policy_are_refused(self):
+        run = untrained_run(self.folder / "a", env="CartPole-v1", hidden_sizes=(8,))
+        other = untrained_run(self.folder / "b", env="CartPole-v1", hidden_sizes=(9,))
+        (run / folders.POLICY).write_bytes((other / folders.POLICY).read_bytes())
+        with self.assertRaisesRegex(SettingError, "policy.npz: its arrays have shapes .*one run"):
+            tfrl.load(run)
+
+    @parameterized.parameters(
+        (dict(episodes=0), "episodes=0: expected an int of at least 1"),
+        (dict(episodes="x"), "episodes='x': expected an int"),
+        (dict(seed=-1), "seed=-1: expected an int of at least 0"),
+        (dict(num_envs=0), "num_envs=0: expected an int of at least 1"),
+    )
+    def test_the_python_door_refuses_as_the_launcher(self, settings, message):
+        with self.assertRaisesRegex(SettingError, message):
+            tfrl.evaluate(self.folder, **settings)
 
     def test_stochastic_is_another_policy(self):
         # A fresh network prefers one action everywhere; half of the exploring ones differ.

@@ -50,6 +50,11 @@ class PlotTest(absltest.TestCase):
         for argv, message in (
             ([], "error: expected at least one run folder"),
             (["absent"], "error: 'absent': not a run folder, no job.json there"),
+            (["a", "--out=."], "error: out='.': expected the name of a file that ends in .png"),
+            (
+                ["a", "--out=a.pdf"],
+                "error: out='a.pdf': expected the name of a file that ends in .png",
+            ),
             (["a", "--ou=x"], "error: --ou: unknown flag; did you mean --out?"),
         ):
             done = self.call(*argv)

@@ -58,7 +58,7 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
             self.save(env_steps, 0.0)
         self.assertEqual(self.names(), ["000000000003", "000000000004"])
 
-    @parameterized.parameters("no manifest", "truncated", "missing")
+    @parameterized.parameters("no manifest", "truncated", "missing", "manifest.json", "state.json")
     def test_an_incomplete_one_is_skipped_with_a_warning(self, damage):
         self.save(1, 10.0)
         newer = self.save(2, 20.0)
@@ -66,6 +66,8 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
             (newer / checkpoint.MANIFEST).unlink()
         elif damage == "missing":
             (newer / "state.json").unlink()
+        elif damage.endswith("json"):  # other text of the same length
+            (newer / damage).write_text("?" * (newer / damage).stat().st_size)
         else:
             data = next(newer.glob("learner.data*"))
             data.write_bytes(data.read_bytes()[:-1])
@@ -75,6 +77,16 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         self.save(3, 30.0)
         self.assertEqual(self.restored(), (3, 30.0))
         self.assertEqual(self.names(), ["000000000001", "000000000003"])
+
+    def test_damaged_variables_are_named(self):
+        self.save(1, 10.0)
+        found = self.checkpoints.newest()
+        index = found.folder / "learner.index"
+        index.write_bytes(b"?" * index.stat().st_size)
+        with self.assertRaisesRegex(
+            SettingError, f"^{found.folder}: cannot be read, it is damaged"
+        ):
+            checkpoint.restore_learner(found, self.module)
 
     @parameterized.product(
         failing=(
@@ -170,6 +182,15 @@ class LearnerTest(tf.test.TestCase):
 
 
 class ArraysTest(tf.test.TestCase):
+    def test_a_damaged_file_is_named(self):
+        path = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "policy.npz"
+        checkpoint.save_arrays(path, [np.arange(1_000.0)], return_mean=0.0)
+        whole = path.read_bytes()
+        for content in (b"", b"text", whole[:300], whole[:100] + b"?" * 50 + whole[150:]):
+            path.write_bytes(content)
+            with self.assertRaisesRegex(SettingError, f"^{path}: cannot be read, it is damaged"):
+                checkpoint.load_arrays(path)
+
     def test_round_trip(self):
         path = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "deep" / "best.npz"
         arrays = [

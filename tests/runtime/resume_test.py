@@ -20,6 +20,7 @@ from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.runtime import checkpoint
 from tfrl.runtime.assembly import assemble
+from tfrl.runtime.control import RunFailed
 from tfrl.runtime.replay_server import ReplayServer
 
 
@@ -68,6 +69,55 @@ def state_of(run_dir):
 def updates_after(env_steps):
     """Updates that so many env steps pay for, in one go or in several: 8 env steps each call of 4."""
     return max(0, env_steps - 100) // PER_CALL * 4
+
+
+class Interrupted(tf.test.TestCase):
+    """A run of 800 env steps that was stopped after some 300."""
+
+    def setUp(self):
+        super().setUp()
+        self.run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        Interrupting.left = 333
+        self.first = tfrl.train("dqn", run_dir=str(self.run_dir), **SETTINGS)
+        self.rows = (self.run_dir / "metrics.csv").read_bytes()
+
+    def refused(self, message, **settings):
+        with self.assertRaisesRegex(SettingError, message):
+            tfrl.train("dqn", run_dir=str(self.run_dir), resume=True, **settings)
+        self.assertEqual((self.run_dir / "metrics.csv").read_bytes(), self.rows)
+
+    def test_without_a_checkpoint_there_is_nothing_to_resume(self):
+        newest, _ = state_of(self.run_dir)
+        (newest / checkpoint.MANIFEST).unlink()
+        self.refused(
+            "resume with run_dir='.*/run': expected a complete checkpoint in .*checkpoints"
+        )
+
+    def test_fewer_env_steps_than_were_made_are_refused(self):
+        self.refused(
+            f"total_env_steps=100 with resume: .*has made {self.first.env_steps}; ",
+            total_env_steps=100,
+        )
+        shorter = tfrl.train(
+            "dqn", run_dir=str(self.run_dir), resume=True, total_env_steps=self.first.env_steps
+        )
+        self.assertEqual(shorter.env_steps, self.first.env_steps)  # scored at last
+        self.assertIsNotNone(shorter.return_mean)
+
+
+class DivergedTest(parameterized.TestCase):
+    @parameterized.parameters("inprocess", "processes")
+    def test_a_run_that_diverges_fails_and_exports_nothing(self, backend):
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        with self.assertRaisesRegex(
+            RunFailed, "learner/.* is (nan|inf) at .*diverged; lower learning_rate"
+        ):
+            tfrl.train(
+                "a2c", env="CartPole-v1", run_dir=str(run_dir), learning_rate=1e30, total_env_steps=20_000,
+                gradient_clip_norm=None, log_every_s=0.2, console="none", tensorboard=False, compile="graph",
+                inference="function", hidden_sizes=(8,), eval_every_env_steps=0, backend=backend,
+            )  # fmt: skip
+        self.assertFalse((run_dir / "export").exists())
 
 
 class ResumeTest(tf.test.TestCase, parameterized.TestCase):

@@ -10,11 +10,13 @@ import dataclasses
 import difflib
 import functools
 import importlib
-import math
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+LARGEST = 3.4028235e38  # that float32 holds
 
 
 class SettingError(ValueError):
@@ -96,8 +98,10 @@ def _coerce(value: Any, kind: Any) -> Any:
         if value is not None:
             raise TypeError
         return None
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -137,8 +141,10 @@ def _check_limits(name: str, number: Any, meta: Mapping[str, Any]) -> None:
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         return
     unit = f" {meta['unit']}" if meta["unit"] else ""
-    if math.isnan(number):
-        raise SettingError(f"{name}=nan: expected a number")
+    if isinstance(number, float) and not abs(number) <= LARGEST:
+        raise SettingError(
+            f"{name}={number}: expected a number within {LARGEST:g}, what float32 holds"
+        )
     if meta["minimum"] is not None and number < meta["minimum"]:
         raise SettingError(f"{name}={number}: expected at least {meta['minimum']}{unit}")
     if meta["above"] is not None and number <= meta["above"]:
@@ -149,7 +155,7 @@ def _check_limits(name: str, number: Any, meta: Mapping[str, Any]) -> None:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`'; did you mean X?'` for the closest known name, or an empty string when nothing is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import gymnasium as gym
@@ -384,19 +383,4 @@ class CrashingEnv(TruncatingChain):
         self._left -= 1
         if self._left <= 0:
             raise RuntimeError("this environment crashes on purpose")
-        return super().step(action)
-
-
-class FreezingEnv(TruncatingChain):
-    """A `TruncatingChain` that never returns from its `freeze_after`-th step, counted over all
-    episodes."""
-
-    def __init__(self, freeze_after: int = 50, length: int = 10):
-        super().__init__(length)
-        self._left = freeze_after
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        self._left -= 1
-        while self._left <= 0:
-            time.sleep(3600)
         return super().step(action)

@@ -22,7 +22,7 @@ from tfrl.envs import wrappers
 from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.vector import AtariLives, BatchVector, CheckedMasks, SyncVector, VectorEnv
 from tfrl.job import EnvPlan
-from tfrl.types import EnvSpec
+from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
 
 # Below this many environments our loop over Python environments is faster than CartPole's NumPy
 # vector class.
@@ -323,7 +323,7 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
     name = f"env={plan.env!r}"
     if limit is None and env.spec is not None:
         limit = env.spec.max_episode_steps
-    return EnvSpec(
+    spec = EnvSpec(
         name=plan.env,
         observation_space=space_lib.observation_space(
             env.observation_space, f"{name}: observation_space"
@@ -332,6 +332,25 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
         frame_stack=plan.atari_frame_stack if atari_game(plan.env) is not None else 0,
         max_episode_steps=limit,
     )
+    for leaf in space_lib.leaves(spec.observation_space):
+        if 0 in leaf.shape:
+            part = "".join(f"[{key!r}]" for key in leaf.path)
+            raise SettingError(
+                f"{name}: observation{part} has shape {list(leaf.shape)}; expected at least one number"
+            )
+    parts = spec.observation_space
+    if isinstance(parts, gym.spaces.Dict) and not {*parts.spaces} - {ACTION_MASK, ACTION_FEATURES}:
+        raise SettingError(
+            f"{name}: observation_space {env.observation_space} has nothing that a network reads; expected a part "
+            f"beside {ACTION_MASK} and {ACTION_FEATURES}"
+        )
+    size = space_lib.mask_size(spec.action_space)
+    if spec.has_action_mask and parts[ACTION_MASK].shape != (size,):
+        raise SettingError(
+            f"{name}: {ACTION_MASK} has shape {list(parts[ACTION_MASK].shape)}, the action space {env.action_space}; "
+            f"expected [{size}], one entry for each choice"
+        )
+    return spec
 
 
 # --- Atari

@@ -17,7 +17,7 @@ from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
 from tfrl.replay.kinds import Layout, make_layout
 from tfrl.runtime import residency
-from tfrl.runtime.checkpoint import Checkpoints
+from tfrl.runtime.checkpoint import Checkpoints, Found
 from tfrl.types import EnvSpec
 
 
@@ -159,7 +159,8 @@ def assemble(job: Job) -> Assembly:
     """Builds the spec and the agent of a job.
 
     Raises:
-      SettingError: an unknown environment, a space the algorithm does not serve, a checkpoint of another run.
+      SettingError: an unknown environment, a space the algorithm does not serve, no checkpoint to resume from or that
+        of another run.
     """
     spec = make_spec(job.env)
     agent = algorithm(job.algo).make(job.config, spec)
@@ -174,9 +175,20 @@ def assemble(job: Job) -> Assembly:
     _check_minibatches(assembly, policy)
     _check_replay(assembly)
     _check_shards(assembly)
-    found = assembly.checkpoints.newest() if job.resume else None
+    found = _found(assembly) if job.resume else None
     place = residency.pick(job, agent, assembly.layout, found.replay if found else None)
     return dataclasses.replace(assembly, residency=place[0], residency_why=place[1])
+
+
+def _found(assembly: Assembly) -> Found:
+    """The checkpoint to resume from."""
+    job, found = assembly.job, assembly.checkpoints.newest()
+    if found is None:
+        raise SettingError(
+            f"resume with run_dir={job.run_dir!r}: expected a complete checkpoint in {assembly.checkpoints.folder}, "
+            "there is none to go on from; start a new run in another folder"
+        )
+    return found
 
 
 def _check_devices(assembly: Assembly) -> None:

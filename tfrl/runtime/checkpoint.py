@@ -100,7 +100,7 @@ class Checkpoints:
         complete = self._complete(warn=True)
         if not complete:
             return None
-        state = json.loads((complete[-1] / "state.json").read_text())
+        state = _read(complete[-1] / "state.json")
         for key, mine in self._identity.items():
             theirs = state["identity"].get(key)
             if theirs != mine:
@@ -124,10 +124,17 @@ class Checkpoints:
 
 
 def restore_learner(found: Found, learner: tf.Module) -> None:
-    """Puts the saved variables back; every one must be there."""
-    tf.train.Checkpoint(learner=learner).read(
-        str(found.folder / "learner")
-    ).assert_existing_objects_matched()
+    """Puts the saved variables back; every one must be there.
+
+    Raises:
+      SettingError: the file cannot be read.
+    """
+    path = str(found.folder / "learner")
+    try:
+        status = tf.train.Checkpoint(learner=learner).read(path)
+    except (tf.errors.OpError, ValueError) as error:
+        raise _damaged(found.folder, error) from error
+    status.assert_existing_objects_matched()
 
 
 def save_arrays(path: pathlib.Path, arrays: list[np.ndarray], **facts: float) -> None:
@@ -140,15 +147,24 @@ def save_arrays(path: pathlib.Path, arrays: list[np.ndarray], **facts: float) ->
 
 
 def load_arrays(path: pathlib.Path) -> tuple[list[np.ndarray], dict[str, float]]:
-    """What `save_arrays` wrote."""
-    with np.load(path) as stored:
-        count = sum(name.startswith("variable_") for name in stored)
-        arrays = [stored[f"variable_{i}"] for i in range(count)]
-        facts = {
-            name.removeprefix("fact_"): float(stored[name])
-            for name in stored
-            if name.startswith("fact_")
-        }
+    """What `save_arrays` wrote.
+
+    Raises:
+      SettingError: the file is damaged.
+    """
+    try:
+        with np.load(path) as stored:
+            count = sum(name.startswith("variable_") for name in stored)
+            arrays = [stored[f"variable_{i}"] for i in range(count)]
+            facts = {
+                name.removeprefix("fact_"): float(stored[name])
+                for name in stored
+                if name.startswith("fact_")
+            }
+    except OSError:
+        raise
+    except Exception as error:  # whatever the parsers of NumPy stumble over
+        raise _damaged(path, error) from error
     return arrays, facts
 
 
@@ -156,11 +172,28 @@ def _problem(folder: pathlib.Path) -> str | None:
     manifest = folder / MANIFEST
     if not manifest.exists():
         return "it has no manifest, its writing was cut off"
-    for name, size in json.loads(manifest.read_text())["files"].items():
+    try:
+        files = _read(manifest)["files"]
+        _read(folder / "state.json")
+    except (SettingError, OSError) as error:
+        return str(error)
+    for name, size in files.items():
         file = folder / name
         if not file.exists() or file.stat().st_size != size:
             return f"{name} is missing or has another size"
     return None
+
+
+def _read(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: pathlib.Path, error: Exception) -> SettingError:
+    reason = str(error).split("\n")[0][:200]
+    return SettingError(f"{path}: cannot be read, it is damaged ({type(error).__name__}: {reason})")
 
 
 def _write(path: pathlib.Path, value: Any) -> None:

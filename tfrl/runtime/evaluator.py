@@ -135,6 +135,8 @@ class Evaluator:
     ) -> None:
         """Stores a policy as the newest, and as the best if it is; without a score it is the best
         only if there is none."""
+        if np.isnan(return_mean):  # the worst score there is, not one that compares with none
+            return_mean = -np.inf
         facts = {"return_mean": return_mean, "env_steps": env_steps, "version": version}
         checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
         if return_mean >= self._best and (

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfrl.agent import Policy
 from tfrl.config.resolve import load_job
+from tfrl.config.settings import SettingError
 from tfrl.envs.make import atari_game, make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs.curve import draw_curve
@@ -94,14 +95,23 @@ def load_policy(run_dir: pathlib.Path) -> tuple[Assembly, Policy]:
     """A run's parts and its exported policy.
 
     Raises:
-      SettingError: no finished run there.
+      SettingError: no finished run there, or one with damaged files.
     """
     folders.finished_run(run_dir)
-    # The folder may have moved, and nothing is resumed here.
-    job = dataclasses.replace(load_job(str(run_dir)), run_dir=str(run_dir), resume=False)
+    job = load_job(str(run_dir))
+    # The folder may have moved, nothing is resumed here, and this machine may have fewer devices.
+    topology = dataclasses.replace(job.topology, num_learner_devices=1)
+    job = dataclasses.replace(job, run_dir=str(run_dir), resume=False, topology=topology)
     assembly = assemble(job)
     policy = assembly.agent.make_policy()
-    _assign(policy, checkpoint.load_arrays(run_dir / folders.POLICY)[0])
+    arrays = checkpoint.load_arrays(run_dir / folders.POLICY)[0]
+    mine, theirs = ([tuple(x.shape) for x in xs] for xs in (policy.variables, arrays))
+    if mine != theirs:
+        raise SettingError(
+            f"{run_dir / folders.POLICY}: its arrays have shapes {theirs}, the policy of {run_dir / 'job.json'} has "
+            f"{mine}; expected the files of one run"
+        )
+    _assign(policy, arrays)
     return assembly, policy
 
 

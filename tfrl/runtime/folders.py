@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import pathlib
+import tempfile
 
 from tfrl.config.settings import SettingError
 
@@ -31,6 +32,18 @@ def finished_run(run_dir: str | os.PathLike) -> pathlib.Path:
     except OSError as error:
         raise SettingError(f"run_dir={str(folder)!r}: cannot be read, {error.strerror}") from None
     return folder
+
+
+def check_writable(out: pathlib.Path, suffix: str = "") -> None:
+    """Raises SettingError where `out` cannot be made: a file with this suffix if one is given, else a folder."""
+    if suffix and (out.suffix.lower() != suffix or out.is_dir()):
+        raise SettingError(f"out={str(out)!r}: expected the name of a file that ends in {suffix}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise SettingError(f"out={str(out)!r}: cannot be written: {error.strerror}") from None
 
 
 def _suggestion(wanted: str | os.PathLike) -> str:

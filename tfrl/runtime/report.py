@@ -16,8 +16,10 @@ from typing import Any
 
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.window import EpisodeWindow
+from tfrl.runtime.control import RunFailed
 
 PARTS = ("env", "act", "write", "sample", "learn")
+DIVERGES = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/gradient_norm")
 # Between processes, parts in which nothing is done; see logs/metrics.py.
 STALLS = ("room", "weights", "experience")
 
@@ -61,8 +63,17 @@ class Report:
     def row(
         self, totals: Totals, window: EpisodeWindow, more: Mapping[str, float]
     ) -> dict[str, float]:
-        """A row of the logs: totals, rates since the last row, episode statistics and `more`;
-        absent rather than NaN."""
+        """A row of the logs: totals, rates since the last row, episode statistics and `more`; absent rather than NaN.
+
+        Raises:
+          RunFailed: learning has diverged.
+        """
+        for name in DIVERGES:
+            if not math.isfinite(more.get(name, 0.0)):
+                raise RunFailed(
+                    f"{name} is {more[name]} at {totals.updates:,} updates ({totals.env_steps:,} env steps): learning "
+                    "has diverged; lower learning_rate or gradient_clip_norm, or look for rewards that are too large"
+                )
         last, passed = self._last, totals.train_s - self._last.train_s
         steps = totals.env_steps - last.env_steps
         row = {

@@ -139,6 +139,13 @@ class _Run:
         return replay
 
     def run(self) -> dict[str, Any]:
+        try:
+            return self._train_to_the_end()
+        finally:  # what it says when it stops is no user's concern, least of all after an error
+            if self.resident is None:
+                self.server.stop()
+
+    def _train_to_the_end(self) -> dict[str, Any]:
         job, totals = self.job, self.totals
         evaluations = Every(job.evaluation.eval_every_env_steps, totals.env_steps)
         saves = Every(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
@@ -165,8 +172,6 @@ class _Run:
             self._evaluate()
         self.actor.close()
         self.evaluator.close()
-        if self.resident is None:
-            self.server.stop()
         return {
             "interrupted": self.stop,
             "totals": totals,
