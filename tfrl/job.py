@@ -6,12 +6,11 @@ Every field below is also a command-line flag of the same name.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import pathlib
 from typing import Any
 
-from tfrl.config.settings import SettingError, from_dict, nearest, setting, validate
+from tfrl.config.settings import SettingError, from_dict, import_module, nearest, setting, validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,12 +270,7 @@ def algorithm(name: str) -> Any:
         raise SettingError(
             f"algo={name!r}: no such algorithm; there are {', '.join(known)}{nearest(name, known)}"
         )
-    try:
-        module = importlib.import_module(name if "." in name else f"tfrl.algos.{name}")
-    except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
-            raise SettingError(f"algo={name!r}: no module of this name can be imported") from error
-        raise
+    module = import_module(name if "." in name else f"tfrl.algos.{name}", f"algo={name!r}")
     missing = [part for part in ("Config", "make") if not hasattr(module, part)]
     if missing:
         raise SettingError(f"algo={name!r}: the module has no {' and no '.join(missing)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import os
 import pathlib
@@ -163,6 +164,28 @@ class ErrorTest(FlagsTestCase):
     def test_unknown_algorithm_names_the_nearest(self):
         with self.assertRaisesRegex(SettingError, r"algo='dqm': no such .* did you mean dqn\?"):
             flags.parse(["--algo=dqm"])
+
+    @parameterized.parameters(
+        ("DQM", r"did you mean dqn\?"),
+        (".", "expected the name of a module"),
+        ("..x", "expected the name of a module"),
+        ("no.such", r"cannot import 'no.such' \(No module named 'no'\)"),
+        (
+            "broken_at.work",
+            r"cannot import 'broken_at.work' \(NameError: name 'x' is not defined, .*work.py:2\)",
+        ),
+        ("broken_at.text", r"cannot import 'broken_at.text' \(SyntaxError: .*text.py, line 1\)"),
+    )
+    def test_algorithm_that_cannot_be_imported(self, name, message):
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "broken_at").mkdir()
+        (folder / "broken_at" / "work.py").write_text("y = 1\nx\n")
+        (folder / "broken_at" / "text.py").write_text("def :\n")
+        self.enter_context(mock.patch.object(sys, "path", [str(folder), *sys.path]))
+        importlib.invalidate_caches()
+        with self.assertRaisesRegex(SettingError, f"^algo='{name}': .*{message}") as caught:
+            flags.parse([f"--algo={name}"])
+        self.assertNotIn("\n", str(caught.exception))
 
     def test_flag_of_another_algorithm(self):
         with self.assertRaisesRegex(

@@ -21,7 +21,27 @@ def builder(spec):
     )
 
 
+def no_model(spec):
+    del spec
+
+
+def failing(spec):
+    raise KeyError(f"no layers for\n{spec.name}")
+
+
 class InputsTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        ("no_model", "the builder returned NoneType, expected a Keras model"),
+        ("failing", "building failed: KeyError: .*no layers for"),
+    )
+    def test_builder_that_fails(self, name, message):
+        spec = EnvSpec("e", spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(2))
+        with self.assertRaisesRegex(
+            SettingError, f"^network='{__name__}:{name}': {message}"
+        ) as caught:
+            torsos.Torso(spec, f"{__name__}:{name}", (8,), "relu")
+        self.assertNotIn("\n", str(caught.exception))
+
     def test_flatten_concatenates_a_nest(self):
         space = spaces.Dict(
             a=spaces.Discrete(3, start=5),

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import numbers
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -174,19 +175,43 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def import_module(name: str, where: str) -> types.ModuleType:
+    """The module of this absolute name.
+
+    Args:
+      where: what names it, the beginning of the message.
+
+    Raises:
+      SettingError: it cannot be imported, for whatever reason; the message has the reason and the line.
+    """
+    if not all(name.split(".")):
+        raise SettingError(f"{where}: expected the name of a module, got {name!r}")
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a user's module may raise anything
+        raise SettingError(f"{where}: cannot import {name!r} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """One line: what was raised, and where unless it is an import that was not found."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError):
+        return text
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    at = "" if isinstance(error, SyntaxError) else f", {last.filename}:{last.lineno}"
+    return f"{type(error).__name__}: {text}{at}"
+
+
 def import_dotted(path: str, what: str) -> Any:
     """The object named `package.module:name`.
 
     Raises:
-      SettingError: the module or the name does not exist; the message says which.
+      SettingError: the module cannot be imported or the name does not exist; the message says which.
     """
     module_name, _, attribute = path.partition(":")
     if not attribute:
         raise SettingError(f"{what}={path!r}: expected 'package.module:name'")
-    try:
-        target: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SettingError(f"{what}={path!r}: cannot import {module_name!r} ({error})") from error
+    target: Any = import_module(module_name, f"{what}={path!r}")
     for part in attribute.split("."):
         if not hasattr(target, part):
             public = [n for n in dir(target) if not n.startswith("_")]

@@ -305,7 +305,7 @@ def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
         raise SettingError(f"env={plan.env!r} cannot be built: TypeError: {error}") from error
     except Exception as error:  # whatever a user's constructor raises, its reader needs the name
         raise SettingError(
-            f"env={plan.env!r} cannot be built: {type(error).__name__}: {error}"
+            f"env={plan.env!r} cannot be built: {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
 
 

@@ -214,7 +214,7 @@ class Torso(tf.Module):
                 f"or package.module:builder{nearest(network, NETWORKS)}"
             )
         else:
-            self.model = import_dotted(network, "network")(spec)
+            self.model = _build(network, spec)
         if precision != "float32" and self._kind != "images":
             raise SettingError(
                 f"precision={precision} with network={network}: expected float32; it is for the networks for images, "
@@ -243,6 +243,23 @@ class Torso(tf.Module):
             else:
                 others.append(inputs.flatten(part, space, self._rescale))
         return tf.concat(images + others, axis=1) if len(images + others) > 1 else images[0]
+
+
+def _build(network: str, spec: EnvSpec) -> Any:
+    """What the builder of this name makes; raises SettingError where it fails or makes no model."""
+    builder = import_dotted(network, "network")
+    try:
+        model = builder(spec)
+    except Exception as error:  # whatever a user's builder raises, its reader needs the name
+        reason = " ".join(str(error).split())
+        raise SettingError(
+            f"network={network!r}: building failed: {type(error).__name__}: {reason}"
+        ) from error
+    if not callable(model):
+        raise SettingError(
+            f"network={network!r}: the builder returned {type(model).__name__}, expected a Keras model or the like"
+        )
+    return model
 
 
 def _image_network(
