@@ -168,14 +168,26 @@ class Training(tf.Module):
         )
 
     def linear(self, initial: float, final: float | None, env_steps: int) -> tf.Tensor:
-        """A schedule over the env steps of the run after those that hold it; `final` None: constant."""
+        """A schedule over the env steps of the run after those that hold it, float32 scalar; `final` None: constant.
+
+        Args:
+          initial, final: first and last value.
+          env_steps: length of the change.
+        """
         if final is None:
             return tf.constant(initial, tf.float32)
         now = self.env_steps - self._config.learning_rate_hold_env_steps
         return schedules.linear(initial, final, env_steps, now)
 
     def minimise(self, compute: Callable[[], Step]) -> dict[str, tf.Tensor]:
-        """One optimiser step on the mean of a loss over the valid steps of all replicas; returns metrics."""
+        """One optimiser step on the mean of a loss over the valid steps of all replicas, in replica context.
+
+        Args:
+          compute: makes the step; called under a tape.
+
+        Returns:
+          {metric: float32 scalar}, equal on all replicas.
+        """
         policy = self.policy
         with tf.GradientTape() as tape:
             step = compute()
@@ -196,7 +208,7 @@ class Training(tf.Module):
         return metrics
 
     def actor_critic_update(self, rows: Rows) -> UpdateOutput:
-        """One step along the advantages that `rows` carry: the update of PG and A2C."""
+        """One step along the advantages that `rows` carry: the update of PG and A2C; see `actor_critic_step`."""
 
         def compute() -> Step:
             new, old = evaluate(self.policy, rows)
@@ -207,12 +219,17 @@ class Training(tf.Module):
         return UpdateOutput(self.minimise(compute), None)
 
     def prepare(self, batch: Trajectory, lambda_: float | None) -> Rows:
-        """Advantages and everything else that is fixed while a batch is trained on; no gradient.
+        """Advantages and everything else that is fixed while a batch is trained on; no gradient; in replica context.
 
         Observations are normalised by the statistics that acted, and only then are these brought up to date.
 
         Args:
-          lambda_: of GAE; None: returns that end with the episode, without bootstrap, minus the values if any.
+          batch: leaves [T, B, ...].
+          lambda_: of GAE (Schulman et al. 2016, eq. 16); None: returns that end with the episode, without bootstrap,
+            minus the values if any.
+
+        Returns:
+          `Rows`, n = T B of them, or with memory n = B.
         """
         policy, statistics = self.policy, self.statistics
         obs = policy.inputs(batch.obs)
@@ -248,13 +265,13 @@ class Training(tf.Module):
 class Rows(NamedTuple):
     """A batch as minibatches take it: leaves [n, ...], one row per step.
 
-    With memory a row is a whole sequence, leaves [n, T, ...], and `state` is the one before it.
+    With memory a row is a whole sequence, leaves [n, T, ...], and `state` is the one before it, leaves [n, ...].
 
     Attributes:
       obs: inputs of the networks (`ActorCritic.inputs`).
       sample: actions as the distribution takes them.
-      log_prob, params: of the weights that acted.
-      advantages, targets, values: as estimated with them.
+      log_prob, params: of the weights that acted; float32, `params` with P as the last axis.
+      advantages, targets, values: as estimated with them; float32, in units of the learner's rewards.
       valid: bool.
       fresh: bool, see `Trajectory`; () without memory.
       state: () without memory.
@@ -284,14 +301,20 @@ class Statistics(tf.Module):
             self.rewards = ReturnScale()
 
     def reward(self, batch: Trajectory) -> tf.Tensor:
-        """The batch's rewards [T, B] in units of the deviation of returns, which takes in the batch first."""
+        """The batch's rewards, float32 [T, B], in units of the deviation of returns, which takes in the batch first.
+
+        In replica context. Without normalisation of rewards they are as they came.
+        """
         if self.rewards is None:
             return batch.reward
         self.rewards.update(batch.return_so_far, batch.valid & batch.first_use)
         return self.rewards(batch.reward)
 
     def merge(self, policy: ActorCritic, batch: Trajectory) -> None:
-        """Takes in the batch's observations; the policy's normaliser changes, so call it after what must not."""
+        """Takes in the batch's observations; the policy's normaliser changes, so call it after what must not.
+
+        In replica context; nothing happens without normalisation of observations.
+        """
         if self.observations is None:
             return
         obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
@@ -311,7 +334,7 @@ def _swap(x: tf.Tensor) -> tf.Tensor:
 
 
 class Evaluated(NamedTuple):
-    """Steps under the present weights: params [..., P]; values, log_prob and entropy [...]."""
+    """Steps under the present weights, float32: params [..., P]; values, log_prob and entropy (nats) [...]."""
 
     params: tf.Tensor
     values: tf.Tensor
@@ -344,7 +367,17 @@ def _evaluated(policy: ActorCritic, params: tf.Tensor, values: tf.Tensor, sample
 
 def standardised(rows: Rows, per_minibatch: bool) -> tf.Tensor:
     """Advantages with mean 0 and deviation 1 over the valid rows of all replicas: RLlib's form or, per minibatch, that
-    of Stable-Baselines3."""
+    of Stable-Baselines3.
+
+    In replica context.
+
+    Args:
+      rows: advantages float32 and valid bool, [n] or with memory [n, T].
+      per_minibatch: divide by the sample's deviation plus 1e-8; else by the population's, at least 1e-4.
+
+    Returns:
+      float32, the shape of the advantages; entries that are not valid are meaningless.
+    """
     mean, variance = apply.masked_moments(rows.advantages, rows.valid)
     if per_minibatch:
         count = apply.masked_count(rows.valid)
@@ -353,7 +386,14 @@ def standardised(rows: Rows, per_minibatch: bool) -> tf.Tensor:
 
 
 class Step(NamedTuple):
-    """What an update needs: loss [n] per step and its named parts, which steps count, values and their targets."""
+    """What an update needs, all of one shape, e.g. [n] or [T, B].
+
+    Attributes:
+      loss: float32, of each step.
+      parts: {metric: float32}, logged as means over valid steps.
+      valid: bool, steps that count.
+      values, targets: float32, V and what it should be; for the explained variance.
+    """
 
     loss: tf.Tensor
     parts: dict[str, tf.Tensor]
@@ -370,7 +410,18 @@ def actor_critic_step(
     targets: tf.Tensor,
     valid: tf.Tensor,
 ) -> Step:
-    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); the second with a critic."""
+    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); the second with a critic.
+
+    Args:
+      config: has the entropy coefficient c_e and, with a critic, the value coefficient c_v.
+      policy: says whether there is a critic.
+      new: steps under the present weights, log_prob, values and entropy [...].
+      advantages, targets: float32 [...]; no gradient flows through them.
+      valid: bool [...]; nothing is left out of the loss here.
+
+    Raises:
+      ValueError: `advantages` of another shape than the log-probabilities.
+    """
     policy_loss = policy_losses.policy_gradient(new.log_prob, advantages)
     loss = policy_loss - config.entropy_coefficient * new.entropy
     parts = {"learner/policy_loss": policy_loss, "learner/entropy": new.entropy}
@@ -384,12 +435,20 @@ def actor_critic_step(
 def off_policy(
     config: Any, batch: Trajectory, new: Evaluated, log_prob: tf.Tensor, values_next: tf.Tensor
 ) -> vtrace.VTrace:
-    """Value targets and advantages of unrolls that older weights made, leaves [T, B].
+    """Value targets and advantages of unrolls that older weights made, float32 [T, B]; no gradient.
+
+    By V-trace (Espeholt et al. 2018, section 4.1), or without it by GAE (Schulman et al. 2016, eq. 16); in replica
+    context.
 
     Args:
-      log_prob: of the actions under the policy whose advantages are wanted.
-      new: for the values.
-      values_next: V after each step.
+      config: `AsyncSettings`.
+      batch: leaves [T, B, ...]; its extras hold the log-probabilities of acting time.
+      new: for the values [T, B].
+      log_prob: of the actions under the policy whose advantages are wanted [T, B].
+      values_next: V after each step [T, B].
+
+    Raises:
+      ValueError: ranks or shapes that do not fit.
     """
     behaviour, values = batch.extras["log_prob"], tf.stop_gradient(new.values)
     log_prob, values_next = tf.stop_gradient(log_prob), tf.stop_gradient(values_next)
@@ -413,18 +472,41 @@ def off_policy(
 
 
 def shared_variable(value: tf.Tensor, name: str) -> tf.Variable:
-    """A variable that every replica sets to the same value."""
+    """A variable that every replica sets to the same value, not trained; shape and dtype are those of `value`."""
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(value, trainable=False, aggregation=first, name=name)
 
 
 def mean_of(x: tf.Tensor, valid: tf.Tensor, count: tf.Tensor | None = None) -> tf.Tensor:
-    """A metric: the mean over valid steps of all replicas, without gradient."""
+    """A metric: the mean over valid steps of all replicas, without gradient; in replica context.
+
+    Args:
+      x: float32 of any shape.
+      valid: bool, the shape of `x`.
+      count: `apply.masked_count(valid)` where it is known already.
+
+    Returns:
+      float32 scalar, equal on all replicas; 0 where no step is valid.
+
+    Raises:
+      ValueError: shapes that differ.
+    """
     return apply.reduce_sum(apply.masked_mean(tf.stop_gradient(x), valid, count))
 
 
 def explained_variance(values: tf.Tensor, targets: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """Share of the targets' variance that the values explain, over valid steps of all replicas."""
+    """Share of the targets' variance that the values explain, over valid steps of all replicas; in replica context.
+
+    Args:
+      values, targets: float32 of any shape.
+      valid: bool, the same shape.
+
+    Returns:
+      float32 scalar, equal on all replicas: 1 is perfect; 0 if targets do not vary.
+
+    Raises:
+      ValueError: `valid` of another shape.
+    """
     _, residual = apply.masked_moments(targets - values, valid)
     _, total = apply.masked_moments(targets, valid)
     return policy_losses.explained_variance(residual, total)

@@ -25,8 +25,11 @@ def policy_gradient(log_prob: tf.Tensor, advantages: tf.Tensor) -> tf.Tensor:
     """-log pi(a | s) A, whose gradient is that of the expected return (Williams 1992; with a critic Mnih et al. 2016).
 
     Args:
-      log_prob: log-probabilities of the actions taken.
-      advantages: of the same shape; returns for REINFORCE.
+      log_prob: log-probabilities of the actions taken, float32 of any shape.
+      advantages: float32 of the same shape; returns for REINFORCE. No gradient flows through them.
+
+    Returns:
+      float32 of that shape.
 
     Raises:
       ValueError: shapes that differ.
@@ -41,8 +44,8 @@ def ppo_surrogate(
     """-min(r A, clip(r, 1 - clip, 1 + clip) A) with r = pi(a | s) / pi_old(a | s) (Schulman et al. 2017, eq. 7).
 
     Args:
-      log_prob: log-probabilities of the actions taken.
-      old_log_prob: those of acting time, stored with the step; never recomputed.
+      log_prob: log-probabilities of the actions taken, float32 of any shape.
+      old_log_prob: those of acting time, stored with the step; never recomputed; of the same shape.
       advantages: of the same shape.
       clip: half the width of the range without clipping; a scalar.
 
@@ -67,9 +70,9 @@ def appo_surrogate(
     pi_old does, r stays bounded.
 
     Args:
-      log_prob: log pi of the actions taken.
-      old_log_prob: log pi_old, of the target network, a periodic copy of pi.
-      behaviour_log_prob: log mu, stored when acting.
+      log_prob: log pi of the actions taken, float32 of any shape.
+      old_log_prob: log pi_old, of the target network, a periodic copy of pi; of the same shape.
+      behaviour_log_prob: log mu, stored when acting; of the same shape.
       advantages: V-trace advantages of pi_old against mu, of the same shape.
       clip: half the width of the range without clipping; a scalar.
       max_correction: limit of mu / pi_old.
@@ -96,10 +99,13 @@ def ppo_value(
     There is no factor 1/2: RLlib and Stable-Baselines3 have none, A2C and CleanRL have it; the caller scales.
 
     Args:
-      values: V of the network that learns.
-      old_values: V of acting time; ignored when `clip` is None.
+      values: V of the network that learns, float32 of any shape.
+      old_values: V of acting time, of the same shape; not read when `clip` is None.
       targets: of the same shape.
       clip: largest change of a value that counts, in units of returns; None for no limit.
+
+    Returns:
+      float32 of that shape.
 
     Raises:
       ValueError: shapes that differ.
@@ -115,7 +121,15 @@ def ppo_value(
 
 
 def ratio(log_prob: tf.Tensor, other_log_prob: tf.Tensor) -> tf.Tensor:
-    """p / q from log-probabilities, finite whatever they are; no gradient where it is limited, none through q."""
+    """p / q from log-probabilities, finite whatever they are; no gradient where it is limited, none through q.
+
+    Args:
+      log_prob: log p, float32 of any shape.
+      other_log_prob: log q, of the same shape.
+
+    Returns:
+      float32 of that shape, between exp(-`MAX_LOG_RATIO`) and exp(`MAX_LOG_RATIO`).
+    """
     difference = log_prob - tf.stop_gradient(other_log_prob)
     return tf.exp(tf.clip_by_value(difference, -MAX_LOG_RATIO, MAX_LOG_RATIO))
 
@@ -126,8 +140,12 @@ def standardise(
     """(x - mean) / max(floor, std), with the population's std: advantages once per train batch, as in RLlib.
 
     Args:
-      x: any shape.
+      x: float32 of any shape.
       mean, variance: scalars, `apply.masked_moments(x, mask)`. Entries outside the mask come out meaningless.
+      floor: least divisor, in units of `x`.
+
+    Returns:
+      float32, the shape of `x`.
     """
     return (x - mean) / tf.maximum(floor, tf.sqrt(variance))
 
@@ -138,9 +156,13 @@ def standardise_minibatch(
     """(x - mean) / (std + epsilon), with the sample's std (n - 1): per minibatch, as in Stable-Baselines3 and CleanRL.
 
     Args:
-      x: any shape.
+      x: float32 of any shape.
       mean, variance: scalars, `apply.masked_moments(x, mask)`; the variance divides by n.
       count: number n of entries behind them, `apply.masked_count(mask)`. With n = 1 the result is 0.
+      epsilon: added to the std, in units of `x`.
+
+    Returns:
+      float32, the shape of `x`.
     """
     sample_variance = variance * count / tf.maximum(count - 1.0, 1.0)
     return (x - mean) / (tf.sqrt(sample_variance) + epsilon)
@@ -151,6 +173,9 @@ def explained_variance(residual_variance: tf.Tensor, target_variance: tf.Tensor)
 
     Args:
       residual_variance, target_variance: scalars, from `apply.masked_moments`.
+
+    Returns:
+      float32 scalar.
     """
     return tf.where(
         target_variance > 0.0, 1.0 - tf.math.divide_no_nan(residual_variance, target_variance), 0.0
@@ -164,9 +189,12 @@ def kl_coefficient(coefficient: tf.Tensor, kl: tf.Tensor, target: float) -> tf.T
     limits of 1.5 and factors of 2.
 
     Args:
-      coefficient: now; 0 stays 0.
-      kl: mean KL(old || new) over the minibatches of the last epoch.
-      target: desired KL.
+      coefficient: now, a float32 scalar; 0 stays 0.
+      kl: mean KL(old || new) over the minibatches of the last epoch, in nats, a float32 scalar.
+      target: desired KL, in nats.
+
+    Returns:
+      float32 scalar.
     """
     factor = tf.where(kl > 2.0 * target, 1.5, tf.where(kl < 0.5 * target, 0.5, 1.0))
     return coefficient * factor

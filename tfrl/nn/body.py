@@ -12,7 +12,7 @@ from tfrl.types import EnvSpec
 
 
 class Body(tf.Module):
-    """Observations, leaves [B, ...] -> features [B, F] and the state of the memory.
+    """Observations, leaves [B, ...] -> features float32 [B, F] and the state of the memory.
 
     Args:
       torso: before the memory.
@@ -23,6 +23,9 @@ class Body(tf.Module):
     Attributes:
       core: the memory, or None; then states are ().
       output_size: F.
+
+    Raises:
+      SettingError: an unknown kind of memory, or a width that it does not take.
     """
 
     def __init__(self, torso: Torso, spec: EnvSpec, core: str, core_size: int):
@@ -35,10 +38,19 @@ class Body(tf.Module):
             self.output_size = self.core.output_size
 
     def initial_state(self, batch_size: int) -> Any:
+        """State of fresh episodes, zeros float32, leaves [batch_size, ...]; () without a memory."""
         return () if self.core is None else self.core.initial_state(batch_size)
 
     def step(self, obs: Any, state: Any) -> tuple[tf.Tensor, Any]:
-        """One step: the features of `obs` and the state after it."""
+        """One step: the features of `obs` and the state after it.
+
+        Args:
+          obs: leaves [B, ...].
+          state: before it, leaves [B, ...]; not read without a memory.
+
+        Returns:
+          Features float32 [B, F], and the state, leaves [B, ...] or ().
+        """
         features = self._torso(obs)
         return (features, ()) if self.core is None else self.core.step(features, state)
 
@@ -47,11 +59,14 @@ class Body(tf.Module):
 
         Args:
           obs: leaves [T, B, ...].
-          state: before the first of them, leaves [B, ...].
+          state: before the first of them, leaves [B, ...]; not read without a memory.
           fresh: bool [T, B], the state restarts before this observation.
 
         Returns:
-          Features [T, B, F], and the state after the last observation.
+          Features float32 [T, B, F], and the state after the last observation, leaves [B, ...] or ().
+
+        Raises:
+          ValueError: `fresh` is not of rank 2.
         """
         steps, batch = fresh.shape
         features = self._torso(flat(obs))
@@ -60,5 +75,5 @@ class Body(tf.Module):
 
 
 def flat(nest: Any) -> Any:
-    """Leaves [T, B, ...] -> [T * B, ...]."""
+    """Leaves [T, B, ...] -> [T * B, ...], of any dtype."""
     return tf.nest.map_structure(lambda x: tf.reshape(x, [-1, *x.shape[2:]]), nest)

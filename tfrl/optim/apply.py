@@ -9,25 +9,45 @@ import tensorflow as tf
 
 
 def global_mean(x: tf.Tensor) -> tf.Tensor:
-    """This replica's part of the mean over the global batch: the sum over replicas of the result is that mean."""
+    """This replica's part of the mean over the global batch: the sum over replicas of the result is that mean.
+
+    In replica context; replicas have equally many entries.
+
+    Args:
+      x: float32 of any shape.
+
+    Returns:
+      float32 scalar.
+    """
     replicas = tf.distribute.get_replica_context().num_replicas_in_sync
     return tf.reduce_mean(x) / replicas
 
 
 def masked_count(mask: tf.Tensor) -> tf.Tensor:
-    """Number of valid entries of the global batch, a float32 scalar equal on all replicas; mask bool, any shape."""
+    """Number of valid entries of the global batch, a float32 scalar equal on all replicas; in replica context.
+
+    Args:
+      mask: bool of any shape.
+    """
     return reduce_sum(tf.reduce_sum(tf.cast(mask, tf.float32)))
 
 
 def masked_mean(x: tf.Tensor, mask: tf.Tensor, count: tf.Tensor | None = None) -> tf.Tensor:
     """This replica's part of the mean over the valid entries of the global batch; 0 when there is none.
 
-    The sum over replicas of the result is that mean, as with `global_mean`, however the valid entries are spread.
+    The sum over replicas of the result is that mean, as with `global_mean`, however the valid entries are spread. In
+    replica context.
 
     Args:
-      x: any shape; what stands at invalid entries is not read, but its gradient must be finite.
+      x: float32 of any shape; what stands at invalid entries is not read, but its gradient must be finite.
       mask: bool, the shape of `x`.
       count: `masked_count(mask)`, where it is known already: it costs a reduction over replicas.
+
+    Returns:
+      float32 scalar.
+
+    Raises:
+      ValueError: shapes that differ.
     """
     mask.shape.assert_is_compatible_with(x.shape)
     count = masked_count(mask) if count is None else count
@@ -38,14 +58,17 @@ def masked_mean(x: tf.Tensor, mask: tf.Tensor, count: tf.Tensor | None = None) -
 def masked_moments(x: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and population variance of the valid entries of the global batch; no gradient; zeros when there is none.
 
-    In two passes, so that a large mean does not drown a small variance.
+    In two passes, so that a large mean does not drown a small variance. In replica context.
 
     Args:
-      x: any shape; what stands at invalid entries is not read.
+      x: float32 of any shape; what stands at invalid entries is not read.
       mask: bool, the shape of `x`.
 
     Returns:
-      Two scalars, equal on all replicas.
+      Two float32 scalars, equal on all replicas.
+
+    Raises:
+      ValueError: shapes that differ.
     """
     x, count = tf.stop_gradient(x), masked_count(mask)
     mean = reduce_sum(masked_mean(x, mask, count))
@@ -53,7 +76,14 @@ def masked_moments(x: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def reduce_sum(x: tf.Tensor) -> tf.Tensor:
-    """Sum over replicas of a metric made with `global_mean` or `masked_mean`."""
+    """Sum over replicas of a metric made with `global_mean` or `masked_mean`; in replica context.
+
+    Args:
+      x: of any shape, a number type; the same shape on all replicas.
+
+    Returns:
+      The shape and dtype of `x`, equal on all replicas.
+    """
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return x
@@ -63,9 +93,14 @@ def reduce_sum(x: tf.Tensor) -> tf.Tensor:
 def replica_rows(draw: Callable[[int], tf.Tensor], rows: int) -> tf.Tensor:
     """This replica's rows of something drawn for the global batch, so that any number of replicas draws the same.
 
+    In replica context.
+
     Args:
       draw: number of rows -> [rows, ...], a pure function.
       rows: of this replica; all have as many.
+
+    Returns:
+      [rows, ...], the dtype of what is drawn.
     """
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
@@ -82,16 +117,21 @@ def minimise(
     variables: Sequence[tf.Variable],
     clip_norm: float | None = None,
 ) -> tf.Tensor:
-    """One optimiser step on the gradient summed over replicas; clipping comes after the sum.
+    """One optimiser step on the gradient summed over replicas; clipping comes after the sum. In replica context.
 
     Args:
       optimizer: of `optimizers.make`, for these variables in this order, or a Keras optimiser.
+      tape: has seen the loss.
       loss: scalar made with `global_mean` or `masked_mean`, so that the sum over replicas is the
         gradient of the global mean.
+      variables: what is trained.
       clip_norm: largest global norm, None for no clipping.
 
     Returns:
-      Global norm of the gradient before clipping, a scalar equal on all replicas.
+      Global norm of the gradient before clipping, a float32 scalar equal on all replicas.
+
+    Raises:
+      ValueError: not as many gradients as the optimiser has variables.
     """
     gradients = tape.gradient(loss, variables)
     context = tf.distribute.get_replica_context()
@@ -106,7 +146,18 @@ def step(
     variables: Sequence[tf.Variable],
     clip_norm: float | None = None,
 ) -> tf.Tensor:
-    """One optimiser step on a gradient that all replicas have in common; arguments and result as in `minimise`."""
+    """One optimiser step on a gradient that all replicas have in common; in replica context.
+
+    Args:
+      optimizer, variables, clip_norm: as in `minimise`.
+      gradients: of each variable, its shape and dtype; None leaves a variable of an `optimizers.make` optimiser alone.
+
+    Returns:
+      Global norm of the gradient before clipping, a float32 scalar.
+
+    Raises:
+      ValueError: not as many gradients as the optimiser has variables.
+    """
     norm = tf.linalg.global_norm(gradients)
     if clip_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)

@@ -23,6 +23,7 @@ class Linear(tf.keras.optimizers.schedules.LearningRateSchedule):
         return linear(self._initial, self._final, self._decay_updates, step)
 
     def get_config(self) -> dict[str, float]:
+        """The arguments of the constructor by name, as Keras saves schedules."""
         return {
             "initial": self._initial,
             "final": self._final,
