@@ -49,6 +49,7 @@ class TargetedPolicy(tf.Module):
         self.copy_target()
 
     def initial_state(self, batch_size: int) -> Any:
+        """As of `Policy.initial_state`: that of the online network."""
         return self.online.initial_state(batch_size)
 
     def step(
@@ -59,6 +60,7 @@ class TargetedPolicy(tf.Module):
         noise: Mapping[str, tf.Tensor],
         explore: bool,
     ) -> PolicyStep:
+        """As of `Policy.step`: the online network acts."""
         return self.online.step(obs, state, knobs, noise, explore)
 
     def copy_target(self) -> None:
@@ -69,7 +71,14 @@ class TargetedPolicy(tf.Module):
 def gradient(
     config: Any, loss: Callable[..., value_based.Loss], policy: TargetedPolicy, batch: Trajectory
 ) -> dict[str, tf.Tensor]:
-    """The gradient of an unroll, as `_gradients.pack` has it, with `METRICS`."""
+    """The gradient of an unroll, as `_gradients.pack` has it, float32 [P], with `METRICS`, float32 [M].
+
+    Args:
+      config: settings.
+      loss: see `_value_based.QLearner`; it must not draw random numbers.
+      policy: whose weights acted.
+      batch: leaves [T, B, ...].
+    """
     online, target = policy.online, policy.target
     valid = value_based.by_sequence(batch.valid)
     with tf.GradientTape() as tape:
@@ -91,6 +100,11 @@ class AsyncQLearner(tf.Module):
         self._rate, self.optimizer = value_based.make_optimizer(config, self._variables)
 
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
+        """As of `Learner.update`: one step of Adam along the gradient of one item.
+
+        The metrics are those of the actor, the norm of the gradient and the step size; `seed` is not read, and there
+        are no priorities.
+        """
         del seed
         rate = self._rate(self.optimizer.iterations)
         metrics = gradients.apply_packed(
@@ -99,6 +113,7 @@ class AsyncQLearner(tf.Module):
         return UpdateOutput({**metrics, "learner/learning_rate": rate}, None)
 
     def periodic(self) -> Sequence[Periodic]:
+        """As of `Learner.periodic`: the copy to the target network, which is published with the weights."""
         return (Periodic(self._config.target_period_updates, self.policy.copy_target),)
 
 

@@ -28,7 +28,15 @@ def pack(
     variables: Sequence[tf.Variable],
     metrics: Mapping[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
-    """What an actor sends: the gradient of `loss` as one vector [P], and the values of `metrics`, scalars, [M]."""
+    """What an actor sends: the gradient of `loss` as one vector [P], and the values of `metrics`, scalars, [M];
+    float32.
+
+    Args:
+      tape: has seen the loss.
+      loss: scalar.
+      variables: P numbers in all; those that the loss does not depend on have a gradient of 0.
+      metrics: {name: float32 scalar}; their order counts.
+    """
     gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
     return {"gradient": flat, "metrics": tf.stack(list(metrics.values()))}
@@ -41,15 +49,16 @@ def apply_packed(
     variables: Sequence[tf.Variable],
     limit: float | None,
 ) -> dict[str, tf.Tensor]:
-    """One optimiser step along what `pack` made.
+    """One optimiser step along what `pack` made; in replica context.
 
     Args:
       batch: of one gradient.
       names: of its metrics, in their order.
+      optimizer, variables: see `apply.step`.
       limit: largest global norm of the gradient; None: no limit.
 
     Returns:
-      The metrics, with 'learner/gradient_norm', the norm before the limit.
+      The metrics, with 'learner/gradient_norm', the norm before the limit; float32 scalars.
     """
     parts = tf.split(batch.values["gradient"][0], [v.shape.num_elements() for v in variables])
     gradients = [tf.reshape(g, v.shape) for g, v in zip(parts, variables, strict=True)]

@@ -193,7 +193,12 @@ class QPolicy(tf.Module):
     def values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """Features [B, F] of observations -> [B, A]; invalid actions hold `value.INVALID_VALUE`."""
+        """Features [B, F] of observations -> float32 [B, A]; invalid actions hold `value.INVALID_VALUE`.
+
+        Args:
+          obs: for the mask and the action features, leaves [B, ...].
+          noise: as the model takes it; None: no noise.
+        """
         return self.masked(self.model.q_values(features, obs, noise), obs)
 
     def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
@@ -207,6 +212,7 @@ class QPolicy(tf.Module):
         return value.mask_invalid(q, inputs.action_mask(obs))
 
     def initial_state(self, batch_size: int) -> Any:
+        """As of `Policy.initial_state`: that of the memory, () without one."""
         return self.body.initial_state(batch_size)
 
     def step(
@@ -217,6 +223,9 @@ class QPolicy(tf.Module):
         noise: Mapping[str, tf.Tensor],
         explore: bool,
     ) -> PolicyStep:
+        """As of `Policy.step`, with the knob 'epsilon'; the action is int32 [B], the extras float32 [B] where there are
+        any.
+        """
         features, state = self.body.step(obs, state)
         q = self.values(features, obs, noise if explore and self.model.noise else None)
         action = tf.argmax(q, axis=1, output_type=tf.int32)
@@ -264,7 +273,7 @@ class Steps(NamedTuple):
 
 
 def of_transitions(policy: QPolicy, target: QPolicy, batch: Transition) -> Steps:
-    """Each transition is a step."""
+    """Each transition of a batch, leaves [b, ...], is a step: n = b rows."""
     return Steps(
         batch.obs_tm1,
         batch.obs_t,
@@ -320,12 +329,12 @@ def by_sequence(x: tf.Tensor) -> tf.Tensor:
 
 
 class Loss(NamedTuple):
-    """What an algorithm makes of a batch, rows [b].
+    """What an algorithm makes of steps, float32, rows [n] as of `Steps`.
 
     Attributes:
       loss: what is minimised.
       magnitude: not negative, how much there was to learn of the row: its new priority, or its part in a sequence's.
-      parts: {metric: [b]}, logged as means.
+      parts: {metric: [n]}, logged as means.
     """
 
     loss: tf.Tensor
@@ -342,7 +351,12 @@ class Noise(NamedTuple):
 
 
 def draw(model: Any, seed: tf.Tensor) -> Noise:
-    """Three draws for a whole batch, equal on all replicas; `model` has `draw(seed)`."""
+    """Three draws for a whole batch, equal on all replicas.
+
+    Args:
+      model: has `draw`, from a seed to noise.
+      seed: int32 [2].
+    """
     seeds = tf.random.experimental.stateless_split(seed, 3)
     return Noise(*(model.draw(seeds[i]) for i in range(3)))
 
@@ -387,6 +401,12 @@ class QLearner(tf.Module):
         self._rate, self.optimizer = make_optimizer(config, self.policy.trainable_variables)
 
     def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
+        """As of `Learner.update`: one step of Adam on the mean loss, with the importance weights of prioritized replay
+        (Schaul et al. 2016, section 3.4).
+
+        Priorities, float32 [b], are the magnitudes plus `priority_epsilon`, of sequences as `value.sequence_priority`
+        joins them; None with uniform replay.
+        """
         config = self._config
         rate, beta = self._rate(self.optimizer.iterations), self._beta()
         weights, valid, mean = tf.ones_like(batch.probability), None, apply.global_mean
@@ -418,7 +438,15 @@ class QLearner(tf.Module):
         return UpdateOutput(metrics, priorities + config.priority_epsilon)
 
     def loss(self, batch: Transition | Trajectory, seed: tf.Tensor) -> Loss:
-        """Of each step of a batch; those that are not valid too."""
+        """Of each step of a batch; those that are not valid too.
+
+        Args:
+          batch: leaves [b, ...], or with a memory [T, b, ...].
+          seed: int32 [2].
+
+        Returns:
+          `Loss` of b rows, or with a memory of the steps after the burn-in, one sequence after the other.
+        """
         config, policy, target = self._config, self.policy, self.target
         if _has_memory(config):
             steps = of_sequences(policy, target, batch, config.n_step, config.burn_in)
@@ -427,6 +455,7 @@ class QLearner(tf.Module):
         return self._loss(config, policy, target, steps, seed)
 
     def periodic(self) -> Sequence[Periodic]:
+        """As of `Learner.periodic`: the copy to the target network."""
         return (Periodic(self._config.target_period_updates, self._copy_target),)
 
     def _beta(self) -> tf.Tensor:

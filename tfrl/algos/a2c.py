@@ -49,10 +49,12 @@ class A2CLearner(tf.Module):
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
+        """As of `Learner.prepare`: the batch with advantages by GAE."""
         config = self._config
         return self._training.prepare(batch, config.gae_lambda)
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
+        """As of `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
         del seed
         return self._training.actor_critic_update(rows)
 

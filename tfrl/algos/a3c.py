@@ -54,7 +54,14 @@ class Config(on_policy.Settings, ModelSettings):
 
 
 def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str, tf.Tensor]:
-    """The gradient of an unroll as one vector [P], and its `METRICS` [M]."""
+    """The gradient of an unroll as one vector, float32 [P], and its `METRICS`, float32 [M] (Mnih et al. 2016,
+    algorithm S3).
+
+    Args:
+      config: settings.
+      policy: whose weights acted.
+      batch: leaves [T, B, ...].
+    """
     with tf.GradientTape() as tape:
         new, values_next = on_policy.evaluate_batch(policy, batch)
         gae = returns.gae(
@@ -80,6 +87,11 @@ class A3CLearner(tf.Module):
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
+        """As of `Learner.update`: one optimiser step along the gradient of one item.
+
+        The metrics are those of the actor, the norm of the gradient and the step size; `seed` is not read, and there
+        are no priorities.
+        """
         del seed
         training, variables = self._training, self.policy.trainable_variables
         metrics = gradients.apply_packed(

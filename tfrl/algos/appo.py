@@ -59,6 +59,12 @@ class AppoLearner(tf.Module):
         )
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
+        """As of `Learner.update`: PPO's surrogate around the target policy (without V-trace: around the one that
+        acted), a value loss, an entropy bonus and the KL penalty.
+
+        Statistics take in the batch: rewards before the step, observations after it. `seed` is not read, and there are
+        no priorities.
+        """
         del seed
         config, policy = self._config, self.policy
         batch = batch._replace(reward=self._training.statistics.reward(batch))
@@ -100,10 +106,11 @@ class AppoLearner(tf.Module):
         return UpdateOutput(metrics, None)
 
     def periodic(self) -> tuple[Periodic, ...]:
+        """As of `Learner.periodic`: the copy to the target policy."""
         return (Periodic(self._config.target_period_updates, self._copy_target),)
 
     def finish(self) -> None:
-        """Adapts the weight of the KL penalty."""
+        """As of `Learner.finish`: adapts the weight of the KL penalty to the newest update's KL."""
         if self._config.kl_coefficient:
             self._kl_coefficient.assign(
                 losses.kl_coefficient(self._kl_coefficient, self._kl, self._config.kl_target)

@@ -61,19 +61,21 @@ class Distributions(tf.Module):
     def logits(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """Features [B, F] of observations, leaves [B, ...] -> [B, A, K]."""
+        """Features [B, F] of observations, leaves [B, ...] -> float32 [B, A, K]; `noise` as `QHeads` takes it."""
         return self._heads(features, obs, noise)
 
     def mean(self, logits: tf.Tensor) -> tf.Tensor:
-        """[B, A, K] -> [B, A]."""
+        """Logits float32 [B, A, K] -> their means, float32 [B, A]."""
         return tf.reduce_sum(tf.nn.softmax(logits) * self.atoms, axis=2)
 
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
+        """As of `QHeads.q_values`: the means of the distributions, float32 [B, A]; invalid actions have values too."""
         return self.mean(self.logits(features, obs, noise))
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
+        """As of `QHeads.draw`: noise for a batch from a seed int32 [2], None without noisy layers."""
         return self._heads.draw(seed)
 
 
@@ -84,7 +86,18 @@ def loss(
     steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """Cross entropy with the projected target of each step; see `_value_based.QLearner`."""
+    """Cross entropy with the projected target of each step (Bellemare et al. 2017, algorithm 1); see
+    `_value_based.QLearner`.
+
+    Args:
+      config: settings.
+      policy, target: online and target policy.
+      steps: rows [n].
+      seed: int32 [2], of the noise of noisy layers.
+
+    Returns:
+      `Loss`, float32 [n]; the magnitude is KL(target || prediction).
+    """
     model, noise = policy.model, value_based.draw(policy.model, seed)
     logits_t = target.model.logits(steps.target_features_t, steps.obs_t, noise.target)
     if config.double:
@@ -115,7 +128,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     """C51 bound to an environment.
 
     Raises:
-      SettingError: the action space is not Discrete.
+      SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
     """
     return value_based.make(
         "c51", config, spec, lambda width: Distributions(config, spec, width), loss

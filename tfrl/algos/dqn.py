@@ -83,7 +83,17 @@ def loss(
     steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """(Double) Q-learning of each step; see `_value_based.QLearner`."""
+    """(Double) Q-learning of each step, as `value.q_learning`; see `_value_based.QLearner`.
+
+    Args:
+      config: settings.
+      policy, target: online and target policy.
+      steps: rows [n].
+      seed: int32 [2], of the noise of noisy layers.
+
+    Returns:
+      `Loss`, float32 [n]; the magnitude is |Q(s, a) - target|.
+    """
     noise = value_based.draw(policy.model, seed)
     selector_t = q_t = target.values(steps.target_features_t, steps.obs_t, noise.target)
     if config.double:
@@ -111,7 +121,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     """DQN bound to an environment.
 
     Raises:
-      SettingError: the action space is not Discrete.
+      SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
     """
 
     def initial_priority(

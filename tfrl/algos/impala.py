@@ -42,6 +42,12 @@ class ImpalaLearner(tf.Module):
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
+        """As of `Learner.update`: `actor_critic_step` with advantages and targets by V-trace (Espeholt et al. 2018,
+        section 4.2).
+
+        Statistics take in the batch: rewards before the step, observations after it. `seed` is not read, and there are
+        no priorities.
+        """
         del seed
         config, policy = self._config, self.policy
         batch = batch._replace(reward=self._training.statistics.reward(batch))

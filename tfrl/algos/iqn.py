@@ -76,13 +76,13 @@ class ImplicitQuantiles(tf.Module):
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """The mean over the fractions in `noise`, or over fixed ones where there is none."""
+        """The mean over the fractions in `noise`, or over fixed ones where there is none; float32 [B, A]."""
         tau = tf.constant(self._midpoints[None]) if noise is None else noise[TAU]
         layers = noise if self._heads.noise else None
         return tf.reduce_mean(self.quantiles(features, obs, tau, layers), axis=2)
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
-        """Noise of the layers only."""
+        """Noise of the layers only, from a seed int32 [2]; None without noisy layers."""
         return self._heads.draw(seed)
 
 
@@ -107,7 +107,18 @@ def loss(
     steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """Quantile regression of each step at drawn fractions; see `_value_based.QLearner`."""
+    """Quantile regression of each step at drawn fractions (Dabney et al. 2018b, eq. 2 to 4); see
+    `_value_based.QLearner`.
+
+    Args:
+      config: settings.
+      policy, target: online and target policy.
+      steps: rows [n].
+      seed: int32 [2], of the fractions and the noise of noisy layers.
+
+    Returns:
+      `Loss`, float32 [n]; the magnitude is the loss itself.
+    """
     seeds = tf.random.experimental.stateless_split(seed, 4)
     noise, rows = value_based.draw(policy.model, seeds[0]), steps.reward_t.shape[0]
 
@@ -144,7 +155,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     """IQN bound to an environment.
 
     Raises:
-      SettingError: the action space is not Discrete.
+      SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
     """
     return value_based.make(
         "iqn", config, spec, lambda width: ImplicitQuantiles(config, spec, width), loss

@@ -54,6 +54,9 @@ class PGLearner(tf.Module):
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
+        """As of `Learner.prepare`: the batch with its discounted returns, minus the baseline and standardised where
+        asked.
+        """
         config = self._config
         rows = self._training.prepare(batch, lambda_=None)
         if config.normalize_returns:
@@ -61,6 +64,7 @@ class PGLearner(tf.Module):
         return rows
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
+        """As of `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
         del seed
         return self._training.actor_critic_update(rows)
 

@@ -98,6 +98,7 @@ class PPOLearner(tf.Module):
         )
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
+        """As of `Learner.prepare`: the batch with advantages by GAE, standardised where that is asked of the batch."""
         config = self._config
         rows = self._training.prepare(batch, config.gae_lambda)
         if config.normalize_advantage == "batch":
@@ -105,6 +106,10 @@ class PPOLearner(tf.Module):
         return rows
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
+        """As of `Learner.update`: one step on a minibatch of rows; surrogate, value loss, entropy bonus and KL penalty.
+
+        `seed` is not read, and there are no priorities.
+        """
         del seed
         config, policy = self._config, self.policy
         if config.normalize_advantage == "minibatch":
@@ -147,14 +152,14 @@ class PPOLearner(tf.Module):
         return UpdateOutput(metrics, None)
 
     def stop(self) -> tf.Tensor:
-        """The newest update went too far, by `kl_stop`."""
+        """As of `Learner.stop`: the newest update went too far, by `kl_stop`; bool scalar."""
         if self._config.kl_stop is None:
             return tf.constant(False)
         newest = (self._updates - 1) % self._config.minibatches
         return self._kl[newest] > self._config.kl_stop
 
     def finish(self) -> None:
-        """Adapts the weight of the KL penalty to the mean KL of the last epoch."""
+        """As of `Learner.finish`: adapts the weight of the KL penalty to the mean KL of the last epoch."""
         if self._config.kl_coefficient:
             kl = tf.reduce_mean(self._kl)
             target = self._config.kl_target

@@ -55,15 +55,17 @@ class Quantiles(tf.Module):
     def quantiles(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """Features [B, F] of observations, leaves [B, ...] -> [B, A, K]."""
+        """Features [B, F] of observations, leaves [B, ...] -> float32 [B, A, K]; `noise` as `QHeads` takes it."""
         return self._heads(features, obs, noise)
 
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
+        """As of `QHeads.q_values`: the means of the quantiles, float32 [B, A]; invalid actions have values too."""
         return tf.reduce_mean(self.quantiles(features, obs, noise), axis=2)
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
+        """As of `QHeads.draw`: noise for a batch from a seed int32 [2], None without noisy layers."""
         return self._heads.draw(seed)
 
 
@@ -74,7 +76,17 @@ def loss(
     steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """Quantile regression of each step; see `_value_based.QLearner`."""
+    """Quantile regression of each step (Dabney et al. 2018a, algorithm 1); see `_value_based.QLearner`.
+
+    Args:
+      config: settings.
+      policy, target: online and target policy.
+      steps: rows [n].
+      seed: int32 [2], of the noise of noisy layers.
+
+    Returns:
+      `Loss`, float32 [n]; the magnitude is the loss itself.
+    """
     model, noise = policy.model, value_based.draw(policy.model, seed)
     quantiles_t = target.model.quantiles(steps.target_features_t, steps.obs_t, noise.target)
     if config.double:
@@ -103,7 +115,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     """QR-DQN bound to an environment.
 
     Raises:
-      SettingError: the action space is not Discrete.
+      SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
     """
     return value_based.make(
         "qr_dqn", config, spec, lambda width: Quantiles(config, spec, width), loss

@@ -23,7 +23,11 @@ RLLIB_FILTERS = {84: ((16, 8, 4), (32, 4, 2)), 42: ((16, 4, 2), (32, 4, 2))}
 
 
 def mlp(sizes: Sequence[int], activation: str, initializer: str = "glorot") -> tf.keras.Sequential:
-    """Dense layers [B, F] -> [B, sizes[-1]], each followed by the activation."""
+    """Dense layers [B, F] -> float32 [B, sizes[-1]], each followed by the activation.
+
+    Raises:
+      SettingError: an unknown initializer.
+    """
     layers = [
         tf.keras.layers.Dense(n, activation, kernel_initializer=_kernel(initializer)) for n in sizes
     ]
@@ -155,7 +159,7 @@ def _features(features: int, initializer: str, dtype: str) -> list[tf.keras.laye
 
 
 class Torso(tf.Module):
-    """Observation nest, leaves [B, ...] -> features [B, F].
+    """Observation nest, leaves [B, ...] -> features float32 [B, F].
 
     A network for images takes every image of a Dict or Tuple observation, each through a network of its own; the rest
     is flattened and stands behind their features.
@@ -164,8 +168,9 @@ class Torso(tf.Module):
       spec: environment spec.
       network: 'mlp', 'cnn' (Mnih et al. 2015), 'small_cnn' (Young and Tian 2019), 'resnet' (Espeholt et al. 2018),
         'rllib_cnn', 'auto' (for images cnn or, where one is smaller than that takes, small_cnn, else mlp) or
-        'package.module:builder', a function (EnvSpec) -> Keras model that takes the observation without its action
-        mask and gives [B, F].
+        'package.module:builder', a function (EnvSpec) -> Keras model that takes the observation without its
+        `action_mask` and `action_features` (see `inputs.model_space`; of a Dict with one other entry, this entry) and
+        gives [B, F].
       hidden_sizes, activation: of the MLP.
       rescale: bounded components of a Box are mapped to [-1, 1], see `inputs.flatten`.
       initializer: of hidden layers: 'glorot', or 'orthogonal' with gain sqrt(2), as policy-gradient methods have it.
@@ -173,7 +178,8 @@ class Torso(tf.Module):
         are float32 always.
 
     Raises:
-      SettingError: the network does not serve the observation space, or not this precision.
+      SettingError: the network does not serve the observation space, or not this precision, or Keras has no such
+        activation; when called, a user's model gives something else than [B, F].
     """
 
     def __init__(
@@ -303,7 +309,7 @@ def check_activation(name: str) -> None:
 
 
 def example_batch(space: gym.Space, batch_size: int) -> Any:
-    """A nest of zeros [B, ...] of the dtypes of `space`: builds the variables of a model."""
+    """A nest of zeros [B, ...] of the shapes and dtypes of `space`: builds the variables of a model."""
     if isinstance(space, gym.spaces.Dict):
         return {k: example_batch(s, batch_size) for k, s in space.spaces.items()}
     if isinstance(space, gym.spaces.Tuple):
