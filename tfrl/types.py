@@ -40,11 +40,13 @@ class EnvSpec:
 
     @property
     def has_action_mask(self) -> bool:
+        """The observation is a Dict with an entry `ACTION_MASK`."""
         space = self.observation_space
         return isinstance(space, gym.spaces.Dict) and ACTION_MASK in space.spaces
 
     @property
     def has_action_features(self) -> bool:
+        """The observation is a Dict with an entry `ACTION_FEATURES`."""
         space = self.observation_space
         return isinstance(space, gym.spaces.Dict) and ACTION_FEATURES in space.spaces
 

@@ -239,6 +239,7 @@ def peek(tokens: Sequence[Token], name: str) -> str | None:
 
 
 def wants_help(tokens: Iterable[Token]) -> bool:
+    """Whether the command line asks for help, in any of the four spellings."""
     return any(t.text in ("--help", "-help", "-h", "--h") for t in tokens)
 
 

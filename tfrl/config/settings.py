@@ -167,7 +167,11 @@ def choose(given: str, choices: Iterable[Any]) -> str:
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """Builds a settings dataclass from names and values; an unknown name is refused with the nearest known one."""
+    """Builds a settings dataclass from names and values; lists become tuples.
+
+    Raises:
+      SettingError: an unknown name (the nearest known one is named), or a value that `cls` refuses.
+    """
     known = [f.name for f in dataclasses.fields(cls)]
     for name in values:
         if name not in known:

@@ -146,6 +146,9 @@ class ActorCritic(tf.Module):
         return obs if self.normaliser is None else self.normaliser(obs)
 
     def initial_state(self, batch_size: int) -> Any:
+        """As of `Policy.initial_state`: those of the two networks by name, 'policy' and, where it has one of its own,
+        'value'; () without memory.
+        """
         if not self.recurrent:
             return ()
         state = {"policy": self._policy_body.initial_state(batch_size)}
@@ -161,6 +164,11 @@ class ActorCritic(tf.Module):
         noise: Mapping[str, tf.Tensor],
         explore: bool,
     ) -> PolicyStep:
+        """As of `Policy.step`: a sample when exploring, else the mode; knobs are not read.
+
+        An exploring step's extras are 'log_prob', float32 [B], and with squashed actions 'sample', before they are
+        squashed.
+        """
         del knobs
         obs = self.inputs(obs)
         distribution = self.distribution
@@ -183,12 +191,14 @@ class ActorCritic(tf.Module):
         return extras["sample"] if self._squashes else action
 
     def heads(self, obs: Any) -> Heads:
-        """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]."""
+        """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]; float32."""
         features, value_features, _ = self._features(obs, ())
         return self._heads(obs, features, value_features)
 
     def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> Heads:
-        """Inputs [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params, values [T, B, ...]."""
+        """Inputs [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params [T, B, P], values [T, B];
+        float32.
+        """
         steps, batch = fresh.shape
         if not self.recurrent:
             heads = self.heads(flat(obs))

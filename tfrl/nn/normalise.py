@@ -49,6 +49,9 @@ class RunningMoments(tf.Module):
         Args:
           x: [N, *shape] of any numeric dtype; what stands in invalid rows is not read.
           valid: bool [N], or None when all are.
+
+        Raises:
+          ValueError: `x` of another shape.
         """
         if x.shape[1:] != self.shape:
             raise ValueError(f"x: expected [N, {', '.join(map(str, self.shape))}], got {x.shape}")

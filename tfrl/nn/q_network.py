@@ -141,11 +141,11 @@ class QHeads(tf.Module):
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """The outputs as action values, for K = 1: [B, A]."""
+        """The outputs as action values, for K = 1: float32 [B, A]."""
         return tf.squeeze(self(features, obs, noise), 2)
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
-        """Noise for a batch, see `noisy.draw`."""
+        """Noise for a batch from a seed int32 [2], see `noisy.draw`."""
         return noisy.draw(self.noise, seed)
 
 

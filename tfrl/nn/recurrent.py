@@ -42,7 +42,8 @@ def make(
       memory_length, num_layers, num_heads: of a GTrXL; the others have none of them.
 
     Raises:
-      SettingError: `kind` is none of these, or `units` is no multiple of `num_heads`.
+      SettingError: `kind` is none of these, or of a GTrXL `units` is no multiple of `num_heads` or `memory_length` is
+        below 1.
     """
     if kind == "lstm":
         return Lstm(input_size, units)
@@ -69,12 +70,19 @@ class Lstm(tf.Module):
             self._bias = tf.Variable(tf.repeat(tf.one_hot(1, 4), units), name="bias")
 
     def initial_state(self, batch_size: int | tf.Tensor) -> State:
+        """State of fresh episodes: zeros, (output [B, H], cell [B, H]), float32."""
         return tf.zeros([batch_size, self.output_size]), tf.zeros([batch_size, self.output_size])
 
     def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """One step: x float32 [B, F] -> out [B, H], and the state after it."""
         return self._advance(self._project(x), state)
 
     def unroll(self, x: tf.Tensor, state: State, fresh: tf.Tensor) -> tuple[tf.Tensor, State]:
+        """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
+
+        Raises:
+          ValueError: `x` is not of rank 3, or `fresh` does not fit it.
+        """
         _check(x, fresh)
         return _loop(self._advance, self._project(x), state, fresh)
 
@@ -107,12 +115,19 @@ class Gru(tf.Module):
             self._bias = tf.Variable(tf.zeros([3 * units]), name="bias")
 
     def initial_state(self, batch_size: int | tf.Tensor) -> State:
+        """State of fresh episodes: zeros, (output [B, H],), float32."""
         return (tf.zeros([batch_size, self.output_size]),)
 
     def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """One step: x float32 [B, F] -> out [B, H], and the state after it."""
         return self._advance(self._project(x), state)
 
     def unroll(self, x: tf.Tensor, state: State, fresh: tf.Tensor) -> tuple[tf.Tensor, State]:
+        """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
+
+        Raises:
+          ValueError: `x` is not of rank 3, or `fresh` does not fit it.
+        """
         _check(x, fresh)
         return _loop(self._advance, self._project(x), state, fresh)
 
@@ -174,10 +189,12 @@ class GatedTransformerXL(tf.Module):
             ]
 
     def initial_state(self, batch_size: int | tf.Tensor) -> State:
+        """State of fresh episodes: zeros, (memory [B, L, M, D], count [B]), float32."""
         shape = [batch_size, len(self._layers), self.memory_length, self.output_size]
         return tf.zeros(shape), tf.zeros([batch_size])
 
     def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """One step: x float32 [B, F] -> out [B, H], and the state after it; the state moves on by one slot."""
         memory, count = state
         # Slot j was written M - j steps ago; the last column is the step itself.
         age = tf.range(self.memory_length, -1, -1, dtype=tf.float32)
@@ -192,6 +209,13 @@ class GatedTransformerXL(tf.Module):
         return embedding[:, 0], (tf.stack(memories, axis=1), count)
 
     def unroll(self, x: tf.Tensor, state: State, fresh: tf.Tensor) -> tuple[tf.Tensor, State]:
+        """T steps at once: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
+
+        Attention over the memory and the T steps, masked where an episode or the memory's length ends.
+
+        Raises:
+          ValueError: `x` is not of rank 3, or `fresh` does not fit it.
+        """
         _check(x, fresh)
         memory, count = state
         length, steps = self.memory_length, _size(x, 0)

@@ -49,6 +49,9 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
     """Serves a shard of the experience; with one shard also weights, by a server of their own.
 
     One that takes the place of another is told its port, so that all who were connected find it.
+
+    Raises:
+      SettingError: see `assemble`.
     """
     assembly = assemble(job)
     shards = job.topology.num_replay_shards
@@ -111,6 +114,12 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
 
     `index` gives the seeds, so that a replacement does not repeat what its predecessor did; `slot`
     gives the knobs.
+
+    Raises:
+      Abandoned: the order to end at once came within a step, or while it waits for a server.
+      SettingError: see `assemble`; an environment that cannot be used, or a policy that the engine asked for cannot
+        run.
+      ReplayUnreachable: the server of the weights does not answer.
     """
     assembly = assemble(job)
     agent, num_envs = assembly.agent, job.topology.num_envs
@@ -193,7 +202,12 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
 
 
 def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
-    """Learns what the items pay for, publishes, saves; a restarted one starts at a checkpoint."""
+    """Learns what the items pay for, publishes, saves; a restarted one starts at a checkpoint.
+
+    Raises:
+      SettingError: see `assemble`; a checkpoint that does not fit.
+      ReplayUnreachable: the server of the weights does not answer.
+    """
     del slot
     assembly = assemble(job)
     found = _found(assembly, index)
@@ -357,7 +371,14 @@ class _Learning:
 
 
 def evaluator_main(job: Job, index: int, slot: int, link: Link) -> None:
-    """Evaluates the newest weights whenever it is ordered to, once per order."""
+    """Evaluates the newest weights whenever it is ordered to, once per order.
+
+    Raises:
+      Abandoned: the order to end at once came within a game, or while it waits for a server.
+      SettingError: see `assemble`.
+      ReplayUnreachable: the server of the weights does not answer.
+      RuntimeError: no game ended within `eval_max_env_steps`.
+    """
     del slot
     # The scores of an earlier evaluator or of the resumed run count.
     assembly = assemble(dataclasses.replace(job, resume=job.resume or index > 0))
@@ -403,7 +424,10 @@ ROLES = {
 
 
 def play(role: str, job: str, index: int, slot: int, link: Link) -> None:
-    """Plays a role of `ROLES` in this process; `job` is JSON. See `control.child_main`."""
+    """Plays a role of `ROLES` in this process; `job` is JSON. See `control.child_main`.
+
+    Raises what the role raises.
+    """
     if role != "learner":  # so that TensorFlow here leaves the cores to the others
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.threading.set_intra_op_parallelism_threads(1)
