@@ -235,21 +235,33 @@ class Job:
         validate(self)
 
     def to_json(self) -> str:
+        """The job as JSON text, which `from_json` reads back: {field: value}, the plans as objects.
+
+        Raises:
+          TypeError: a setting that JSON has no form for, e.g. an array in `env_kwargs`.
+        """
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Reads `to_json`'s text; raises SettingError for settings that this version does not know."""
+        """Reads `to_json`'s text.
+
+        Raises:
+          SettingError: settings that this version does not know, or that do not fit; no such algorithm.
+          ValueError, KeyError, TypeError: the text is no JSON, or not that of a job.
+        """
         values = json.loads(text)
         plans = {name: from_dict(plan, values.pop(name)) for name, plan in PLANS.items()}
         config = from_dict(algorithm(values["algo"]).Config, values.pop("config"))
         return cls(config=config, **plans, **values)
 
     def save(self, path: pathlib.Path) -> None:
+        """Writes `to_json` and a newline to `path`, in place of what is there; raises OSError where it cannot."""
         path.write_text(self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: pathlib.Path) -> Job:
+        """Reads the file that `save` wrote; raises OSError where it cannot be read, else as `from_json`."""
         return cls.from_json(path.read_text())
 
 

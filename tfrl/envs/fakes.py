@@ -24,11 +24,13 @@ class TruncatingChain(gym.Env):
         self._length, self._t = length, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: ones."""
         super().reset(seed=seed)
         self._t = 0
         return np.ones(1, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: ones and a reward of 1, whatever the action."""
         self._t += 1
         return np.ones(1, np.float32), 1.0, False, self._t >= self._length, {}
 
@@ -47,11 +49,13 @@ class Counter(gym.Env):
         self._lengths, self._episode, self._t = tuple(lengths), -1, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: the next episode; with a seed episode 0."""
         super().reset(seed=seed)
         self._episode, self._t = (0 if seed is not None else self._episode + 1), 0
         return self._obs(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: the next place of the episode, whatever the action."""
         self._t += 1
         ends = self._t >= self._lengths[self._episode % len(self._lengths)]
         even = self._episode % 2 == 0
@@ -74,11 +78,13 @@ class IdentityGame(gym.Env):
         self._length, self._t, self._target = length, 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: a random target."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: pays by the target that was seen and draws the next one."""
         reward = float(int(action) == self._target)
         self._t += 1
         return self._draw(), reward, False, self._t >= self._length, {}
@@ -106,11 +112,13 @@ class MaskedBandit(gym.Env):
         self._length, self._t, self._mask = length, 0, np.ones(num_actions, np.int8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: a random mask with one valid action at least."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: the next mask; raises ValueError for an invalid action."""
         if not self._mask[int(action)]:
             raise ValueError(f"action {int(action)} is invalid, the mask is {self._mask.tolist()}")
         reward = int(action) / int(self.action_space.n)
@@ -135,11 +143,13 @@ class ImageGame(gym.Env):
         self._size, self._length, self._t, self._target = size, length, 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: a frame with a random half lit."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: pays by the half that was lit and draws the next one."""
         reward = float(int(action) == self._target)
         self._t += 1
         return self._draw(), reward, self._t >= self._length, False, {}
@@ -155,9 +165,8 @@ class ImageGame(gym.Env):
 class TargetPoint(gym.Env):
     """Box actions: reward -|action - target|^2 summed over `size` axes, best return 0.
 
-    Observation: the target, float32 [size] in [-1, 1]; actions lie in [-limit, limit]. Truncated
-      after `length`
-    steps. `info["action"]` is what arrived, to see clipping.
+    Observation: the target, float32 [size] in [-1, 1]; actions lie in [-limit, limit], others raise ValueError.
+      Truncated after `length` steps. `info["action"]` is what arrived, to see clipping.
     """
 
     def __init__(self, size: int = 2, length: int = 20, limit: float = 2.0):
@@ -166,11 +175,13 @@ class TargetPoint(gym.Env):
         self._length, self._t, self._target = length, 0, np.zeros(size, np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: a random target."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: the next target; raises ValueError for an action outside the space."""
         if not self.action_space.contains(action):
             raise ValueError(f"action {action} is outside {self.action_space}")
         reward = -float(np.square(action - self._target).sum())
@@ -212,11 +223,13 @@ class Matching(gym.Env):
         self._targets: list[np.ndarray] = []
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: a random target."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: the next target; raises ValueError for an action outside the space."""
         if not self.action_space.contains(action):
             raise ValueError(f"action {action} is outside {self.action_space}")
         values = _values(self.action_space, action)
@@ -352,11 +365,13 @@ class MaskedPair(gym.Env):
         self._length, self._t, self._mask = length, 0, np.ones((2, num_actions), np.int8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: random masks, each with one valid choice at least."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: the next masks; raises ValueError for an invalid choice."""
         if not self._mask[[0, 1], action].all():
             raise ValueError(f"action {action} is invalid, the masks are {self._mask.tolist()}")
         best = [int(np.flatnonzero(mask)[-1]) for mask in self._mask]
@@ -380,6 +395,7 @@ class CrashingEnv(TruncatingChain):
         self._left = crash_after
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `TruncatingChain.step`; raises RuntimeError at its time, and at every step after it."""
         self._left -= 1
         if self._left <= 0:
             raise RuntimeError("this environment crashes on purpose")

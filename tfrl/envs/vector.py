@@ -136,6 +136,11 @@ class SyncVector(VectorEnv):
         self._lengths = [0] * self.num_envs
 
     def reset(self, seed: int | None = None) -> Any:
+        """As of `VectorEnv.reset`.
+
+        Raises:
+          SettingError: an observation of another shape than its space says.
+        """
         seed, self._seed = (self._seed if seed is None else seed), None
         seeds = [None] * self.num_envs if seed is None else environment_seeds(seed, self.num_envs)
         arrays = self._new_arrays()
@@ -151,6 +156,7 @@ class SyncVector(VectorEnv):
         return space_lib.pack(self._space, arrays)
 
     def step(self, action: Any) -> VectorStep:
+        """As of `VectorEnv.step`, one environment after the other; `next_obs` is `obs` (NEXT_STEP)."""
         if self._cast is not None:
             action = self._cast(action)
         actions = action if self._split is None else self._split(action)
@@ -197,6 +203,7 @@ class SyncVector(VectorEnv):
         return VectorStep(nest, nest, reward, terminated, truncated, valid, episodes)
 
     def close(self) -> None:
+        """As of `VectorEnv.close`: closes each environment."""
         for env in self.envs:
             env.close()
 
@@ -296,6 +303,7 @@ class BatchVector(VectorEnv):
         self._lengths = np.zeros(self.num_envs, np.int64)
 
     def reset(self, seed: int | None = None) -> Any:
+        """As of `VectorEnv.reset`."""
         seed, self._seed = (self._seed if seed is None else seed), None
         seeds = None if seed is None else self._seed_form(environment_seeds(seed, self.num_envs))
         obs, info = self.env.reset(seed=seeds)
@@ -307,6 +315,7 @@ class BatchVector(VectorEnv):
         return self._convert(obs)
 
     def step(self, action: Any) -> VectorStep:
+        """As of `VectorEnv.step`, all of them in one call of `env`."""
         if self._cast is not None:
             action = self._cast(action)
         raw, reward, terminated, truncated, info = self.env.step(action)
@@ -347,6 +356,7 @@ class BatchVector(VectorEnv):
         )
 
     def close(self) -> None:
+        """As of `VectorEnv.close`: closes `env`."""
         self.env.close()
 
     def _convert(self, obs: Any) -> Any:
@@ -402,11 +412,13 @@ class AtariLives(VectorEnv):
         self._pending: np.ndarray | None = None
 
     def reset(self, seed: int | None = None) -> Any:
+        """As of `VectorEnv.reset`: new games with all lives."""
         obs = self._inner.reset(seed)
         self._lives, self._pending = self._inner.lives.copy(), None
         return obs
 
     def step(self, action: np.ndarray) -> VectorStep:
+        """As of `VectorEnv.step`; the action of a row that has lost a life in the step before is not read either."""
         pending = self._pending
         if pending is not None:
             action = np.where(pending, self._action, action)
@@ -431,6 +443,7 @@ class AtariLives(VectorEnv):
         return step._replace(reward=reward, terminated=terminated, truncated=truncated, valid=valid)
 
     def close(self) -> None:
+        """As of `VectorEnv.close`."""
         self._inner.close()
 
     def render(self, row: int = 0) -> Any:
@@ -455,6 +468,11 @@ class CheckedMasks(VectorEnv):
         return obs
 
     def step(self, action: Any) -> VectorStep:
+        """As of `VectorEnv.step`.
+
+        Raises:
+          SettingError: a state that is not terminal has no valid action.
+        """
         step = self._inner.step(action)
         self._check(step.next_obs, step.terminated)
         if step.obs is not step.next_obs:
@@ -462,6 +480,7 @@ class CheckedMasks(VectorEnv):
         return step
 
     def close(self) -> None:
+        """As of `VectorEnv.close`."""
         self._inner.close()
 
     def render(self, row: int = 0) -> Any:

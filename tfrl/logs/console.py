@@ -44,12 +44,15 @@ class SilentView:
     """Shows nothing."""
 
     def show(self, row: Mapping[str, float]) -> None:
+        """As of `View.show`: nothing."""
         pass
 
     def announce(self, text: str) -> None:
+        """As of `View.announce`: nothing."""
         pass
 
     def close(self) -> None:
+        """As of `View.close`: nothing."""
         pass
 
 
@@ -71,6 +74,7 @@ class PlainView:
         self._pending = False
 
     def show(self, row: Mapping[str, float]) -> None:
+        """As of `View.show`: prints a line where one is due."""
         _remember(self._state, row)
         self._pending = True
         now = self._clock()
@@ -80,9 +84,11 @@ class PlainView:
             self._print()
 
     def announce(self, text: str) -> None:
+        """As of `View.announce`."""
         print(text, file=self._out, flush=True)
 
     def close(self) -> None:
+        """As of `View.close`: prints what came since the last line."""
         if self._pending:
             self._print()
 
@@ -105,6 +111,7 @@ class PanelView:
         self._live: Live | None = None
 
     def show(self, row: Mapping[str, float]) -> None:
+        """As of `View.show`: draws the panel, on the thread of the caller."""
         _remember(self._state, row)
         if "actor/episode_return_mean" in row and "run/env_steps" in row:
             self._returns.append((row["run/env_steps"], row["actor/episode_return_mean"]))
@@ -115,9 +122,11 @@ class PanelView:
         self._live.update(self.render(), refresh=True)
 
     def announce(self, text: str) -> None:
+        """As of `View.announce`; the text is not read as markup."""
         self._console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
+        """As of `View.close`: leaves the panel as it is; a row after it begins a new one."""
         if self._live is not None:
             self._live.stop()
             self._live = None

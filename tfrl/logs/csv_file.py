@@ -55,10 +55,12 @@ class CsvFile:
         self._file = open(path, "a", encoding="utf-8", newline="")
 
     def write(self, row: Mapping[str, float]) -> None:
+        """Appends a row, {name of `METRICS`: value}; other names are left out."""
         self._file.write(self._line(row))
         self._file.flush()
 
     def close(self) -> None:
+        """Closes the file; no row may follow."""
         self._file.close()
 
     @staticmethod

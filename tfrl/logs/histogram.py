@@ -43,10 +43,12 @@ class Histogram:
 
     @property
     def mean(self) -> float:
+        """Mean of what was counted, to the limits of the buckets; raises ZeroDivisionError where nothing was."""
         return float(np.average(self.LIMITS, weights=self.counts))
 
     @property
     def max(self) -> int:
+        """Limit of the last bucket that holds something; raises IndexError where none does."""
         return int(self.LIMITS[np.flatnonzero(self.counts)[-1]])
 
     def percentile(self, percent: float) -> int:

@@ -39,11 +39,19 @@ class TensorboardFile:
     def write(
         self, env_steps: int, row: Mapping[str, float], histograms: Mapping[str, Histogram]
     ) -> None:
+        """Adds a row.
+
+        Args:
+          env_steps: its step.
+          row: {name: value}.
+          histograms: {name: histogram}; empty ones are left out.
+        """
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.items()]
         values += [Summary.Value(tag=tag, histo=_message(h)) for tag, h in histograms.items() if h]
         self._add(Event(step=env_steps, summary=Summary(value=values)))
 
     def close(self) -> None:
+        """Closes the file; no row may follow."""
         self._file.close()
 
     def _add(self, event: Event) -> None:

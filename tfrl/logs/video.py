@@ -65,12 +65,22 @@ class VideoRecorder(VectorEnv):
         self._writer: Any = None
 
     def reset(self, seed: int | None = None) -> Any:
+        """As of `VectorEnv.reset`; a game under way is dropped.
+
+        Raises:
+          SettingError: the environment cannot be drawn.
+        """
         obs = self._inner.reset(seed)
         self._drop()
         self._write()
         return obs
 
     def step(self, action: np.ndarray) -> VectorStep:
+        """As of `VectorEnv.step`; a game that ends becomes a file.
+
+        Raises:
+          SettingError: the environment cannot be drawn.
+        """
         step = self._inner.step(action)
         self._write()
         for episode in step.episodes:
@@ -83,6 +93,7 @@ class VideoRecorder(VectorEnv):
         return step
 
     def close(self) -> None:
+        """As of `VectorEnv.close`; a game under way is dropped."""
         self._drop()
         self._inner.close()
 

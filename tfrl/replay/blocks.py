@@ -198,5 +198,6 @@ class Blocks:
         self._samples = client.sample(BLOCKS, 2**31 - 1, emit_timesteps=False)
 
     def next(self) -> Block:
+        """The next block, however long it takes; raises what Reverb raises when the server goes away."""
         # A leading axis of 1: the item is a sequence of one step.
         return Block(*(column[0] for column in next(self._samples).data))

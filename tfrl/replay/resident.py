@@ -113,6 +113,7 @@ class ResidentReplay:
 
     @property
     def nbytes(self) -> int:
+        """Bytes that it takes, full or not; see `sizes`."""
         return self._sizes.nbytes
 
     @property
@@ -134,6 +135,9 @@ class ResidentReplay:
         """Adds the rows of a block; blocks of a writer must come in their order.
 
         A replay that joins late, after a learner was killed, leaves out rows over frames that went to the one before.
+
+        Raises:
+          ValueError: a row refers to frames of a block that is no longer known.
         """
         block = self._readable(block) if self._layout.frames else block
         refs = self._insert_frames(block) if self._layout.frames else None

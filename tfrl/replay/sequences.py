@@ -226,6 +226,7 @@ class SequenceWriter:
 
     @property
     def patience(self) -> Callable[[], None] | None:
+        """Called while a call waits for the server, see `bounded`; None: such a call may fail."""
         return self._sender.patience
 
     @patience.setter
@@ -234,6 +235,7 @@ class SequenceWriter:
 
     @property
     def priority(self) -> float:
+        """Of new items, for a replay that samples by it."""
         return self._sender.priority
 
     @priority.setter
@@ -242,6 +244,7 @@ class SequenceWriter:
 
     @property
     def waited_s(self) -> float:
+        """Seconds in calls that wait until the server takes what was written."""
         return self._sender.waited_s
 
     @property
@@ -298,7 +301,11 @@ class SequenceWriter:
         self._sender.load(arrays)
 
     def flush(self, pending: int = 0) -> None:
-        """Returns when all but `pending` items are with the server."""
+        """Returns when all but `pending` items are with the server.
+
+        Raises:
+          reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
+        """
         self._sender.flush(pending)
 
     def close(self) -> None:
@@ -344,6 +351,7 @@ class OverlappingWriter:
 
     @property
     def version(self) -> int:
+        """Updates behind the weights that act from now on; setting it sets that of all sequences under way."""
         return self._writers[0].version
 
     @version.setter
@@ -353,6 +361,7 @@ class OverlappingWriter:
 
     @property
     def items_written(self) -> int:
+        """Items handed over, of all environments."""
         return sum(writer.items_written for writer in self._writers)
 
     def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
@@ -464,13 +473,26 @@ class Sender:
         self._writer = client.trajectory_writer(num_keep_alive_refs=1)
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes the weights that compute, in the order of `policy.variables`; none where nothing is computed."""
         for variable, array in zip(self._variables, arrays):  # noqa: B905 - none where nothing is computed
             variable.assign(array)
 
     def send(
         self, records: np.ndarray, state: np.ndarray, frames: np.ndarray | None, version: int
     ) -> int:
-        """Sends an unroll of all environments, as one item or as many as the layout has it; returns how many."""
+        """Sends an unroll of all environments, as one item or as many as the layout has it; returns how many.
+
+        Waits while more than one item is not yet with the server.
+
+        Args:
+          records: packed steps [T + 1, B] of the layout's dtype.
+          state: packed state before the first of them [B].
+          frames: uint8 [B, F, H, W], or None where frames are not stored apart.
+          version: updates behind the weights that acted.
+
+        Raises:
+          reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
+        """
         layout = self._layout
         rows, columns = records.shape
         packed = records.view(np.uint8).reshape(rows, columns, layout.packing.nbytes)
@@ -499,9 +521,15 @@ class Sender:
         writer.create_item(EXPERIENCE, self.priority, trajectory)
 
     def flush(self, pending: int) -> None:
+        """Returns when all but `pending` items are with the server.
+
+        Raises:
+          reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
+        """
         self.waited_s += bounded(functools.partial(self._writer.flush, pending), self.patience)
 
     def close(self) -> None:
+        """Ends the stream; items already with the server stay."""
         self._writer.close()
 
 

@@ -74,6 +74,7 @@ class Spread:
         return slot
 
     def keeps_up(self, slot: int) -> bool:
+        """Whether the server `slot` has confirmed what it was given, so that it is given more."""
         return self._keeps_up[slot]
 
     def wait(

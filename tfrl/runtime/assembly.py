@@ -34,10 +34,12 @@ class Assembly:
 
     @property
     def run_dir(self) -> pathlib.Path:
+        """Folder of the run."""
         return pathlib.Path(self.job.run_dir)
 
     @property
     def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the run, in `checkpoints` of its folder; a new object each time."""
         folder = self.run_dir / "checkpoints"
         return Checkpoints(folder, self.job.algo, self.spec, self.job.checkpoint.checkpoint_keep)
 
@@ -278,6 +280,12 @@ class Every:
         self._passed = math.floor(start / interval) if interval else 0
 
     def due(self, now: int) -> bool:
+        """Whether a multiple of the interval was passed since the last call, or since `start`; once for several of
+        them.
+
+        Args:
+          now: the counter.
+        """
         if not self._interval:
             return False
         passed = math.floor(now / self._interval)

@@ -35,6 +35,7 @@ class Found:
 
     @property
     def replay(self) -> pathlib.Path | None:
+        """Folder of the replay contents, None where there are none."""
         folder = self.folder / "replay"
         return folder if folder.is_dir() else None
 

@@ -105,6 +105,7 @@ class Link:
             self._texts.append(text[:MAX_TEXT])
 
     def add_episode(self, episode_return: float, length_env_steps: int) -> None:
+        """A game that ended: its return and its length in env steps."""
         with self._lock:
             self._episodes.append((float(episode_return), int(length_env_steps)))
 
@@ -202,6 +203,7 @@ class Child:
 
     @property
     def name(self) -> str:
+        """Role and index, as in 'actor 3'."""
         return f"{self.role} {self.index}"
 
     def kill(self) -> None:
@@ -213,6 +215,7 @@ class Child:
         self.pipe.close()
 
     def exit_text(self) -> str:
+        """How the process ended, for a message: the error it told, else the signal or the exit code."""
         code = self.process.exitcode
         if self.error:
             return f"failed: {self.error[0]}"

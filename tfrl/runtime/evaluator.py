@@ -154,6 +154,7 @@ class Evaluator:
         return arrays, facts, self._play(arrays, episodes, "final") if play and episodes else None
 
     def close(self) -> None:
+        """Frees the environments; no evaluation may follow."""
         self._env.close()
 
     def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:

@@ -53,6 +53,14 @@ class StepSignature:
         )
 
     def trace(self, policy: Policy) -> tf.types.experimental.ConcreteFunction:
+        """Traces `step` of a policy for these specs, with its own variables.
+
+        Args:
+          policy: with the noise and the state of the one that this signature was made of.
+
+        Returns:
+          A function of (obs, state, knobs, noise), as `args` says, to a `PolicyStep`.
+        """
         explore = self.explore
 
         def step(obs: Any, state: Any, knobs: Any, noise: Any) -> PolicyStep:

@@ -219,6 +219,7 @@ class TableIntake:
 
     @property
     def inserted(self) -> int:
+        """Items inserted into all tables, as their servers told last."""
         return sum(shard.inserted for shard in self.shards)
 
     def is_paid(self) -> bool:
@@ -329,25 +330,31 @@ class ResidentIntake:
         return self._pays()
 
     def is_dry(self, waited_s: float) -> bool:
+        """As of `TableIntake.is_dry`, after a shorter wait: blocks need not wait for each other."""
         return waited_s > QUEUE_DRY_S
 
     def next(self) -> Samples | None:
+        """As of `TableIntake.next`; the block is only a sign, `DRAWN_HERE`: the updates draw from the replay."""
         if not self.is_paid():
             return None
         self._sampled += self._items
         return DRAWN_HERE
 
     def write_priorities(self, priorities: np.ndarray) -> None:
+        """Raises NotImplementedError: the updates write the priorities of this replay."""
         raise NotImplementedError("a replay beside the learner keeps its priorities itself")
 
     def numbers(self) -> dict[str, Any]:
+        """As of `TableIntake.numbers`: items taken and items inserted by this learner, and those that can be drawn."""
         inserted = self.inserted - self._first
         return {"sampled": self._sampled, "inserted": inserted, "size": self._replay.size}
 
     def state(self) -> dict[str, Any]:
+        """As of `TableIntake.state`: items inserted and items taken, over all learners."""
         return {"written": self.inserted, "sampled": self._before + self._sampled}
 
     def save(self, folder: Path) -> None:
+        """As of `TableIntake.save`: the contents of the replay."""
         self._replay.save(folder)
 
     def _pays(self) -> bool:

@@ -44,6 +44,7 @@ class Totals:
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
+        """{field: value}, a copy, for JSON."""
         return dataclasses.asdict(self)
 
 

@@ -69,6 +69,7 @@ class Acting:
         return self._bench.next()
 
     def close(self) -> None:
+        """Closes the environments and the server."""
         self._actor.env.close()
         self._bench.close()
 

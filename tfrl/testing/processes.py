@@ -78,6 +78,8 @@ class Run:
         raise AssertionError(f"no {what}; the run printed:\n{self.text()}")
 
     def wait_for_updates(self, num: int) -> None:
+        """Returns once the metrics tell of so many updates; raises AssertionError as `wait_for`."""
+
         def far() -> bool:
             return any(row.get("run/updates", 0) >= num for row in self.rows())
 
@@ -91,6 +93,7 @@ class Run:
             raise AssertionError(f"the run does not end; it printed:\n{self.text()}") from None
 
     def result(self) -> dict[str, Any]:
+        """What `result.json` holds; raises FileNotFoundError before it is written."""
         return json.loads((self.dir / "result.json").read_text())
 
     def close(self) -> None:

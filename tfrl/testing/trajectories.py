@@ -221,6 +221,7 @@ class Bench:
         return items_of(batch), priorities
 
     def close(self) -> None:
+        """Closes the writer and stops the servers."""
         self.writer.close()
         for server in self.servers:
             server.stop()
@@ -268,6 +269,7 @@ class UnrollBench:
         return tree.map_structure(np.asarray, self.layout.decode(self.next().columns))
 
     def close(self) -> None:
+        """Closes the writer and stops the server."""
         self.writer.close()
         self.server.stop()
 
