@@ -89,6 +89,8 @@ def train(algo: str | Job, **settings: Any) -> Result:
 
     Raises:
       SettingError: something cannot be used; nothing has been started then.
+      RunFailed: of `tfrl.runtime.control`: learning diverges, or with processes a role fails again and
+        again or the run is stopped before there is a policy.
     """
     started = time.monotonic()
     from tfrl.config import resolve

@@ -91,7 +91,7 @@ def parse(argv: Sequence[str]) -> Job:
 
 
 def parse_given(tokens: Sequence[Token], algo: str | None = None) -> Parsed:
-    """Parses the tokens of `expand` strictly.
+    """Parses the tokens of `expand` strictly; `--help` prints to stdout and raises SystemExit(0).
 
     Args:
       tokens: arguments.
@@ -114,7 +114,8 @@ def parse_given(tokens: Sequence[Token], algo: str | None = None) -> Parsed:
 def parse_options(
     cls: type, argv: Sequence[str], usage: str, positional: str = ""
 ) -> tuple[Any, list[str]]:
-    """Parses the flags of a launcher that has one options dataclass.
+    """Parses the flags of a launcher that has one options dataclass; `--help` prints to stdout and raises
+    SystemExit(0).
 
     Args:
       cls: settings dataclass; every field becomes a flag.

@@ -22,6 +22,9 @@ class RepeatFirst(gym.Env):
     Reward: at the question 1 for the cue, 0 for others; 0 before. Terminated there, after `delay` + 2 steps.
 
     The best return is 1, that of chance 1 / num_cues.
+
+    Raises:
+      ValueError: fewer than 2 cues, or a negative delay.
     """
 
     def __init__(self, num_cues: int = 4, delay: int = 10):
@@ -69,6 +72,9 @@ class RepeatPrevious(gym.Env):
 
     The best return is length - lag, that of chance (length - lag) / num_symbols; with lag 0 nothing need be remembered,
     and the best is what can be reached without a memory.
+
+    Raises:
+      ValueError: fewer than 2 symbols, or a lag outside 0 .. length - 1.
     """
 
     def __init__(self, num_symbols: int = 4, lag: int = 4, length: int = 40):

@@ -28,6 +28,9 @@ class ParametricCartPole(gym.Env):
       (float32 [num_slots, num_features]).
     Action: Discrete [num_slots], a slot. An invalid one raises ValueError.
     Reward: 1 at every step. Terminated when the pole falls, truncated after `length` steps, the best return.
+
+    Raises:
+      ValueError: `max_valid` outside 2 .. num_slots.
     """
 
     metadata = CartPoleEnv.metadata

@@ -158,6 +158,9 @@ class GatedTransformerXL(tf.Module):
 
     Differences from the papers: the position enters by a learned vector per distance, since distances never exceed M;
     gradients flow through what was remembered inside one unroll (the state that comes in is data, the caller's matter).
+
+    Raises:
+      SettingError: a number of units that is no multiple of the number of heads, or a memory below 1 step.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def make(
       learning_rate: a number, or a function of the int64 count of updates made to a float32 scalar.
 
     Raises:
-      SettingError: an unknown kind.
+      SettingError: an unknown kind, or options that exclude each other.
     """
     if kind == "adam":
         return Adam(variables, learning_rate, **options)
@@ -82,7 +82,11 @@ class Adam(tf.Module):
         self._first, self._second = _slots(like, "first_moment"), _slots(like, "second_moment")
 
     def apply(self, gradients: Sequence[Gradient]) -> None:
-        """One step in replica context; `gradients` in the order of the variables, None leaves one alone."""
+        """One step in replica context; `gradients` in the order of the variables, None leaves one alone.
+
+        Raises:
+          ValueError: not as many gradients as variables.
+        """
         gradients = _whole(gradients, self._variables)
         rate = _rate(self._rate, self.iterations)
         step = tf.cast(self.iterations.read_value() + 1, tf.float32)
@@ -135,6 +139,9 @@ class RMSProp(tf.Module):
 
     Attributes:
       iterations: int64 variable, steps made.
+
+    Raises:
+      SettingError: momentum with epsilon outside the root.
     """
 
     _TF_MODULE_IGNORED_PROPERTIES = _FOREIGN
@@ -161,7 +168,11 @@ class RMSProp(tf.Module):
         self._moment = _slots(variables, "momentum") if epsilon_inside_root else []
 
     def apply(self, gradients: Sequence[Gradient]) -> None:
-        """One step in replica context; `gradients` in the order of the variables, None leaves one alone."""
+        """One step in replica context; `gradients` in the order of the variables, None leaves one alone.
+
+        Raises:
+          ValueError: not as many gradients as variables.
+        """
         rate = _rate(self._rate, self.iterations)
         for i, gradient in enumerate(_whole(gradients, self._variables)):
             if gradient is None:
@@ -201,7 +212,11 @@ class SGD(tf.Module):
         self._moment = _slots(variables, "momentum") if momentum else []
 
     def apply(self, gradients: Sequence[Gradient]) -> None:
-        """One step in replica context; `gradients` in the order of the variables, None leaves one alone."""
+        """One step in replica context; `gradients` in the order of the variables, None leaves one alone.
+
+        Raises:
+          ValueError: not as many gradients as variables.
+        """
         rate = _rate(self._rate, self.iterations)
         for i, gradient in enumerate(_whole(gradients, self._variables)):
             if gradient is None:

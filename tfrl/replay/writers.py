@@ -86,7 +86,12 @@ class Spread:
         """Returns when one server has confirmed, or all have; the seconds that it took.
 
         Args:
-          flushes: of each server; see `bounded`, also for `patience` and errors.
+          flushes: of each server; see `bounded`, also for `patience`.
+          all_of_them: wait for all, not for the first.
+
+        Raises:
+          reverb.errors.DeadlineExceededError: without `patience`, not done within `FLUSH_TIMEOUT_MS`; or what
+          `patience` raises.
         """
         if len(flushes) == 1 or all_of_them:
             return sum(bounded(flush, patience) for flush in flushes)

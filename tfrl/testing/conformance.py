@@ -157,7 +157,11 @@ def assign(module: Any, arrays: Sequence[np.ndarray]) -> None:
 
 
 def apart(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
-    """Largest absolute difference between two lists of arrays of the same shapes."""
+    """Largest absolute difference between two lists of arrays of the same shapes.
+
+    Raises:
+      ValueError: other shapes, or nothing to compare.
+    """
     if [x.shape for x in a] != [x.shape for x in b]:
         raise ValueError("the lists hold arrays of different shapes")
     gaps = [np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64)) for x, y in zip(a, b)]

@@ -86,7 +86,7 @@ class Run:
         self.wait_for(f"{num} updates", far)
 
     def wait(self, limit_s: float = END_S) -> int:
-        """Exit code."""
+        """Exit code; raises AssertionError where the run does not end within `limit_s`."""
         try:
             return self.process.wait(limit_s)
         except subprocess.TimeoutExpired:

@@ -16,7 +16,11 @@ def configure(num_devices: int = 2) -> None:
 
 
 def two_cpus() -> tf.distribute.Strategy:
-    """A mirrored strategy over two logical CPU devices; `configure` must have been called."""
+    """A mirrored strategy over two logical CPU devices.
+
+    Raises:
+      RuntimeError: `configure` has not been called.
+    """
     if len(tf.config.list_logical_devices("CPU")) < 2:
         raise RuntimeError(
             "one logical CPU device only: call tfrl.testing.replicas.configure first"

@@ -46,6 +46,9 @@ def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
 
     Returns:
       Facts for `result.json`: 'totals', 'interrupted', and 'compile' and 'inference' as they were settled.
+
+    Raises:
+      RunFailed: learning diverges.
     """
     return _Run(assembly, logger).run()
 

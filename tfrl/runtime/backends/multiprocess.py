@@ -47,7 +47,7 @@ def run(assembly: Assembly, logger: Logger) -> dict[str, Any]:
       Facts for `result.json`: 'totals', 'interrupted', and 'memory_peak_mb' over all processes.
 
     Raises:
-      RunFailed: a role fails again and again.
+      RunFailed: a role fails again and again, learning diverges, or the run is stopped before there is a policy.
     """
     return _Run(assembly, logger).run()
 
