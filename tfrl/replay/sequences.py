@@ -351,7 +351,7 @@ class OverlappingWriter:
 
     @property
     def version(self) -> int:
-        """Updates behind the weights that act from now on; setting it sets that of all sequences under way."""
+        """Updates behind the weights that act from now on; a sequence carries the one of its first step."""
         return self._writers[0].version
 
     @version.setter

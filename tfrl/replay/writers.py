@@ -91,7 +91,7 @@ class Spread:
 
         Raises:
           reverb.errors.DeadlineExceededError: without `patience`, not done within `FLUSH_TIMEOUT_MS`; or what
-          `patience` raises.
+            `patience` raises.
         """
         if len(flushes) == 1 or all_of_them:
             return sum(bounded(flush, patience) for flush in flushes)
