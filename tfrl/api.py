@@ -88,7 +88,8 @@ def train(algo: str | Job, **settings: Any) -> Result:
         imported, not lambdas.
 
     Raises:
-      SettingError: something cannot be used; nothing has been started then.
+      SettingError: something cannot be used; nothing has been started then, unless it is an environment that breaks its
+        own word in the middle of a run.
       RunFailed: of `tfrl.runtime.control`: learning diverges, or with processes a role fails again and
         again or the run is stopped before there is a policy.
     """
