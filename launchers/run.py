@@ -27,8 +27,8 @@ def main(argv: list[str]) -> int:
     except RunFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # a run that has begun ends in order
-        print("interrupted before the run began", file=sys.stderr)
+    except KeyboardInterrupt:  # before acting and learning, which end in order, or after them
+        print("interrupted", file=sys.stderr)
         return 130
     return 130 if interrupted else 0
 

@@ -183,9 +183,8 @@ def _refuse_less(job: Job, done: int) -> None:
     """Raises SettingError where a run that goes on was given fewer env steps than it has made."""
     from tfrl.config import resolve
 
-    before = resolve.load_job(
-        job.run_dir
-    ).total_env_steps  # actors may have made some more than it says
+    # Actors may have made some more than the job before said.
+    before = resolve.load_job(job.run_dir).total_env_steps
     if job.total_env_steps < min(done, before):
         raise SettingError(
             f"total_env_steps={job.total_env_steps} with resume: the run in {job.run_dir!r} has made {done:,}; "

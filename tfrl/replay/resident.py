@@ -27,9 +27,8 @@ raw = tf.raw_ops
 # Stands for a block of samples where the updates draw them.
 DRAWN_HERE = Samples(None, None, {})
 FORM = "resident.json"  # the file that tells this form of saved contents from a Reverb server's
-PIECE_BYTES = (
-    2**24
-)  # written and read at once, so that saved contents are in memory only where they live
+# Written and read at once, so that saved contents are in memory only where they live.
+PIECE_BYTES = 2**24
 
 
 class Drawn(NamedTuple):
