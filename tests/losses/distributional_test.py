@@ -45,6 +45,16 @@ class ProjectionTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(tf.reduce_sum(out, 1), np.ones(40), atol=1e-5)
         self.assertAllGreaterEqual(out, 0.0)
 
+    def test_rounding_at_the_upper_end_makes_no_negative_mass(self):
+        for atoms in range(2, 120):
+            z = distributional.support(-7.3, 4.1, atoms)
+            out = project(np.full([1, atoms], 1 / atoms), [100.0], [1.0], z)
+            self.assertAllGreaterEqual(out, 0.0)
+            self.assertAllClose(out[0, -1], 1.0, atol=2e-5)  # an ulp of the place
+
+    def test_what_is_not_a_number_stays_so(self):
+        self.assertTrue(np.isnan(project([P], [np.nan], [0.9])).any())
+
     def test_keeps_the_mean_where_nothing_is_clipped(self):
         p, r, d = random_rows(40, 51, seed=2)
         z = distributional.support(-100.0, 100.0, 51)
