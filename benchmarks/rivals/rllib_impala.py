@@ -17,14 +17,16 @@ import shared  # noqa: E402
 
 
 def translate(job: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `IMPALAConfig.training` that mean the same as the job.
+    """Arguments of `IMPALAConfig.training`, or `APPOConfig.training`, that mean the same as the job.
 
     Raises:
       ValueError: a setting that has no equal there.
     """
     config = job["config"]
     shared.refuse(config, {**shared.ACTOR_CRITIC, "shared_torso": (True,)})
+    appo = {"clip_param": config["clip"]} if "clip" in config else {}
     return {
+        **appo,
         "lr": config["learning_rate"],
         "train_batch_size_per_learner": config["batch_env_steps"],
         "gamma": config["discount"],

@@ -32,7 +32,9 @@ def translate(job: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"env={plan['env']!r}: expected a game of Atari")
     shared.refuse(config, {**shared.ACTOR_CRITIC, "shared_torso": (True,)})
     clip_norm = config["gradient_clip_norm"]
+    clip = {"ppo_clip_ratio": config["clip"]} if "clip" in config else {}
     return {
+        **clip,
         "algo": "APPO",
         "env": plan["env"],
         "experiment": "run",

@@ -40,6 +40,17 @@ def policy_of(name, seed=0):
 
 
 class EnginesTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(FunctionEngine, LiteEngine)
+    def test_images_that_are_views_with_the_channels_moved(self, engine):
+        policy, spec = policy_of("cnn")
+        acting = engine(policy, StepSignature(policy, spec, 8, ["epsilon"], explore=False))
+        obs = conformance.observations(spec, 8, seed=1)
+        view = np.moveaxis(np.ascontiguousarray(np.moveaxis(obs, -1, 1)), 1, -1)
+        self.assertFalse(view.flags.c_contiguous)
+        values = acting.act(view, (), {}, {}).action, acting.act(obs, (), {}, {}).action
+        self.assertAllEqual(*values)
+        self.assertGreater(len(set(values[0].tolist())), 1)
+
     @parameterized.product(name=sorted(CASES), explore=(False, True))
     def test_lite_equals_function(self, name, explore):
         policy, spec = policy_of(name)

@@ -426,6 +426,20 @@ WORKLOADS = {
                 "sample_factory": Rival("sample_factory_appo.py", {"env_steps_per_s": 3.0}),
             },
         ),
+        Workload(
+            name="appo-pong",
+            what="APPO on the job of impala-pong: a forward pass more, of the target policy",
+            algo="appo",
+            settings={**_IMPALA_PONG, "clip": 0.4},
+            warmup_env_steps=8_000,
+            timed_env_steps=24_000,
+            figure="env_steps_per_s",
+            asynchronous=True,
+            rivals={
+                "rllib": Rival("rllib_impala.py", options={"algorithm": "APPO", "num_learners": 0}),
+                "sample_factory": Rival("sample_factory_appo.py"),
+            },
+        ),
     )
 }
 
