@@ -24,6 +24,7 @@ CASES = {
     "mask": (spaces.Dict(observation=BOX, action_mask=spaces.Box(0, 1, (5,), np.float32)),
              dict(dueling=True)),
     "cnn": (spaces.Box(0, 255, (36, 36, 2), np.uint8), {}),
+    "bfloat16": (spaces.Box(0, 255, (36, 36, 2), np.uint8), dict(precision="bfloat16")),
     "resnet": (spaces.Box(0, 255, (6, 6, 2), np.uint8), dict(network="resnet")),
     "image in a nest": (spaces.Dict(a=spaces.Box(0, 255, (36, 36, 1), np.uint8),
                                     b=spaces.Box(-9, 9, (), np.float32),
@@ -51,7 +52,22 @@ class EnginesTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(*values)
         self.assertGreater(len(set(values[0].tolist())), 1)
 
-    @parameterized.product(name=sorted(CASES), explore=(False, True))
+    def test_weights_that_layers_cast_follow_those_that_were_loaded(self):
+        policy, spec = policy_of("bfloat16")
+        newer, _ = policy_of("bfloat16", seed=1)
+        engine = FunctionEngine(policy, StepSignature(policy, spec, 8, ["epsilon"], explore=False))
+        kernels = [v for v in policy.variables if v.shape.rank == 4]
+        read = [variable for _, variable in engine._copies]
+        self.assertContainsSubset({id(v) for v in kernels}, {id(v) for v in read})
+        obs = conformance.observations(spec, 8, seed=1)
+        before = engine.act(obs, (), {}, {}).action
+        self.assertAllEqual(before, policy.step(obs, (), {}, {}, False).action)
+        engine.load([v.numpy() for v in newer.variables])
+        after = engine.act(obs, (), {}, {}).action
+        self.assertAllEqual(after, newer.step(obs, (), {}, {}, False).action)
+        self.assertNotAllEqual(before, after)
+
+    @parameterized.product(name=sorted(CASES.keys() - {"bfloat16"}), explore=(False, True))
     def test_lite_equals_function(self, name, explore):
         policy, spec = policy_of(name)
         batch = 3

@@ -125,12 +125,14 @@ class FunctionEngine:
     def __init__(self, policy: Policy, signature: StepSignature):
         self.policy, self.signature = policy, signature
         self._variables = list(policy.variables)
-        self._step = signature.trace(policy)
+        self._step, self._copies = _cast_ahead(signature.trace(policy), policy)
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
         """Takes published values of `policy.variables`."""
         for variable, array in zip(self._variables, arrays, strict=True):
             variable.assign(array)
+        for copy, variable in self._copies:
+            copy.assign(tf.cast(variable, copy.dtype))
 
     def act(
         self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]
@@ -279,10 +281,14 @@ def _index(name: str) -> int:
     return int(name.split(":")[0].rsplit("_", 1)[1]) if "_" in name else 0
 
 
-def _convert(step: Any, policy: Policy) -> bytes:
-    """A LiteRT model of a traced step; its inputs are `arg_0..` for the step's arguments, then one per variable.
+def _fed(step: Any, policy: Policy) -> tuple[Any, dict[str, int]]:
+    """The graph of a traced step with a placeholder in the place of every op that reads a variable.
 
-    Every op that reads a variable becomes an input of the graph, so that new weights are fed, not compiled in.
+    Returns:
+      The `GraphDef` of what its outputs need, and {name of a placeholder: index of the variable}.
+
+    Raises:
+      SettingError: it uses something else than its variables, or these other than by reading them.
     """
     graph = step.graph
     variables = list(policy.variables)
@@ -304,17 +310,82 @@ def _convert(step: Any, policy: Policy) -> bytes:
         node.input.extend(data)
         if node.op == "ReadVariableOp" and node.input[0] in captured:
             index = reads[node.name] = captured[node.input[0]]
-            node.op = "Placeholder"
-            del node.input[:]
-            node.attr.clear()
-            node.attr["dtype"].type = variables[index].dtype.as_datatype_enum
-    outputs = [t.name for t in graph.outputs]
-    definition = tf.compat.v1.graph_util.extract_sub_graph(
-        definition, [name.split(":")[0] for name in outputs]
-    )
-    kept = {node.name for node in definition.node}
-    if kept & captured.keys():
+            _make_placeholder(node, variables[index].dtype)
+    definition = _needed(definition, graph)
+    if {node.name for node in definition.node} & captured.keys():
         raise SettingError("its graph uses variables other than by reading them")
+    return definition, reads
+
+
+def _make_placeholder(node: Any, dtype: tf.DType) -> None:
+    """Turns a node of a `GraphDef` into one."""
+    node.op = "Placeholder"
+    del node.input[:]
+    node.attr.clear()
+    node.attr["dtype"].type = dtype.as_datatype_enum
+
+
+def _needed(definition: Any, graph: Any) -> Any:
+    """What the outputs of `graph` need of its definition."""
+    names = [t.op.name for t in graph.outputs]
+    return tf.compat.v1.graph_util.extract_sub_graph(definition, names)
+
+
+def _cast_ahead(
+    step: Any, policy: Policy
+) -> tuple[Callable[..., PolicyStep], list[tuple[tf.Variable, tf.Variable]]]:
+    """A traced step that reads copies where it casts whole variables, as layers of mixed precision do.
+
+    For a few rows casting the weights costs as much as a layer.
+
+    Returns:
+      The function, and (copy, variable) of every cast; without any the step as it is.
+    """
+    try:
+        definition, reads = _fed(step, policy)
+    except SettingError:
+        return step, []
+    variables, casts = list(policy.variables), {}
+    for node in definition.node:
+        if node.op == "Cast" and node.input[0] in reads:
+            dtype = tf.dtypes.as_dtype(node.attr["DstT"].type)
+            casts[node.name] = (variables[reads[node.input[0]]], dtype)
+            _make_placeholder(node, dtype)
+    if not casts:
+        return step, []
+    graph = step.graph
+    definition = _needed(definition, graph)
+    kept = {node.name for node in definition.node}
+    copies = {name: tf.Variable(tf.cast(v, dtype)) for name, (v, dtype) in casts.items()}
+    captured = {inner.op.name for _, inner in graph.captures}
+    inputs = [t for t in graph.inputs if t.op.name not in captured]
+
+    @tf.function(input_signature=[tf.TensorSpec(t.shape, t.dtype) for t in inputs], autograph=False)
+    def feedforward(*args: tf.Tensor) -> list[tf.Tensor]:
+        feeds = {t.name: x for t, x in zip(inputs, args, strict=True) if t.op.name in kept}
+        values = {name: variables[i] for name, i in reads.items()} | copies
+        feeds.update({f"{k}:0": v.read_value() for k, v in values.items() if k in kept})
+        names = [t.name for t in graph.outputs]
+        return tf.graph_util.import_graph_def(definition, input_map=feeds, return_elements=names)
+
+    lean = feedforward.get_concrete_function()
+
+    def run(*args: Any) -> PolicyStep:
+        return tree.unflatten_as(step.structured_outputs, lean(*tree.flatten(args)))
+
+    return run, [(copies[name], variable) for name, (variable, _) in casts.items()]
+
+
+def _convert(step: Any, policy: Policy) -> bytes:
+    """A LiteRT model of a traced step; its inputs are `arg_0..` for the step's arguments, then one per variable.
+
+    Every op that reads a variable becomes an input of the graph, so that new weights are fed, not compiled in.
+    """
+    definition, reads = _fed(step, policy)
+    variables, graph = list(policy.variables), step.graph
+    outputs = [t.name for t in graph.outputs]
+    kept = {node.name for node in definition.node}
+    captured = {inner.op.name for _, inner in graph.captures}
     inputs = [t for t in graph.inputs if t.op.name not in captured]
     specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs]
     specs += [tf.TensorSpec(v.shape, v.dtype) for v in variables]
