@@ -119,8 +119,8 @@ def train(algo: str | Job, **settings: Any) -> Result:
     from tfrl.runtime.finish import finish
 
     assembly = assemble(job)
-    if job.resume:
-        _refuse_less(job, assembly.checkpoints.newest().state["env_steps"])
+    if assembly.found is not None:
+        _refuse_less(job, assembly.found.state["env_steps"])
     residency.refuse_too_large(assembly.residency, assembly.agent, assembly.layout)
     for num_envs in (job.topology.num_envs, job.evaluation.eval_num_envs):
         pick_backend(job.env, num_envs)  # one that cannot serve is refused now

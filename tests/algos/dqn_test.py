@@ -27,6 +27,8 @@ class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(
         (dict(discount=1.5), "discount=1.5: expected at most 1"),
         (dict(n_step=0), "n_step=0: expected at least 1 env steps"),
+        (dict(n_step=10**9), "n_step=1000000000 with replay_capacity=50000: expected at most"),
+        (dict(replay_capacity=10**30), "replay_capacity=10{30}: expected at most .* 64 bits"),
         (
             dict(min_replay=20, replay_capacity=10, batch_size=4),
             "min_replay=20 with replay_capacity=10",

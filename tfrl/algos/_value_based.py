@@ -148,6 +148,11 @@ class Settings:
                 f"replay_capacity={self.replay_capacity} with batch_size={self.batch_size}: "
                 "the replay must hold at least one batch"
             )
+        if self.n_step > self.replay_capacity:
+            raise SettingError(
+                f"n_step={self.n_step} with replay_capacity={self.replay_capacity}: "
+                "expected at most as many steps as the replay holds"
+            )
         if self.burn_in >= self.sequence_length:
             raise SettingError(
                 f"burn_in={self.burn_in} with sequence_length={self.sequence_length}: "

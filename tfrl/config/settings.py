@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 LARGEST = 3.4028235e38  # that float32 holds
+LARGEST_INT = 2**63 - 1
 
 
 class SettingError(ValueError):
@@ -146,6 +147,8 @@ def _check_limits(name: str, number: Any, meta: Mapping[str, Any]) -> None:
         raise SettingError(
             f"{name}={number}: expected a number within {LARGEST:g}, what float32 holds"
         )
+    if isinstance(number, int) and abs(number) > LARGEST_INT:
+        raise SettingError(f"{name}={number}: expected at most {LARGEST_INT}, what 64 bits hold")
     if meta["minimum"] is not None and number < meta["minimum"]:
         raise SettingError(f"{name}={number}: expected at least {meta['minimum']}{unit}")
     if meta["above"] is not None and number <= meta["above"]:

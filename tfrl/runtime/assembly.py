@@ -23,7 +23,9 @@ from tfrl.types import EnvSpec
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
-    """A job with its environment spec, its agent, the layout of its items and the place of its replay."""
+    """A job with its environment spec, its agent, the layout of its items and the place of its replay; `found` is the
+    checkpoint from which a resumed run goes on.
+    """
 
     job: Job
     spec: EnvSpec
@@ -31,6 +33,7 @@ class Assembly:
     layout: Layout
     residency: str = residency.SERVER
     residency_why: str = ""
+    found: Found | None = None
 
     @property
     def run_dir(self) -> pathlib.Path:
@@ -179,7 +182,7 @@ def assemble(job: Job) -> Assembly:
     _check_shards(assembly)
     found = _found(assembly) if job.resume else None
     place = residency.pick(job, agent, assembly.layout, found.replay if found else None)
-    return dataclasses.replace(assembly, residency=place[0], residency_why=place[1])
+    return dataclasses.replace(assembly, residency=place[0], residency_why=place[1], found=found)
 
 
 def _found(assembly: Assembly) -> Found:

@@ -62,7 +62,7 @@ class _Run:
         logger.announce(assembly.arithmetic)
         if assembly.exploration_line:
             logger.announce(assembly.exploration_line)
-        found = assembly.checkpoints.newest() if job.resume else None
+        found = assembly.found
         self.totals = Totals(**found.state["totals"]) if found else Totals()
 
         self.resident = self._resident(found)

@@ -79,7 +79,7 @@ class _Run:
         for line in (assembly.residency_line, assembly.exploration_line):
             if line:
                 logger.announce(line)
-        found = assembly.checkpoints.newest() if self.job.resume else None
+        found = assembly.found
         self.totals = Totals(**found.state["totals"]) if found else Totals()
         if found:
             logger.rewind(self.totals.env_steps)
