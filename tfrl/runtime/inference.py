@@ -281,11 +281,12 @@ def _index(name: str) -> int:
     return int(name.split(":")[0].rsplit("_", 1)[1]) if "_" in name else 0
 
 
-def _fed(step: Any, policy: Policy) -> tuple[Any, dict[str, int]]:
+def _fed(step: Any, policy: Policy) -> tuple[Any, dict[str, int], list[tf.Tensor]]:
     """The graph of a traced step with a placeholder in the place of every op that reads a variable.
 
     Returns:
-      The `GraphDef` of what its outputs need, and {name of a placeholder: index of the variable}.
+      The `GraphDef` of what its outputs need, {name of a placeholder: index of the variable}, and the tensors of its
+      arguments.
 
     Raises:
       SettingError: it uses something else than its variables, or these other than by reading them.
@@ -314,7 +315,7 @@ def _fed(step: Any, policy: Policy) -> tuple[Any, dict[str, int]]:
     definition = _needed(definition, graph)
     if {node.name for node in definition.node} & captured.keys():
         raise SettingError("its graph uses variables other than by reading them")
-    return definition, reads
+    return definition, reads, [t for t in graph.inputs if t.op.name not in captured]
 
 
 def _make_placeholder(node: Any, dtype: tf.DType) -> None:
@@ -342,7 +343,7 @@ def _cast_ahead(
       The function, and (copy, variable) of every cast; without any the step as it is.
     """
     try:
-        definition, reads = _fed(step, policy)
+        definition, reads, inputs = _fed(step, policy)
     except SettingError:
         return step, []
     variables, casts = list(policy.variables), {}
@@ -357,8 +358,6 @@ def _cast_ahead(
     definition = _needed(definition, graph)
     kept = {node.name for node in definition.node}
     copies = {name: tf.Variable(tf.cast(v, dtype)) for name, (v, dtype) in casts.items()}
-    captured = {inner.op.name for _, inner in graph.captures}
-    inputs = [t for t in graph.inputs if t.op.name not in captured]
 
     @tf.function(input_signature=[tf.TensorSpec(t.shape, t.dtype) for t in inputs], autograph=False)
     def feedforward(*args: tf.Tensor) -> list[tf.Tensor]:
@@ -381,12 +380,10 @@ def _convert(step: Any, policy: Policy) -> bytes:
 
     Every op that reads a variable becomes an input of the graph, so that new weights are fed, not compiled in.
     """
-    definition, reads = _fed(step, policy)
-    variables, graph = list(policy.variables), step.graph
-    outputs = [t.name for t in graph.outputs]
+    definition, reads, inputs = _fed(step, policy)
+    variables = list(policy.variables)
+    outputs = [t.name for t in step.graph.outputs]
     kept = {node.name for node in definition.node}
-    captured = {inner.op.name for _, inner in graph.captures}
-    inputs = [t for t in graph.inputs if t.op.name not in captured]
     specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs]
     specs += [tf.TensorSpec(v.shape, v.dtype) for v in variables]
     specs = [tf.TensorSpec(s.shape, s.dtype, f"arg_{i}") for i, s in enumerate(specs)]
