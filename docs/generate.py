@@ -150,12 +150,16 @@ def header(config: pathlib.Path, text: str) -> str:
     if not found:
         return text
     scores = ", ".join(f"{result['return_mean']:.1f}" for result in found)
+    seconds = f"{_median(found, 'train_s'):.0f} s of training"
+    # A run that was killed and resumed does not know all of its time.
+    whole = [result for result in found if result["total_s"] >= result["train_s"]]
+    if whole:
+        seconds += f", {_median(whole, 'total_s'):.0f} s in all"
     lines = {
         "seeds": _seeds(found),
         "score": f"{scores} (greedy, mean of {found[0]['episodes']} episodes for each seed)",
         "env steps": f"{found[0]['env_steps']:,}",
-        "wall time": f"{_median(found, 'train_s'):.0f} s of training, "
-        f"{_median(found, 'total_s'):.0f} s in all (median), 2 CPU cores",
+        "wall time": f"{seconds} (median), 2 CPU cores",
     }
     for key, value in lines.items():
         text = re.sub(rf"^# {key}:.*$", f"# {key}: {value}", text, flags=re.MULTILINE)

@@ -117,7 +117,9 @@ def train(algo: str | Job, **settings: Any) -> Result:
     from tfrl.runtime import residency
     from tfrl.runtime.assembly import assemble
     from tfrl.runtime.finish import finish
+    from tfrl.runtime.interrupt import start_tensorflow
 
+    start_tensorflow()
     assembly = assemble(job)
     if assembly.found is not None:
         _refuse_less(job, assembly.found.state["env_steps"])

@@ -86,6 +86,19 @@ class Interrupted(tf.test.TestCase):
             tfrl.train("dqn", run_dir=str(self.run_dir), resume=True, **settings)
         self.assertEqual((self.run_dir / "metrics.csv").read_bytes(), self.rows)
 
+    def test_the_time_of_a_run_that_was_killed_is_not_lost(self):
+        newest, state = state_of(self.run_dir)
+        (self.run_dir / "result.json").unlink()
+        state["totals"]["train_s"] = 1000.0
+        text = json.dumps(state)
+        (newest / "state.json").write_text(text)
+        manifest = json.loads((newest / "manifest.json").read_text())
+        manifest["files"]["state.json"] = len(text)
+        (newest / "manifest.json").write_text(json.dumps(manifest))
+        last = tfrl.train("dqn", run_dir=str(self.run_dir), resume=True)
+        self.assertGreater(last.train_s, 1000.0)
+        self.assertGreater(last.total_s, last.train_s)
+
     def test_without_a_checkpoint_there_is_nothing_to_resume(self):
         newest, _ = state_of(self.run_dir)
         (newest / checkpoint.MANIFEST).unlink()

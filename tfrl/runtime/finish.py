@@ -44,7 +44,7 @@ def finish(
         "return_std": float(np.std(evaluation.returns)) if evaluation else None,
         "episodes": len(evaluation.returns) if evaluation else 0,
     }
-    before_s = _total_s_before(run_dir) if job.resume else 0.0
+    before_s = _total_s_before(assembly) if job.resume else 0.0
     times = {"train_s": totals.train_s, "total_s": before_s + time.monotonic() - started}
     write_result(
         run_dir / "result.json",
@@ -174,10 +174,13 @@ def _assign(policy: Policy, arrays: list[np.ndarray]) -> None:
         variable.assign(array)
 
 
-def _total_s_before(run_dir: pathlib.Path) -> float:
-    """Seconds of the sessions that a resumed run continues, as far as they ended by themselves."""
-    path = run_dir / "result.json"
-    return json.loads(path.read_text())["total_s"] if path.exists() else 0.0
+def _total_s_before(assembly: Assembly) -> float:
+    """Seconds of the sessions that a resumed run continues; of one that was killed, those of training up to its
+    checkpoint, since nothing else was written down."""
+    path = assembly.run_dir / "result.json"
+    ended_s = json.loads(path.read_text())["total_s"] if path.exists() else 0.0
+    trained_s = assembly.found.state["totals"]["train_s"] if assembly.found else 0.0
+    return max(ended_s, trained_s)
 
 
 def _ratio(totals: Any, assembly: Assembly) -> float | None:

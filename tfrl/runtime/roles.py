@@ -32,6 +32,7 @@ from tfrl.runtime.control import ABANDON, FINISH, RUN, Abandoned, Link
 from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.intake import DRY_S, ResidentIntake, TableIntake
+from tfrl.runtime.interrupt import start_tensorflow
 from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.publish import BoundedCalls, VariablePublisher, VariableSource, variables_table
 from tfrl.runtime.replay_server import ReplayServer, shard_folder
@@ -431,6 +432,7 @@ def play(role: str, job: str, index: int, slot: int, link: Link) -> None:
     if role != "learner":  # so that TensorFlow here leaves the cores to the others
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.threading.set_intra_op_parallelism_threads(1)
+    start_tensorflow()
     ROLES[role](Job.from_json(job), index, slot, link)
 
 

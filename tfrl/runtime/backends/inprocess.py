@@ -32,7 +32,7 @@ from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.batches import make_batcher
 from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.inference import StepSignature, make_engine
-from tfrl.runtime.interrupt import stop_on_signal
+from tfrl.runtime.interrupt import stop_on_signal, take_no_signals
 from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.replay_server import ReplayServer, save_contents
 from tfrl.runtime.report import Report, Totals, lag_metrics
@@ -123,7 +123,9 @@ class _Run:
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
         self.stop = False
-        self.thread = futures.ThreadPoolExecutor(1) if job.topology.overlap else None
+        self.thread = None
+        if job.topology.overlap:
+            self.thread = futures.ThreadPoolExecutor(1, initializer=take_no_signals)
         self.training: futures.Future | None = None
         self.waiting: list[Block] = []  # for the end of the learner call that goes on
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
