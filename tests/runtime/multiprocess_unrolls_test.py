@@ -129,7 +129,7 @@ class FreeActorsTest(UnrollsTestCase):
         again = Run(run.dir.parent, "dqn", **{**SHARED, **settings, **more})
         self.addCleanup(again.close)
         later = self.assertEnds(again)
-        self.assertIn("resumed at 20,", again.text())
+        self.assertIn(f"resumed at {result['env_steps']:,} env steps", again.text())
         made = later["env_steps"] - result["env_steps"]
         self.assertBetween(later["updates"] - result["updates"], 0.8 * made / 80, 1.2 * made / 80)
 
