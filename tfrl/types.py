@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
+from tfrl import spaces as space_lib
+
 ACTION_MASK = (
     "action_mask"  # key of a Dict observation: 1 where an action is valid, shape [num_actions]
 )
@@ -30,6 +32,8 @@ class EnvSpec:
       frame_stack: k > 0 says that the last axis of a Box observation (or of the part `observation` of a Dict) holds
         the k newest frames, oldest first; replay then stores each frame once. 0: observations are unrelated arrays.
       max_episode_steps: time limit in env steps, None when there is none or it is unknown.
+      env_observation_space, env_action_space: the spaces as the environment declares them, before the casts of
+        `envs/spaces.py`; None where they are the ones above. An exported policy takes and gives values of these.
     """
 
     name: str
@@ -37,6 +41,8 @@ class EnvSpec:
     action_space: gym.Space
     frame_stack: int = 0
     max_episode_steps: int | None = None
+    env_observation_space: gym.Space | None = None
+    env_action_space: gym.Space | None = None
 
     @property
     def has_action_mask(self) -> bool:
@@ -57,6 +63,27 @@ class EnvSpec:
             "action_space": str(self.action_space),
             "frame_stack": str(self.frame_stack),
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as what JSON holds; `from_json` gives an equal one."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            k: space_lib.to_json(v) if isinstance(v, gym.Space) else v for k, v in fields.items()
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> EnvSpec:
+        """Reads what `to_json` made.
+
+        Raises:
+          SettingError: a space in it is not the JSON form of one.
+          TypeError: a field is missing or unknown.
+        """
+        fields = dict(value)
+        for name in fields:
+            if name.endswith("_space") and fields[name] is not None:
+                fields[name] = space_lib.from_json(fields[name])
+        return cls(**fields)
 
 
 class NoiseSpec(NamedTuple):
