@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any
 
+from tfrl.config import json_form
 from tfrl.config.settings import SettingError, from_dict, import_module, nearest, setting, validate
 
 
@@ -207,6 +208,7 @@ PLANS = {
     "checkpoint": CheckpointPlan,
     "log": LogPlan,
 }
+_PARTS = ("config", *PLANS)  # of a job, each a settings dataclass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,9 +240,14 @@ class Job:
         """The job as JSON text, which `from_json` reads back: {field: value}, the plans as objects.
 
         Raises:
-          TypeError: a setting that JSON has no form for, e.g. an array in `env_kwargs`.
+          SettingError: an entry of `env_kwargs`, or of another setting that is a dict, which `json_form` cannot hold.
         """
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True)
+        values = dataclasses.asdict(self)
+        for part in _PARTS:
+            for name, value in values[part].items():
+                if isinstance(value, dict):
+                    values[part][name] = json_form.encode(value, name)
+        return json.dumps(values, indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
@@ -251,6 +258,12 @@ class Job:
           ValueError, KeyError, TypeError: the text is no JSON, or not that of a job.
         """
         values = json.loads(text)
+        _check_object(values)
+        for part in _PARTS:
+            _check_object(values[part])
+            for name, value in values[part].items():
+                if isinstance(value, dict):
+                    values[part][name] = json_form.decode(value)
         plans = {name: from_dict(plan, values.pop(name)) for name, plan in PLANS.items()}
         config = from_dict(algorithm(values["algo"]).Config, values.pop("config"))
         return cls(config=config, **plans, **values)
@@ -263,6 +276,11 @@ class Job:
     def load(cls, path: pathlib.Path) -> Job:
         """Reads the file that `save` wrote; raises OSError where it cannot be read, else as `from_json`."""
         return cls.from_json(path.read_text())
+
+
+def _check_object(found: Any) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a JSON object, found a {type(found).__name__}")
 
 
 def algorithms() -> list[str]:

@@ -10,6 +10,7 @@ import tempfile
 import types
 from unittest import mock
 
+import numpy as np
 from absl.testing import absltest, parameterized
 
 from tfrl.config import resolve
@@ -125,6 +126,28 @@ class ResumeTest(ResolveTestCase):
         self.save("a")
         self.assert_refused(message, "--resume", "--run_dir=a", argument)
 
+    def test_a_list_says_the_same_as_the_tuple_of_the_job(self):
+        saved = self.save("a", env=EnvPlan(env_kwargs={"size": (5, 5)}))
+        given = {"config": {"sizes": [64, 64]}, "env": {"env_kwargs": {"size": [5, 5]}}}
+        job = resolve.change(resolve.load_job("a"), "a", given)
+        self.assertEqual(job, dataclasses.replace(saved, run_dir="a", resume=True))
+        given["config"]["sizes"] = [64, 65]
+        with self.assertRaisesRegex(SettingError, "--sizes=64,65: the run in a has sizes=64,64;"):
+            resolve.change(resolve.load_job("a"), "a", given)
+
+    def test_env_kwargs_come_back_as_they_were(self):
+        kwargs = {"size": (5, 5), "rewards": {0: -1.0, 1: 1.0}, "limits": np.float32([1, 2])}
+        self.save("a", env=EnvPlan(env_kwargs=kwargs))
+        found = resolve.load_job("a").env.env_kwargs
+        self.assertEqual(found["size"], (5, 5))
+        self.assertEqual(found["rewards"], {0: -1.0, 1: 1.0})
+        np.testing.assert_array_equal(found["limits"], kwargs["limits"], strict=True)
+
+    def test_env_kwargs_that_no_job_can_hold_are_refused_at_the_start(self):
+        job = Job(algo=ALGO, config=Config(), env=EnvPlan(env_kwargs={"x": {1, 2}}), run_dir="a")
+        with self.assertRaisesRegex(SettingError, r"^env_kwargs\['x'\]: a builtins.set cannot"):
+            resolve.check(job)
+
     def test_another_algorithm(self):
         self.save("a")
         other = types.ModuleType("toy.other")
@@ -143,7 +166,9 @@ class ResumeTest(ResolveTestCase):
         with self.assertRaisesRegex(SettingError, "expected run_dir"):
             resolve.check(Job(algo=ALGO, config=Config(), resume=True))
 
-    @parameterized.parameters("", "{", "{}", "[]", '{"env": {"enw": 1}}')
+    @parameterized.parameters(
+        "", "{", "{}", "[]", "3", '{"env": {"enw": 1}}', '{"config": []}', '{"config": 1}', "\x00"
+    )
     def test_damaged_job(self, text):
         (self.folder / "a").mkdir()
         (self.folder / "a" / "job.json").write_text(text)

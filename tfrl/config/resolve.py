@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfrl.config import flags
+from tfrl.config import flags, json_form
 from tfrl.config.settings import SettingError
 from tfrl.job import PLANS, Job
 
@@ -70,7 +70,7 @@ def change(
         holder = saved if key == "job" else getattr(saved, key)
         for name, value in values.items():
             free = name in _FREE_SCALARS if key == "job" else key in _FREE_SECTIONS
-            if not free and value != getattr(holder, name):
+            if not free and not json_form.same(value, getattr(holder, name)):
                 raise refuse(name, value, getattr(holder, name))
     plans = {
         key: dataclasses.replace(getattr(saved, key), **given.get(key, {}))
@@ -100,8 +100,10 @@ def check(job: Job) -> Job:
     """Settles `run_dir` and checks that the run can write there.
 
     Raises:
-      SettingError: the folder holds another run, there is none to resume, or it cannot be written.
+      SettingError: the folder holds another run, there is none to resume, or it cannot be written; a setting that
+        job.json cannot hold.
     """
+    job.to_json()  # what it cannot hold is refused now, not when it is written
     if not job.run_dir:
         if job.resume:
             raise SettingError(
