@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from tfrl.config import objects
 from tfrl.config.settings import SettingError, from_dict, nearest
 from tfrl.job import PLANS, Job, algorithm
 
@@ -45,7 +46,7 @@ class Result:
 
 
 def make_job(algo: str, **settings: Any) -> Job:
-    """A job from settings of any of its parts, by flag name; callables become their importable names.
+    """A job from settings of any of its parts, by flag name; an object becomes its name, see `config/objects.py`.
 
     Raises:
       SettingError: an unknown setting (the nearest is named) or a value that cannot be used.
@@ -74,7 +75,7 @@ def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]
     for name, value in settings.items():
         if name not in names:
             raise SettingError(f"unknown setting {name!r}{nearest(name, names)}")
-        given[names[name]][name] = _importable(name, value) if callable(value) else value
+        given[names[name]][name] = _plain(name, value)
     return given
 
 
@@ -84,8 +85,8 @@ def train(algo: str | Job, **settings: Any) -> Result:
     Args:
       algo: name of an algorithm, or a whole job (then no settings).
       **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
-        learning_rate=1e-3`. `env` may be a factory and `network` a builder: functions that can be
-        imported, not lambdas.
+        learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment; `network`
+        a Keras model or a function that builds one.
 
     Raises:
       SettingError: something cannot be used; nothing has been started then, unless it is an environment that breaks its
@@ -204,15 +205,29 @@ def _backend(name: str) -> Callable:
     return inprocess.run
 
 
-def _importable(name: str, value: Callable) -> str:
-    """`package.module:name` of a function, so that every process and a later resume find it."""
-    path = f"{value.__module__}:{value.__qualname__}"
-    if "<" in value.__qualname__:
+# Settings that may be Python objects.
+_OBJECTS = ("env", "network")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A setting as a job holds it: objects as their names, NumPy's numbers as Python's.
+
+    Raises:
+      SettingError: an object where the setting takes none.
+    """
+    if isinstance(value, (str, type(None))):
+        return value
+    if name in _OBJECTS:
+        return objects.named(value)
+    if callable(value):
         raise SettingError(
-            f"{name}={path}: expected a function that can be imported, not a lambda or a local one"
+            f"{name}={value!r}: expected a plain value; {' and '.join(_OBJECTS)} may be objects"
         )
-    if value.__module__ == "__main__":
-        raise SettingError(
-            f"{name}={path}: move it to a module, other processes cannot import __main__"
-        )
-    return path
+    if isinstance(value, Mapping):
+        return {key: _plain_number(entry) for key, entry in value.items()}
+    return _plain_number(value)
+
+
+def _plain_number(value: Any) -> Any:
+    # A NumPy scalar has `item` and no axis; arrays stay as they are.
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value

@@ -10,6 +10,7 @@ import time
 from absl.testing import absltest
 
 from tfrl.runtime import control
+from tfrl.runtime.process import Process
 
 
 class Supervisor:
@@ -101,14 +102,35 @@ class LinkTest(absltest.TestCase):
         self.assertEqual(out.stdout.strip(), "False")
 
 
-class EnvironmentTest(absltest.TestCase):
+class ChildTest(absltest.TestCase):
     def test_only_the_learner_sees_accelerators_and_the_parent_is_left_as_it_was(self):
         before = dict(os.environ)
         for role, hidden in (("learner", before.get("CUDA_VISIBLE_DEVICES")), ("actor", "-1"),
                              ("evaluator", "-1"), ("replay", "-1")):  # fmt: skip
-            with self.subTest(role), control._environment(role):
-                self.assertEqual(os.environ.get("CUDA_VISIBLE_DEVICES"), hidden)
+            with self.subTest(role):
+                values = {**before, **control._environment(role)}
+                self.assertEqual(values.get("CUDA_VISIBLE_DEVICES"), hidden)
         self.assertEqual(dict(os.environ), before)
+
+    def test_a_child_starts_by_module_name_with_its_own_main_and_ends_its_pipe(self):
+        process = Process("tfrl.testing.echo:describe", (b"\0x", 3), {"TFRL_X": "y"})
+        told = process.pipe.recv()
+        self.assertEqual(told["args"], (b"\0x", 3))
+        self.assertEqual(told["variable"], "y")
+        self.assertIsNone(told["main_file"])  # the script of the user is not run again
+        self.assertEqual(told["path"], sys.path)
+        with self.assertRaises(EOFError):
+            process.pipe.recv()
+        process.join(10)
+        self.assertEqual(process.exitcode, 7)
+        self.assertNotIn("TFRL_X", os.environ)
+
+    def test_the_exit_code_of_a_killed_child_is_the_signal(self):
+        process = Process("tfrl.testing.echo:wait", (), {})
+        self.assertTrue(process.is_alive())
+        process.kill()
+        process.join(10)
+        self.assertEqual(process.exitcode, -9)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfrl.config import flags, json_form
+from tfrl.config import flags, json_form, objects
 from tfrl.config.settings import SettingError
 from tfrl.job import PLANS, Job
 
@@ -61,24 +61,40 @@ def change(
         wanted, found = flags.value_text(wanted), flags.value_text(found)
         return SettingError(
             f"--{name}={wanted}: the run in {run_dir} has {name}={found}; a resumed run may change "
-            "only total_env_steps and settings of processes, compilation, console and logs"
+            "only total_env_steps, rates and schedules, and settings of processes, compilation, console and logs"
         )
 
     if algo is not None and algo != saved.algo:
         raise refuse("algo", algo, saved.algo)
+    taken: dict[str, dict[str, Any]] = {key: {} for key in ("job", "config", *PLANS)}
     for key, values in given.items():
         holder = saved if key == "job" else getattr(saved, key)
         for name, value in values.items():
-            free = name in _FREE_SCALARS if key == "job" else key in _FREE_SECTIONS
-            if not free and not json_form.same(value, getattr(holder, name)):
-                raise refuse(name, value, getattr(holder, name))
-    plans = {
-        key: dataclasses.replace(getattr(saved, key), **given.get(key, {}))
-        for key in PLANS
-        if key in _FREE_SECTIONS
+            if not may_change(key, type(holder), name):
+                if not json_form.same(value, getattr(holder, name)):
+                    raise refuse(name, value, getattr(holder, name))
+                if not isinstance(value, objects.Live):  # the object that job.json has the name of
+                    continue
+            taken[key][name] = value
+    parts = {
+        key: dataclasses.replace(getattr(saved, key), **taken[key]) for key in ("config", *PLANS)
     }
-    scalars = {**given.get("job", {}), "run_dir": str(run_dir), "resume": True}
-    return dataclasses.replace(saved, **plans, **scalars)
+    scalars = {**taken["job"], "run_dir": str(run_dir), "resume": True}
+    return dataclasses.replace(saved, **parts, **scalars)
+
+
+def may_change(section: str, cls: type, name: str) -> bool:
+    """Whether a resumed run may change a setting.
+
+    Args:
+      section: 'config', 'job' or a key of `PLANS`.
+      cls: the settings dataclass that has it.
+      name: of the setting.
+    """
+    if section == "job":
+        return name in _FREE_SCALARS
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    return section in _FREE_SECTIONS or field.metadata.get("resumable", False)
 
 
 def load_job(run_dir: str) -> Job:
@@ -125,7 +141,7 @@ def check(job: Job) -> Job:
 
 def default_run_dir(job: Job) -> str:
     """`runs/<algo>-<env>-<time>`; a number follows where that folder exists."""
-    words = (re.sub(r"[^A-Za-z0-9_.-]+", "_", word) for word in (job.algo, job.env.env))
+    words = (re.sub(r"[^A-Za-z0-9_.-]+", "_", w.strip("<>")) for w in (job.algo, job.env.env))
     base = "runs/" + "-".join([*words, time.strftime("%Y%m%d-%H%M%S")])
     path, number = base, 2
     while os.path.lexists(path):

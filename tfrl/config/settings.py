@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import numbers
+import os
 import traceback
 import types
 import typing
@@ -34,6 +35,7 @@ def setting(
     maximum: float | None = None,
     above: float | None = None,
     choices: Iterable[Any] | None = None,
+    resumable: bool = False,
 ) -> Any:
     """Declares one dataclass field.
 
@@ -44,6 +46,7 @@ def setting(
       minimum, maximum: inclusive limits of a number (or of each element of a tuple).
       above: exclusive lower limit.
       choices: the only values allowed.
+      resumable: a resumed run may change it.
     """
     metadata = {
         "help": help,
@@ -52,6 +55,7 @@ def setting(
         "maximum": maximum,
         "above": above,
         "choices": tuple(choices) if choices is not None else None,
+        "resumable": resumable,
     }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -106,6 +110,8 @@ def _coerce(value: Any, kind: Any) -> Any:
         return int(value)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError
     return value

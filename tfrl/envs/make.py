@@ -16,10 +16,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from tfrl.config.settings import SettingError, import_dotted, nearest
+from tfrl.config import objects
+from tfrl.config.settings import SettingError, nearest
 from tfrl.envs import spaces as space_lib
 from tfrl.envs import wrappers
 from tfrl.envs.previous import PreviousStep, observe_previous
+from tfrl.envs.spawn import neutral_main
 from tfrl.envs.vector import AtariLives, BatchVector, CheckedMasks, SyncVector, VectorEnv
 from tfrl.job import EnvPlan
 from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
@@ -64,7 +66,8 @@ def _inner_spec(plan: EnvPlan) -> EnvSpec:
     try:
         return _spec_of(plan, env, limit)
     finally:
-        env.close()
+        if not is_one(plan):
+            env.close()
 
 
 def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = True) -> VectorEnv:
@@ -80,6 +83,11 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
     """
     if num_envs < 1:
         raise SettingError(f"num_envs={num_envs}: expected at least 1")
+    if is_one(plan) and num_envs > 1:
+        raise SettingError(
+            f"num_envs={num_envs} with env={plan.env!r}: one environment is one row; expected num_envs=1, or a function "
+            "or class that builds an environment each time it is called"
+        )
     backend = pick_backend(plan, num_envs)
     atari = atari_game(plan.env) is not None
     options: dict[str, Any] = {"clip_rewards": training and _clips(plan), "track_lives": atari}
@@ -116,6 +124,10 @@ def pick_backend(plan: EnvPlan, num_envs: int) -> str:
       SettingError: a named backend that cannot serve the plan, with the reason.
     """
     asked = plan.env_backend
+    if is_one(plan) and asked not in ("sync", "auto"):
+        raise SettingError(
+            f"env_backend={asked} with env={plan.env!r}: one environment is stepped here; expected sync or auto"
+        )
     if asked in ("sync", "async"):
         return asked
     reasons = {"ale": _why_not_ale, "native": _why_not_native, "envpool": _why_not_envpool}
@@ -140,6 +152,11 @@ def make_env(plan: EnvPlan) -> gym.Env:
     return env if limit is None else gym.wrappers.TimeLimit(env, limit)
 
 
+def is_one(plan: EnvPlan) -> bool:
+    """Whether `plan` names one environment that exists already, and not a way to build some."""
+    return isinstance(plan.env, objects.Live) and isinstance(plan.env.target, gym.Env)
+
+
 def atari_game(name: str) -> str | None:
     """`PongNoFrameskip-v4` and `ALE/Pong-v5` -> `Pong`; None for anything else."""
     match = _ATARI.match(name.rpartition(":")[2])
@@ -155,10 +172,12 @@ def _resolve(name: str) -> Any:
     Raises:
       SettingError: neither exists.
     """
+    if isinstance(name, objects.Live) or objects.is_gone(name):
+        return objects.resolve(name, "env")
     if ":" in name:
         module, _, rest = name.partition(":")
         if not _VERSIONED.match(rest):
-            factory = import_dotted(name, "env")
+            factory = objects.resolve(name, "env")
             if not callable(factory):
                 raise SettingError(
                     f"env={name!r}: {rest!r} is a {type(factory).__name__}, expected a function"
@@ -256,7 +275,7 @@ def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
     if atari_game(plan.env) is not None:
         return _build_atari(plan), _atari_limit(plan)
     if not isinstance(target, gym.envs.registration.EnvSpec):
-        env = _call(plan, target, **plan.env_kwargs)
+        env = target if is_one(plan) else _call(plan, target, **plan.env_kwargs)
         if not isinstance(env, gym.Env):
             raise SettingError(
                 f"env={plan.env!r} returned a {type(env).__module__}.{type(env).__name__}: "
@@ -464,16 +483,18 @@ def _sync(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> S
     first, limit = _build(plan)
     spec = _spec_of(plan, first, limit)
     factories = [lambda: first] + [lambda: _build(plan)[0]] * (num_envs - 1)
-    return SyncVector(factories, spec, seed, time_limit=limit, **options)
+    owned = not is_one(plan)
+    return SyncVector(factories, spec, seed, time_limit=limit, closes_envs=owned, **options)
 
 
 def _async(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
     spec = _inner_spec(plan)
-    env = gym.vector.AsyncVectorEnv(
-        [functools.partial(make_env, plan)] * num_envs,
-        context="spawn",  # a fork would inherit TensorFlow's threads and locks
-        copy=False,
-    )
+    with neutral_main():
+        env = gym.vector.AsyncVectorEnv(
+            [functools.partial(make_env, plan)] * num_envs,
+            context="spawn",  # a fork would inherit TensorFlow's threads and locks
+            copy=False,
+        )
     return BatchVector(env, spec, seed, backend="async", shared_buffer=True, **options)
 
 

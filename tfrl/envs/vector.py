@@ -99,6 +99,7 @@ class SyncVector(VectorEnv):
         time_limit: int | None = None,
         clip_rewards: bool = False,
         track_lives: bool = False,
+        closes_envs: bool = True,
     ):
         """Builds the environments.
 
@@ -110,8 +111,10 @@ class SyncVector(VectorEnv):
             it.
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `info["lives"]` of Atari games in `lives`.
+          closes_envs: False: whoever has made them goes on with them after `close`.
         """
         self.spec, self.num_envs = spec, len(factories)
+        self._closes_envs = closes_envs
         self.envs = [make() for make in factories]
         self.lives = np.zeros(self.num_envs, np.int32) if track_lives else None
         self._seed: int | None = seed
@@ -203,8 +206,8 @@ class SyncVector(VectorEnv):
         return VectorStep(nest, nest, reward, terminated, truncated, valid, episodes)
 
     def close(self) -> None:
-        """As of `VectorEnv.close`: closes each environment."""
-        for env in self.envs:
+        """As of `VectorEnv.close`: closes each environment that is its own."""
+        for env in self.envs if self._closes_envs else ():
             env.close()
 
     def render(self, row: int = 0) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import gymnasium as gym
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError, import_dotted, nearest
+from tfrl.config import objects
+from tfrl.config.settings import SettingError, nearest
 from tfrl.nn import inputs
 from tfrl.types import EnvSpec
 
@@ -214,7 +215,7 @@ class Torso(tf.Module):
             self.model = [
                 _image_network(network, space, initializer, precision) for space in images
             ]
-        elif ":" not in network and "." not in network:
+        elif not objects.is_object_name(network):
             raise SettingError(
                 f"network={network!r}: expected one of {', '.join(NETWORKS)} "
                 f"or package.module:builder{nearest(network, NETWORKS)}"
@@ -253,9 +254,9 @@ class Torso(tf.Module):
 
 def _build(network: str, spec: EnvSpec) -> Any:
     """What the builder of this name makes; raises SettingError where it fails or makes no model."""
-    builder = import_dotted(network, "network")
+    builder = objects.resolve(network, "network")
     try:
-        model = builder(spec)
+        model = _copy(builder) if isinstance(builder, tf.keras.Model) else builder(spec)
     except Exception as error:  # whatever a user's builder raises, its reader needs the name
         reason = " ".join(str(error).split())
         raise SettingError(
@@ -266,6 +267,15 @@ def _build(network: str, spec: EnvSpec) -> Any:
             f"network={network!r}: the builder returned {type(model).__name__}, expected a Keras model or the like"
         )
     return model
+
+
+def _copy(model: tf.keras.Model) -> tf.keras.Model:
+    """A model like this one with its weights: policy, target and each critic have networks of their own."""
+    copy = type(model).from_config(model.get_config())
+    if model.built:
+        copy.build(model.input_shape)
+        copy.set_weights(model.get_weights())
+    return copy
 
 
 def _image_network(

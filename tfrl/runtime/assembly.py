@@ -160,14 +160,17 @@ class Assembly:
         )
 
 
-def assemble(job: Job) -> Assembly:
+def assemble(job: Job, spec: EnvSpec | None = None) -> Assembly:
     """Builds the spec and the agent of a job.
+
+    Args:
+      spec: of the environment, where it is known; None: one is built to see.
 
     Raises:
       SettingError: an unknown environment, a space the algorithm does not serve, no checkpoint to resume from or that
         of another run.
     """
-    spec = make_spec(job.env)
+    spec = make_spec(job.env) if spec is None else spec
     agent = algorithm(job.algo).make(job.config, spec)
     policy = agent.make_policy()  # a network that cannot be built is refused now
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))

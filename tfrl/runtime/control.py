@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import dataclasses
 import math
-import multiprocessing
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tfrl.config.settings import import_dotted
+from tfrl.runtime.process import Process
 
 INTERVAL_S = 0.1  # between two statuses of a child
 BUSY_S = 1800.0  # longest stretch of work that a role may announce as one, e.g. a compilation
@@ -176,7 +176,7 @@ class Child:
     """The supervisor's end: a process, its pipe, and what is known of it.
 
     Args:
-      entry, role, index, slot, job, log: see `child_main`.
+      entry, role, index, slot, payload, log: see `child_main`.
 
     Attributes:
       numbers: the newest that it told.
@@ -185,20 +185,16 @@ class Child:
       heard: when it last told anything.
     """
 
-    def __init__(self, entry: str, role: str, index: int, slot: int, job: str, log: str):
+    def __init__(self, entry: str, role: str, index: int, slot: int, payload: bytes, log: str):
         self.role, self.index, self.slot, self.log = role, index, slot, log
         self.numbers: dict[str, Any] = {}
         self.ready_at = math.inf
         self.idle_s, self.granted, self.lease = 0.0, 0, 0
         self.error: tuple[str, str] | None = None
         self.done = False
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        args = (entry, role, index, slot, job, theirs, log, os.getpid())
-        self.process = context.Process(target=child_main, args=args, name=f"{role} {index}")
-        with _environment(role):
-            self.process.start()
-        theirs.close()  # or the end of the child would not end the pipe
+        args = (entry, role, index, slot, payload, log, os.getpid())
+        self.process = Process(f"{__name__}:child_main", args, _environment(role))
+        self.pipe = self.process.pipe
         self.heard = time.monotonic()
 
     @property
@@ -225,24 +221,24 @@ class Child:
 
 
 def child_main(
+    connection: Connection,
     entry: str,
     role: str,
     index: int,
     slot: int,
-    job: str,
-    connection: Connection,
+    payload: bytes,
     log: str,
     parent: int,
 ) -> None:
     """Start of every child: runs its role, tells how that ended, never returns.
 
     Args:
-      entry: 'package.module:name' of the function (role, job, index, slot, link) that plays the
+      connection: this child's pipe.
+      entry: 'package.module:name' of the function (role, payload, index, slot, link) that plays the
         role. Imported here, since its imports take seconds and the child is to be heard before.
       role, index: which role, and its id, never used twice in a run; seeds derive from it.
       slot: which of the actors this one is or replaces.
-      job: the Job as JSON.
-      connection: this child's pipe.
+      payload: what the role is made of, pickled.
       log: file that takes what the process prints.
       parent: process id of the supervisor.
     """
@@ -257,7 +253,7 @@ def child_main(
     link = Link(connection)
     error = None
     try:
-        import_dotted(entry, "entry")(role, job, index, slot, link)
+        import_dotted(entry, "entry")(role, payload, index, slot, link)
     except Abandoned:
         pass  # as ordered
     except BaseException as failure:
@@ -270,22 +266,12 @@ def child_main(
     os._exit(0 if error is None else 1)
 
 
-@contextlib.contextmanager
-def _environment(role: str) -> Iterator[None]:
-    """What a child inherits: all but the learner see no accelerator, from their first line on."""
+def _environment(role: str) -> dict[str, str]:
+    """Variables of a child: all but the learner see no accelerator, from their first line on."""
     values = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")}
     if role != "learner":
         values.update(CUDA_VISIBLE_DEVICES="-1", OMP_NUM_THREADS="1")
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return values
 
 
 def _die_with(parent: int) -> None:

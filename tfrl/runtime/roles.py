@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import reverb
 import tensorflow as tf
@@ -37,6 +38,7 @@ from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.publish import BoundedCalls, VariablePublisher, VariableSource, variables_table
 from tfrl.runtime.replay_server import ReplayServer, shard_folder
 from tfrl.runtime.report import peak_memory_mb
+from tfrl.types import EnvSpec
 
 PUBLISH_EVERY_S = 0.05
 PULL_EVERY_S = 0.02
@@ -46,7 +48,7 @@ REPORT_EVERY_S = 0.2
 MAX_STEPS, MAX_PENDING_ITEMS = 64, 32
 
 
-def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
+def replay_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """Serves a shard of the experience; with one shard also weights, by a server of their own.
 
     One that takes the place of another is told its port, so that all who were connected find it.
@@ -54,7 +56,7 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
     Raises:
       SettingError: see `assemble`.
     """
-    assembly = assemble(job)
+    assembly = assemble(job, spec)
     shards = job.topology.num_replay_shards
     resident = assembly.residency == "learner"
     table = (
@@ -91,9 +93,9 @@ def replay_main(job: Job, index: int, slot: int, link: Link) -> None:
             server.stop()
 
 
-def weights_main(job: Job, index: int, slot: int, link: Link) -> None:
+def weights_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """Serves weights where the replay has several shards: none of them can take these with it."""
-    del index, slot
+    del spec, index, slot
     scratch = pathlib.Path(job.run_dir) / "checkpoints"
     server = ReplayServer([variables_table()], scratch=scratch, name="weights")
     link.ready()
@@ -110,7 +112,7 @@ def _serve(servers: Mapping[str, ReplayServer], link: Link) -> None:
     time.sleep(REPORT_EVERY_S)
 
 
-def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
+def actor_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """Acts as far as it is granted, with the newest weights.
 
     `index` gives the seeds, so that a replacement does not repeat what its predecessor did; `slot`
@@ -122,7 +124,7 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
         run.
       ReplayUnreachable: the server of the weights does not answer.
     """
-    assembly = assemble(job)
+    assembly = assemble(job, spec)
     agent, num_envs = assembly.agent, job.topology.num_envs
     stream = str(link.orders["env_steps"])  # a resumed run must not repeat its games
     env_seed = seeds.integer(job.seed, "env", index, stream)
@@ -202,7 +204,7 @@ def actor_main(job: Job, index: int, slot: int, link: Link) -> None:
         env.close()
 
 
-def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
+def learner_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """Learns what the items pay for, publishes, saves; a restarted one starts at a checkpoint.
 
     Raises:
@@ -210,7 +212,7 @@ def learner_main(job: Job, index: int, slot: int, link: Link) -> None:
       ReplayUnreachable: the server of the weights does not answer.
     """
     del slot
-    assembly = assemble(job)
+    assembly = assemble(job, spec)
     found = _found(assembly, index)
     strategy = make_strategy(job.topology.num_learner_devices)
     seed = seeds.integer(job.seed, "learner")
@@ -371,7 +373,7 @@ class _Learning:
         self._link.report(saved_at_env_steps=totals["env_steps"])
 
 
-def evaluator_main(job: Job, index: int, slot: int, link: Link) -> None:
+def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """Evaluates the newest weights whenever it is ordered to, once per order.
 
     Raises:
@@ -382,7 +384,7 @@ def evaluator_main(job: Job, index: int, slot: int, link: Link) -> None:
     """
     del slot
     # The scores of an earlier evaluator or of the resumed run count.
-    assembly = assemble(dataclasses.replace(job, resume=job.resume or index > 0))
+    assembly = assemble(dataclasses.replace(job, resume=job.resume or index > 0), spec)
 
     def alive() -> None:
         link.beat()
@@ -424,8 +426,8 @@ ROLES = {
 }
 
 
-def play(role: str, job: str, index: int, slot: int, link: Link) -> None:
-    """Plays a role of `ROLES` in this process; `job` is JSON. See `control.child_main`.
+def play(role: str, payload: bytes, index: int, slot: int, link: Link) -> None:
+    """Plays a role of `ROLES` in this process; `payload` is a pickled (Job, EnvSpec). See `control.child_main`.
 
     Raises what the role raises.
     """
@@ -433,7 +435,8 @@ def play(role: str, job: str, index: int, slot: int, link: Link) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.threading.set_intra_op_parallelism_threads(1)
     start_tensorflow()
-    ROLES[role](Job.from_json(job), index, slot, link)
+    job, spec = cloudpickle.loads(payload)
+    ROLES[role](job, spec, index, slot, link)
 
 
 def _steps_per_look(assembly: Assembly) -> int:

@@ -9,7 +9,6 @@ shards is replaced by an empty one, and all others go on meanwhile.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
 import statistics
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tfrl.config import objects
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.logs.window import EpisodeWindow
@@ -72,7 +72,7 @@ class _Run:
         # The children are told the place that was picked: each would find other memory free.
         placed = dataclasses.replace(self.job.topology, replay_residency=assembly.residency)
         told = dataclasses.replace(self.job, topology=placed)
-        self._json = json.dumps(json.loads(told.to_json()))
+        self._payload = objects.dumps((told, assembly.spec))
         self._logs = assembly.run_dir / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         logger.announce(assembly.arithmetic)
@@ -160,7 +160,7 @@ class _Run:
         index = self._next_index[role]
         self._next_index[role] += 1
         log = str(self._logs / f"{role}-{index}.log")
-        child = Child(ENTRY, role, index, slot, self._json, log)
+        child = Child(ENTRY, role, index, slot, self._payload, log)
         self._children.append(child)
         return child
 
@@ -224,11 +224,8 @@ class _Run:
 
     def _turn(self) -> None:
         """Hears the children, looks after them, and logs."""
-        waited = connection.wait(
-            [child.pipe for child in self._children]
-            + [child.process.sentinel for child in self._children],
-            0.1,
-        )
+        # The pipe of a child that dies ends, so this returns at once then too.
+        waited = connection.wait([child.pipe for child in self._children], 0.1)
         now = time.monotonic()
         passed, self._turned = now - self._turned, now
         if passed > 5.0:  # this process was frozen itself, and perhaps the children with it

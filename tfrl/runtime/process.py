@@ -1,0 +1,73 @@
+"""A Python process that starts at a function of tfrl, whatever program the user runs.
+
+`multiprocessing` would run the user's script again in each child, which then needs an `if __name__ == "__main__"`.
+Nothing here imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+
+
+class Process:
+    """Calls `package.module:function(connection, *args)` in a new process.
+
+    Args:
+      function: 'package.module:function'.
+      args: of the function; pickled with `pickle` alone, so plain numbers, text and bytes.
+      environment: variables that replace those of this process.
+
+    Attributes:
+      pipe: this end of a two-way pipe, the other end is `connection`; it ends when the process does.
+      pid: of the process.
+    """
+
+    def __init__(self, function: str, args: tuple, environment: Mapping[str, str]):
+        self.pipe, theirs = multiprocessing.Pipe()
+        module, _, name = function.partition(":")
+        # The child looks for modules where this process does.
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from {module} import {name}; "
+            f"from {__name__} import receive; {name}(*receive({theirs.fileno()}))"
+        )
+        self._popen = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+            pass_fds=(theirs.fileno(),),
+        )
+        self.pid = self._popen.pid
+        theirs.close()  # or the end of the child would not end the pipe
+        with contextlib.suppress(OSError):  # a child that is dead already is noticed by its end
+            self.pipe.send(args)
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit code; minus the number of the signal that ended it; None while it runs."""
+        return self._popen.poll()
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._popen.poll() is None
+
+    def kill(self) -> None:
+        """Ends it at once by SIGKILL."""
+        self._popen.kill()
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for its end, at most so long."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout_s)
+
+
+def receive(descriptor: int) -> tuple:
+    """In the child: (its end of the pipe, *args)."""
+    os.set_inheritable(descriptor, False)
+    connection = Connection(descriptor)
+    return (connection, *connection.recv())
