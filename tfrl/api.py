@@ -223,11 +223,5 @@ def _plain(name: str, value: Any) -> Any:
         raise SettingError(
             f"{name}={value!r}: expected a plain value; {' and '.join(_OBJECTS)} may be objects"
         )
-    if isinstance(value, Mapping):
-        return {key: _plain_number(entry) for key, entry in value.items()}
-    return _plain_number(value)
-
-
-def _plain_number(value: Any) -> Any:
-    # A NumPy scalar has `item` and no axis; arrays stay as they are.
+    # A NumPy scalar has `item` and no axis. What `env_kwargs` holds stays as it is.
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value

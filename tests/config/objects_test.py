@@ -117,11 +117,11 @@ class ObjectsTest(absltest.TestCase):
     def test_paths_and_numbers_of_numpy_are_plain_settings(self):
         job = make_job(
             "dqn", run_dir=pathlib.Path("a/b"), total_env_steps=np.int64(7),
-            learning_rate=np.float32(0.5), env_kwargs={"x": np.float64(2.5), "n": np.int32(3)},
+            learning_rate=np.float32(0.5), double=np.bool_(False), env_kwargs={"x": np.int32(3)},
         )  # fmt: skip
         self.assertEqual((job.run_dir, job.total_env_steps), ("a/b", 7))
-        self.assertEqual(job.config.learning_rate, 0.5)
-        self.assertEqual(json.loads(job.to_json())["env"]["env_kwargs"], {"x": 2.5, "n": 3})
+        self.assertEqual((job.config.learning_rate, job.config.double), (0.5, False))
+        self.assertEqual(Job.from_json(job.to_json()).env.env_kwargs["x"].dtype, np.int32)
         with self.assertRaisesRegex(SettingError, "seed=<.*: expected a plain value; env and net"):
             make_job("dqn", seed=lambda: 0)
 

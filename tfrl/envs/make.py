@@ -85,8 +85,8 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
         raise SettingError(f"num_envs={num_envs}: expected at least 1")
     if is_one(plan) and num_envs > 1:
         raise SettingError(
-            f"num_envs={num_envs} with env={plan.env!r}: one environment is one row; expected num_envs=1, or a function "
-            "or class that builds an environment each time it is called"
+            f"num_envs={num_envs} with env={plan.env!r}: one environment is one row; expected num_envs=1, or a "
+            "function or class that builds an environment each time it is called"
         )
     backend = pick_backend(plan, num_envs)
     atari = atari_game(plan.env) is not None
