@@ -108,18 +108,26 @@ def train(algo: str | Job, **settings: Any) -> Result:
         job = resolve.change(resolve.load_job(run_dir), run_dir, sections(algo, settings), algo)
     else:
         job = make_job(algo, **settings)
-    job = resolve.check(job)
+    from tfrl.runtime.owner import owned
 
+    with owned(resolve.check(job)) as job:
+        return _train(job, started)
+
+
+def _train(job: Job, started: float) -> Result:
+    """`train` in a folder that belongs to this process alone."""
     if job.topology.backend == "processes":
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
     from tfrl.envs.make import pick_backend
-    from tfrl.runtime import residency
+    from tfrl.runtime import checkpoint_files, mend, residency
     from tfrl.runtime.assembly import assemble
     from tfrl.runtime.finish import finish
     from tfrl.runtime.interrupt import start_tensorflow
 
+    if job.resume:
+        checkpoint_files.warn(mend.mend(pathlib.Path(job.run_dir)))
     start_tensorflow()
     assembly = assemble(job)
     if assembly.found is not None:
@@ -130,12 +138,16 @@ def train(algo: str | Job, **settings: Any) -> Result:
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
 
-    assembly.run_dir.mkdir(parents=True, exist_ok=True)
     job.save(assembly.run_dir / "job.json")
     with (
         native_output_to(assembly.run_dir / "logs" / "native.log"),
         Logger(assembly.run_dir, job.log, job.total_env_steps) as logger,
     ):
+        if job.resume and assembly.found is None:
+            mend.start_over(assembly.run_dir)
+            logger.announce(
+                "starts again from 0 env steps: it was stopped before its first checkpoint"
+            )
         outcome = _backend(job.topology.backend)(assembly, logger)
         result = finish(assembly, outcome, started, logger)
     return Result(**result)

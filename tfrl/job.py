@@ -10,6 +10,7 @@ import json
 import pathlib
 from typing import Any
 
+from tfrl import files
 from tfrl.config import json_form
 from tfrl.config.settings import SettingError, from_dict, import_module, nearest, setting, validate
 
@@ -270,12 +271,12 @@ class Job:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes `to_json` and a newline to `path`, in place of what is there; raises OSError where it cannot."""
-        path.write_text(self.to_json() + "\n")
+        files.write_text(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: pathlib.Path) -> Job:
         """Reads the file that `save` wrote; raises OSError where it cannot be read, else as `from_json`."""
-        return cls.from_json(path.read_text())
+        return cls.from_json(path.read_text(encoding="utf-8"))
 
 
 def _check_object(found: Any) -> None:

@@ -12,7 +12,7 @@ from absl.testing import parameterized
 
 from tfrl.algos import dqn
 from tfrl.config.settings import SettingError
-from tfrl.runtime import checkpoint
+from tfrl.runtime import checkpoint, checkpoint_files
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 
@@ -63,7 +63,7 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         self.save(1, 10.0)
         newer = self.save(2, 20.0)
         if damage == "no manifest":
-            (newer / checkpoint.MANIFEST).unlink()
+            (newer / checkpoint_files.MANIFEST).unlink()
         elif damage == "missing":
             (newer / "state.json").unlink()
         elif damage.endswith("json"):  # other text of the same length
@@ -88,10 +88,69 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         ):
             checkpoint.restore_learner(found, self.module)
 
+    @parameterized.parameters("learner.data-00000-of-00001", "replay/rows.npy", "state.json")
+    def test_other_contents_of_the_same_size_are_skipped_for_the_older_one(self, name):
+        save_replay = lambda folder: (folder.mkdir(), (folder / "rows.npy").write_bytes(b"0" * 999))
+        for env_steps in (1, 2, 3):
+            self.module.x.assign([env_steps, env_steps])
+            newest = self.checkpoints.save(env_steps, self.module, {}, save_replay)
+        content = bytearray((newest / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (newest / name).write_bytes(content)
+        (line,) = checkpoint_files.set_aside_damaged(self.folder)
+        self.assertEqual(line, f"skipping checkpoint {newest}: {name} fails its checksum")
+        with self.assertLogs(level="WARNING") as logs:
+            self.assertEqual(self.restored(), (2, 2.0))
+        self.assertIn(f"skipping checkpoint {newest}: it is damaged", logs.output[0])
+        self.assertEmpty(checkpoint_files.set_aside_damaged(self.folder))
+        self.save(4, 40.0)
+        self.assertEqual(self.names(), ["000000000002", "000000000004"])
+
+    def test_checkpoints_of_the_first_version_have_no_checksums(self):
+        folder = self.save(1, 10.0)
+        manifest = json.loads((folder / checkpoint_files.MANIFEST).read_text())
+        manifest["files"] = {name: entry["size"] for name, entry in manifest["files"].items()}
+        (folder / checkpoint_files.MANIFEST).write_text(json.dumps(manifest))
+        self.assertEmpty(checkpoint_files.set_aside_damaged(self.folder))
+        self.assertEqual(self.restored(), (1, 10.0))
+
+    @parameterized.parameters(
+        (checkpoint_files.MANIFEST, "[]"),
+        (checkpoint_files.MANIFEST, "{}"),
+        (checkpoint_files.MANIFEST, '{"files": {"state.json": {"size": "x", "crc32": 1}}}'),
+        (checkpoint_files.MANIFEST, '{"files": {"../a": 1}}'),
+        (checkpoint_files.MANIFEST, '{"files": {"/etc/passwd": 1}}'),
+        ("state.json", "[]"),
+        ("state.json", "{}"),
+        ("state.json", '{"identity": {}}'),
+    )
+    def test_json_of_another_form_is_damage(self, name, text):
+        self.save(1, 10.0)
+        newer = self.save(2, 20.0)
+        (newer / name).write_text(text)
+        if name == "state.json":
+            manifest = {"files": {"state.json": len(text)}}
+            (newer / checkpoint_files.MANIFEST).write_text(json.dumps(manifest))
+        with self.assertLogs(level="WARNING") as logs:
+            self.assertEqual(self.restored(), (1, 10.0))
+        self.assertLen(logs.output, 1)
+        self.assertIn("damaged", logs.output[0])
+
+    def test_only_folders_of_checkpoints_are_ever_removed(self):
+        """A folder of the user's that has digits for a name, and what a link of a run folder leads to."""
+        photos = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        (photos / "2019").mkdir()
+        (self.folder / "2019").mkdir()
+        (self.folder / "000000000001").symlink_to(photos)
+        for env_steps in (2, 3, 4):
+            self.save(env_steps, 0.0)
+        self.assertEqual(self.names(), ["000000000001", "000000000003", "000000000004", "2019"])
+        self.assertTrue((photos / "2019").is_dir())
+
     @parameterized.product(
         failing=(
             "tensorflow.train.Checkpoint.write",
-            "tfrl.runtime.checkpoint._write",
+            "tfrl.runtime.checkpoint_files.seal",
             "os.replace",
         ),
         env_steps=(1, 2),
@@ -101,6 +160,7 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         with mock.patch(failing, side_effect=OSError("disk full")):
             with self.assertRaisesRegex(OSError, "disk full"):
                 self.save(env_steps, 20.0)
+        self.assertEqual(self.names(), ["000000000001"])  # nothing is left of the failed one
         self.assertEqual(self.restored(), (1, 10.0))
         self.save(env_steps, 30.0)
         self.assertEqual(self.restored(), (env_steps, 30.0))
@@ -127,8 +187,8 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_the_manifest_lists_every_file(self):
         folder = self.save(1, 0.0)
-        files = json.loads((folder / checkpoint.MANIFEST).read_text())["files"]
-        there = {p.name for p in folder.iterdir()} - {checkpoint.MANIFEST}
+        files = json.loads((folder / checkpoint_files.MANIFEST).read_text())["files"]
+        there = {p.name for p in folder.iterdir()} - {checkpoint_files.MANIFEST}
         self.assertEqual(set(files), there)
         self.assertContainsSubset({"state.json", "learner.index"}, there)
 

@@ -1,5 +1,7 @@
 """A run that was interrupted and resumed: counters, schedules, replay contents, no second warm-up."""
 
+import contextlib
+import io
 import json
 import pathlib
 import signal
@@ -18,7 +20,7 @@ from tfrl.job import Job
 from tfrl.logs import csv_file
 from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import checkpoint
+from tfrl.runtime import checkpoint, checkpoint_files
 from tfrl.runtime.assembly import assemble
 from tfrl.runtime.control import RunFailed
 from tfrl.runtime.replay_server import ReplayServer
@@ -101,7 +103,7 @@ class Interrupted(tf.test.TestCase):
 
     def test_without_a_checkpoint_there_is_nothing_to_resume(self):
         newest, _ = state_of(self.run_dir)
-        (newest / checkpoint.MANIFEST).unlink()
+        (newest / checkpoint_files.MANIFEST).unlink()
         self.refused(
             "resume with run_dir='.*/run': expected a complete checkpoint in .*checkpoints"
         )
@@ -116,6 +118,48 @@ class Interrupted(tf.test.TestCase):
         )
         self.assertEqual(shorter.env_steps, self.first.env_steps)  # scored at last
         self.assertIsNotNone(shorter.return_mean)
+
+    def test_a_damaged_checkpoint_is_skipped_for_the_older_one(self):
+        second = tfrl.train("dqn", run_dir=str(self.run_dir), resume=True)
+        newest, state = state_of(self.run_dir)
+        rows = newest / "replay" / "rows.npy"
+        content = bytearray(rows.read_bytes())
+        content[-5] ^= 4
+        rows.write_bytes(content)
+        with self.assertLogs(level="WARNING") as logs:
+            last = tfrl.train("dqn", run_dir=str(self.run_dir), resume=True)
+        self.assertIn(f"skipping checkpoint {newest}: replay/rows.npy fails", logs.output[0])
+        self.assertEqual(last.env_steps, second.env_steps)
+        steps = [r["run/env_steps"] for r in csv_file.read(self.run_dir / "metrics.csv")]
+        self.assertEqual(steps, sorted(steps))
+        self.assertLess(self.first.env_steps, state["env_steps"])  # there was something to repeat
+        self.assertEqual(state_of(self.run_dir)[1]["totals"]["updates"], last.updates)
+
+
+class BeforeTheFirstCheckpointTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(False, True)
+    def test_it_starts_again_and_says_so(self, cut_off):
+        """As a run is left by `kill -9`."""
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        Interrupting.left = -1
+        settings = {**SETTINGS, "total_env_steps": 200, "console": "plain", "log_every_s": 0.001}
+        job = tfrl.api.make_job("dqn", run_dir=str(run_dir), **settings)
+        run_dir.mkdir()
+        job.save(run_dir / "job.json")
+        (run_dir / "metrics.csv").write_text("run/env_steps,run/updates\n150,3\n")
+        best = run_dir / "checkpoints" / "best.npz"
+        checkpoint.save_arrays(best, [np.zeros(1)], return_mean=1e9, env_steps=150, version=3)
+        if cut_off:
+            (run_dir / "checkpoints" / f"{150:012d}").mkdir()
+        out = self.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        result = tfrl.train("dqn", run_dir=str(run_dir), resume=True)
+        self.assertIn("starts again from 0 env steps: it was stopped before its", out.getvalue())
+        self.assertBetween(result.env_steps, 200, 207)
+        self.assertEqual(result.updates, updates_after(result.env_steps))
+        self.assertLess(checkpoint.load_arrays(best)[1]["return_mean"], 1e9)
+        steps = [r["run/env_steps"] for r in csv_file.read(run_dir / "metrics.csv")]
+        self.assertEqual(steps, sorted(steps))
+        self.assertLess(steps[0], 150)
 
 
 class DivergedTest(parameterized.TestCase):

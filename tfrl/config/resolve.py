@@ -21,6 +21,8 @@ from tfrl.job import PLANS, Job
 # What a resumed run may change: how long it runs, where its parts live, what the user sees.
 _FREE_SECTIONS = ("topology", "log")
 _FREE_SCALARS = ("total_env_steps", "run_dir", "resume")
+# Names in a run folder that a new run would write over or, as checkpoints, take for its own.
+_OF_A_RUN = ("checkpoints", "metrics.csv", "result.json", "export")
 
 
 def job_from_argv(argv: Sequence[str]) -> Job:
@@ -113,19 +115,23 @@ def load_job(run_dir: str) -> Job:
 
 
 def check(job: Job) -> Job:
-    """Settles `run_dir` and checks that the run can write there.
+    """Checks that the run can have its folder and write there; `runtime/owner.py` takes it.
 
     Raises:
       SettingError: the folder holds another run, there is none to resume, or it cannot be written; a setting that
         job.json cannot hold.
     """
     job.to_json()  # what it cannot hold is refused now, not when it is written
-    if not job.run_dir:
-        if job.resume:
-            raise SettingError(
-                "resume=True: expected run_dir with the folder of the run to continue"
-            )
-        job = dataclasses.replace(job, run_dir=default_run_dir(job))
+    if job.resume and not job.run_dir:
+        raise SettingError("resume=True: expected run_dir with the folder of the run to continue")
+    if job.run_dir:
+        refuse_taken(job)
+    check_writable(job.run_dir or "runs")
+    return job
+
+
+def refuse_taken(job: Job) -> None:
+    """Raises SettingError where `run_dir` is not a folder for this job: it holds another run, or none to resume."""
     folder = pathlib.Path(job.run_dir)
     taken = _exists(folder / "job.json")
     if job.resume and not taken:
@@ -135,8 +141,12 @@ def check(job: Job) -> Job:
             f"run_dir={job.run_dir!r}: taken by another run; continue it with --resume, or choose "
             "another folder"
         )
-    check_writable(job.run_dir)
-    return job
+    left = [name for name in _OF_A_RUN if _exists(folder / name)]
+    if left and not job.resume:
+        raise SettingError(
+            f"run_dir={job.run_dir!r}: it holds {left[0]} of a run whose job.json is gone, which would be mixed with "
+            "those of this one; choose another folder"
+        )
 
 
 def default_run_dir(job: Job) -> str:

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from tfrl import files
 from tfrl.logs.metrics import METRICS
 
 STEP = "run/env_steps"
 
 
 def read(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of a metrics file, with the values that they have; an unfinished line is none."""
-    text = path.read_text(encoding="utf-8")
-    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-    if not lines:
-        return []
-    header, *body = lines
-    return [
-        {name: float(cell) for name, cell in zip(header, line) if cell != ""}
-        for line in body
-        if len(line) == len(header)
-    ]
+    """The rows of a metrics file, with the values that they have; lines that are damaged or not finished are none.
+
+    Raises:
+      ValueError: the first line does not name columns, or not that of env steps.
+    """
+    return [row for row in _rows(path) if row is not None]
+
+
+def lost_lines(path: pathlib.Path) -> int | None:
+    """How many damaged lines `read` leaves out; None where it cannot read the file at all."""
+    try:
+        return sum(row is None for row in _rows(path))
+    except ValueError:
+        return None
+
+
+def _rows(path: pathlib.Path) -> Iterator[dict[str, float] | None]:
+    """A row for each finished line after the first, None for a damaged one."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if not text:
+        return
+    first, *lines = text.split("\n")
+    header = next(csv.reader([first]), [])
+    if STEP not in header:
+        raise ValueError(f"{path.name}: the first line names no column {STEP}")
+    for line in lines[:-1]:  # the last is empty, or not finished and may hold half a number
+        yield _row(header, line)
+
+
+def _row(header: list[str], line: str) -> dict[str, float] | None:
+    cells = line.split(",")
+    if len(cells) != len(header):
+        return None
+    try:
+        return {name: float(cell) for name, cell in zip(header, cells) if cell != ""}
+    except ValueError:
+        return None
 
 
 def number(value: float) -> str:
@@ -47,11 +72,12 @@ class CsvFile:
         if keep_env_steps is not None and path.exists():
             kept = [row for row in read(path) if row.get(STEP, 0.0) <= keep_env_steps]
         # Replaced in one step: a crash here must not cost the rows of the run so far.
-        scratch = path.with_suffix(".tmp")
-        with open(scratch, "w", encoding="utf-8", newline="") as file:
+        with (
+            files.replacing(path) as scratch,
+            open(scratch, "w", encoding="utf-8", newline="") as file,
+        ):
             csv.writer(file, lineterminator="\n").writerow(METRICS)
             file.writelines(self._line(row) for row in kept)
-        os.replace(scratch, path)
         self._file = open(path, "a", encoding="utf-8", newline="")
 
     def write(self, row: Mapping[str, float]) -> None:

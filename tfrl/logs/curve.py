@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from tfrl import files
 from tfrl.config.flags import value_text
 from tfrl.config.settings import SettingError
 from tfrl.logs import csv_file
@@ -44,16 +46,29 @@ class Run:
 
 
 def read_run(run_dir: str | os.PathLike) -> Run:
-    """Reads a run folder; raises SettingError when it is none."""
+    """Reads a run folder; raises SettingError when it is none, or damaged."""
     folder = pathlib.Path(run_dir)
     try:
-        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        rows = csv_file.read(folder / "metrics.csv")
+        job = _read_object(
+            folder / "job.json", {"algo": str, "seed": int, "env": dict, "config": dict}
+        )
+        if not isinstance(job["env"].get("env"), str):
+            raise ValueError("job.json has no env")
+        metrics = folder / "metrics.csv"
+        if not metrics.exists():
+            raise SettingError(
+                f"{str(folder)!r}: this run has logged nothing yet, no metrics.csv there"
+            )
+        rows, lost = csv_file.read(metrics), csv_file.lost_lines(metrics)
+        if lost:
+            logging.warning("%s: %d damaged lines are left out", metrics, lost)
         result = folder / "result.json"
-        facts = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        facts = _read_object(result, {"env_steps": int}) if result.exists() else {}
     except (FileNotFoundError, NotADirectoryError) as error:
         missing = pathlib.Path(error.filename).name
         raise SettingError(f"{str(folder)!r}: not a run folder, no {missing} there") from None
+    except OSError as error:
+        raise SettingError(f"{str(folder)!r}: cannot be read, {error.strerror}") from None
     except ValueError as error:
         raise SettingError(f"{str(folder)!r}: the run folder is damaged: {error}") from None
 
@@ -70,6 +85,18 @@ def read_run(run_dir: str | os.PathLike) -> Run:
         columns(csv_file.STEP, "evaluator/return_mean", "evaluator/return_std"),
         facts,
     )
+
+
+def _read_object(path: pathlib.Path, entries: dict[str, type]) -> dict[str, Any]:
+    """The object of a JSON file; raises ValueError where it is none, or lacks an entry."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    for name, kind in entries.items():
+        if not isinstance(found, dict) or not isinstance(found.get(name), kind):
+            raise ValueError(f"{path.name} has no {name}")
+    return found
 
 
 def draw_curve(run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike) -> None:
@@ -98,7 +125,8 @@ def draw_curve(run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike) -
         axes.set_axis_off()
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    with files.replacing(path) as scratch:
+        figure.savefig(scratch, format="png")
 
 
 def _draw_env(axes: Axes, env: str, runs: Sequence[Run]) -> None:

@@ -16,7 +16,7 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
 from tfrl.replay.kinds import Layout, make_layout
-from tfrl.runtime import residency
+from tfrl.runtime import mend, residency
 from tfrl.runtime.checkpoint import Checkpoints, Found
 from tfrl.types import EnvSpec
 
@@ -24,7 +24,7 @@ from tfrl.types import EnvSpec
 @dataclasses.dataclass(frozen=True)
 class Assembly:
     """A job with its environment spec, its agent, the layout of its items and the place of its replay; `found` is the
-    checkpoint from which a resumed run goes on.
+    checkpoint from which a resumed run goes on, None where it was stopped before it had made one.
     """
 
     job: Job
@@ -188,10 +188,10 @@ def assemble(job: Job, spec: EnvSpec | None = None) -> Assembly:
     return dataclasses.replace(assembly, residency=place[0], residency_why=place[1], found=found)
 
 
-def _found(assembly: Assembly) -> Found:
-    """The checkpoint to resume from."""
+def _found(assembly: Assembly) -> Found | None:
+    """The checkpoint to resume from; None for a run that was stopped before its first one."""
     job, found = assembly.job, assembly.checkpoints.newest()
-    if found is None:
+    if found is None and not mend.may_start_over(assembly.run_dir):
         raise SettingError(
             f"resume with run_dir={job.run_dir!r}: expected a complete checkpoint in {assembly.checkpoints.folder}, "
             "there is none to go on from; start a new run in another folder"

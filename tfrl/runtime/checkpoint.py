@@ -1,17 +1,12 @@
 """Checkpoints: everything that a run needs to go on exactly, in one folder whose manifest is renamed into place last.
 
-`checkpoints/<env steps>/` (with `.1` where that exists) holds the learner (variables, target,
-optimiser slots, counters), the replay contents and `state.json`; it counts only once
-`manifest.json` is there and every file it lists has its size. So a failed or cut-off write never
-harms an older checkpoint.
+`checkpoints/<env steps>/` holds the learner (variables, target, optimiser slots, counters), the replay contents and
+`state.json`; `checkpoint_files.py` says when it counts. A failed or cut-off write never harms an older checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import logging
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping
@@ -20,10 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrl import files
 from tfrl.config.settings import SettingError
+from tfrl.runtime import checkpoint_files
+from tfrl.runtime.checkpoint_files import damaged
 from tfrl.types import EnvSpec
-
-MANIFEST = "manifest.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,22 +70,17 @@ class Checkpoints:
             again += 1
             folder = self.folder / f"{name}.{again}"
         folder.mkdir(parents=True)
-        tf.train.Checkpoint(learner=learner).write(str(folder / "learner"))
-        if save_replay is not None:
-            save_replay(folder / "replay")
-        _write(folder / "state.json", {"identity": self._identity, "env_steps": env_steps, **state})
-        files = {
-            str(p.relative_to(folder)): p.stat().st_size
-            for p in sorted(folder.rglob("*"))
-            if p.is_file()
-        }
-        _write(folder / MANIFEST, {"files": files})
-        kept = [f for f in self._complete() if f == folder or f.name.split(".")[0] != name][
-            -self._keep :
-        ]
-        for old in self._folders():
-            if old not in kept:
-                shutil.rmtree(old)
+        try:
+            tf.train.Checkpoint(learner=learner).write(str(folder / "learner"))
+            if save_replay is not None:
+                save_replay(folder / "replay")
+            facts = {"identity": self._identity, "env_steps": env_steps, **state}
+            checkpoint_files.seal(folder, facts)
+        except BaseException:  # a full disk, or a signal
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        kept = [f for f in self._complete() if f == folder or f.name.split(".")[0] != name]
+        checkpoint_files.remove_others(self.folder, kept[-self._keep :])
         return folder
 
     def newest(self) -> Found | None:
@@ -101,7 +92,7 @@ class Checkpoints:
         complete = self._complete(warn=True)
         if not complete:
             return None
-        state = _read(complete[-1] / "state.json")
+        state = checkpoint_files.read(complete[-1] / checkpoint_files.STATE)
         for key, mine in self._identity.items():
             theirs = state["identity"].get(key)
             if theirs != mine:
@@ -110,17 +101,14 @@ class Checkpoints:
                 )
         return Found(complete[-1], state)
 
-    def _folders(self) -> list[pathlib.Path]:
-        return sorted(p for p in self.folder.glob("[0-9]*") if p.is_dir())
-
     def _complete(self, warn: bool = False) -> list[pathlib.Path]:
         found = []
-        for folder in self._folders():
-            problem = _problem(folder)
+        for folder in checkpoint_files.of(self.folder):
+            problem = checkpoint_files.problem(folder)
             if problem is None:
                 found.append(folder)
             elif warn:
-                logging.warning("skipping checkpoint %s: %s", folder, problem)
+                checkpoint_files.warn([f"skipping checkpoint {folder}: {problem}"])
         return found
 
 
@@ -134,17 +122,16 @@ def restore_learner(found: Found, learner: tf.Module) -> None:
     try:
         status = tf.train.Checkpoint(learner=learner).read(path)
     except (tf.errors.OpError, ValueError) as error:
-        raise _damaged(found.folder, error) from error
+        raise damaged(found.folder, error) from error
     status.assert_existing_objects_matched()
 
 
 def save_arrays(path: pathlib.Path, arrays: list[np.ndarray], **facts: float) -> None:
     """Writes the values of a policy's variables with named numbers beside them; replaces the file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".tmp.npz")
     named = {f"variable_{i}": a for i, a in enumerate(arrays)}
-    np.savez(scratch, **named, **{f"fact_{k}": np.float64(v) for k, v in facts.items()})
-    os.replace(scratch, path)
+    with files.replacing(path) as scratch, open(scratch, "wb") as file:
+        np.savez(file, **named, **{f"fact_{k}": np.float64(v) for k, v in facts.items()})
 
 
 def load_arrays(path: pathlib.Path) -> tuple[list[np.ndarray], dict[str, float]]:
@@ -154,7 +141,7 @@ def load_arrays(path: pathlib.Path) -> tuple[list[np.ndarray], dict[str, float]]
       SettingError: the file is damaged.
     """
     try:
-        with np.load(path) as stored:
+        with np.load(path, allow_pickle=False) as stored:
             count = sum(name.startswith("variable_") for name in stored)
             arrays = [stored[f"variable_{i}"] for i in range(count)]
             facts = {
@@ -165,42 +152,5 @@ def load_arrays(path: pathlib.Path) -> tuple[list[np.ndarray], dict[str, float]]
     except OSError:
         raise
     except Exception as error:  # whatever the parsers of NumPy stumble over
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     return arrays, facts
-
-
-def _problem(folder: pathlib.Path) -> str | None:
-    manifest = folder / MANIFEST
-    if not manifest.exists():
-        return "it has no manifest, its writing was cut off"
-    try:
-        files = _read(manifest)["files"]
-        _read(folder / "state.json")
-    except (SettingError, OSError) as error:
-        return str(error)
-    for name, size in files.items():
-        file = folder / name
-        if not file.exists() or file.stat().st_size != size:
-            return f"{name} is missing or has another size"
-    return None
-
-
-def _read(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: pathlib.Path, error: Exception) -> SettingError:
-    reason = str(error).split("\n")[0][:200]
-    return SettingError(f"{path}: cannot be read, it is damaged ({type(error).__name__}: {reason})")
-
-
-def _write(path: pathlib.Path, value: Any) -> None:
-    scratch = path.with_name(path.name + ".tmp")
-    with open(scratch, "w") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import shutil
 from typing import Any
 
 import tensorflow as tf
 import tree
 
+from tfrl import files
 from tfrl.agent import Policy
 from tfrl.config.settings import SettingError
 from tfrl.nn.torsos import example_batch
@@ -99,8 +98,13 @@ def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = Fal
     Raises:
       SettingError: with `lite`, a policy that the converter refuses, as it does bfloat16; an older export stays.
     """
-    scratch = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
+    with files.replacing(folder) as scratch:
+        _write(policy, spec, scratch, lite)
+    return folder
+
+
+def _write(policy: Policy, spec: EnvSpec, scratch: pathlib.Path, lite: bool) -> None:
+    """Writes the SavedModel to `scratch`; see `export`."""
     module = _Exported(policy, spec)
     tf.saved_model.save(module, str(scratch), signatures={"serving_default": module.signature})
     if lite:
@@ -115,13 +119,6 @@ def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = Fal
         try:
             (scratch / "policy.tflite").write_bytes(converter.convert())
         except Exception as error:  # the converter raises types of its own, with pages of trace
-            shutil.rmtree(scratch, ignore_errors=True)
             raise SettingError(
                 f"lite: LiteRT cannot run this policy ({str(error).splitlines()[0]}); export without it"
             ) from error
-    old = folder.with_name(folder.name + ".old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(scratch, folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder

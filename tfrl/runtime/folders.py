@@ -8,6 +8,7 @@ import pathlib
 import tempfile
 
 from tfrl.config.settings import SettingError
+from tfrl.runtime.owner import owner_of
 
 POLICY = pathlib.Path("checkpoints", "policy.npz")  # the exported policy's variables
 
@@ -25,6 +26,11 @@ def finished_run(run_dir: str | os.PathLike) -> pathlib.Path:
         if not (folder / "job.json").exists():
             raise SettingError(f"run_dir={str(folder)!r}: no run there{_suggestion(folder)}")
         if not (folder / POLICY).exists():
+            owner = owner_of(folder)
+            if owner is not None:
+                raise SettingError(
+                    f"run_dir={str(folder)!r}: this run goes on, {owner}; there is no policy of it yet"
+                )
             raise SettingError(
                 f"run_dir={str(folder)!r}: this run has not finished, there is no {POLICY}; "
                 f"run.py --resume --run_dir={folder} continues it"

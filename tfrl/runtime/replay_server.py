@@ -14,7 +14,8 @@ import tensorflow as tf
 from reverb.cc.checkpointing import checkpoint_pb2
 from reverb.platform.checkpointers_lib import DefaultCheckpointer
 
-SCRATCH = "tfrl-replay-"  # how the names of scratch folders begin
+from tfrl.runtime.checkpoint_files import SCRATCH
+
 SHARDS = "shards.json"  # says of how many shards saved contents are
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import pathlib
 import platform
 import resource
@@ -14,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from tfrl import files
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.window import EpisodeWindow
 from tfrl.runtime.control import RunFailed
@@ -126,6 +126,4 @@ def write_result(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
         "python": platform.python_version(),
         **{p: importlib.metadata.version(p) for p in packages},
     }
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps({**facts, "versions": versions}, indent=2) + "\n")
-    os.replace(scratch, path)
+    files.write_text(path, json.dumps({**facts, "versions": versions}, indent=2) + "\n")

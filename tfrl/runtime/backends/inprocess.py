@@ -71,7 +71,8 @@ class _Run:
             capacity = max(agent.replay.capacity_items, assembly.items_per_call)
             plan = dataclasses.replace(agent.replay, capacity_items=capacity)
             table = experience_table(plan, assembly.layout, samples_per_block=None)
-            self.server = ReplayServer([table], found.replay if found else None)
+            contents, scratch = found.replay if found else None, assembly.run_dir / "checkpoints"
+            self.server = ReplayServer([table], contents, scratch=scratch)
             self.client = reverb.Client(self.server.address)
         strategy = make_strategy(job.topology.num_learner_devices)
         seed = seeds.integer(job.seed, "learner")

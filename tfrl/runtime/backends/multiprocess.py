@@ -23,12 +23,12 @@ from tfrl.config import objects
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.logs.window import EpisodeWindow
-from tfrl.runtime import control
+from tfrl.runtime import checkpoint_files, control
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.checkpoint import Found
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
 from tfrl.runtime.interrupt import stop_on_signal
-from tfrl.runtime.replay_server import SCRATCH, shard_folder
+from tfrl.runtime.replay_server import shard_folder
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
 
 ENTRY = "tfrl.runtime.roles:play"
@@ -122,7 +122,9 @@ class _Run:
             finally:
                 for child in self._children:
                     child.kill()
-                for left in (self.assembly.run_dir / "checkpoints").glob(f"{SCRATCH}*"):
+                for left in (self.assembly.run_dir / "checkpoints").glob(
+                    f"{checkpoint_files.SCRATCH}*"
+                ):
                     shutil.rmtree(left, ignore_errors=True)
         if self.failure is not None:
             raise self.failure
@@ -376,6 +378,9 @@ class _Run:
         failures.append(f"{trace}{child.name} {what}; its log: {child.log}")
         hopeless = child.error is not None and "SettingError" in child.error[0]
         server = child.role == "weights" or (child.role == "replay" and not shard)
+        if server or child.role == "learner":  # its end may have to do with the disk
+            for line in checkpoint_files.set_aside_damaged(self.assembly.checkpoints.folder):
+                self.logger.announce(line)
         restorable = not server or self._replay_checkpoint()
         if hopeless or len(failures) >= FAILURES[child.role] or not restorable:
             times = f" ({len(failures)} times in a row)" if len(failures) > 1 else ""
