@@ -28,6 +28,37 @@ class IgnoresSeed(Chain):
         return np.random.default_rng().random(1).astype(np.float32), {}
 
 
+class IgnoresSeedInOneArray(Chain):
+    """Writes every observation into the same array, so that two that are kept uncopied are always equal."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset()
+        self.array = getattr(self, "array", np.zeros(1, np.float32))
+        self.array[:] = np.random.default_rng().random(1)
+        return self.array, {}
+
+
+class Infinite(Chain):
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+    def step(self, action):
+        return (np.full(1, -np.inf, np.float32), *super().step(action)[1:])
+
+
+class Leaving(Chain):
+    def step(self, action):
+        raise SystemExit(0)
+
+
+ONE = Chain()
+
+
+def the_same():
+    return ONE
+
+
 class OldStep(Chain):
     def step(self, action):
         return super().step(action)[:4]
@@ -158,6 +189,10 @@ class CheckTest(parameterized.TestCase):
         (OldReset, "reset returned an array.*expected the pair"),
         (NoSeedArgument, "does not take the keyword argument seed"),
         (IgnoresSeed, "two resets with seed=0 gave different observations"),
+        (IgnoresSeedInOneArray, "two resets with seed=0 gave different observations"),
+        (Infinite, "observation of step contains infinity"),
+        (Leaving, r"it called sys.exit\(0\)"),
+        (the_same, "two calls gave the same object"),
         (OldStep, "step returned a tuple of 4"),
         (WrongShape, r"observation of step has shape \[2\]: expected \[1\]"),
         (Outside, r"outside its space.*entry \[0\] is 3.0, the limits are \[0.0, 1.0\]"),

@@ -345,7 +345,10 @@ class SpacesTest(parameterized.TestCase):
                 return np.float32(1), {}
 
         vector = SyncVector([Wrong], spec_of(Wrong()), 0)
-        with self.assertRaisesRegex(SettingError, r"has shape \[\], .*says \[1\].*check_env"):
+        with self.assertRaisesRegex(
+            SettingError,
+            r"row 0, reset: observation has shape \[\]; expected \[1\].*space says.*check_env",
+        ):
             vector.reset()
 
 

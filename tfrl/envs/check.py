@@ -5,6 +5,7 @@ python -m tfrl.envs.check my_package.my_module:make_env
 
 from __future__ import annotations
 
+import copy
 import numbers
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 from tfrl.config.settings import SettingError
 from tfrl.envs import make
 from tfrl.envs import spaces as space_lib
+from tfrl.envs.boundary import kind, leaf_spaces, part_name
 from tfrl.job import EnvPlan
 from tfrl.types import ACTION_FEATURES, ACTION_MASK
 
@@ -59,12 +61,24 @@ def check_env(
         made = env
     else:
         made = env()
-    if not isinstance(made, gym.Env):
-        findings.add(f"it is a {type(made).__name__}: expected a gymnasium.Env")
-    elif _check_spaces(made, findings) and _check_reset(made, seed, findings):
-        _play(made, num_steps, seed, findings)
-    if isinstance(made, gym.Env) and not isinstance(env, gym.Env):
-        made.close()
+    try:
+        if not isinstance(made, gym.Env):
+            findings.add(f"it is a {type(made).__name__}: expected a gymnasium.Env")
+        elif _check_spaces(made, findings) and _check_reset(made, seed, findings):
+            _play(made, num_steps, seed, findings)
+        if isinstance(made, gym.Env) and not isinstance(env, gym.Env):
+            again = make.make_env(EnvPlan(env=env)) if isinstance(env, str) else env()
+            if isinstance(again, gym.Env) and again.unwrapped is made.unwrapped:
+                findings.add(
+                    "two calls gave the same object: expected a new environment at every call"
+                )
+            else:
+                again.close()
+            made.close()
+    except SystemExit as error:
+        findings.add(
+            f"it called sys.exit({error.code!r}): expected an error, or the end of an episode"
+        )
     errors = [f for f in findings if not f.startswith(WARNING)]
     if strict and errors:
         lines = "".join(f"\n  {i}. {f}" for i, f in enumerate(findings, 1))
@@ -94,7 +108,7 @@ def _check_spaces(env: gym.Env, findings: _Findings) -> bool:
     if not usable:
         return False
     actions = env.action_space
-    for part in _leaf_spaces(actions):
+    for part in leaf_spaces(actions):
         if not isinstance(part, gym.spaces.Box):
             continue
         if not np.issubdtype(part.dtype, np.floating):
@@ -154,13 +168,13 @@ def _check_reset(env: gym.Env, seed: int, findings: _Findings) -> bool:
             findings.add(f"reset does not take the keyword argument seed ({error})")
             return False
         if not (isinstance(result, tuple) and len(result) == 2):
-            findings.add(f"reset returned {_kind(result)}: expected the pair (observation, info)")
+            findings.add(f"reset returned {kind(result)}: expected the pair (observation, info)")
             return False
         obs, info = result
         if not isinstance(info, dict):
             findings.add(f"reset returned an info of type {type(info).__name__}: expected a dict")
         _check_obs(env, obs, "reset", findings)
-        firsts.append(obs)
+        firsts.append(copy.deepcopy(obs))  # it may be written into the same array again
     if not _equal(*firsts):
         findings.add(
             f"two resets with seed={seed} gave different observations: "
@@ -172,9 +186,9 @@ def _check_reset(env: gym.Env, seed: int, findings: _Findings) -> bool:
 def _check_obs(env: gym.Env, obs: Any, where: str, findings: _Findings) -> None:
     before = len(findings)
     for leaf, space in zip(
-        space_lib.leaves(env.observation_space), _leaf_spaces(env.observation_space), strict=True
+        space_lib.leaves(env.observation_space), leaf_spaces(env.observation_space), strict=True
     ):
-        part = "observation" + "".join(f"[{key!r}]" for key in leaf.path)
+        part = part_name(leaf.path)
         try:
             value = space_lib.at(obs, leaf.path)
         except (KeyError, IndexError, TypeError):
@@ -182,13 +196,14 @@ def _check_obs(env: gym.Env, obs: Any, where: str, findings: _Findings) -> None:
             continue
         array = np.asarray(value)
         if array.dtype == object:
-            findings.add(f"{part} of {where} is {_kind(value)}: expected an array")
+            findings.add(f"{part} of {where} is {kind(value)}: expected an array")
         elif array.shape != leaf.shape:
             findings.add(
                 f"{part} of {where} has shape {list(array.shape)}: expected {list(leaf.shape)}"
             )
-        elif np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
-            findings.add(f"{part} of {where} contains NaN")
+        elif np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            worst = "NaN" if np.isnan(array).any() else "infinity"
+            findings.add(f"{part} of {where} contains {worst}")
         elif not np.can_cast(array.dtype, space.dtype, "same_kind"):
             findings.add(f"{part} of {where} has dtype {array.dtype}: expected {space.dtype}")
         elif array.dtype != space.dtype and isinstance(value, np.ndarray):
@@ -213,15 +228,6 @@ def _check_obs(env: gym.Env, obs: Any, where: str, findings: _Findings) -> None:
                     findings.add(f"{ACTION_MASK} of {where} has no valid action for one component")
 
 
-def _leaf_spaces(space: gym.Space) -> list[gym.Space]:
-    """The spaces of `space_lib.leaves(space)`, in the same order."""
-    if isinstance(space, gym.spaces.Dict):
-        return [leaf for inner in space.spaces.values() for leaf in _leaf_spaces(inner)]
-    if isinstance(space, gym.spaces.Tuple):
-        return [leaf for inner in space.spaces for leaf in _leaf_spaces(inner)]
-    return [space]
-
-
 def _outside(array: np.ndarray, space: gym.Space) -> str:
     """Which entry of a Box is outside, and by what."""
     if not isinstance(space, gym.spaces.Box):
@@ -243,7 +249,7 @@ def _play(env: gym.Env, num_steps: int, seed: int, findings: _Findings) -> None:
         result = env.step(action)
         if not (isinstance(result, tuple) and len(result) == 5):
             findings.add(
-                f"step returned {_kind(result)}: "
+                f"step returned {kind(result)}: "
                 "expected (observation, reward, terminated, truncated, info)"
             )
             return
@@ -252,7 +258,7 @@ def _play(env: gym.Env, num_steps: int, seed: int, findings: _Findings) -> None:
         _check_reward(reward, findings)
         for flag, value in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(value, (bool, np.bool_)):
-                findings.add(f"{flag} is {_kind(value)}: expected bool")
+                findings.add(f"{flag} is {kind(value)}: expected bool")
         if not isinstance(info, dict):
             findings.add(f"step returned an info of type {type(info).__name__}: expected a dict")
         if any(not isinstance(v, (bool, np.bool_)) for v in (terminated, truncated)):
@@ -291,18 +297,10 @@ def _check_reward(reward: Any, findings: _Findings) -> None:
             and reward.shape == ()
             and np.issubdtype(reward.dtype, np.number)
         ):
-            findings.add(f"reward is {_kind(reward)}: expected a number")
+            findings.add(f"reward is {kind(reward)}: expected a number")
             return
     if not np.isfinite(reward):
         findings.add(f"reward is {float(reward)}: expected a finite number")
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {list(value.shape)} and dtype {value.dtype}"
-    return f"{value!r} of type {type(value).__name__}"
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow: processes that only step environments must stay
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.util
@@ -23,6 +24,7 @@ from tfrl.envs import wrappers
 from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.spawn import neutral_main
 from tfrl.envs.vector import AtariLives, BatchVector, CheckedMasks, SyncVector, VectorEnv
+from tfrl.envs.workers import Workers
 from tfrl.job import EnvPlan
 from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
 
@@ -313,7 +315,12 @@ def _unchecked(env: gym.Env) -> gym.Env:
 def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
     """Calls a maker of environments; its failures become one sentence about the setting."""
     try:
-        return function(*args, **kwargs)
+        # An environment may change what it is given: each gets a copy of its own.
+        return function(*args, **copy.deepcopy(kwargs))
+    except SystemExit as error:
+        raise SettingError(
+            f"env={plan.env!r} cannot be built: it called sys.exit({error.code!r})"
+        ) from error
     except (gym.error.DependencyNotInstalled, ImportError) as error:
         raise SettingError(f"env={plan.env!r}: {_missing_extra(plan.env, error)}") from error
     except TypeError as error:
@@ -472,7 +479,14 @@ def _ale(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> Ba
         reward_clipping=False,
     )
     return BatchVector(
-        env, spec, seed, backend="ale", channel_last=True, seed_form=np.array, **options
+        env,
+        spec,
+        seed,
+        backend="ale",
+        channel_last=True,
+        shared_buffer=False,
+        seed_form=np.array,
+        **options,
     )
 
 
@@ -490,12 +504,8 @@ def _sync(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> S
 def _async(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
     spec = _inner_spec(plan)
     with neutral_main():
-        env = gym.vector.AsyncVectorEnv(
-            [functools.partial(make_env, plan)] * num_envs,
-            context="spawn",  # a fork would inherit TensorFlow's threads and locks
-            copy=False,
-        )
-    return BatchVector(env, spec, seed, backend="async", shared_buffer=True, **options)
+        env = Workers(plan.env, functools.partial(make_env, plan), num_envs)
+    return BatchVector(env, spec, seed, backend="async", **options)
 
 
 def _why_not_native(plan: EnvPlan) -> str:
@@ -598,7 +608,9 @@ def _envpool(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -
             reward_clip=False,
         )
         env = _Pool(plan, num_envs, kwargs)
-        return BatchVector(env, spec, seed, backend="envpool", channel_last=True, **options)
+        return BatchVector(
+            env, spec, seed, backend="envpool", channel_last=True, shared_buffer=False, **options
+        )
     if plan.max_episode_steps:
         kwargs["max_episode_steps"] = plan.max_episode_steps
     env = _Pool(plan, num_envs, kwargs)

@@ -61,7 +61,7 @@ class PreviousStep(VectorEnv):
         """
         self.spec = observe_previous(inner.spec, clip_rewards)
         self.num_envs, self.backend = inner.num_envs, inner.backend
-        self.restarts_in_step = inner.restarts_in_step
+        self.restarts_in_step, self.place = inner.restarts_in_step, inner.place
         self._inner, self._clip = inner, clip_rewards
         self._action_space = inner.spec.action_space
         self._is_dict = isinstance(inner.spec.observation_space, spaces.Dict)

@@ -11,15 +11,19 @@ An environment whose episode ended is reset by the vector itself. gymnasium has 
 Users of `VectorEnv` need not know which: (obs before, action, reward, terminated, next_obs) of
 valid rows are the transitions, in both.
 
-Who owns the arrays: the caller. No array that `reset` or `step` returned is written again, none is
-a copy more than needed. The flag arrays may be shared between steps and are then read-only. Arrays
-need not be contiguous (an ALE observation is a transposed view).
+Who owns the arrays: the caller. No array that `reset` or `step` returned is written again, whatever
+the environments do with their own; the flag arrays may be shared between steps and are then
+read-only. An environment may change the action that it is given: it has a copy. Arrays need not be
+contiguous (an ALE observation is a transposed view).
+
+What environments give is checked at every step, see `envs/boundary.py`.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -28,7 +32,25 @@ from gymnasium.vector import AutoresetMode
 
 from tfrl.config.settings import SettingError
 from tfrl.envs import spaces as space_lib
+from tfrl.envs.boundary import FLAGS, MOST, NUMBERS, Boundary, is_finite, kind, part_name
 from tfrl.types import ACTION_MASK, EnvSpec, Episode, VectorStep
+
+_BOOL = np.dtype(np.bool_)
+
+
+class Place:
+    """Where the environments' own code runs; another thread may read it to find a call that does not return.
+
+    Attributes:
+      calls: vector steps and resets begun so far.
+      inside: True between the begin and the end of such a call.
+      rows: gives the rows whose code runs now; none where that is not known.
+    """
+
+    __slots__ = ("calls", "inside", "rows")
+
+    def __init__(self, rows: Callable[[], list[int]] = list):
+        self.calls, self.inside, self.rows = 0, False, rows
 
 
 class VectorEnv(abc.ABC):
@@ -38,12 +60,14 @@ class VectorEnv(abc.ABC):
       spec: one environment as the algorithm sees it.
       num_envs: B.
       backend: who steps them: "native", "sync", "async", "ale" or "envpool".
+      place: where the environments' own code runs.
       restarts_in_step: SAME_STEP rather than NEXT_STEP, see above.
     """
 
     spec: EnvSpec
     num_envs: int
     backend: str
+    place: Place
     restarts_in_step: bool = False
 
     @abc.abstractmethod
@@ -85,7 +109,7 @@ class SyncVector(VectorEnv):
     time.
 
     The time limit is counted here rather than by a wrapper, and the environments come without
-    gymnasium's checking wrappers: `tfrl.envs.check` is the place to check.
+    gymnasium's checking wrappers.
     """
 
     backend = "sync"
@@ -112,16 +136,21 @@ class SyncVector(VectorEnv):
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `info["lives"]` of Atari games in `lives`.
           closes_envs: False: whoever has made them goes on with them after `close`.
+
+        Raises:
+          SettingError: two factories gave the same object.
         """
         self.spec, self.num_envs = spec, len(factories)
         self._closes_envs = closes_envs
         self.envs = [make() for make in factories]
+        refuse_shared(spec.name, {f"row {i}": env for i, env in enumerate(self.envs)})
         self.lives = np.zeros(self.num_envs, np.int32) if track_lives else None
         self._seed: int | None = seed
         self._limit = time_limit or -1
         self._clip = clip_rewards
         self._space = self.envs[0].observation_space
-        self._leaves = space_lib.leaves(self._space)
+        self._boundary = Boundary(spec.name, self._space)
+        self._leaves = self._boundary.leaves
         # One plain array is the common case, and worth a path without lists and dicts.
         self._flat = None
         if (
@@ -130,8 +159,13 @@ class SyncVector(VectorEnv):
             and isinstance(self._leaves[0].start, int)
         ):
             self._flat = ((self.num_envs, *self._leaves[0].shape), self._leaves[0].dtype)
+        self._is_float = self._leaves[0].dtype.kind == "f"
         self._cast = space_lib.action_cast(self.envs[0].action_space)
         self._split = space_lib.action_rows(self.envs[0].action_space)
+        # Python's integers cannot be changed in place, and a Box with limits has been copied to be clipped.
+        self._copy_action = not isinstance(self.envs[0].action_space, gym.spaces.Discrete)
+        self._row = 0  # the one whose code runs
+        self.place = Place(lambda: [self._row])
         self._all, self._none = _constant(self.num_envs, True), _constant(self.num_envs, False)
         self._rows = [(i, env.step) for i, env in enumerate(self.envs)]
         self._pending = [False] * self.num_envs  # rows whose next step is a reset
@@ -147,25 +181,41 @@ class SyncVector(VectorEnv):
         seed, self._seed = (self._seed if seed is None else seed), None
         seeds = [None] * self.num_envs if seed is None else environment_seeds(seed, self.num_envs)
         arrays = self._new_arrays()
-        for i, env in enumerate(self.envs):
-            obs, info = env.reset(seed=seeds[i])
-            self._check_shapes(obs)
-            self._write(arrays, i, obs)
-            if self.lives is not None:
-                self.lives[i] = info["lives"]
+        self.place.calls += 1
+        self.place.inside = True
+        try:
+            for i, env in enumerate(self.envs):
+                self._row = i
+                obs, info = self._boundary.first(env.reset(seed=seeds[i]), i)
+                self._write(arrays, i, obs, 0)
+                if self.lives is not None:
+                    self.lives[i] = info["lives"]
+        except SystemExit as error:
+            raise self._boundary.exited(i, error) from error
+        self.place.inside = False
         self._pending = [False] * self.num_envs
         self._returns = [0.0] * self.num_envs
         self._lengths = [0] * self.num_envs
+        self._boundary.values(arrays, lambda row: 0)
         return space_lib.pack(self._space, arrays)
 
     def step(self, action: Any) -> VectorStep:
-        """As of `VectorEnv.step`, one environment after the other; `next_obs` is `obs` (NEXT_STEP)."""
+        """As of `VectorEnv.step`, one environment after the other; `next_obs` is `obs` (NEXT_STEP).
+
+        Raises:
+          SettingError: an environment gave what cannot be used, see `envs/boundary.py`.
+          EnvironmentFailed: an environment called `sys.exit`.
+        """
         if self._cast is not None:
             action = self._cast(action)
+        if self._copy_action:
+            action = copied(action)
         actions = action if self._split is None else self._split(action)
-        flat = self._flat is not None
+        flat, boundary = self._flat is not None, self._boundary
         if flat:
-            nest = arrays = np.empty(*self._flat)
+            nest = array = np.empty(*self._flat)
+            arrays = [array]
+            shape, dtypes = self._leaves[0].shape, boundary.dtypes[0]
         else:
             arrays = self._new_arrays()
             nest = space_lib.pack(self._space, arrays)
@@ -174,33 +224,61 @@ class SyncVector(VectorEnv):
         valid = self._all
         episodes: tuple[Episode, ...] = ()
         pending, returns, lengths, lives = self._pending, self._returns, self._lengths, self.lives
-        for i, step in self._rows:
-            if pending[i]:
-                obs, info = self.envs[i].reset()
-                pending[i] = False
-                reward[i] = 0.0
-                if valid is self._all:
-                    valid = np.ones(self.num_envs, np.bool_)
-                valid[i] = False
-            else:
-                obs, r, ended, cut, info = step(actions[i])
-                reward[i] = r
-                returns[i] += r
-                lengths[i] = length = lengths[i] + 1
-                if ended or cut or length == self._limit:
-                    if terminated is self._none:
-                        terminated = np.zeros(self.num_envs, np.bool_)
-                        truncated = np.zeros(self.num_envs, np.bool_)
-                    terminated[i] = ended
-                    truncated[i] = cut or length == self._limit
-                    episodes += (Episode(i, float(returns[i]), length),)
-                    pending[i], returns[i], lengths[i] = True, 0.0, 0
-            if flat:
-                arrays[i] = obs
-            else:
-                self._write(arrays, i, obs)
-            if lives is not None:
-                lives[i] = info["lives"]
+        place, ndarray = self.place, np.ndarray
+        place.calls += 1
+        place.inside = True
+        try:
+            for i, step in self._rows:
+                self._row = i
+                if pending[i]:
+                    obs, info = boundary.first(self.envs[i].reset(), i)
+                    pending[i] = False
+                    reward[i] = 0.0
+                    if valid is self._all:
+                        valid = np.ones(self.num_envs, np.bool_)
+                    valid[i] = False
+                    length = 0
+                else:
+                    length = lengths[i] + 1
+                    result = step(actions[i])
+                    if result.__class__ is not tuple or len(result) != 5:
+                        boundary.result(result, i, length)
+                    obs, r, ended, cut, info = result
+                    if r.__class__ not in NUMBERS or not -MOST <= r <= MOST:
+                        r = boundary.reward(r, i, length)
+                    if ended.__class__ not in FLAGS or cut.__class__ not in FLAGS:
+                        ended = boundary.flag("terminated", ended, i, length)
+                        cut = boundary.flag("truncated", cut, i, length)
+                    reward[i] = r
+                    returns[i] += r
+                    lengths[i] = length
+                    if ended or cut or length == self._limit:
+                        if terminated is self._none:
+                            terminated = np.zeros(self.num_envs, np.bool_)
+                            truncated = np.zeros(self.num_envs, np.bool_)
+                        terminated[i] = ended
+                        truncated[i] = cut or length == self._limit
+                        episodes += (Episode(i, float(returns[i]), length),)
+                        pending[i], returns[i], lengths[i] = True, 0.0, 0
+                if flat:
+                    # NumPy would broadcast a wrong shape into the batch in silence.
+                    if (
+                        obs.__class__ is not ndarray
+                        or obs.shape != shape
+                        or obs.dtype not in dtypes
+                    ):
+                        obs = boundary.leaf(0, obs, i, length)
+                    array[i] = obs
+                else:
+                    self._write(arrays, i, obs, length)
+                if lives is not None:
+                    lives[i] = info["lives"]
+        except SystemExit as error:
+            raise boundary.exited(i, error) from error
+        place.inside = False
+        if not (flat and self._is_float and is_finite(array)):
+            ended_at = {episode.row: episode.length_env_steps for episode in episodes}
+            boundary.values(arrays, lambda row: ended_at.get(row, lengths[row]))
         if self._clip:
             np.sign(reward, out=reward)
         return VectorStep(nest, nest, reward, terminated, truncated, valid, episodes)
@@ -218,25 +296,34 @@ class SyncVector(VectorEnv):
     def _new_arrays(self) -> list[np.ndarray]:
         return [np.empty((self.num_envs, *leaf.shape), leaf.dtype) for leaf in self._leaves]
 
-    def _write(self, arrays: list[np.ndarray], row: int, obs: Any) -> None:
-        for array, leaf in zip(arrays, self._leaves, strict=True):
-            value = space_lib.at(obs, leaf.path)
+    def _write(self, arrays: list[np.ndarray], row: int, obs: Any, step: int) -> None:
+        values = self._boundary.observation(obs, row, step)
+        for array, leaf, value in zip(arrays, self._leaves, values, strict=True):
             array[row] = value if isinstance(leaf.start, int) else value - leaf.start
 
-    def _check_shapes(self, obs: Any) -> None:
-        # NumPy would broadcast a wrong shape into the batch in silence.
-        for leaf in self._leaves:
-            try:
-                shape = np.shape(space_lib.at(obs, leaf.path))
-            except (KeyError, IndexError, TypeError):
-                shape = None
-            if shape != leaf.shape:
-                part = "observation" + "".join(f"[{key!r}]" for key in leaf.path)
-                given = "is missing" if shape is None else f"has shape {list(shape)}"
-                raise SettingError(
-                    f"env={self.spec.name!r}: {part} of reset {given}, its observation_space says "
-                    f"{list(leaf.shape)}; tfrl.envs.check.check_env lists all that is wrong"
-                )
+
+def copied(nest: Any) -> Any:
+    """A copy of a nest of arrays in dicts and tuples."""
+    if isinstance(nest, dict):
+        return {key: copied(part) for key, part in nest.items()}
+    return tuple(map(copied, nest)) if isinstance(nest, tuple) else nest.copy()
+
+
+def refuse_shared(name: str, envs: Mapping[str, gym.Env]) -> None:
+    """Raises SettingError where two of the environments are one object, which two would then step and reset.
+
+    Args:
+      name: of the environment.
+      envs: by what each is for.
+    """
+    users: dict[int, str] = {}
+    for use, env in envs.items():
+        other = users.setdefault(id(env.unwrapped), use)
+        if other != use:
+            raise SettingError(
+                f"env={name!r} gave the same object twice, for {other} and for {use}; expected a new environment at "
+                "every call"
+            )
 
 
 class BatchVector(VectorEnv):
@@ -252,7 +339,7 @@ class BatchVector(VectorEnv):
         clip_rewards: bool = False,
         track_lives: bool = False,
         channel_last: bool = False,
-        shared_buffer: bool = False,
+        shared_buffer: bool = True,
         seed_form: Callable[[list[int]], Any] = list,
     ):
         """Takes over `env`.
@@ -265,7 +352,8 @@ class BatchVector(VectorEnv):
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `infos["lives"]` of Atari games in `lives`.
           channel_last: move axis 1 of the observations to the end, as a view.
-          shared_buffer: `env` writes its observations into the same memory each time, so copy them.
+          shared_buffer: `env` may write its observations into the same memory each time, so copy them; False only for
+            those known to give new arrays at every step.
           seed_form: from one seed per environment to what `env.reset` takes.
 
         Raises:
@@ -288,17 +376,17 @@ class BatchVector(VectorEnv):
         self._seed_form = seed_form
         self._clip = clip_rewards
         self._space = env.single_observation_space
-        self._leaves = space_lib.leaves(self._space)
-        self._flat = isinstance(self._space, (gym.spaces.Box, gym.spaces.MultiBinary))
+        self._boundary = Boundary(spec.name, self._space)
+        self._leaves = self._boundary.leaves
+        # One array that is not cast is the common case.
+        self._flat = isinstance(self._space, gym.spaces.Box)
+        self._dtype, self._is_float = self._leaves[0].dtype, self._leaves[0].dtype.kind == "f"
         self._channel_last = channel_last
         self._copy = shared_buffer
-        self._as_is = (
-            self._flat
-            and not (shared_buffer or channel_last)
-            and self._space.dtype == self._leaves[0].dtype
-        )
+        self._shapes = [(self.num_envs, *leaf.shape) for leaf in self._leaves]
+        self.place = Place(getattr(env, "unanswered", list))
         self._cast = space_lib.action_cast(env.single_action_space)
-        self._all = _constant(self.num_envs, True)
+        self._all, self._none = _constant(self.num_envs, True), _constant(self.num_envs, False)
         self._pending: np.ndarray | None = (
             None  # bool [B], rows whose next step is a reset; None: no row
         )
@@ -309,7 +397,7 @@ class BatchVector(VectorEnv):
         """As of `VectorEnv.reset`."""
         seed, self._seed = (self._seed if seed is None else seed), None
         seeds = None if seed is None else self._seed_form(environment_seeds(seed, self.num_envs))
-        obs, info = self.env.reset(seed=seeds)
+        obs, info = self._call(self.env.reset, seed=seeds)
         self._pending = None
         self._returns[:] = 0.0
         self._lengths[:] = 0
@@ -318,76 +406,159 @@ class BatchVector(VectorEnv):
         return self._convert(obs)
 
     def step(self, action: Any) -> VectorStep:
-        """As of `VectorEnv.step`, all of them in one call of `env`."""
+        """As of `VectorEnv.step`, all of them in one call of `env`.
+
+        Raises:
+          SettingError: an environment gave what cannot be used, see `envs/boundary.py`.
+          EnvironmentFailed: an environment called `sys.exit`; with processes, one of them failed or died.
+        """
         if self._cast is not None:
             action = self._cast(action)
-        raw, reward, terminated, truncated, info = self.env.step(action)
-        obs = next_obs = self._convert(raw)
-        self._returns += reward
+        action = action.copy() if action.__class__ is np.ndarray else copied(action)
+        raw, reward, terminated, truncated, info = self._call(self.env.step, action)
         self._lengths += 1
         valid = self._all
         if self._pending is not None:
             valid = ~self._pending
-            self._returns[self._pending] = 0.0
             self._lengths[self._pending] = 0
+        obs = next_obs = self._convert(raw)
+        paid = self._rewards(reward)
+        terminated, truncated, done = self._flags(terminated, truncated)
+        self._returns += reward
+        if self._pending is not None:
+            self._returns[self._pending] = 0.0
             self._pending = None
         if self.lives is not None:
             self.lives = np.array(info["lives"], np.int32)
         episodes: tuple[Episode, ...] = ()
-        done = terminated | truncated
-        if np.count_nonzero(done):
+        if done is not self._none:
             episodes = tuple(
                 Episode(int(i), float(self._returns[i]), int(self._lengths[i]))
                 for i in np.flatnonzero(done)
             )
-            self._returns[done] = 0.0
-            self._lengths[done] = 0
             if self.restarts_in_step:
-                next_obs = self._with_final(obs, info["final_obs"], done)
+                next_obs = self._with_final(obs, info, done)
             else:
                 self._pending = done
+            self._returns[done] = 0.0
+            self._lengths[done] = 0
         if self._clip:
-            reward = np.sign(reward)
-        return VectorStep(
-            obs,
-            next_obs,
-            reward.astype(np.float32, copy=False),
-            terminated,
-            truncated,
-            valid,
-            episodes,
-        )
+            np.sign(paid, out=paid)
+        return VectorStep(obs, next_obs, paid, terminated, truncated, valid, episodes)
 
     def close(self) -> None:
         """As of `VectorEnv.close`: closes `env`."""
         self.env.close()
 
+    def _call(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Runs the environments' own code."""
+        self.place.calls += 1
+        self.place.inside = True
+        try:
+            result = function(*args, **kwargs)
+        except SystemExit as error:
+            raise self._boundary.exited(None, error) from error
+        self.place.inside = False
+        return result
+
+    def _steps(self, row: int) -> int:
+        return int(self._lengths[row])
+
+    def _rewards(self, reward: Any) -> np.ndarray:
+        """A copy of the rewards, float32 [B]."""
+        if reward.__class__ is np.ndarray and reward.shape == self._all.shape:
+            paid = reward.astype(np.float32)
+            if math.isfinite(paid.dot(paid)):
+                return paid
+        rows = enumerate(self._rows_of("reward", reward))
+        return np.array([self._boundary.reward(r, i, self._steps(i)) for i, r in rows], np.float32)
+
+    def _flags(self, terminated: Any, truncated: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Copies of the flags, bool [B], and where one of them is set; all are `_none` where none is."""
+        terminated = self._flag("terminated", terminated)
+        truncated = self._flag("truncated", truncated)
+        done = terminated | truncated
+        if not np.count_nonzero(done):
+            return self._none, self._none, self._none
+        return terminated.copy(), truncated.copy(), done
+
+    def _flag(self, name: str, flags: Any) -> np.ndarray:
+        if (
+            flags.__class__ is np.ndarray
+            and flags.dtype is _BOOL
+            and flags.shape == self._all.shape
+        ):
+            return flags
+        rows = enumerate(self._rows_of(name, flags))
+        return np.array([self._boundary.flag(name, flag, i, self._steps(i)) for i, flag in rows])
+
+    def _rows_of(self, name: str, values: Any) -> Any:
+        """Something with an entry for each row."""
+        if not isinstance(values, (np.ndarray, list, tuple)) or len(values) != self.num_envs:
+            raise SettingError(
+                f"env={self.spec.name!r}: its vector class gave {kind(values)} as {name}; expected an array with one "
+                f"entry for each of {self.num_envs} environments"
+            )
+        return values
+
     def _convert(self, obs: Any) -> Any:
-        if self._as_is:
-            return obs
-        if self._flat:
-            return self._convert_leaf(obs, self._leaves[0])
-        parts = [self._convert_leaf(space_lib.at(obs, leaf.path), leaf) for leaf in self._leaves]
-        return space_lib.pack(self._space, parts)
-
-    def _convert_leaf(self, array: np.ndarray, leaf: space_lib.Leaf) -> np.ndarray:
-        if not isinstance(leaf.start, int):
-            array = array - leaf.start
-        array = array.astype(leaf.dtype, copy=self._copy)
-        return np.moveaxis(array, 1, -1) if self._channel_last else array
-
-    def _with_final(self, obs: Any, final: Any, done: np.ndarray) -> Any:
-        """`obs` with the rows that ended replaced by the final observations; `obs` itself stays as
-        it is."""
+        boundary = self._boundary
+        if (
+            self._flat
+            and obs.__class__ is np.ndarray
+            and obs.dtype is self._dtype
+            and obs.shape == self._shapes[0]
+        ):
+            array = obs.copy() if self._copy else obs
+            if not self._is_float or is_finite(array):
+                return np.moveaxis(array, 1, -1) if self._channel_last else array
         arrays = []
-        for leaf in self._leaves:
+        for index, leaf in enumerate(self._leaves):
+            try:
+                array = space_lib.at(obs, leaf.path)
+            except (KeyError, IndexError, TypeError):
+                boundary.refuse(
+                    0,
+                    self._steps(0),
+                    f"{part_name(leaf.path)} is missing",
+                    "all parts of the space",
+                )
+            if (
+                not isinstance(array, np.ndarray)
+                or array.shape != self._shapes[index]
+                or array.dtype not in boundary.dtypes[index]
+            ):
+                rows = self._rows_of(part_name(leaf.path), array)
+                rows = [boundary.leaf(index, x, i, self._steps(i)) for i, x in enumerate(rows)]
+                array = np.stack(rows)
+            if not isinstance(leaf.start, int):
+                array = array - leaf.start
+            arrays.append(array.astype(leaf.dtype, order="C", copy=self._copy))
+        boundary.values(arrays, self._steps)
+        if self._channel_last:
+            arrays = [np.moveaxis(array, 1, -1) for array in arrays]
+        return space_lib.pack(self._space, arrays)
+
+    def _with_final(self, obs: Any, info: Mapping[str, Any], done: np.ndarray) -> Any:
+        """`obs` with the rows that ended replaced by the final observations; `obs` itself stays as it is."""
+        boundary, arrays, rows = self._boundary, [], np.flatnonzero(done)
+        if "final_obs" not in info:
+            boundary.refuse(
+                int(rows[0]),
+                self._steps(rows[0]),
+                "infos['final_obs'] is missing",
+                "the final observations",
+            )
+        finals = [boundary.observation(info["final_obs"][i], i, self._steps(i)) for i in rows]
+        for index, leaf in enumerate(self._leaves):
             array = space_lib.at(obs, leaf.path).copy()
-            for i in np.flatnonzero(done):
-                value = space_lib.at(final[i], leaf.path)
+            for i, final in zip(rows, finals):
+                value = final[index]
                 if not isinstance(leaf.start, int):
                     value = value - leaf.start
                 array[i] = np.moveaxis(value, 0, -1) if self._channel_last else value
             arrays.append(array)
+        boundary.values(arrays, self._steps)
         return space_lib.pack(self._space, arrays)
 
 
@@ -409,7 +580,7 @@ class AtariLives(VectorEnv):
           terminate: a lost life is `terminated=True`.
         """
         self.spec, self.num_envs, self.backend = inner.spec, inner.num_envs, inner.backend
-        self.restarts_in_step = inner.restarts_in_step
+        self.restarts_in_step, self.place = inner.restarts_in_step, inner.place
         self._inner, self._action, self._terminate = inner, automatic_action, terminate
         self._lives = np.zeros(self.num_envs, np.int32)
         self._pending: np.ndarray | None = None
@@ -460,7 +631,7 @@ class CheckedMasks(VectorEnv):
     def __init__(self, inner: VectorEnv):
         """Takes over `inner`, whose observations have an action mask."""
         self.spec, self.num_envs, self.backend = inner.spec, inner.num_envs, inner.backend
-        self.restarts_in_step = inner.restarts_in_step
+        self.restarts_in_step, self.place = inner.restarts_in_step, inner.place
         self._inner = inner
         self._starts = space_lib.mask_starts(inner.spec.action_space)
 

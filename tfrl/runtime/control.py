@@ -9,8 +9,8 @@ TensorFlow: a child is alive and heard before it does.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
+import faulthandler
 import math
 import os
 import signal
@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tfrl.config.settings import import_dotted
+from tfrl.lifeline import die_with
 from tfrl.runtime.process import Process
 
 INTERVAL_S = 0.1  # between two statuses of a child
@@ -246,10 +247,11 @@ def child_main(
     for number in (signal.SIGINT, signal.SIGTERM):
         # The supervisor says when to end; unlike SIG_IGN this is not inherited.
         signal.signal(number, lambda *_: None)
-    _die_with(parent)
+    die_with(parent)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    faulthandler.enable()  # a crash of native code leaves its Python lines in the log
     link = Link(connection)
     error = None
     try:
@@ -272,14 +274,6 @@ def _environment(role: str) -> dict[str, str]:
     if role != "learner":
         values.update(CUDA_VISIBLE_DEVICES="-1", OMP_NUM_THREADS="1")
     return values
-
-
-def _die_with(parent: int) -> None:
-    """Lets the kernel kill this process when its parent dies, even if it is frozen then."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before
-        os._exit(1)
 
 
 def _last_line(error: BaseException) -> str:

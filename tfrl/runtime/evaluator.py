@@ -9,7 +9,7 @@ import numpy as np
 import tree
 
 from tfrl.envs.make import make_vector
-from tfrl.envs.vector import VectorEnv
+from tfrl.envs.vector import VectorEnv, refuse_shared
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.assembly import Assembly
 from tfrl.runtime.inference import Engine, NoiseStream, StepSignature, make_engine, reset_rows
@@ -110,6 +110,16 @@ class Evaluator:
         self._best = -np.inf
         if assembly.job.resume and (self.folder / "best.npz").exists():
             self._best = checkpoint.load_arrays(self.folder / "best.npz")[1]["return_mean"]
+
+    def refuse_shared(self, training: VectorEnv) -> None:
+        """Raises SettingError where an environment of training is one of evaluation too; both would step it."""
+        vectors = {"training": training, "evaluation": self._env}
+        envs = {
+            f"{use}, row {row}": env
+            for use, vector in vectors.items()
+            for row, env in enumerate(getattr(vector, "envs", []))
+        }
+        refuse_shared(training.spec.name, envs)
 
     def prepare(self) -> None:
         """Makes the engine, which the first evaluation would do; training need not wait for it."""

@@ -119,6 +119,7 @@ class _Run:
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
         self._hand_over()
         self.evaluator = Evaluator(assembly, engine.name)
+        self.evaluator.refuse_shared(env)
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(assembly)
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
