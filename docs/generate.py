@@ -15,6 +15,7 @@ The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`,
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -28,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tfrl.benchmark.workloads import FIGURES, RIVALS  # noqa: E402
 from tfrl.config import flags  # noqa: E402
+from tfrl.config.resolve import may_change  # noqa: E402
 from tfrl.job import algorithm, algorithms  # noqa: E402
 from tfrl.logs.metrics import HISTOGRAMS, METRICS  # noqa: E402
 
@@ -46,6 +48,24 @@ def settings(name: str) -> str:
     head, rule, *rows = flags.settings_table(section.cls).splitlines()
     kept = [row for row in rows if row.split("`")[1] in section.names]
     return "\n".join([head, rule, *kept]) + "\n"
+
+
+def resumable(name: str) -> str:
+    """The settings that a resumed run may change, as a Markdown table."""
+    del name
+    rows = ["| settings | of |", "| --- | --- |"]
+    for section in flags.job_sections(None):
+        found = [n for n in section.names if may_change(section.key, section.cls, n)]
+        if found:
+            rows.append(f"| {', '.join(f'`{n}`' for n in found)} | every run |")
+    owners: dict[str, list[str]] = {}
+    for algo in algorithms():
+        config = algorithm(algo).Config
+        names = [f.name for f in dataclasses.fields(config)]
+        found = ", ".join(f"`{n}`" for n in names if may_change("config", config, n))
+        owners.setdefault(found, []).append(algo)
+    rows += [f"| {found} | {', '.join(algos)} |" for found, algos in owners.items()]
+    return "\n".join(rows) + "\n"
 
 
 def metrics(name: str) -> str:
@@ -177,7 +197,8 @@ def _median(found: list[dict], key: str) -> float:
 def render(text: str) -> str:
     """A page with its tables written anew."""
     kinds = {
-        "settings": settings, "metrics": metrics, "results": results, "speed": speed, "parts": parts
+        "settings": settings, "resumable": resumable, "metrics": metrics, "results": results,
+        "speed": speed, "parts": parts,
     }  # fmt: skip
     return _BLOCK.sub(lambda m: m[1] + "\n" + kinds[m[2]](m[3]) + "\n" + m[4], text)
 

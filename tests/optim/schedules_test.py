@@ -1,9 +1,15 @@
 """Schedules over updates."""
 
+import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.api import make_job
+from tfrl.envs.make import make_spec
+from tfrl.explore import epsilon
+from tfrl.job import algorithm
 from tfrl.optim import schedules
+from tfrl.testing import conformance
 
 
 class LinearTest(tf.test.TestCase, parameterized.TestCase):
@@ -40,3 +46,57 @@ class LinearTest(tf.test.TestCase, parameterized.TestCase):
         schedule = schedules.Linear(0.3, 0.1, 10)
         again = schedules.Linear.from_config(schedule.get_config())
         self.assertAllClose(again(tf.constant(5)), 0.2)
+
+
+class PiecewiseTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        (0, 5e-4), (5_000_000, 3.7500000025e-4), (10_000_000, 2.500000005e-4), (20_000_000, 1e-12),
+        (30_000_000, 1e-12),
+    )  # fmt: skip
+    def test_vectors_of_two_points(self, now, expected):
+        points = ((0.0, 5e-4), (2e7, 1e-12))
+        for compiled in (False, True):
+            f = tf.function(lambda x: schedules.piecewise(points, x), jit_compile=compiled)
+            self.assertAllClose(f(tf.constant(now, tf.int64)), expected, rtol=2e-6, atol=0)
+
+    def test_several_points_are_those_of_numpy(self):
+        points = ((0.0, 1.0), (10.0, 0.5), (40.0, 0.5), (50.0, 2.0))
+        for now in (0, 1, 9, 10, 11, 25, 40, 47, 50, 51, 1_000_000):
+            expected = np.interp(now, *zip(*points))
+            self.assertAllClose(
+                schedules.piecewise(points, tf.constant(now, tf.int64)), expected, rtol=1e-6
+            )
+            self.assertAllClose(epsilon.piecewise(points, now), expected)
+
+    def test_one_point_is_a_constant(self):
+        self.assertAllClose(schedules.piecewise(((0.0, 0.3),), tf.constant(7)), 0.3)
+
+
+class LearnersTest(tf.test.TestCase, parameterized.TestCase):
+    """Step sizes of real learners follow `learning_rate_schedule` by env steps."""
+
+    @parameterized.parameters(
+        ("dqn", dict(batch_size=4, updates_per_call=2)),
+        ("dqn", dict(sends_gradients=True, unroll_length=3)),
+        ("a2c", dict(unroll_length=3)),
+        ("impala", dict(unroll_length=3)),
+    )
+    def test_the_rate_is_that_of_the_env_steps(self, algo, settings):
+        points = [[0, 1e-2], [100, 1e-3]]
+        job = make_job(
+            algo, env="tfrl.envs.fakes:MaskedBandit", hidden_sizes=(4,),
+            learning_rate_schedule=points, **settings,
+        )  # fmt: skip
+        spec = make_spec(job.env)
+        agent = algorithm(algo).make(job.config, spec)
+        loop, rates = conformance.loop(agent, spec), []
+        for env_steps in (0, 50, 100, 500):
+            metrics, _ = loop.run(conformance.block(agent, spec, env_steps), env_steps)
+            rates.append(float(metrics["learner/learning_rate"]))
+        self.assertAllClose(rates, [1e-2, 5.5e-3, 1e-3, 1e-3], rtol=1e-5)
+
+    def test_the_share_of_random_actions_is_that_of_the_env_steps(self):
+        job = make_job("dqn", epsilon_schedule=[(0, 1.0), (10, 0.2), (20, 0.0)])
+        knobs = algorithm("dqn").make(job.config, make_spec(job.env)).knobs
+        shares = [knobs(0, 1, 1, n)["epsilon"][0] for n in (0, 5, 10, 15, 99)]
+        self.assertAllClose(shares, [1.0, 0.6, 0.2, 0.1, 0.0])

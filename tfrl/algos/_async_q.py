@@ -97,7 +97,10 @@ class AsyncQLearner(tf.Module):
         super().__init__()
         self._config, self.policy = config, make_policy()
         self._variables = self.policy.online.trainable_variables
-        self._rate, self.optimizer = value_based.make_optimizer(config, self._variables)
+        self.env_steps = value_based.make_clock(config)
+        self._rate, self.optimizer = value_based.make_optimizer(
+            config, self._variables, self.env_steps
+        )
 
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
         """As of `Learner.update`: one step of Adam along the gradient of one item.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrl.agent import Agent, Learner, ReplayPlan, SequenceOf, UpdatePlan
-from tfrl.config.settings import SettingError, setting, validate
+from tfrl.config.settings import Points, SettingError, setting, validate
 from tfrl.losses import policy as policy_losses
 from tfrl.losses import returns, vtrace
 from tfrl.nn import actor_critic
@@ -29,24 +29,37 @@ class Settings:
     unroll_length: int = setting(
         128, "consecutive steps of each environment in an item", unit="env steps", minimum=1
     )
-    entropy_coefficient: float = setting(0.0, "weight of the entropy bonus", minimum=0.0)
+    entropy_coefficient: float = setting(
+        0.0, "weight of the entropy bonus", minimum=0.0, resumable=True
+    )
     normalize_rewards: bool = setting(
         False, "divide rewards by the running deviation of the discounted return"
     )
 
     optimizer: str = setting("adam", "who steps", choices=OPTIMIZERS)
-    learning_rate: float = setting(3e-4, "step size", above=0.0)
+    learning_rate: float = setting(3e-4, "step size", above=0.0, resumable=True)
     learning_rate_final: float | None = setting(
-        None, "step size at the end of its decay; none: constant", minimum=0.0
+        None, "step size at the end of its decay; none: constant", minimum=0.0, resumable=True
     )
-    learning_rate_env_steps: int = setting(0, "length of that decay", unit="env steps", minimum=0)
+    learning_rate_env_steps: int = setting(
+        0, "length of that decay", unit="env steps", minimum=0, resumable=True
+    )
     learning_rate_hold_env_steps: int = setting(
-        0, "env steps before that decay begins", unit="env steps", minimum=0
+        0, "env steps before that decay begins", unit="env steps", minimum=0, resumable=True
+    )
+    learning_rate_schedule: Points = setting(
+        (),
+        "step sizes at env steps, linear in between, in place of the four settings above, e.g. 0:1e-3,50000:1e-4",
+        minimum=0.0,
+        resumable=True,
     )
     optimizer_epsilon: float = setting(1e-5, "epsilon of Adam or RMSProp", above=0.0)
     rmsprop_decay: float = setting(0.99, "decay of RMSProp", minimum=0.0, maximum=1.0)
     gradient_clip_norm: float | None = setting(
-        0.5, "largest global norm of the gradient; none: no limit", above=0.0
+        0.5,
+        "largest global norm of the gradient; none: no limit",
+        above=0.0,
+        resumable=True,
     )
 
     def __post_init__(self) -> None:
@@ -55,6 +68,11 @@ class Settings:
             raise SettingError(
                 f"learning_rate_final={self.learning_rate_final} with learning_rate_env_steps="
                 f"{self.learning_rate_env_steps}: give both or neither"
+            )
+        if self.learning_rate_schedule and self.learning_rate_final is not None:
+            raise SettingError(
+                f"learning_rate_final={self.learning_rate_final} with learning_rate_schedule: the schedule holds all "
+                "step sizes; leave one of them out"
             )
         if self.learning_rate_hold_env_steps and self.learning_rate_final is None:
             raise SettingError(
@@ -79,8 +97,10 @@ class AsyncSettings:
         50, "consecutive steps of each environment in an unroll", unit="env steps", minimum=1
     )
     value_coefficient: float = value_coefficient(0.5)
-    entropy_coefficient: float = setting(0.01, "weight of the entropy bonus", minimum=0.0)
-    learning_rate: float = setting(5e-4, "step size", above=0.0)
+    entropy_coefficient: float = setting(
+        0.01, "weight of the entropy bonus", minimum=0.0, resumable=True
+    )
+    learning_rate: float = setting(5e-4, "step size", above=0.0, resumable=True)
     shared_torso: bool = setting(True, "policy and value read one network instead of one each")
     batch_env_steps: int = setting(
         500, "least size of a batch; 0: one unroll of every actor", unit="env steps", minimum=0
@@ -163,6 +183,8 @@ class Training(tf.Module):
     def learning_rate(self) -> tf.Tensor:
         """Step size now, float32 scalar."""
         config = self._config
+        if config.learning_rate_schedule:
+            return schedules.piecewise(config.learning_rate_schedule, self.env_steps)
         return self.linear(
             config.learning_rate, config.learning_rate_final, config.learning_rate_env_steps
         )

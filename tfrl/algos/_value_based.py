@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Agent, NStep, Periodic, ReplayPlan, SequenceOf, UpdatePlan
-from tfrl.config.settings import SettingError, setting, validate
+from tfrl.config.settings import Points, SettingError, setting, validate
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import returns, value
 from tfrl.nn import action_features, inputs, q_network
@@ -98,14 +98,25 @@ class Settings:
         20_000, "length of that change", unit="updates", minimum=0
     )
 
-    learning_rate: float = setting(5e-4, "step size of Adam", above=0.0)
+    learning_rate: float = setting(5e-4, "step size of Adam", above=0.0, resumable=True)
     learning_rate_final: float | None = setting(
-        None, "step size at the end of its decay; none: constant", minimum=0.0
+        None, "step size at the end of its decay; none: constant", minimum=0.0, resumable=True
     )
-    learning_rate_updates: int = setting(0, "length of that decay", unit="updates", minimum=0)
+    learning_rate_updates: int = setting(
+        0, "length of that decay", unit="updates", minimum=0, resumable=True
+    )
+    learning_rate_schedule: Points = setting(
+        (),
+        "step sizes at env steps, linear in between, in place of the three settings above, e.g. 0:1e-3,50000:1e-4",
+        minimum=0.0,
+        resumable=True,
+    )
     adam_epsilon: float = setting(1e-7, "epsilon of Adam", above=0.0)
     gradient_clip_norm: float | None = setting(
-        10.0, "largest global norm of the gradient; none: no limit", above=0.0
+        10.0,
+        "largest global norm of the gradient; none: no limit",
+        above=0.0,
+        resumable=True,
     )
 
     epsilon_initial: float | None = setting(
@@ -113,15 +124,25 @@ class Settings:
         "share of random actions at the start; none: 1, or 0 with noisy layers",
         minimum=0.0,
         maximum=1.0,
+        resumable=True,
     )
     epsilon_final: float | None = setting(
         None,
         "share of random actions after the decay; none: 0.05, or 0 with noisy layers",
         minimum=0.0,
         maximum=1.0,
+        resumable=True,
     )
     epsilon_decay_env_steps: int = setting(
-        10_000, "length of the linear decay", unit="env steps", minimum=0
+        10_000, "length of the linear decay", unit="env steps", minimum=0, resumable=True
+    )
+    epsilon_schedule: Points = setting(
+        (),
+        "shares of random actions at env steps, linear in between, in place of the three settings above, e.g. "
+        "0:1,10000:0.1,100000:0.01",
+        minimum=0.0,
+        maximum=1.0,
+        resumable=True,
     )
     epsilon_ladder: str = setting(
         "none",
@@ -168,7 +189,22 @@ class Settings:
                 f"learning_rate_final={self.learning_rate_final} with learning_rate_updates=0: "
                 "give the length of the decay in updates"
             )
+        if self.learning_rate_schedule and self.learning_rate_final is not None:
+            raise SettingError(
+                f"learning_rate_final={self.learning_rate_final} with learning_rate_schedule: the schedule holds all "
+                "step sizes; leave one of them out"
+            )
+        if self.epsilon_schedule and self.epsilon_ladder != "none":
+            raise SettingError(
+                f"epsilon_schedule with epsilon_ladder={self.epsilon_ladder}: the ladder has constant shares; leave "
+                "one of them out"
+            )
         for name in ("epsilon_initial", "epsilon_final"):
+            if self.epsilon_schedule and getattr(self, name) is not None:
+                raise SettingError(
+                    f"{name}={getattr(self, name)} with epsilon_schedule: the schedule holds all shares; leave one of "
+                    "them out"
+                )
             if self.epsilon_ladder != "none" and getattr(self, name) is not None:
                 raise SettingError(
                     f"{name}={getattr(self, name)} with epsilon_ladder={self.epsilon_ladder}: the ladder has "
@@ -366,14 +402,29 @@ def draw(model: Any, seed: tf.Tensor) -> Noise:
     return Noise(*(model.draw(seeds[i]) for i in range(3)))
 
 
-def make_optimizer(config: Settings, variables: Sequence[tf.Variable]) -> tuple[Any, Any]:
-    """The step size as a function of the updates made, and Adam with it."""
+def make_clock(config: Settings) -> tf.Variable | None:
+    """The `env_steps` of a learner, which the runtime writes; None where no schedule reads it: writing takes time."""
+    if not config.learning_rate_schedule:
+        return None
+    return tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
+
+
+def make_optimizer(
+    config: Settings, variables: Sequence[tf.Variable], env_steps: tf.Variable | None
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
+    """The step size as a function of the updates made, and Adam with it.
+
+    Args:
+      env_steps: of `make_clock`.
+    """
     final = config.learning_rate_final
     rate = schedules.Linear(
         config.learning_rate,
         config.learning_rate if final is None else final,
         config.learning_rate_updates,
     )
+    if env_steps is not None:
+        rate = lambda updates: schedules.piecewise(config.learning_rate_schedule, env_steps)
     return rate, optimizers.make("adam", variables, rate, epsilon=config.adam_epsilon)
 
 
@@ -403,7 +454,9 @@ class QLearner(tf.Module):
         self.policy = make_policy()
         self.target = make_policy()
         self._copy_target()
-        self._rate, self.optimizer = make_optimizer(config, self.policy.trainable_variables)
+        self.env_steps = make_clock(config)
+        variables = self.policy.trainable_variables
+        self._rate, self.optimizer = make_optimizer(config, variables, self.env_steps)
 
     def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
         """As of `Learner.update`: one step of Adam on the mean loss, with the importance weights of prioritized replay
@@ -521,7 +574,10 @@ def make(
             base, exponent = config.epsilon_ladder_base, config.epsilon_ladder_exponent
             mine = rungs(worker, num_workers, num_envs)
             return {"epsilon": exploration.ladder(base, exponent, *mine)}
-        now = exploration.linear(initial, final, config.epsilon_decay_env_steps, env_steps)
+        if config.epsilon_schedule:
+            now = exploration.piecewise(config.epsilon_schedule, env_steps)
+        else:
+            now = exploration.linear(initial, final, config.epsilon_decay_env_steps, env_steps)
         return {"epsilon": np.full(num_envs, now, np.float32)}
 
     def make_policy() -> QPolicy:

@@ -36,7 +36,7 @@ class Config(on_policy.Settings, ModelSettings):
     )
     value_coefficient: float = on_policy.value_coefficient(0.5)
     optimizer: str = setting("rmsprop", "who steps", choices=on_policy.OPTIMIZERS)
-    learning_rate: float = setting(7e-4, "step size", above=0.0)
+    learning_rate: float = setting(7e-4, "step size", above=0.0, resumable=True)
 
 
 class A2CLearner(tf.Module):

@@ -41,7 +41,7 @@ class Config(on_policy.Settings, ModelSettings):
         1.0, "lambda of the advantages; 1: n-step returns", minimum=0.0, maximum=1.0
     )
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    learning_rate: float = setting(1e-3, "step size", above=0.0)
+    learning_rate: float = setting(1e-3, "step size", above=0.0, resumable=True)
     queue_items: int = gradients.queue_items()
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class Config(on_policy.Settings, ModelSettings):
     normalize_returns: bool = setting(False, "standardise returns (or advantages) over a batch")
     baseline: bool = setting(False, "learn state values and subtract them from returns")
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    learning_rate: float = setting(4e-3, "step size", above=0.0)
+    learning_rate: float = setting(4e-3, "step size", above=0.0, resumable=True)
 
 
 class PGLearner(tf.Module):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from tfrl.config.settings import SettingError, field_types, type_name
+from tfrl.config.settings import Points, SettingError, field_types, type_name
 from tfrl.job import PLANS, Job, algorithm, algorithms
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"  # absent from an installed package
@@ -286,6 +286,9 @@ def _convert(text: str, kind: Any) -> Any:
             except ValueError:
                 continue
         raise ValueError(text)
+    if kind == Points:
+        pairs = [part.split(":") for part in text.split(",") if part.strip()]
+        return tuple((float(at), float(value)) for at, value in pairs)
     if origin is tuple:
         element = typing.get_args(kind)[0]
         return (
@@ -525,7 +528,8 @@ def value_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (tuple, list)):
-        return ",".join(value_text(v) for v in value) or "''"
+        pairs = value and all(isinstance(v, (tuple, list)) for v in value)  # a schedule
+        return ",".join(":".join(map(str, v)) if pairs else value_text(v) for v in value) or "''"
     if isinstance(value, dict):
         return json.dumps(value)
     return str(value) or "''"

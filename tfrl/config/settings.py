@@ -18,6 +18,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+Points = tuple[tuple[float, float], ...]  # a schedule: (env steps, value), linear in between
 LARGEST = 3.4028235e38  # that float32 holds
 LARGEST_INT = 2**63 - 1
 
@@ -71,6 +72,8 @@ def field_types(cls: type) -> dict[str, Any]:
 
 def type_name(kind: Any) -> str:
     """A type as a user reads it: `int`, `float or none`, `list of int`."""
+    if kind == Points:
+        return "list of env_steps:value"
     if typing.get_origin(kind) is tuple:
         return f"list of {type_name(typing.get_args(kind)[0])}"
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -95,7 +98,13 @@ def _coerce(value: Any, kind: Any) -> Any:
     if origin is tuple:
         if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
             raise TypeError
-        return tuple(_coerce(v, typing.get_args(kind)[0]) for v in value)
+        kinds = typing.get_args(kind)
+        if kinds[-1] is not Ellipsis:  # a pair and the like
+            value = tuple(value)
+            if len(value) != len(kinds):
+                raise TypeError
+            return tuple(_coerce(v, k) for v, k in zip(value, kinds))
+        return tuple(_coerce(v, kinds[0]) for v in value)
     if origin is dict or kind is dict:
         if not isinstance(value, Mapping):
             raise TypeError
@@ -139,10 +148,25 @@ def validate(config: Any) -> None:
             raise SettingError(f"{field.name}={value!r}: expected {type_name(kind)}") from None
         if coerced is not value:
             object.__setattr__(config, field.name, coerced)
-        for number in coerced if isinstance(coerced, tuple) else (coerced,):
+        if kind == Points:
+            _check_points(field.name, coerced)
+            coerced_numbers = [value for _, value in coerced]
+        else:
+            coerced_numbers = coerced if isinstance(coerced, tuple) else (coerced,)
+        for number in coerced_numbers:
             _check_limits(field.name, number, meta)
         if meta["choices"] is not None and coerced not in meta["choices"]:
             raise SettingError(f"{field.name}={value!r}: {choose(str(value), meta['choices'])}")
+
+
+def _check_points(name: str, points: Points) -> None:
+    """Raises SettingError unless the env steps of a schedule begin at 0 and grow."""
+    steps = [at for at, _ in points]
+    if steps and (steps[0] != 0 or any(b <= a for a, b in zip(steps, steps[1:]))):
+        listed = ", ".join(f"{at:g}" for at in steps)
+        raise SettingError(
+            f"{name}: points at {listed} env steps; expected the first at 0 and each later than the one before"
+        )
 
 
 def _check_limits(name: str, number: Any, meta: Mapping[str, Any]) -> None:

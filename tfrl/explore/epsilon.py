@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,12 @@ def linear(initial: float, final: float, decay_env_steps: int, env_steps: int) -
     if env_steps >= decay_env_steps:
         return final
     return initial + (final - initial) * env_steps / decay_env_steps
+
+
+def piecewise(points: Sequence[tuple[float, float]], env_steps: int) -> float:
+    """Epsilon after `env_steps` of the whole run: linear between points (env steps, epsilon), constant outside."""
+    steps, values = zip(*points, strict=True)
+    return float(np.interp(env_steps, steps, values))
 
 
 def ladder(base: float, exponent: float, rungs: np.ndarray, count: int) -> np.ndarray:

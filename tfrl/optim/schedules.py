@@ -1,6 +1,8 @@
-"""Schedules over updates, as graphs, so that they are saved and restored with the optimiser's own counter."""
+"""Schedules over updates or env steps, as graphs, so that they go on where a checkpoint's counters are."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -11,6 +13,21 @@ def linear(initial: float, final: float, duration: int, now: tf.Tensor) -> tf.Te
         tf.clip_by_value(tf.cast(now, tf.float32) / max(duration, 1), 0.0, 1.0) if duration else 1.0
     )
     return tf.convert_to_tensor(initial * (1.0 - fraction) + final * fraction, tf.float32)
+
+
+def piecewise(points: Sequence[tuple[float, float]], now: tf.Tensor) -> tf.Tensor:
+    """Linear between points (env steps, value) with growing env steps, constant outside; float32 scalar.
+
+    Args:
+      points: one at least.
+      now: env steps, an integer scalar.
+    """
+    value = tf.constant(points[0][1], tf.float32)
+    now = tf.cast(now, tf.int64)
+    for (start, initial), (end, final) in zip(points, points[1:]):
+        part = linear(initial, final, round(end) - round(start), now - round(start))
+        value = tf.where(now >= round(start), part, value)
+    return value
 
 
 class Linear(tf.keras.optimizers.schedules.LearningRateSchedule):
