@@ -93,8 +93,8 @@ class SequenceOf:
     Attributes:
       length: T, env steps per environment.
       discount: gamma, per env step.
-      episodes: 0, or the number of columns of items whose columns are whole episodes, each padded to `length` (a longer
-        one is cut there, as by a time limit).
+      episodes: 0, or the least number of episodes of items whose columns are whole episodes, each padded to `length` (a
+        longer one is cut there, as by a time limit). Episodes that end in the same step are in the same item.
       period: 0; or items are of one environment each, one begins every `period` steps, and they overlap where that is
         less than `length`.
     """

@@ -86,8 +86,8 @@ class Topology:
     )
     replay_residency: str = setting(
         "auto",
-        "where sampled transitions live: in the Reverb server or beside the learner; auto: beside "
-        "the learner on a CPU where it takes at most half of the free memory",
+        "where experience waits: in a Reverb server or beside the learner; auto: a queue of one process "
+        "beside the learner, a replay of transitions on a CPU where it takes at most half of the free memory",
         choices=("auto", "server", "learner"),
     )
     overlap: bool = setting(

@@ -344,35 +344,42 @@ class EpisodeWriterTest(UnrollTestCase):
     @parameterized.product(state=sorted(STATES), length=(4, 12), nested=(False, True))
     def test_whole_episodes_lie_side_by_side(self, state, length, nested):
         spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS["nested"])
-        columns, num_envs = 3, 4
+        least, num_envs = 3, 4
         records = recorded(spec, num_envs, 60, 7, "nested", state)
-        item = SequenceOf(length, DISCOUNT, episodes=columns)
+        item = SequenceOf(length, DISCOUNT, episodes=least)
         layout = layout_of(spec, item, records, num_envs)
         episodes = reference.whole_episodes(records, length, DISCOUNT)
         lengths = [len(e) for e in episodes]
         self.assertGreater(len(set(lengths)), 3)
         ends = [e[-1]["discount"] == 0 for e in episodes]
         self.assertTrue(any(ends) and not all(ends))
+        columns = 6  # up to 2 of before and 4 that end at once
+        self.assertEqual(layout.columns, columns)
         with trajectories.unroll_bench(layout, item, num_envs) as bench:
             write(bench, records)
-            items = len(episodes) // columns
-            self.assertEqual(bench.writer.items_written, items)
+            items = self.items_of(records, length, least)
+            self.assertGreater(len({count for count, _ in items}), 1)
+            self.assertEqual(bench.writer.items_written, len(items))
             self.assertIsNone(bench.writer.vector_steps_to_item)
-            for i in range(items):
+            for count, newest in items:
                 found = bench.decoded()
                 self.assertEqual(found.reward.shape, (length, columns))
-                for column in range(columns):
-                    self.assertEpisode(found, column, episodes[i * columns + column])
-                newest = records[self.vector_step_of(records, length, (i + 1) * columns)].version
+                for column in range(count):
+                    self.assertEpisode(found, column, episodes.pop(0))
+                self.assertFalse(found.valid[:, count:].any())
+                self.assertTrue(found.cut[:, count:].all())
                 self.assertAllEqual(found.version, [newest] * columns)
+            self.assertLess(len(episodes), least)
 
-    def vector_step_of(self, records, length, count):
-        """Vector step in which the episode number `count` ends."""
-        return next(
-            t
-            for t in range(len(records))
-            if len(reference.whole_episodes(records[: t + 1], length, DISCOUNT)) >= count
-        )
+    def items_of(self, records, length, least):
+        """Of each item: its episodes, and the weights under which the last vector step was made."""
+        items, sent = [], 0
+        for t in range(len(records)):
+            over = len(reference.whole_episodes(records[: t + 1], length, DISCOUNT)) - sent
+            if over >= least:
+                items.append((over, records[t].version))
+                sent += over
+        return items
 
     def assertEpisode(self, found, column, steps):
         count = len(steps)

@@ -8,7 +8,8 @@ Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; an
 Data: whole episodes, side by side, each trained on once.
 
 Differences from RLlib of 2018: it took unrolls as they came, and a return ended with its unroll. Episodes that were
-begun under older weights are used, like there. Time limits end a return here; a baseline does not bootstrap them.
+begun under older weights are used, like there; all of a batch end under the newest. Time limits end a return here; a
+baseline does not bootstrap them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class Config(on_policy.Settings, ModelSettings):
         minimum=0,
     )
     episodes_per_item: int = setting(
-        8, "episodes that an actor sends together", unit="episodes", minimum=1
+        8,
+        "least number of episodes that an actor sends together; all that end in the step that completes them go along",
+        unit="episodes",
+        minimum=1,
     )
     normalize_returns: bool = setting(False, "standardise returns (or advantages) over a batch")
     baseline: bool = setting(False, "learn state values and subtract them from returns")

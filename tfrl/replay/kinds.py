@@ -13,6 +13,7 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.vector import VectorEnv
 from tfrl.nn.torsos import example_batch
 from tfrl.replay.blocks import BlockWriter
+from tfrl.replay.local_queue import Sink, TableSink
 from tfrl.replay.priorities import InitialPriorities
 from tfrl.replay.sequences import (
     ComputedLayout,
@@ -90,7 +91,24 @@ def make_writer(
             initial = InitialPriorities(initial_priority, item.n, num_envs)
         kind = FrameWriter if layout.frames else TransitionWriter
         return kind(clients, item, layout, num_envs, initial)
-    sender = Sender(clients[0], layout, actor, policy)
+    return sequence_writer(TableSink(clients[0]), item, layout, num_envs, actor, policy)
+
+
+def sequence_writer(
+    sink: Sink,
+    item: SequenceOf,
+    layout: SequenceLayout | ComputedLayout,
+    num_envs: int,
+    actor: int = 0,
+    policy: Policy | None = None,
+) -> SequenceWriter | OverlappingWriter | EpisodeWriter:
+    """The writer that serves a replay item of sequences.
+
+    Args:
+      sink: where the items go.
+      item, layout, num_envs, actor, policy: as of `make_writer`.
+    """
+    sender = Sender(sink, layout, actor, policy)
     unrolls = layout.unrolls if isinstance(layout, ComputedLayout) else layout
     if item.episodes:
         return EpisodeWriter(sender, unrolls, num_envs)

@@ -14,13 +14,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import reverb
 import tensorflow as tf
 import tree
 
 from tfrl.agent import Policy, SequenceOf
+from tfrl.replay.local_queue import Sink
 from tfrl.replay.packing import Field, Packing
-from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import observation_fields
 from tfrl.replay.writers import bounded
 from tfrl.types import Computed, EnvSpec, PolicyStep, Trajectory, VectorStep
@@ -54,7 +53,11 @@ class SequenceLayout:
         self, spec: EnvSpec, item: SequenceOf, example: tuple[PolicyStep, Any], num_envs: int
     ):
         step, state = example
-        self.item, self.columns = item, item.episodes or (1 if item.period else num_envs)
+        self.item, self.columns = item, 1 if item.period else num_envs
+        if item.episodes:
+            # All environments may end in the step that completes an item. A multiple, for the learner's devices.
+            most = item.episodes - 1 + num_envs
+            self.columns = -(-most // item.episodes) * item.episodes
         # Episodes are laid side by side only when they are over, so their frames are stored as they come.
         self.stack = 0 if item.episodes else spec.frame_stack
         fields, self.obs = observation_fields(spec.observation_space, "obs")
@@ -144,6 +147,32 @@ class SequenceLayout:
         rest = tree.map_structure(lambda x: x[:, start : start + size], rest)
         return rest._replace(**mine)
 
+    def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether items of these shapes, {column: shape}, have the present number of columns."""
+        return shapes["packed"][1] == self.columns
+
+    def refit(self, items: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
+        """Items of any number of columns -> items of `columns` of them, in the same order; what does not fill one is
+        left out. A new item has the oldest weight version of those that it is made of.
+        """
+        if all(self.fits({name: x.shape for name, x in item.items()}) for item in items):
+            return list(items)
+        axis = {"packed": 1, "frames": 0, "state": 0}
+        columns = [
+            {name: np.take(x, [i], axis[name]) if name in axis else x for name, x in item.items()}
+            for item in items
+            for i in range(item["packed"].shape[1])
+        ]
+        out = []
+        for start in range(0, len(columns) - self.columns + 1, self.columns):
+            mine = columns[start : start + self.columns]
+            oldest = min((c["facts"] for c in mine), key=lambda facts: facts[0])
+            joined = {
+                n: np.concatenate([c[n] for c in mine], axis[n]) for n in axis if n in mine[0]
+            }
+            out.append({**joined, "facts": oldest})
+        return out
+
     def _stacks(self, frames: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Frames [N, B, F, H, W], index [T + 1, N * B, k] -> observations [T + 1, N * B, H, W, k]."""
         room, shape = self.frames_shape[1], self.frames_shape[2:]
@@ -187,6 +216,15 @@ class ComputedLayout:
         """Sampled columns, leaves [N, ...]."""
         values = {name: columns[name] for name in self._specs}
         return Computed(values, columns["facts"][:, 0])
+
+    def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """As of `SequenceLayout.fits`: what was computed has no columns."""
+        del shapes
+        return True
+
+    def refit(self, items: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
+        """As of `SequenceLayout.refit`: what was computed has no columns."""
+        return list(items)
 
     def share(self, batch: Computed, index: tf.Tensor, count: int) -> Computed:
         """All of it: every replica makes the same update."""
@@ -371,7 +409,11 @@ class OverlappingWriter:
 
 
 class EpisodeWriter:
-    """Writes items whose columns are whole episodes, in the order in which they end; as `SequenceWriter` otherwise."""
+    """Writes items whose columns are whole episodes, in the order in which they end; as `SequenceWriter` otherwise.
+
+    An item is written after the vector step with which enough episodes are over, and holds all that are. So a vector
+    step makes one item at most, and no episode that is over waits for the next. Columns that stay empty are not valid.
+    """
 
     def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
         self.version, self.items_written = 0, 0
@@ -421,6 +463,8 @@ class EpisodeWriter:
             _put(fields, layout.obs, last, final)
             fields["fresh"][last] = self._fresh[row]
             self._lay(row)
+        if self._column >= layout.item.episodes:
+            self._send()
         self._return[over | ~step.valid] = 0.0
 
     def _lay(self, row: int) -> None:
@@ -434,18 +478,22 @@ class EpisodeWriter:
         self._item_states[column] = self._states[row]
         self._length[row] = 0
         self._column = column + 1
-        if self._column == self._layout.columns:
-            self._column = 0
-            self.items_written += self._sender.send(
-                self._item, self._item_states, None, self.version
-            )
+
+    def _send(self) -> None:
+        """Hands the item over, whose columns from `_column` on are empty."""
+        rest = slice(self._column, None)
+        self._item[:, rest] = np.zeros((), self._item.dtype)
+        self._item["cut"][:, rest] = True
+        self._item_states[rest] = np.zeros((), self._item_states.dtype)
+        self._column = 0
+        self.items_written += self._sender.send(self._item, self._item_states, None, self.version)
 
 
 class Sender:
-    """Hands whole items to Reverb, or what is computed of them.
+    """Hands whole items to where they are kept, or what is computed of them.
 
     Args:
-      client: of the server.
+      sink: where they go.
       layout: of what is sent.
       actor: whose index goes with it.
       policy: whose weights compute; only for a `ComputedLayout`.
@@ -457,7 +505,7 @@ class Sender:
 
     def __init__(
         self,
-        client: reverb.Client,
+        sink: Sink,
         layout: SequenceLayout | ComputedLayout,
         actor: int = 0,
         policy: Policy | None = None,
@@ -470,7 +518,7 @@ class Sender:
             self._layout = layout.unrolls
             self._compute = layout.traced(policy)
             self._variables = list(policy.variables)
-        self._writer = client.trajectory_writer(num_keep_alive_refs=1)
+        self._sink = sink
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
         """Takes the weights that compute, in the order of `policy.variables`; none where nothing is computed."""
@@ -482,7 +530,7 @@ class Sender:
     ) -> int:
         """Sends an unroll of all environments, as one item or as many as the layout has it; returns how many.
 
-        Waits while more than one item is not yet with the server.
+        Waits while more than one item is not yet with a server.
 
         Args:
           records: packed steps [T + 1, B] of the layout's dtype.
@@ -505,32 +553,29 @@ class Sender:
                 item["state"] = layout.state_packing.rows(state)[mine]
             if frames is not None:
                 item["frames"] = frames[mine]
-            self._write(item)
-        # A full queue holds the actor back here: that bounds memory, and the lag of what it does next.
-        self.waited_s += bounded(functools.partial(self._writer.flush, 1), self.patience)
+            self._sink.append(self._computed(item), self.priority)
+        # A full queue of a server holds the actor back here: that bounds memory, and the lag of what it does next.
+        self.flush(1)
         return len(starts)
 
-    def _write(self, item: dict[str, np.ndarray]) -> None:
-        if self._compute is not None:
-            names = sorted(item)
-            results = self._compute(*(tf.convert_to_tensor(item[name]) for name in names))
-            item = {**{name: x.numpy() for name, x in results.items()}, "facts": item["facts"]}
-        writer = self._writer
-        writer.append(item)
-        trajectory = {name: writer.history[name][-1] for name in item}
-        writer.create_item(EXPERIENCE, self.priority, trajectory)
+    def _computed(self, item: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What is sent in place of an item, or the item."""
+        if self._compute is None:
+            return item
+        results = self._compute(*(tf.convert_to_tensor(item[name]) for name in sorted(item)))
+        return {**{name: x.numpy() for name, x in results.items()}, "facts": item["facts"]}
 
     def flush(self, pending: int) -> None:
-        """Returns when all but `pending` items are with the server.
+        """Returns when all but `pending` items are where they are kept.
 
         Raises:
           reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
         """
-        self.waited_s += bounded(functools.partial(self._writer.flush, pending), self.patience)
+        self.waited_s += bounded(functools.partial(self._sink.flush, pending), self.patience)
 
     def close(self) -> None:
-        """Ends the stream; items already with the server stay."""
-        self._writer.close()
+        """Ends the stream; items that have arrived stay."""
+        self._sink.close()
 
 
 class _Frames:

@@ -62,13 +62,15 @@ class Actor:
         self._state = self._initial_state
         self._noise = NoiseStream(engine.signature, rng)
 
-    def run(self, vector_steps: int, env_steps: int) -> None:
-        """Makes that many vector steps.
+    def run(self, vector_steps: int, env_steps: int, items: int | None = None) -> None:
+        """Makes that many vector steps, or fewer.
 
         Args:
           vector_steps: steps of all B environments together.
           env_steps: total of the run so far, for schedules; they advance once per call.
+          items: ends after the vector step with which so many items have been written in this call; None: goes on.
         """
+        last_item = None if items is None else self.writer.items_written + items
         engine, env, writer, clock = self.engine, self.env, self.writer, time.perf_counter
         knobs = self.knobs = dict(
             self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps)
@@ -96,6 +98,8 @@ class Actor:
             for episode in step.episodes:
                 if self._counted is None or self._counted[episode.row]:
                     self.window.add(episode.episode_return, episode.length_env_steps)
+            if last_item is not None and writer.items_written >= last_item:
+                break
         start = clock()
         writer.flush(MAX_PENDING_ITEMS)
         write_s += clock() - start

@@ -15,9 +15,11 @@ from tfrl.agent import Agent, Policy, ReplayPlan, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import Job, algorithm
+from tfrl.replay import local_queue
 from tfrl.replay.kinds import Layout, make_layout
 from tfrl.runtime import mend, residency
 from tfrl.runtime.checkpoint import Checkpoints, Found
+from tfrl.runtime.replay_server import saved_shapes
 from tfrl.types import EnvSpec
 
 
@@ -45,6 +47,25 @@ class Assembly:
         """The checkpoints of the run, in `checkpoints` of its folder; a new object each time."""
         folder = self.run_dir / "checkpoints"
         return Checkpoints(folder, self.job.algo, self.spec, self.job.checkpoint.checkpoint_keep)
+
+    def newest(self) -> Found | None:
+        """The newest complete checkpoint, None if there is none.
+
+        Unrolls that wait in its queue are left out where they cannot wait in the queue of this run.
+
+        Raises:
+          SettingError: see `Checkpoints.newest`.
+        """
+        found = self.checkpoints.newest()
+        if found is None or found.replay is None or not self.queue:
+            return found
+        unfit, topology = "", self.job.topology
+        if local_queue.saved_here(found.replay):
+            if topology.backend != "inprocess":
+                unfit = "they waited beside the learner of one process"
+        elif not self.layout.fits(saved_shapes(found.replay)):
+            unfit = f"each is of another number of environments than num_envs={topology.num_envs}"
+        return dataclasses.replace(found, unfit=unfit)
 
     @property
     def sequences(self) -> SequenceOf | None:
@@ -101,9 +122,9 @@ class Assembly:
 
     @property
     def _item_env_steps(self) -> int:
-        """That bring one more item."""
+        """Env steps that make one more item; at most, where items are whole episodes."""
         item = self.sequences
-        return (item.period or item.length * self.layout.columns) if item else 1
+        return (item.period or item.length * (item.episodes or self.layout.columns)) if item else 1
 
     @property
     def env_steps_per_call(self) -> int:
@@ -119,8 +140,15 @@ class Assembly:
 
     @property
     def residency_line(self) -> str:
-        """The start-up line that says where the replay lives and why; '' where there is no choice."""
-        return f"replay: {self.residency} ({self.residency_why})" if self.residency_why else ""
+        """The start-up line that says where the replay or the queue lives and why; '' where there is no choice."""
+        what = "queue" if self.queue else "replay"
+        line = f"{what}: {self.residency} ({self.residency_why})" if self.residency_why else ""
+        if self.found and self.found.unfit:
+            left = (
+                f"unrolls that waited when the checkpoint was made are left out: {self.found.unfit}"
+            )
+            return f"{line}; {left}" if line else left
+        return line
 
     @property
     def exploration_line(self) -> str:
@@ -146,7 +174,7 @@ class Assembly:
         if self.queue:
             most = "up to " if self.sequences.episodes else ""
             what = "episodes" if self.sequences.episodes else "env steps"
-            width = self.layout.columns if self.sequences.episodes else self._item_env_steps
+            width = self.sequences.episodes or self._item_env_steps
             return (
                 f"{self.batch_items} items of {width:,} {what}, {most}{self.env_steps_per_call:,} env steps -> "
                 f"{plan.epochs} epochs of {plan.minibatches} minibatches"
@@ -190,7 +218,7 @@ def assemble(job: Job, spec: EnvSpec | None = None) -> Assembly:
 
 def _found(assembly: Assembly) -> Found | None:
     """The checkpoint to resume from; None for a run that was stopped before its first one."""
-    job, found = assembly.job, assembly.checkpoints.newest()
+    job, found = assembly.job, assembly.newest()
     if found is None and not mend.may_start_over(assembly.run_dir):
         raise SettingError(
             f"resume with run_dir={job.run_dir!r}: expected a complete checkpoint in {assembly.checkpoints.folder}, "

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import UpdatePlan
 from tfrl.replay.dataset import Samples
+from tfrl.replay.kinds import Layout
+from tfrl.replay.local_queue import join, load_items, save_items
 from tfrl.runtime import seeds
 from tfrl.runtime.assembly import Assembly
 
 Item = TypeVar("Item")
+FOLDER = "batches"  # beside the contents of the replay in a checkpoint
+STATE = "state.json"
 
 
 class ReplayRing(Generic[Item]):
@@ -33,6 +39,15 @@ class ReplayRing(Generic[Item]):
         self._proportion, self._slots, self._warm_up, self._rng = proportion, slots, warm_up, rng
         self._items: list[Item] = []
         self._next = 0
+
+    @property
+    def items(self) -> list[Item]:
+        """The items kept, oldest first."""
+        return self._items[self._next :] + self._items[: self._next]
+
+    def restore(self, items: list[Item]) -> None:
+        """Takes what `items` was; of more than there is room for, the newest."""
+        self._items, self._next = items[-self._slots :], 0
 
     def add(self, item: Item) -> list[Item]:
         """Takes a new item; returns the old ones to be trained on after it."""
@@ -84,6 +99,15 @@ class PassBuffer(Generic[Item]):
             self._batches[slot] = None
         return batch, first
 
+    def state(self) -> tuple[list[Item | None], dict[str, Any]]:
+        """The batches in the slots, None in empty ones, and the counters, as JSON holds them."""
+        return self._batches, {"left": self._left, "allowed": self._allowed, "slot": self._slot}
+
+    def restore(self, batches: list[Item | None], counters: Mapping[str, Any]) -> None:
+        """Takes what `state` was, in a buffer of the same size."""
+        self._batches, self._left = list(batches), list(counters["left"])
+        self._allowed, self._slot = counters["allowed"], counters["slot"]
+
 
 class Batcher:
     """Makes the batches of a plan out of fetched blocks.
@@ -110,6 +134,7 @@ class Batcher:
         )
         self._passes: PassBuffer[Samples] = PassBuffer(plan.pass_buffer_batches, plan.passes)
         self._waiting: list[dict] = []  # columns of single items, new and old
+        self._rng = rng
 
     def next(self, fetch: Callable[[], Samples | None]) -> Samples | None:
         """The next batch, or None when it takes items that `fetch` does not have."""
@@ -138,9 +163,74 @@ class Batcher:
             self._waiting += [columns, *old]
         chosen = self._waiting[: self._batch_items]
         del self._waiting[: self._batch_items]
-        count = len(chosen)
-        columns = {name: tf.concat([c[name] for c in chosen], 0) for name in chosen[0]}
-        return Samples(tf.zeros([count], tf.uint64), tf.ones([count], tf.float64), columns)
+        return _samples({name: _concat([c[name] for c in chosen]) for name in chosen[0]})
+
+    def saving(self, contents: Callable[[pathlib.Path], None]) -> Callable[[pathlib.Path], None]:
+        """A function that saves the contents of a replay to a folder, and beside it what is kept here.
+
+        Args:
+          contents: saves the contents.
+        """
+        if self._plain:
+            return contents
+
+        def save(folder: pathlib.Path) -> None:
+            contents(folder)
+            self.save(folder.with_name(FOLDER))
+
+        return save
+
+    def save(self, folder: pathlib.Path) -> None:
+        """Writes old items, batches with passes left and the draws of old items to `folder`, which must not exist."""
+        slots, counters = self._passes.state()
+        batches = [batch.columns for batch in slots if batch is not None]
+        save_items(folder / "old", self._ring.items)
+        save_items(folder / "waiting", self._waiting)
+        save_items(folder / "passes", batches)
+        filled = [batch is not None for batch in slots]
+        state = {"rng": self._rng.bit_generator.state, "filled": filled, **counters}
+        (folder / STATE).write_text(json.dumps(state) + "\n")
+
+    def restore(self, folder: pathlib.Path, layout: Layout) -> str:
+        """Takes what `save` wrote.
+
+        Returns:
+          What was left out, as it came of a run with another number of environments; '' if nothing was.
+
+        Args:
+          folder: need not exist: then nothing was kept.
+          layout: of the items now.
+        """
+        if self._plain or not folder.is_dir():
+            return ""
+        state = json.loads((folder / STATE).read_text())
+        self._rng.bit_generator.state = state["rng"]
+        old, waiting, passes = (load_items(folder / n) for n in ("old", "waiting", "passes"))
+        apart = [{name: x[0] for name, x in item.items()} for item in old]
+        kept = old + waiting + passes
+        fits = all(layout.fits({n: x.shape[1:] for n, x in item.items()}) for item in kept)
+        self._ring.restore([{n: x[None] for n, x in item.items()} for item in layout.refit(apart)])
+        if not fits:
+            return f"{len(waiting)} unrolls of the batch begun and {len(passes)} batches with passes left"
+        self._waiting = waiting
+        batches = iter(_samples(columns) for columns in passes)
+        slots = [next(batches) if filled else None for filled in state["filled"]]
+        self._passes.restore(slots, state)
+        return ""
+
+
+def _samples(columns: Mapping[str, Any]) -> Samples:
+    """Columns, leaves [N, ...], as they are fetched."""
+    columns = {name: tf.convert_to_tensor(x) for name, x in columns.items()}
+    count = next(iter(columns.values())).shape[0]
+    return Samples(tf.zeros([count], tf.uint64), tf.ones([count], tf.float64), columns)
+
+
+def _concat(columns: list[Any]) -> tf.Tensor:
+    """A column of single items, each [1, ...]; where some are smaller, zeros fill what they lack."""
+    if len({tuple(x.shape) for x in columns}) == 1:
+        return tf.concat(columns, 0)
+    return tf.convert_to_tensor(join([np.asarray(x)[0] for x in columns]))
 
 
 def make_batcher(assembly: Assembly) -> Batcher:

@@ -24,16 +24,21 @@ from tfrl.types import EnvSpec
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A complete checkpoint: its folder, `state` as it was saved, and whether replay contents are in it."""
+    """A complete checkpoint: its folder, `state` as it was saved, and whether replay contents are in it.
+
+    Attributes:
+      unfit: why the replay contents in it cannot be used; '' if they can.
+    """
 
     folder: pathlib.Path
     state: dict[str, Any]
+    unfit: str = ""
 
     @property
     def replay(self) -> pathlib.Path | None:
-        """Folder of the replay contents, None where there are none."""
+        """Folder of the replay contents, None where there are none that can be used."""
         folder = self.folder / "replay"
-        return folder if folder.is_dir() else None
+        return folder if folder.is_dir() and not self.unfit else None
 
 
 class Checkpoints:

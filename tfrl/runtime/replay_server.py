@@ -14,8 +14,10 @@ import tensorflow as tf
 from reverb.cc.checkpointing import checkpoint_pb2
 from reverb.platform.checkpointers_lib import DefaultCheckpointer
 
+from tfrl.replay.tables import EXPERIENCE
 from tfrl.runtime.checkpoint_files import SCRATCH
 
+TABLES = "tables.tfrecord"  # Reverb's file of tables
 SHARDS = "shards.json"  # says of how many shards saved contents are
 
 
@@ -94,6 +96,20 @@ def shard_folder(contents: pathlib.Path, slot: int) -> pathlib.Path:
     return contents / f"shard-{slot}"
 
 
+def saved_shapes(contents: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the columns of the items that a server saved, {column: shape}; of the first shard of several."""
+    first = next((p for p in sorted(contents.rglob(TABLES))), None)
+    if first is None:
+        return {}
+    records = tf.data.TFRecordDataset(str(first), compression_type="ZLIB").as_numpy_iterator()
+    tables = [checkpoint_pb2.PriorityTableCheckpoint.FromString(record) for record in records]
+    fields = next(t for t in tables if t.table_name == EXPERIENCE).signature.dict_value.fields
+    return {
+        name: tuple(d.size for d in spec.tensor_spec_value.shape.dim)
+        for name, spec in fields.items()
+    }
+
+
 def _with_limiters(
     source: pathlib.Path, target: pathlib.Path, tables: list[reverb.Table], sampled: int | None
 ) -> None:
@@ -105,10 +121,10 @@ def _with_limiters(
     limits = {table.name: table.info.rate_limiter_info for table in tables}
     target.mkdir()
     for file in source.iterdir():
-        if file.name != "tables.tfrecord":
+        if file.name != TABLES:
             os.symlink(file.resolve(), target / file.name)
-    with tf.io.TFRecordWriter(str(target / "tables.tfrecord"), "ZLIB") as writer:
-        records = tf.data.TFRecordDataset(str(source / "tables.tfrecord"), compression_type="ZLIB")
+    with tf.io.TFRecordWriter(str(target / TABLES), "ZLIB") as writer:
+        records = tf.data.TFRecordDataset(str(source / TABLES), compression_type="ZLIB")
         for record in records.as_numpy_iterator():
             table = checkpoint_pb2.PriorityTableCheckpoint.FromString(record)
             limiter, wanted = table.rate_limiter, limits[table.table_name]

@@ -7,10 +7,10 @@ import pathlib
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, NStep
+from tfrl.agent import Agent, NStep, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.job import Job
-from tfrl.replay import resident
+from tfrl.replay import local_queue, resident
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.runtime.replay_server import saved_shards
 
@@ -30,6 +30,8 @@ def pick(
       SettingError: items that do not stay, or contents of the other place.
     """
     wanted, replay = job.topology.replay_residency, agent.replay
+    if replay.kind == "queue" and isinstance(replay.item, SequenceOf):
+        return _of_queue(job, contents)
     shards = job.topology.num_replay_shards
     if contents is not None and saved_shards(contents) != shards:
         raise SettingError(
@@ -58,11 +60,7 @@ def pick(
     takes = f"it takes {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB"
     if contents is not None:
         found = LEARNER if resident.saved_here(contents) else SERVER
-        if wanted not in ("auto", found):
-            raise SettingError(
-                f"replay_residency={wanted}: the checkpoint holds the replay of a run with "
-                f"replay_residency={found}; expected {found} or auto"
-            )
+        _refuse_other(wanted, found)
         return found, "as in the checkpoint" + (f"; {takes}" if found == LEARNER else "")
     if wanted != "auto":
         return wanted, "as set" + (f"; {takes}" if wanted == LEARNER else "")
@@ -73,7 +71,35 @@ def pick(
     return LEARNER, takes
 
 
+def _of_queue(job: Job, contents: pathlib.Path | None) -> tuple[str, str]:
+    """As of `pick`, for unrolls that are trained on in the order in which they come."""
+    wanted = job.topology.replay_residency
+    if job.topology.backend != "inprocess":
+        if wanted == LEARNER:
+            raise SettingError(
+                f"replay_residency=learner with algo={job.algo} and backend={job.topology.backend}: expected server or "
+                "auto; processes hand unrolls over through a server"
+            )
+        return SERVER, ""
+    if contents is not None:
+        found = LEARNER if local_queue.saved_here(contents) else SERVER
+        _refuse_other(wanted, found)
+        return found, "as in the checkpoint"
+    if wanted == SERVER:
+        return SERVER, "as set"
+    return LEARNER, "one process, no port"
+
+
+def _refuse_other(wanted: str, found: str) -> None:
+    """Raises SettingError where contents that were saved in one place are wanted in another."""
+    if wanted not in ("auto", found):
+        raise SettingError(
+            f"replay_residency={wanted}: the checkpoint holds the replay of a run with "
+            f"replay_residency={found}; expected {found} or auto"
+        )
+
+
 def refuse_too_large(place: str, agent: Agent, layout: TransitionLayout) -> None:
     """Raises SettingError when a replay beside the learner would not fit; before any memory is taken."""
-    if place == LEARNER:
+    if place == LEARNER and agent.replay.kind != "queue":
         resident.check_memory(agent.replay, layout)

@@ -25,7 +25,7 @@ from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import check_restarts, make_writer
 from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import checkpoint, seeds
+from tfrl.runtime import batches, checkpoint, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every, assemble
 from tfrl.runtime.batches import make_batcher
@@ -69,7 +69,7 @@ def replay_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> N
     if not link.wait(lambda orders: "restore" in orders):
         return
     restore, sampled = None, None
-    found = assembly.checkpoints.newest() if link.orders["restore"] else None
+    found = assembly.newest() if link.orders["restore"] else None
     if found and found.replay and not resident:
         restore, sampled = found.replay, found.state["sampled"]
         if shards > 1:
@@ -189,7 +189,8 @@ def actor_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> No
         # Sequences are made whole, so that the weights change between two of them only.
         steps = writer.vector_steps_to_item or min(most, math.ceil(granted / num_envs))
         before_s = writer.waited_s
-        actor.run(steps, link.orders["env_steps"])
+        left = None if math.isinf(ahead) else ahead - (writer.items_written - trained)
+        actor.run(steps, link.orders["env_steps"], left)
         inside_s += writer.waited_s - before_s
         writer.flush(MAX_PENDING_ITEMS)
         spent = {**actor.seconds, "room": writer.waited_s, "weights": weights_s}
@@ -240,7 +241,10 @@ def learner_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> 
         else:
             before = found.state if found and found.replay else {"written": 0, "sampled": 0}
             intake = ResidentIntake(assembly, link, items, resident, before)
-        _Learning(job, assembly, loop, link, intake, index > 0).run()
+        learning = _Learning(job, assembly, loop, link, intake, index > 0)
+        if found:
+            learning.restore(found)
+        learning.run()
 
 
 class _Learning:
@@ -272,6 +276,12 @@ class _Learning:
         self._waited_s = self._starved_s = 0.0
         self._published = self._reported = -math.inf
         self._published_version = 0
+
+    def restore(self, found: checkpoint.Found) -> None:
+        """Takes from a checkpoint what is kept of earlier unrolls."""
+        lost = self._batcher.restore(found.folder / batches.FOLDER, self._assembly.layout)
+        if lost:
+            self._link.say(f"left out, as they are of another number of environments: {lost}")
 
     def run(self) -> None:
         job, link, intake = self._job, self._link, self._intake
@@ -367,7 +377,9 @@ class _Learning:
             "compile": self._loop.compiled,
             "rng": rng.bit_generator.state,  # for a resume in one process
         }
-        replay = self._intake.save if self._job.checkpoint.checkpoint_replay else None
+        replay = None
+        if self._job.checkpoint.checkpoint_replay:
+            replay = self._batcher.saving(self._intake.save)
         with self._link.busy():
             self._assembly.checkpoints.save(totals["env_steps"], self._loop, state, replay)
         self._link.report(saved_at_env_steps=totals["env_steps"])
@@ -456,7 +468,7 @@ def _queue(assembly: Assembly) -> reverb.Table:
 
 def _found(assembly: Assembly, index: int) -> checkpoint.Found | None:
     """The checkpoint that a role starts from: none in a fresh run, unless one died before it."""
-    return assembly.checkpoints.newest() if assembly.job.resume or index > 0 else None
+    return assembly.newest() if assembly.job.resume or index > 0 else None
 
 
 class _Alive:

@@ -1,4 +1,4 @@
-"""One process: acting and learning take turns, over a Reverb server in the same process.
+"""One process: acting and learning take turns, over a replay or a queue in the same process.
 
 The ratio of samples to inserts is plain arithmetic here, so nothing can wait for itself. With `overlap` the learner has
 a thread of its own and trains while the next steps are made; what is written to a replay beside it waits until that
@@ -23,10 +23,11 @@ from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.replay.blocks import Block, BlockWriter
 from tfrl.replay.dataset import Sampler, Samples
-from tfrl.replay.kinds import check_restarts, make_writer
+from tfrl.replay.kinds import check_restarts, make_writer, sequence_writer
+from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import checkpoint, seeds
+from tfrl.runtime import batches, checkpoint, residency, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.batches import make_batcher
@@ -65,8 +66,13 @@ class _Run:
         found = assembly.found
         self.totals = Totals(**found.state["totals"]) if found else Totals()
 
-        self.resident = self._resident(found)
-        if self.resident is None:
+        if assembly.residency_line:
+            logger.announce(assembly.residency_line)
+        beside = assembly.residency == residency.LEARNER
+        self.local = self._local_queue(found) if beside and assembly.queue else None
+        self.resident = self._resident(found) if beside and not assembly.queue else None
+        self.server: ReplayServer | None = None
+        if not beside:
             # One thread writes a whole batch before it samples, so a queue must hold one.
             capacity = max(agent.replay.capacity_items, assembly.items_per_call)
             plan = dataclasses.replace(agent.replay, capacity_items=capacity)
@@ -111,6 +117,8 @@ class _Run:
         item, num_envs = agent.replay.item, env.num_envs
         if self.resident is not None:
             writer = BlockWriter(self._insert, item, assembly.layout, num_envs)
+        elif self.local is not None:
+            writer = sequence_writer(self.local, item, assembly.layout, num_envs, policy=policy)
         else:
             writer = make_writer(
                 [self.client], item, assembly.layout, num_envs, policy=policy,
@@ -122,6 +130,8 @@ class _Run:
         self.evaluator.refuse_shared(env)
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(assembly)
+        if found and (lost := self.batcher.restore(found.folder / batches.FOLDER, assembly.layout)):
+            logger.announce(f"left out, as they are of another number of environments: {lost}")
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
         self.stop = False
@@ -132,15 +142,17 @@ class _Run:
         self.waiting: list[Block] = []  # for the end of the learner call that goes on
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
 
-    def _resident(self, found: checkpoint.Found | None) -> ResidentReplay | None:
-        """The replay beside the learner, if that is its place, with the contents of a checkpoint."""
-        assembly = self.assembly
-        if assembly.residency_line:
-            self.logger.announce(assembly.residency_line)
-        if assembly.residency == "server":
-            return None
+    def _local_queue(self, found: checkpoint.Found | None) -> LocalQueue:
+        """The queue beside the learner, with the contents of a checkpoint."""
+        local = LocalQueue()
+        if found and found.replay:
+            local.restore(found.replay, self.assembly.layout.refit)
+        return local
+
+    def _resident(self, found: checkpoint.Found | None) -> ResidentReplay:
+        """The replay beside the learner, with the contents of a checkpoint."""
         seed = seeds.integer(self.job.seed, "replay")
-        replay = ResidentReplay(self.agent.replay, assembly.layout, seed)
+        replay = ResidentReplay(self.agent.replay, self.assembly.layout, seed)
         if found and found.replay:
             replay.restore(found.replay)
         return replay
@@ -149,7 +161,7 @@ class _Run:
         try:
             return self._train_to_the_end()
         finally:  # what it says when it stops is no user's concern, least of all after an error
-            if self.resident is None:
+            if self.server is not None:
                 self.server.stop()
 
     def _train_to_the_end(self) -> dict[str, Any]:
@@ -195,9 +207,13 @@ class _Run:
             steps = min(steps, self.job.total_env_steps - totals.env_steps)
         block = math.ceil(steps / num_envs)
         before, seconds, episodes = actor.env_steps, dict(actor.seconds), actor.episodes
+        items = None
         if self.assembly.sequences and self.assembly.sequences.episodes:
-            block = min(block, EPISODE_STEPS)  # how long it takes to end some is not known
-        actor.run(block, totals.env_steps)
+            # How long it takes to end some is not known. The step that completes a batch is the last one
+            # under these weights.
+            block = min(block, EPISODE_STEPS)
+            items = self.assembly.items_per_call - (self.written - self.sampled)
+        actor.run(block, totals.env_steps, items)
         totals.env_steps += actor.env_steps - before
         self._count_items()
         totals.episodes += actor.episodes - episodes
@@ -264,12 +280,15 @@ class _Run:
         if self.sampled + items > allowed:
             return None
         start = time.perf_counter()
-        if self.sampler is None and self.resident is None:
+        if self.sampler is None and self.server is not None:
             self.actor.writer.flush()
             self._count_items()
             timeout_s = math.inf if self.assembly.queue else SAMPLE_TIMEOUT_S
             self.sampler = Sampler(self.server.address, items, timeout_s)
-        samples = self.sampler.next() if self.resident is None else DRAWN_HERE
+        if self.local is not None:
+            samples = self.local.take(items)
+        else:
+            samples = DRAWN_HERE if self.resident is not None else self.sampler.next()
         self.totals.seconds["sample"] += time.perf_counter() - start
         self.sampled += items
         self.totals.items_sampled += items
@@ -319,9 +338,7 @@ class _Run:
         }
         save = None
         if self.job.checkpoint.checkpoint_replay:
-            save = (
-                functools.partial(save_contents, self.client)
-                if self.resident is None
-                else self.resident.save
-            )
+            beside = self.local if self.local is not None else self.resident
+            contents = functools.partial(save_contents, self.client) if self.server else beside.save
+            save = self.batcher.saving(contents)
         self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, save)

@@ -143,7 +143,7 @@ class _Run:
         Args:
           restore: the replay starts with the contents of the newest checkpoint.
         """
-        found = self.assembly.checkpoints.newest() if restore else None
+        found = self.assembly.newest() if restore else None
         self._addresses, self._weights = [None] * self._num_shards, None
         self._sampled_of, self._restores = {}, restore
         for slot in range(self._num_shards):
@@ -402,7 +402,7 @@ class _Run:
             self._sampled_of[new.index] = 0
             how += f": shard {child.slot} of the replay fills anew, the others go on"
         if child.role == "learner":
-            found = self.assembly.checkpoints.newest()
+            found = self.assembly.newest()
             how = (
                 f"{new.name} goes on from {found.folder}"
                 if found
@@ -411,12 +411,12 @@ class _Run:
         self.logger.announce(f"{child.name} {what}; {how}")
 
     def _replay_checkpoint(self) -> bool:
-        found = self.assembly.checkpoints.newest()
+        found = self.assembly.newest()
         return found is not None and found.replay is not None
 
     def _restart_all(self, child: Child, what: str) -> None:
         """Clients wait for ever on a dead server, and the learner must fit the contents."""
-        found = self.assembly.checkpoints.newest()
+        found = self.assembly.newest()
         self.logger.announce(f"{child.name} {what}; all processes go on from {found.folder}")
         for other in list(self._children):
             self._remove(other)
