@@ -375,6 +375,7 @@ class _Learning:
             **self._intake.state(),
             "max_priority": self._loop.max_priority,
             "compile": self._loop.compiled,
+            "window": orders["window"],
             "rng": rng.bit_generator.state,  # for a resume in one process
         }
         replay = None

@@ -125,6 +125,8 @@ class _Run:
                 initial_priority=agent.initial_priority,
             )  # fmt: skip
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
+        if found and "window" in found.state:
+            self.actor.window.restore(found.state["window"])
         self._hand_over()
         self.evaluator = Evaluator(assembly, engine.name)
         self.evaluator.refuse_shared(env)
@@ -331,6 +333,7 @@ class _Run:
             "written": self.written,
             "sampled": self.sampled,
             "max_priority": self.learner.max_priority,
+            "window": self.actor.window.to_dict(),
             "rng": self.actor.rng.bit_generator.state,
             # Other code rounds otherwise: a resumed run goes on with what `auto` came to.
             "compile": self.learner.compiled,

@@ -97,6 +97,8 @@ class _Run:
         self._stops = dict.fromkeys(FAILURES, RUN)
         self._evaluate = (0, 0, False)
         self._window, self._lags = EpisodeWindow(), Histogram()
+        if found and "window" in found.state:
+            self._window.restore(found.state["window"])
         # By role and slot, as told last: who tells it has ended before the last row.
         self._size_items: dict[tuple[str, int], int] = {}
         self._report = Report(
@@ -326,7 +328,7 @@ class _Run:
             totals["items_sampled"] -= child.numbers.get("sampled", 0)
             mine = child.numbers.get("sampled_of", {})
             shards = [(i, self._sampled_of[i] - mine.get(i, 0)) for i in self._shards]
-            orders.update(totals=totals, shards=shards)
+            orders.update(totals=totals, shards=shards, window=self._window.to_dict())
         elif child.role == "replay":
             address = self._addresses[child.slot]
             port = int(address.rsplit(":", 1)[1]) if address else None
