@@ -14,8 +14,8 @@ from tfrl.config.settings import SettingError, from_dict, nearest
 from tfrl.job import PLANS, Job, algorithm
 
 if TYPE_CHECKING:
-    from tfrl.agent import Policy
     from tfrl.runtime.evaluator import Evaluation
+    from tfrl.runtime.loaded import LoadedPolicy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,15 +153,17 @@ def _train(job: Job, started: float) -> Result:
     return Result(**result)
 
 
-def load(path: str | pathlib.Path) -> Policy:
-    """The exported policy of a run folder, with its weights.
+def load(path: str | pathlib.Path) -> LoadedPolicy:
+    """The exported policy of a run folder, with its weights: `env.step(policy.predict(obs))`.
 
     Raises:
       SettingError: the folder holds no finished run.
     """
-    from tfrl.runtime.finish import load_policy
+    from tfrl.runtime.finish import last_knobs, load_policy
+    from tfrl.runtime.loaded import LoadedPolicy
 
-    return load_policy(pathlib.Path(path))[1]
+    assembly, policy = load_policy(pathlib.Path(path))
+    return LoadedPolicy(policy, assembly.spec, lambda rows: last_knobs(assembly, rows))
 
 
 def evaluate(

@@ -159,14 +159,19 @@ def _play(
     try:
         job = assembly.job
         size, explore = env.num_envs, not greedy
-        # As the last actor did, which on a ladder is the least random.
-        who = (job.topology.num_actors - 1, job.topology.num_actors, size, job.total_env_steps)
-        knobs = dict(assembly.agent.knobs(*who)) if explore else {}
+        knobs = last_knobs(assembly, size) if explore else {}
         signature = StepSignature(policy, assembly.spec, size, sorted(knobs), explore)
         engine = make_engine("function", policy, signature)
         return evaluate(engine, env, episodes, seed, knobs, job.evaluation.eval_max_env_steps)
     finally:
         env.close()
+
+
+def last_knobs(assembly: Assembly, num_envs: int) -> dict[str, np.ndarray]:
+    """Knobs of the exploration at the end of training: of the last actor, which on a ladder is the least random."""
+    job = assembly.job
+    last = (job.topology.num_actors - 1, job.topology.num_actors)
+    return dict(assembly.agent.knobs(*last, num_envs, job.total_env_steps))
 
 
 def _assign(policy: Policy, arrays: list[np.ndarray]) -> None:
