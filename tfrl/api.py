@@ -16,6 +16,7 @@ from tfrl.job import PLANS, Job, algorithm
 if TYPE_CHECKING:
     from tfrl.runtime.evaluator import Evaluation
     from tfrl.runtime.loaded import LoadedPolicy
+    from tfrl.runtime.stop import Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Result:
       return_mean, return_std, episodes: greedy evaluation of the exported policy; None and 0 when none was asked for.
       env_steps, updates: of the whole run, restarts included.
       train_s: seconds of acting and learning; total_s: seconds in all, start-up and evaluation included.
-      export_dir: the SavedModel.
-      curve: the PNG of the learning curve.
-      interrupted: the run was stopped by a signal; `resume` continues it.
+      export_dir: the SavedModel; None where a second signal left it out.
+      curve: the PNG of the learning curve; None as above.
+      interrupted: the run was stopped; `resume` continues it.
     """
 
     run_dir: pathlib.Path
@@ -40,8 +41,8 @@ class Result:
     updates: int
     train_s: float
     total_s: float
-    export_dir: pathlib.Path
-    curve: pathlib.Path
+    export_dir: pathlib.Path | None
+    curve: pathlib.Path | None
     interrupted: bool
 
 
@@ -79,11 +80,14 @@ def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]
     return given
 
 
-def train(algo: str | Job, **settings: Any) -> Result:
+def train(algo: str | Job, *, stop: Stop | None = None, **settings: Any) -> Result:
     """Trains to the end of the job and exports the policy.
+
+    On the main thread, Ctrl-C, SIGTERM and SIGHUP end it early but in order, see docs/concepts.md.
 
     Args:
       algo: name of an algorithm, or a whole job (then no settings).
+      stop: ends it in the same way from another thread, by `stop.request()`.
       **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
         learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment; `network`
         a Keras model or a function that builds one.
@@ -91,10 +95,19 @@ def train(algo: str | Job, **settings: Any) -> Result:
     Raises:
       SettingError: something cannot be used; nothing has been started then, unless it is an environment that breaks its
         own word in the middle of a run.
-      RunFailed: of `tfrl.runtime.control`: learning diverges, or with processes a role fails again and
-        again or the run is stopped before there is a policy.
+      RunFailed: of `tfrl.runtime.control`: learning diverges, or with processes a role fails again and again.
     """
     started = time.monotonic()
+    from tfrl.config import resolve
+    from tfrl.runtime.owner import owned
+    from tfrl.runtime.stop import stop_on_signals
+
+    with stop_on_signals(stop) as stop, owned(resolve.check(_job(algo, settings))) as job:
+        return _train(job, started, stop)
+
+
+def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
+    """The job that `train` was given, whole or in settings; with `resume` the one of the run folder, changed."""
     from tfrl.config import resolve
 
     if isinstance(algo, Job):
@@ -102,19 +115,14 @@ def train(algo: str | Job, **settings: Any) -> Result:
             raise SettingError(
                 f"a whole job and settings besides ({', '.join(settings)}): give one or the other"
             )
-        job = algo
-    elif settings.get("resume") and settings.get("run_dir"):
+        return algo
+    if settings.get("resume") and settings.get("run_dir"):
         run_dir = str(settings["run_dir"])
-        job = resolve.change(resolve.load_job(run_dir), run_dir, sections(algo, settings), algo)
-    else:
-        job = make_job(algo, **settings)
-    from tfrl.runtime.owner import owned
-
-    with owned(resolve.check(job)) as job:
-        return _train(job, started)
+        return resolve.change(resolve.load_job(run_dir), run_dir, sections(algo, settings), algo)
+    return make_job(algo, **settings)
 
 
-def _train(job: Job, started: float) -> Result:
+def _train(job: Job, started: float, stop: Stop) -> Result:
     """`train` in a folder that belongs to this process alone."""
     if job.topology.backend == "processes":
         import tensorflow as tf
@@ -148,8 +156,8 @@ def _train(job: Job, started: float) -> Result:
             logger.announce(
                 "starts again from 0 env steps: it was stopped before its first checkpoint"
             )
-        outcome = _backend(job.topology.backend)(assembly, logger)
-        result = finish(assembly, outcome, started, logger)
+        outcome = _backend(job.topology.backend)(assembly, logger, stop)
+        result = finish(assembly, outcome, started, logger, stop)
     return Result(**result)
 
 
