@@ -228,8 +228,7 @@ class EvaluatorTest(tf.test.TestCase):
             dataclasses.replace(assembly, job=dataclasses.replace(job, resume=True)), "function"
         )
         resumed.run(arrays(-4.0), 400, 400)
-        exported, facts = resumed.exported()
-        evaluation = resumed.final(exported)
+        exported, facts, evaluation = resumed.final()
         resumed.close()
         self.assertAllEqual(exported[0], 2 * np.eye(2))
         self.assertEqual(facts["env_steps"], 200.0)

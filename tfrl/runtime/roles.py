@@ -318,8 +318,7 @@ class _Learning:
                 self._report(metrics)
             if saves.due(link.orders["env_steps"]):
                 self._save()
-        if link.orders["stop"] != ABANDON:
-            self._publish()
+        self._publish()
         self._report(metrics, final=True)
         self._save()
 
@@ -376,16 +375,14 @@ class _Learning:
             **self._intake.state(),
             "max_priority": self._loop.max_priority,
             "compile": self._loop.compiled,
-            "window": orders["window"],
             "rng": rng.bit_generator.state,  # for a resume in one process
         }
         replay = None
         if self._job.checkpoint.checkpoint_replay:
             replay = self._batcher.saving(self._intake.save)
-        self._link.report(saving=True)
         with self._link.busy():
             self._assembly.checkpoints.save(totals["env_steps"], self._loop, state, replay)
-        self._link.report(saved_at_env_steps=totals["env_steps"], saving=False)
+        self._link.report(saved_at_env_steps=totals["env_steps"])
 
 
 def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
@@ -414,15 +411,22 @@ def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -
     source = VariableSource(reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=alive))
     done, published = 0, None
     while link.orders["stop"] == RUN:
-        order, env_steps = link.orders.get("evaluate", (0, 0))
+        order, env_steps, hurry = link.orders.get("evaluate", (0, 0, False))
         if order > done:
             published = source.pull() or published
         if order == done or published is None:
             link.beat()
             time.sleep(0.02)
             continue
-        row = evaluator.run(published.arrays, env_steps, published.version)
-        link.add_row({"run/env_steps": float(env_steps), **row})
+        if hurry:
+            evaluator.keep(
+                published.arrays, env_steps, published.version
+            )  # there may be no time to score it
+        if job.evaluation.plays:
+            row = evaluator.run(published.arrays, env_steps, published.version)
+            link.add_row({"run/env_steps": float(env_steps), **row})
+        else:
+            evaluator.keep(published.arrays, env_steps, published.version)
         done = order
         link.report(evaluated=done, memory_mb=peak_memory_mb())
     evaluator.close()
