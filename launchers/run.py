@@ -12,24 +12,23 @@ sys.path.append(os.getcwd())  # where a user's own environments and networks are
 from tfrl.config import resolve  # noqa: E402
 from tfrl.config.settings import SettingError  # noqa: E402
 from tfrl.runtime.control import RunFailed  # noqa: E402
+from tfrl.runtime.stop import stop_on_signals  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
     """Exit code: 0, 1 for a run that failed, 2 for settings that cannot be used, 130 for an interrupted run."""
     try:
-        job = resolve.job_from_argv(argv)
-        import tfrl  # after the checks: `train` imports TensorFlow
+        with stop_on_signals() as stop:
+            job = resolve.job_from_argv(argv)
+            import tfrl  # after the checks: `train` imports TensorFlow
 
-        interrupted = tfrl.train(job).interrupted
+            interrupted = tfrl.train(job, stop=stop).interrupted
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RunFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before acting and learning, which end in order, or after them
-        print("interrupted", file=sys.stderr)
-        return 130
     return 130 if interrupted else 0
 
 

@@ -38,6 +38,18 @@ class Policy(Protocol):
           explore: Python bool, fixed at tracing.
         """
 
+    def estimates(self, obs: Any, state: Any) -> Mapping[str, Any]:
+        """Optional. What the policy computes on its way to a greedy action, for users of a trained policy.
+
+        Args:
+          obs, state: as `step` takes them.
+
+        Returns:
+          'q_values', float32 [B, A]: the return that each Discrete action promises; a very low number where a mask
+          forbids it. 'probabilities', a nest like the action space: of a Discrete [B, n], of a MultiDiscrete
+          [B, *shape, largest] with zeros beyond a component's choices, of a MultiBinary those of ones [B, *shape].
+        """
+
 
 class Periodic(NamedTuple):
     """`fn()` runs in cross-replica context after every `every_updates`-th update."""

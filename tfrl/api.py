@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import numbers
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfrl.config import objects
@@ -15,10 +14,9 @@ from tfrl.config.settings import SettingError, from_dict, nearest
 from tfrl.job import PLANS, Job, algorithm
 
 if TYPE_CHECKING:
-    from tfrl.agent import Policy
-    from tfrl.callbacks import Callback
-    from tfrl.runtime.assembly import Assembly
     from tfrl.runtime.evaluator import Evaluation
+    from tfrl.runtime.loaded import LoadedPolicy
+    from tfrl.runtime.stop import Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +28,9 @@ class Result:
       return_mean, return_std, episodes: greedy evaluation of the exported policy; None and 0 when none was asked for.
       env_steps, updates: of the whole run, restarts included.
       train_s: seconds of acting and learning; total_s: seconds in all, start-up and evaluation included.
-      export_dir: the SavedModel.
-      curve: the PNG of the learning curve.
-      interrupted: the run was stopped by a signal; `resume` continues it.
-      stopped_by: why a callback or `stop_at_return` ended it before `total_env_steps`; '' if none did.
+      export_dir: the SavedModel; None where a second signal left it out.
+      curve: the PNG of the learning curve; None as above.
+      interrupted: the run was stopped; `resume` continues it.
     """
 
     run_dir: pathlib.Path
@@ -44,10 +41,9 @@ class Result:
     updates: int
     train_s: float
     total_s: float
-    export_dir: pathlib.Path
-    curve: pathlib.Path
+    export_dir: pathlib.Path | None
+    curve: pathlib.Path | None
     interrupted: bool
-    stopped_by: str = ""
 
 
 def make_job(algo: str, **settings: Any) -> Job:
@@ -84,12 +80,14 @@ def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]
     return given
 
 
-def train(algo: str | Job, *, callbacks: Sequence[Callback] = (), **settings: Any) -> Result:
+def train(algo: str | Job, *, stop: Stop | None = None, **settings: Any) -> Result:
     """Trains to the end of the job and exports the policy.
+
+    On the main thread, Ctrl-C, SIGTERM and SIGHUP end it early but in order, see docs/concepts.md.
 
     Args:
       algo: name of an algorithm, or a whole job (then no settings).
-      callbacks: are called on every row of the log, evaluation and checkpoint; may stop the run. See `tfrl.Callback`.
+      stop: ends it in the same way from another thread, by `stop.request()`.
       **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
         learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment; `network`
         a Keras model or a function that builds one.
@@ -97,10 +95,19 @@ def train(algo: str | Job, *, callbacks: Sequence[Callback] = (), **settings: An
     Raises:
       SettingError: something cannot be used; nothing has been started then, unless it is an environment that breaks its
         own word in the middle of a run.
-      RunFailed: of `tfrl.runtime.control`: learning diverges, or with processes a role fails again and
-        again or the run is stopped before there is a policy.
+      RunFailed: of `tfrl.runtime.control`: learning diverges, or with processes a role fails again and again.
     """
     started = time.monotonic()
+    from tfrl.config import resolve
+    from tfrl.runtime.owner import owned
+    from tfrl.runtime.stop import stop_on_signals
+
+    with stop_on_signals(stop) as stop, owned(resolve.check(_job(algo, settings))) as job:
+        return _train(job, started, stop)
+
+
+def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
+    """The job that `train` was given, whole or in settings; with `resume` the one of the run folder, changed."""
     from tfrl.config import resolve
 
     if isinstance(algo, Job):
@@ -108,93 +115,63 @@ def train(algo: str | Job, *, callbacks: Sequence[Callback] = (), **settings: An
             raise SettingError(
                 f"a whole job and settings besides ({', '.join(settings)}): give one or the other"
             )
-        job = algo
-    elif settings.get("resume") and settings.get("run_dir"):
+        return algo
+    if settings.get("resume") and settings.get("run_dir"):
         run_dir = str(settings["run_dir"])
-        job = resolve.change(resolve.load_job(run_dir), run_dir, sections(algo, settings), algo)
-    else:
-        job = make_job(algo, **settings)
-    from tfrl.runtime.owner import owned
-
-    with owned(resolve.check(job)) as job:
-        return _train(_settle_evaluation(job), started, callbacks)
+        return resolve.change(resolve.load_job(run_dir), run_dir, sections(algo, settings), algo)
+    return make_job(algo, **settings)
 
 
-def _train(job: Job, started: float, callbacks: Sequence[Callback]) -> Result:
+def _train(job: Job, started: float, stop: Stop) -> Result:
     """`train` in a folder that belongs to this process alone."""
     if job.topology.backend == "processes":
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
-    from tfrl.envs.make import make_vector
-    from tfrl.runtime import checkpoint_files, mend
+    from tfrl.envs.make import pick_backend
+    from tfrl.runtime import checkpoint_files, mend, residency
     from tfrl.runtime.assembly import assemble
+    from tfrl.runtime.finish import finish
     from tfrl.runtime.interrupt import start_tensorflow
 
     if job.resume:
         checkpoint_files.warn(mend.mend(pathlib.Path(job.run_dir)))
     start_tensorflow()
-    with contextlib.ExitStack() as stack:
-        only = None
-        if job.evaluation.eval_env == "none" and job.topology.backend == "inprocess":
-            # No second environment may be built, not even to read its spaces.
-            only = make_vector(job.env, job.topology.num_envs, job.seed)
-            stack.callback(only.close)
-        assembly = assemble(job, only and only.spec)
-        return _run(dataclasses.replace(assembly, env=only), started, callbacks)
-
-
-def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback]) -> Result:
-    """Runs what has been built."""
-    from tfrl.envs.make import pick_backend
-    from tfrl.logs.logger import Logger
-    from tfrl.logs.native import native_output_to
-    from tfrl.runtime import mend, residency
-    from tfrl.runtime.finish import finish
-    from tfrl.runtime.hooks import Hooks
-
-    job = assembly.job
+    assembly = assemble(job)
     if assembly.found is not None:
         _refuse_less(job, assembly.found.state["env_steps"])
     residency.refuse_too_large(assembly.residency, assembly.agent, assembly.layout)
     for num_envs in (job.topology.num_envs, job.evaluation.eval_num_envs):
         pick_backend(job.env, num_envs)  # one that cannot serve is refused now
-    hooks = Hooks(assembly, callbacks)
+    from tfrl.logs.logger import Logger
+    from tfrl.logs.native import native_output_to
+
     job.save(assembly.run_dir / "job.json")
     with (
         native_output_to(assembly.run_dir / "logs" / "native.log"),
-        Logger(
-            assembly.run_dir,
-            job.log,
-            job.total_env_steps,
-            metrics=hooks.metrics,
-            extend=hooks.extend,
-        ) as logger,
+        Logger(assembly.run_dir, job.log, job.total_env_steps) as logger,
     ):
         if job.resume and assembly.found is None:
             mend.start_over(assembly.run_dir)
             logger.announce(
                 "starts again from 0 env steps: it was stopped before its first checkpoint"
             )
-        hooks.start()
-        outcome = _backend(job.topology.backend)(assembly, logger, hooks)
-        if hooks.stopped:
-            logger.announce(f"stopped by {hooks.run.stopped_by}")
-        outcome["stopped_by"] = hooks.run.stopped_by
-        result = Result(**finish(assembly, outcome, started, logger))
-    hooks.ended(result)
-    return result
+        outcome = _backend(job.topology.backend)(assembly, logger, stop)
+        result = finish(assembly, outcome, started, logger, stop)
+    return Result(**result)
 
 
-def load(path: str | pathlib.Path) -> Policy:
-    """The exported policy of a run folder, with its weights.
+def load(path: str | pathlib.Path) -> LoadedPolicy:
+    """The exported policy of a run folder, with its weights: `env.step(policy.predict(obs))`.
 
     Raises:
       SettingError: the folder holds no finished run.
     """
-    from tfrl.runtime.finish import load_policy
+    from tfrl.runtime.finish import last_knobs, load_policy
+    from tfrl.runtime.loaded import LoadedPolicy
 
-    return load_policy(pathlib.Path(path))[1]
+    assembly, policy = load_policy(pathlib.Path(path))
+    return LoadedPolicy(policy, assembly.spec, lambda rows: last_knobs(assembly, rows))
 
 
 def evaluate(
@@ -225,30 +202,6 @@ def evaluate(
     from tfrl.runtime.finish import evaluate_run
 
     return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs)
-
-
-def _settle_evaluation(job: Job) -> Job:
-    """The job with `eval_env` settled.
-
-    Raises:
-      SettingError: one environment is to be two, or to be in several processes.
-    """
-    from tfrl.envs.make import is_one
-
-    one, where = is_one(job.env), job.evaluation.eval_env
-    if one and job.topology.backend == "processes":
-        raise SettingError(
-            f"backend=processes with env={job.env.env!r}: one environment lives in one process; expected a function or "
-            "class that builds one, or backend=inprocess"
-        )
-    if one and where == "own":
-        raise SettingError(
-            f"eval_env=own with env={job.env.env!r}: there is one environment; expected a function or class that "
-            "builds one, or eval_env=none"
-        )
-    if where == "auto":
-        where = "none" if one else "own"
-    return dataclasses.replace(job, evaluation=dataclasses.replace(job.evaluation, eval_env=where))
 
 
 def _refuse_less(job: Job, done: int) -> None:

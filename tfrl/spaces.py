@@ -61,6 +61,12 @@ def parts(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, gym.Space]]:
     return list(enumerate(space.spaces))
 
 
+def part_names(space: spaces.Dict | spaces.Tuple) -> list[Any]:
+    """The names of the keys of a Dict, or the indices of a Tuple, in the order of the space."""
+    keys = [key for key, _ in parts(space)]
+    return [key_name(key) for key in keys] if isinstance(space, spaces.Dict) else keys
+
+
 def join(space: spaces.Dict | spaces.Tuple, values: Sequence[Any]) -> Any:
     """The values of `parts` as a dict or a tuple."""
     return dict(zip(space.spaces, values)) if isinstance(space, spaces.Dict) else tuple(values)

@@ -15,7 +15,7 @@ from absl.testing import parameterized
 
 import tfrl
 from tfrl.runtime.export import export
-from tfrl.runtime.finish import export_run, load_policy
+from tfrl.runtime.finish import export_run
 from tfrl.testing.runs import untrained_run
 from tfrl.types import EnvSpec, PolicyStep
 
@@ -88,7 +88,7 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
             parts = {k: self.observations(s)["observation"] for k, s in space.spaces.items()}
             mask = rng.integers(0, 2, parts["action_mask"].shape)
             mask[np.arange(count), rng.integers(0, mask.shape[1], count)] = 1
-            parts["action_mask"] = mask.astype(np.float32)
+            parts["action_mask"] = mask.astype(space["action_mask"].dtype)
             return {f"observation_{k}": v for k, v in parts.items()}
         space.seed(0)
         return {"observation": np.stack([space.sample() for _ in range(count)])}
@@ -99,8 +99,8 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
         done = self.launch(f"--run_dir={run}")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout.splitlines()[0], str(run / "export"))
-        assembly, policy = load_policy(run)
-        leaves = self.observations(assembly.spec.observation_space)
+        policy = tfrl.load(run)
+        leaves = self.observations(policy.observation_space)
         nest = leaves.get("observation")
         if nest is None:
             nest = {k.removeprefix("observation_"): tf.constant(v) for k, v in leaves.items()}
@@ -123,7 +123,7 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
                 "serving_default inputs:",
                 "  observation  uint8 [batch, 84, 84, 4]",
                 "serving_default outputs:",
-                "  action  int32 [batch]",
+                "  action  int64 [batch]",  # as the environment's action space says
             ],
         )
 
@@ -133,8 +133,8 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
         done = self.launch(f"--run_dir={run}", "--lite")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout.splitlines()[-1], str(run / "export" / "policy.tflite"))
-        assembly, policy = load_policy(run)
-        leaves = self.observations(assembly.spec.observation_space)
+        policy = tfrl.load(run)
+        leaves = self.observations(policy.observation_space)
         interpreter = tf.lite.Interpreter(str(run / "export" / "policy.tflite"))
         act = interpreter.get_signature_runner()
         for row in range(7):

@@ -318,6 +318,53 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(rewards_in(again, layout)[-1], 1_000.0)
         self.assertEqual(again.size, min(filled + 1, 61))
 
+    @parameterized.parameters(
+        ("prioritized", 40, False),
+        ("prioritized", 100, False),
+        ("prioritized", 100, True),
+        ("uniform", 100, False),
+    )
+    def test_a_restored_one_draws_what_the_saved_one_would(self, kind, written, frames):
+        """Also once the ring has wrapped; to the last bit, and still after both went on."""
+        changes = dict(kind=kind, capacity_items=61, priority_exponent=0.6)
+        if frames:
+            spec, script = trajectories.stacked_script(1, 2 * written + 20, 4, 5, 3, True, False)
+            (replay, layout, replay_plan), (again, _, _) = (make(spec, **changes) for _ in range(2))
+            sink = BlockWriter(replay.insert, replay_plan.item, layout, 1, 16)
+            for acted in script.acted:
+                if replay.written < written:
+                    sink.write(*acted)
+            sink.flush()
+        else:
+            (replay, layout, _), (again, _, _) = (make(**changes) for _ in range(2))
+            for i in range(written):
+                replay.insert(block_of(layout, [float(i)]))
+        priorities = np.random.default_rng(0).gamma(1.0, size=replay.size).astype(np.float32)
+
+        def change(target, slots):
+            if kind == "prioritized":
+                for some in np.array_split(np.arange(len(slots)), 5):  # sums are made in turns
+                    target.update_priorities(
+                        tf.constant(slots[some]), tf.constant(priorities[some])
+                    )
+
+        change(replay, replay.live())
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "replay"
+        replay.save(folder)
+        again.restore(folder)
+
+        def compare():
+            draws = [tf.function(lambda i, r=r: r.sample(32, i)) for r in (again, replay)]
+            for update in tf.range(4, dtype=tf.int64):
+                tree.map_structure(self.assertAllEqual, *(draw(update) for draw in draws))
+
+        compare()
+        for target in (again, replay):
+            change(target, target.live()[:7])
+            if not frames:
+                target.insert(block_of(layout, [1_000.0, 1_001.0]))
+        compare()
+
     @parameterized.parameters(resident.PIECE_BYTES, 100)
     def test_frames(self, piece):
         """In one piece, or a few frames at a time."""

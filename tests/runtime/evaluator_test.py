@@ -228,7 +228,8 @@ class EvaluatorTest(tf.test.TestCase):
             dataclasses.replace(assembly, job=dataclasses.replace(job, resume=True)), "function"
         )
         resumed.run(arrays(-4.0), 400, 400)
-        exported, facts, evaluation = resumed.final()
+        exported, facts = resumed.exported()
+        evaluation = resumed.final(exported)
         resumed.close()
         self.assertAllEqual(exported[0], 2 * np.eye(2))
         self.assertEqual(facts["env_steps"], 200.0)

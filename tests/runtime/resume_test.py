@@ -188,6 +188,7 @@ class ResumeTest(tf.test.TestCase, parameterized.TestCase):
         self.assertBetween(first.env_steps, 280, 340)  # 333 steps include automatic resets
         self.assertEqual(first.updates, updates_after(first.env_steps))
         _, state = state_of(run_dir)
+        state_before = state
         self.assertEqual(state["written"], first.env_steps)  # one-step items: each step is one
         self.assertEqual(state["sampled"], first.updates * 8)
         self.assertEqual(state["totals"]["items_sampled"], state["sampled"])
@@ -218,6 +219,14 @@ class ResumeTest(tf.test.TestCase, parameterized.TestCase):
             ]
             self.assertLess(min(abs(row["actor/epsilon"] - a) for a in allowed), 1e-6)
         resumed = [r for r in with_epsilon if r["run/env_steps"] > before]
+        window = state_before["window"]["returns"]  # of all games so far: they are fewer than 100
+        self.assertLen(window, state_before["totals"]["episodes"])
+        new = int(resumed[0]["run/episodes"]) - len(window)
+        self.assertLess(new, 10)
+        self.assertLessEqual(resumed[0]["actor/episode_return_min"], min(window))
+        self.assertGreaterEqual(resumed[0]["actor/episode_return_max"], max(window))
+        mean = resumed[0]["actor/episode_return_mean"] * (len(window) + new)
+        self.assertBetween(mean - sum(window), -1e-6, 7 * new + 1e-6)  # a game gives 7 at most
         expected = epsilon.linear(1.0, 0.05, 600, before)
         self.assertAllClose(resumed[0]["actor/epsilon"], expected, atol=1e-6)
         self.assertGreater(resumed[0]["run/updates"], 0)

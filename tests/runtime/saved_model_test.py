@@ -127,7 +127,7 @@ class NestedActionTest(tf.test.TestCase):
         acted = loaded.act(tf.constant(obs), loaded.initial_state(7))
         tree.map_structure(self.assertAllEqual, dict(acted["action"]), expected.action)
         self.assertAllEqual(acted["state"]["sum"], obs)
-        names = ["action_arm_0", "action_arm_1", "action_arm_0_", "action_wheels"]
+        names = ["action_arm__0", "action_arm__1", "action_arm_0", "action_wheels"]
         parts = dict(zip(names, tree.flatten(expected.action), strict=True))
         served = serve(observation=tf.constant(obs), state_0=state["sum"])
         self.assertEqual(sorted(served), sorted([*names, "state_0"]))

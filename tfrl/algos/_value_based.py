@@ -224,10 +224,19 @@ class QPolicy(tf.Module):
       model: has `q_values(features, obs, noise) -> [B, A]` and `noise`, what that draws when exploring.
       tells_values: an exploring step's extras are 'q_taken' and 'q_max' [B], the values of the action taken and of the
         best one.
+      rescale_epsilon: the model's values are rescaled returns, see `value.rescale`; None: they are returns.
     """
 
-    def __init__(self, spec: EnvSpec, body: Body, model: Any, tells_values: bool = False):
+    def __init__(
+        self,
+        spec: EnvSpec,
+        body: Body,
+        model: Any,
+        tells_values: bool = False,
+        rescale_epsilon: float | None = None,
+    ):
         super().__init__()
+        self._rescale_epsilon = rescale_epsilon
         self.body, self.model, self._tells_values = body, model, tells_values
         self.noise = {**exploration.noise(int(spec.action_space.n)), **model.noise}
 
@@ -276,6 +285,14 @@ class QPolicy(tf.Module):
             return PolicyStep(action, state, {})
         extras = {"q_taken": value.select(q, action), "q_max": tf.reduce_max(q, axis=1)}
         return PolicyStep(action, state, extras)
+
+    def estimates(self, obs: Any, state: Any) -> Mapping[str, tf.Tensor]:
+        """As of `Policy.estimates`: 'q_values', without exploration, as returns."""
+        features, _ = self.body.step(obs, state)
+        q = self.model.q_values(features, obs, None)
+        if self._rescale_epsilon is not None:
+            q = value.unrescale(q, self._rescale_epsilon)
+        return {"q_values": self.masked(q, obs)}
 
     def unroll(self, batch: Trajectory, burn_in: int) -> tf.Tensor:
         """Features of a sequence's observations from its stored state on, [T + 1 - burn_in, B, F].
@@ -582,7 +599,8 @@ def make(
 
     def make_policy() -> QPolicy:
         body = q_network.body(config, spec)
-        return QPolicy(spec, body, make_model(body.output_size), initial_priority is not None)
+        model, rescale_epsilon = make_model(body.output_size), config.value_rescaling_epsilon
+        return QPolicy(spec, body, model, initial_priority is not None, rescale_epsilon)
 
     return Agent(
         make_policy=make_policy,

@@ -41,7 +41,7 @@ class Boundary:
       space: observation space as the environment states it.
 
     Attributes:
-      leaves: of the space, in the order of `space_lib.pack`.
+      leaves: of the space, in the order of `space_lib.packer`.
       dtypes: for each leaf, dtypes of observations that are cast to the leaf's without a look at the values.
     """
 

@@ -7,6 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from tfrl import spaces as space_lib
+
 spaces = gym.spaces
 
 
@@ -384,6 +386,42 @@ class MaskedPair(gym.Env):
         self._mask[[0, 1], self.np_random.integers(0, self._mask.shape[1], 2)] = 1
         mask = self._mask.reshape(-1)
         return {"observation": mask.astype(np.float32), "action_mask": mask.copy()}
+
+
+class AnySpaces(gym.Env):
+    """Random observations of any space; the reward is a function of observation and action that no two share.
+
+    Truncated after `length` steps; an action outside the space raises ValueError.
+
+    Args:
+      observation, action: spaces in the JSON form of `tfrl/spaces.py`.
+    """
+
+    def __init__(self, observation: dict, action: dict, length: int = 8):
+        self.observation_space = space_lib.from_json(observation)
+        self.action_space = space_lib.from_json(action)
+        self._length, self._t, self._obs = length, 0, None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """As of `gymnasium.Env.reset`: a sample of the space."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self._t, self._obs = 0, self.observation_space.sample()
+        return self._obs, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """As of `gymnasium.Env.step`: another sample; raises ValueError for an action outside the space."""
+        if not self.action_space.contains(action):
+            raise ValueError(f"action {action!r} is outside {self.action_space}")
+        parts = [*_numbers(self.observation_space, self._obs), *_numbers(self.action_space, action)]
+        phase = sum(float(np.tanh(x / 100.0).sum()) * (i + 1) for i, x in enumerate(parts))
+        self._t, self._obs = self._t + 1, self.observation_space.sample()
+        return self._obs, float(np.cos(phase)), False, self._t >= self._length, {}
+
+
+def _numbers(space: gym.Space, value: Any) -> list[np.ndarray]:
+    return [np.asarray(x, np.float64) for x in _values(space, value)]
 
 
 class CrashingEnv(TruncatingChain):

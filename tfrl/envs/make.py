@@ -357,8 +357,10 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
         action_space=space_lib.action_space(env.action_space, f"{name}: action_space"),
         frame_stack=plan.atari_frame_stack if atari_game(plan.env) is not None else 0,
         max_episode_steps=limit,
+        env_observation_space=env.observation_space,
+        env_action_space=env.action_space,
     )
-    for leaf in space_lib.leaves(spec.observation_space):
+    for leaf in space_lib.leaves(env.observation_space):
         if 0 in leaf.shape:
             part = "".join(f"[{key!r}]" for key in leaf.path)
             raise SettingError(
@@ -451,6 +453,7 @@ def _atari_spec(plan: EnvPlan) -> EnvSpec:
         space_lib.action_space(emulator.action_space, "action_space"),
         plan.atari_frame_stack,
         _atari_limit(plan),
+        env_action_space=emulator.action_space,
     )
     emulator.close()
     return spec
@@ -620,5 +623,7 @@ def _envpool(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -
         space_lib.observation_space(env.single_observation_space, f"{name}: observation_space"),
         space_lib.action_space(env.single_action_space, f"{name}: action_space"),
         max_episode_steps=env.max_episode_steps,
+        env_observation_space=env.single_observation_space,
+        env_action_space=env.single_action_space,
     )
     return BatchVector(env, spec, seed, backend="envpool", **options)

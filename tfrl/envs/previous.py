@@ -40,10 +40,22 @@ def observe_previous(spec: EnvSpec, clip_rewards: bool) -> EnvSpec:
             raise SettingError(
                 f"observe_previous with env={spec.name!r}: its observation has a key {key!r} already"
             )
+    outer = inner if spec.env_observation_space is None else spec.env_observation_space
+    action = spec.action_space if spec.env_action_space is None else spec.env_action_space
+    return dataclasses.replace(
+        spec,
+        observation_space=_with_previous(inner, spec.action_space, clip_rewards),
+        env_observation_space=_with_previous(outer, action, clip_rewards),
+    )
+
+
+def _with_previous(inner: gym.Space, action: gym.Space, clip_rewards: bool) -> spaces.Dict:
+    """An observation space with the action and the reward before it."""
+    parts = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {OBSERVATION: inner}
     limit = np.float32(1.0 if clip_rewards else np.inf)
-    parts[PREVIOUS_ACTION] = _with_zero(spec.action_space)
+    parts[PREVIOUS_ACTION] = _with_zero(action)
     parts[PREVIOUS_REWARD] = spaces.Box(-limit, limit, (), np.float32)
-    return dataclasses.replace(spec, observation_space=spaces.Dict(parts))
+    return spaces.Dict(parts)
 
 
 class PreviousStep(VectorEnv):

@@ -9,30 +9,47 @@ What the user's environment declares on the left, what `EnvSpec` says and arrays
   MultiBinary                        unchanged (int8)
   Dict, Tuple                        Dict, Tuple of the above; arrays in plain dicts and tuples
   `action_mask` of a Dict            Box(0, 1) float32, whatever the environment used
+  keys of a Dict                     their names, see `tfrl/spaces.py`: most are their own
+
+The same casts as graphs, for exported policies, are in `tfrl/runtime/translate.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
 from tfrl.config.settings import SettingError
+from tfrl.spaces import join, key_name, part_names, parts
 from tfrl.types import ACTION_MASK
 
 spaces = gym.spaces
 
 
 class Leaf(NamedTuple):
-    """One array of an observation: keys that lead to it, its shape and dtype after the cast,
-    `start` to subtract."""
+    """One array of an observation.
+
+    Attributes:
+      path: keys that lead to it in what the environment gives.
+      names: keys that lead to it after the cast.
+      shape, dtype: after the cast.
+      start: to subtract from it: 0, or an int64 array or scalar.
+    """
 
     path: tuple[Any, ...]
+    names: tuple[Any, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
     start: Any
+
+    def count_from_zero(self, value: Any) -> Any:
+        """The environment's value less `start`, in int64: a narrow dtype may not hold the difference."""
+        if isinstance(self.start, int):
+            return value
+        return np.subtract(value, self.start, dtype=np.int64, casting="unsafe")
 
 
 def observation_space(space: gym.Space, where: str) -> gym.Space:
@@ -43,20 +60,21 @@ def observation_space(space: gym.Space, where: str) -> gym.Space:
 
     Raises:
       SettingError: a space with no fixed shape (Text, Sequence, Graph, OneOf), or a class of its
-        own.
+        own; a key of a Dict that is neither a string nor an integer.
     """
     if isinstance(space, spaces.Dict):
         out = {}
         for key, inner in space.spaces.items():
+            name = key_name(key, where)
             if key == ACTION_MASK:
                 if not isinstance(inner, (spaces.Box, spaces.MultiBinary)) or len(inner.shape) != 1:
                     raise SettingError(
                         f"{where}[{key!r}] is {inner}: "
                         "expected a Box or MultiBinary of shape [num_actions]"
                     )
-                out[key] = spaces.Box(0.0, 1.0, inner.shape, np.float32)
+                out[name] = spaces.Box(0.0, 1.0, inner.shape, np.float32)
             else:
-                out[key] = observation_space(inner, f"{where}[{key!r}]")
+                out[name] = observation_space(inner, f"{where}[{key!r}]")
         return spaces.Dict(out)
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple(
@@ -87,7 +105,10 @@ def action_space(space: gym.Space, where: str) -> gym.Space:
     if isinstance(space, spaces.Dict):
         # Pairs keep their order, which a mask follows; gymnasium sorts the keys of a dict.
         return spaces.Dict(
-            [(k, action_space(s, f"{where}[{k!r}]")) for k, s in space.spaces.items()]
+            [
+                (key_name(k, where), action_space(s, f"{where}[{k!r}]"))
+                for k, s in space.spaces.items()
+            ]
         )
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple([action_space(s, f"{where}[{i}]") for i, s in enumerate(space.spaces)])
@@ -102,30 +123,32 @@ def _box(space: spaces.Box) -> spaces.Box:
     return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
-def leaves(space: gym.Space, path: tuple[Any, ...] = ()) -> list[Leaf]:
-    """The arrays of an observation, in the order of `pack`; `space` is the environment's own."""
-    if isinstance(space, spaces.Dict):
-        return [leaf for key, inner in space.spaces.items() for leaf in leaves(inner, (*path, key))]
-    if isinstance(space, spaces.Tuple):
-        return [leaf for i, inner in enumerate(space.spaces) for leaf in leaves(inner, (*path, i))]
+def leaves(space: gym.Space, path: tuple[Any, ...] = (), names: tuple[Any, ...] = ()) -> list[Leaf]:
+    """The arrays of an observation, in the order of `packer`; `space` is the environment's own."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        found = zip(parts(space), part_names(space))
+        return [x for (key, s), n in found for x in leaves(s, (*path, key), (*names, n))]
     if path and path[-1] == ACTION_MASK:
-        return [Leaf(path, space.shape, np.dtype(np.float32), 0)]
-    start = getattr(space, "start", 0)
+        return [Leaf(path, names, space.shape, np.dtype(np.float32), 0)]
+    start = np.asarray(getattr(space, "start", 0)).astype(np.int64)
     out = observation_space(space, "observation_space")
-    return [Leaf(path, out.shape, out.dtype, start if np.any(start) else 0)]
+    return [Leaf(path, names, out.shape, out.dtype, start if np.any(start) else 0)]
 
 
-def pack(space: gym.Space, arrays: list[np.ndarray]) -> Any:
-    """Puts the arrays of `leaves(space)` back into dicts and tuples."""
-    return _pack(space, iter(arrays))
+def packer(space: gym.Space) -> Callable[[list[np.ndarray]], Any]:
+    """A function that puts the arrays of `leaves(space)`, after the cast, into dicts and tuples."""
 
+    def prepare(space: gym.Space) -> Callable[[Iterator[np.ndarray]], Any]:
+        if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+            return next
+        inner = [prepare(part) for _, part in parts(space)]
+        if isinstance(space, spaces.Tuple):
+            return lambda arrays: tuple(pack(arrays) for pack in inner)
+        named = list(zip(part_names(space), inner))
+        return lambda arrays: {name: pack(arrays) for name, pack in named}
 
-def _pack(space: gym.Space, arrays: Any) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {key: _pack(inner, arrays) for key, inner in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_pack(inner, arrays) for inner in space.spaces)
-    return next(arrays)
+    pack = prepare(space)
+    return lambda arrays: pack(iter(arrays))
 
 
 def at(nest: Any, path: tuple[Any, ...]) -> Any:
@@ -141,35 +164,39 @@ def action_cast(space: gym.Space) -> Callable[[Any], Any] | None:
 
     Discrete and MultiDiscrete are shifted by `start`; Box is cast to the environment's dtype, then
     clipped to its limits (in that order: float32 0.1 is above float64 0.1). Dict and Tuple: each
-    part.
+    part, under the environment's own key.
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        keys, parts = _parts(space)
-        casts = [action_cast(part) for part in parts]
-        if not any(casts):
+        names, found = part_names(space), parts(space)
+        casts = [action_cast(part) for _, part in found]
+        if not any(casts) and names == [key for key, _ in found]:
             return None
-        return lambda action: _join(
-            space, [f(action[k]) if f else action[k] for k, f in zip(keys, casts)]
+        return lambda action: join(
+            space, [f(action[n]) if f else action[n] for n, f in zip(names, casts)]
         )
     if isinstance(space, spaces.Box):
         dtype, low, high = space.dtype, space.low, space.high
         if not (np.isfinite(low).any() or np.isfinite(high).any()):
             return lambda action: action.astype(dtype, copy=False)
         return lambda action: np.minimum(np.maximum(action.astype(dtype, copy=False), low), high)
-    start = getattr(space, "start", 0)
-    return (lambda action: action + start) if np.any(start) else None
+    if isinstance(space, spaces.MultiBinary):
+        return None
+    start = space.start.astype(np.int64)
+    if np.any(start) or not np.can_cast(np.int32, space.dtype):
+        return lambda action: (action + start).astype(space.dtype)
+    return None
 
 
 def action_rows(space: gym.Space) -> Callable[[Any], Any] | None:
-    """A function from actions, leaves [B, ...], to B actions as `space.sample()` gives them, or None
-    where the rows of the one array are those."""
+    """A function from the environment's actions, leaves [B, ...], to B actions as `space.sample()`
+    gives them, or None where the rows of the one array are those."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        keys, parts = _parts(space)
-        splits = [action_rows(part) for part in parts]
+        keys = [key for key, _ in parts(space)]
+        splits = [action_rows(part) for _, part in parts(space)]
 
         def split(action: Any) -> list[Any]:
             columns = [f(action[k]) if f else action[k] for k, f in zip(keys, splits)]
-            return [_join(space, row) for row in zip(*columns)]
+            return [join(space, row) for row in zip(*columns)]
 
         return split
     if isinstance(space, spaces.Discrete):
@@ -183,7 +210,7 @@ def mask_size(space: gym.Space) -> int:
     """Entries of the action mask for an action space: one per choice of its Discrete and
     MultiDiscrete parts, in the order of the space; 0 if it has none."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        return sum(map(mask_size, _parts(space)[1]))
+        return sum(mask_size(part) for _, part in parts(space))
     if isinstance(space, spaces.MultiDiscrete):
         return int(space.nvec.sum())
     return int(space.n) if isinstance(space, spaces.Discrete) else 0
@@ -194,7 +221,7 @@ def mask_starts(space: gym.Space) -> np.ndarray:
 
     def sizes(space: gym.Space) -> list[int]:
         if isinstance(space, (spaces.Dict, spaces.Tuple)):
-            return [size for part in _parts(space)[1] for size in sizes(part)]
+            return [size for _, part in parts(space) for size in sizes(part)]
         if isinstance(space, spaces.MultiDiscrete):
             return space.nvec.reshape(-1).tolist()
         return [int(space.n)] if isinstance(space, spaces.Discrete) else []
@@ -205,10 +232,9 @@ def mask_starts(space: gym.Space) -> np.ndarray:
 def split_mask(space: gym.Space, mask: np.ndarray) -> Any:
     """A mask [mask_size(space)] as `space.sample` takes it: int8, None where nothing is masked."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        keys, parts = _parts(space)
-        ends = np.cumsum([mask_size(part) for part in parts])
-        pieces = np.split(mask, ends[:-1])
-        return _join(space, [split_mask(part, piece) for part, piece in zip(parts, pieces)])
+        inner = [part for _, part in parts(space)]
+        pieces = np.split(mask, np.cumsum([mask_size(part) for part in inner])[:-1])
+        return join(space, [split_mask(part, piece) for part, piece in zip(inner, pieces)])
     if isinstance(space, spaces.Discrete):
         return mask.astype(np.int8)
     if not isinstance(space, spaces.MultiDiscrete):
@@ -224,16 +250,3 @@ def split_mask(space: gym.Space, mask: np.ndarray) -> Any:
         return tuple(nest(row, shape[1:]) for row in rows)
 
     return nest(pieces, nvec.shape)
-
-
-def _parts(space: spaces.Dict | spaces.Tuple) -> tuple[list[Any], list[gym.Space]]:
-    """Keys that lead from a value to its parts, and the spaces of these."""
-    if isinstance(space, spaces.Dict):
-        return list(space.spaces), list(space.spaces.values())
-    return list(range(len(space.spaces))), list(space.spaces)
-
-
-def _join(space: spaces.Dict | spaces.Tuple, values: Any) -> Any:
-    if isinstance(space, spaces.Dict):
-        return dict(zip(space.spaces, values))
-    return tuple(values)

@@ -151,6 +151,7 @@ class SyncVector(VectorEnv):
         self._space = self.envs[0].observation_space
         self._boundary = Boundary(spec.name, self._space)
         self._leaves = self._boundary.leaves
+        self._pack = space_lib.packer(self._space)
         # One plain array is the common case, and worth a path without lists and dicts.
         self._flat = None
         if (
@@ -197,7 +198,7 @@ class SyncVector(VectorEnv):
         self._returns = [0.0] * self.num_envs
         self._lengths = [0] * self.num_envs
         self._boundary.values(arrays, lambda row: 0)
-        return space_lib.pack(self._space, arrays)
+        return self._pack(arrays)
 
     def step(self, action: Any) -> VectorStep:
         """As of `VectorEnv.step`, one environment after the other; `next_obs` is `obs` (NEXT_STEP).
@@ -218,7 +219,7 @@ class SyncVector(VectorEnv):
             shape, dtypes = self._leaves[0].shape, boundary.dtypes[0]
         else:
             arrays = self._new_arrays()
-            nest = space_lib.pack(self._space, arrays)
+            nest = self._pack(arrays)
         reward = np.empty(self.num_envs, np.float32)
         terminated = truncated = self._none
         valid = self._all
@@ -299,7 +300,7 @@ class SyncVector(VectorEnv):
     def _write(self, arrays: list[np.ndarray], row: int, obs: Any, step: int) -> None:
         values = self._boundary.observation(obs, row, step)
         for array, leaf, value in zip(arrays, self._leaves, values, strict=True):
-            array[row] = value if isinstance(leaf.start, int) else value - leaf.start
+            array[row] = leaf.count_from_zero(value)
 
 
 def copied(nest: Any) -> Any:
@@ -378,6 +379,7 @@ class BatchVector(VectorEnv):
         self._space = env.single_observation_space
         self._boundary = Boundary(spec.name, self._space)
         self._leaves = self._boundary.leaves
+        self._pack = space_lib.packer(self._space)
         # One array that is not cast is the common case.
         self._flat = isinstance(self._space, gym.spaces.Box)
         self._dtype, self._is_float = self._leaves[0].dtype, self._leaves[0].dtype.kind == "f"
@@ -531,13 +533,12 @@ class BatchVector(VectorEnv):
                 rows = self._rows_of(part_name(leaf.path), array)
                 rows = [boundary.leaf(index, x, i, self._steps(i)) for i, x in enumerate(rows)]
                 array = np.stack(rows)
-            if not isinstance(leaf.start, int):
-                array = array - leaf.start
+            array = leaf.count_from_zero(array)
             arrays.append(array.astype(leaf.dtype, order="C", copy=self._copy))
         boundary.values(arrays, self._steps)
         if self._channel_last:
             arrays = [np.moveaxis(array, 1, -1) for array in arrays]
-        return space_lib.pack(self._space, arrays)
+        return self._pack(arrays)
 
     def _with_final(self, obs: Any, info: Mapping[str, Any], done: np.ndarray) -> Any:
         """`obs` with the rows that ended replaced by the final observations; `obs` itself stays as it is."""
@@ -551,15 +552,13 @@ class BatchVector(VectorEnv):
             )
         finals = [boundary.observation(info["final_obs"][i], i, self._steps(i)) for i in rows]
         for index, leaf in enumerate(self._leaves):
-            array = space_lib.at(obs, leaf.path).copy()
+            array = space_lib.at(obs, leaf.names).copy()
             for i, final in zip(rows, finals):
-                value = final[index]
-                if not isinstance(leaf.start, int):
-                    value = value - leaf.start
+                value = leaf.count_from_zero(final[index])
                 array[i] = np.moveaxis(value, 0, -1) if self._channel_last else value
             arrays.append(array)
         boundary.values(arrays, self._steps)
-        return space_lib.pack(self._space, arrays)
+        return self._pack(arrays)
 
 
 class AtariLives(VectorEnv):

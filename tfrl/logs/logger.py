@@ -13,7 +13,7 @@ from tfrl.job import LogPlan
 from tfrl.logs import console
 from tfrl.logs.csv_file import STEP, CsvFile
 from tfrl.logs.histogram import Histogram
-from tfrl.logs.metrics import HISTOGRAMS, METRICS, Metric, check_names
+from tfrl.logs.metrics import HISTOGRAMS, check_names
 from tfrl.logs.tensorboard_file import TensorboardFile
 
 
@@ -29,8 +29,6 @@ class Logger:
       out: where the console view goes.
       title: of the panel; default the name of the folder.
       clock: seconds that only grow.
-      metrics: names that rows may hold beside those of `METRICS`.
-      extend: adds to each row before it is written.
     """
 
     def __init__(
@@ -41,10 +39,7 @@ class Logger:
         out: TextIO | None = None,
         title: str = "",
         clock: Callable[[], float] = time.monotonic,
-        metrics: Mapping[str, Metric] | None = None,
-        extend: Callable[[Mapping[str, float]], Mapping[str, float]] = dict,
     ) -> None:
-        self._metrics, self._extend = {**METRICS, **(metrics or {})}, extend
         self._folder, self._plan, self._clock = pathlib.Path(run_dir), plan, clock
         out = sys.stdout if out is None else out
         self._view = console.make_view(
@@ -69,11 +64,10 @@ class Logger:
         """Writes a row, which must hold `run/env_steps`; TensorBoard takes the histograms beside it.
 
         Raises:
-          KeyError: a name that no table has, or no `run/env_steps`.
+          KeyError: a name that is not in `METRICS` or `HISTOGRAMS`, or no `run/env_steps`.
         """
         histograms = histograms or {}
-        row = self._extend(row)
-        check_names(row, self._metrics)
+        check_names(row)
         check_names(histograms, HISTOGRAMS)
         env_steps = int(row[STEP])
         if self._csv is None:
@@ -101,7 +95,7 @@ class Logger:
 
     def _open(self, env_steps: int | None) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._csv = CsvFile(self._folder / "metrics.csv", env_steps, self._metrics)
+        self._csv = CsvFile(self._folder / "metrics.csv", env_steps)
         if self._plan.tensorboard:
             self._tensorboard = TensorboardFile(self._folder, env_steps)
 

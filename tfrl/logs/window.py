@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import statistics
+from collections.abc import Mapping
 
 
 class EpisodeWindow:
@@ -23,6 +24,15 @@ class EpisodeWindow:
         self._returns.append(float(episode_return))
         self._lengths.append(int(length_env_steps))
         self.total += 1
+
+    def to_dict(self) -> dict[str, list]:
+        """The episodes in the window, for JSON."""
+        return {"returns": list(self._returns), "lengths": list(self._lengths)}
+
+    def restore(self, saved: Mapping[str, list]) -> None:
+        """Takes the episodes of `to_dict`; they are the oldest then."""
+        for episode in zip(saved["returns"], saved["lengths"], strict=True):
+            self.add(*episode)
 
     def metrics(self) -> dict[str, float]:
         """The `actor/episode_*` metrics; {} before the first episode ends."""

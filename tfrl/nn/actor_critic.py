@@ -186,6 +186,13 @@ class ActorCritic(tf.Module):
             extras["sample"] = sample
         return PolicyStep(distribution.action(sample), state, extras)
 
+    def estimates(self, obs: Any, state: Any) -> Mapping[str, Any]:
+        """As of `Policy.estimates`: 'probabilities', where no part of the actions is a Box."""
+        obs = self.inputs(obs)
+        params = self._params(self._features(obs, state)[0], obs)
+        probabilities = self.distribution.probabilities(params)
+        return {} if probabilities is None else {"probabilities": probabilities}
+
     def samples(self, action: Any, extras: Mapping[str, tf.Tensor]) -> Any:
         """The samples, as the distribution takes them, of stored actions [..., shape]."""
         return extras["sample"] if self._squashes else action

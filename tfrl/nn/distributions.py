@@ -75,6 +75,15 @@ class Distribution(abc.ABC):
     def kl(self, params_p: tf.Tensor, params_q: tf.Tensor) -> tf.Tensor:
         """KL(p || q) = E_p[log p - log q], float32 [...]."""
 
+    def probabilities(self, params: tf.Tensor) -> Any:
+        """A nest like a sample of float32 probabilities, None where a part of the space is a Box.
+
+        Discrete: [..., n]. MultiDiscrete: [..., *shape, largest], zeros beyond a component's choices. MultiBinary:
+        those of ones [..., *shape].
+        """
+        del params
+        return None
+
     def mask(self, params: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Params whose invalid choices have probability 0 and take no part in entropy, divergence and gradients.
 
@@ -179,6 +188,11 @@ class Categorical(Distribution):
         gap = tf.where(p > 0.0, log_p - log_q, 0.0)
         return tf.reduce_sum(p * gap, axis=[-2, -1])
 
+    def probabilities(self, params: tf.Tensor) -> tf.Tensor:
+        """As of `Distribution.probabilities`."""
+        p = tf.nn.softmax(self._components(params))
+        return _reshape(p, p.shape.rank - 2, (*self._shape, self._largest))
+
     def mask(self, params: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """As of `Distribution.mask`: logits of invalid choices become `INVALID_LOGIT`."""
         return tf.where(tf.cast(mask, tf.bool), params, INVALID_LOGIT)
@@ -241,6 +255,10 @@ class Bernoulli(Distribution):
         p = tf.sigmoid(params_p)
         gap = p * (params_p - params_q) - _softplus(params_p) + _softplus(params_q)
         return tf.reduce_sum(gap, axis=-1)
+
+    def probabilities(self, params: tf.Tensor) -> tf.Tensor:
+        """As of `Distribution.probabilities`: of ones."""
+        return _unflatten(tf.sigmoid(params), self._shape)
 
 
 class Gaussian(Distribution):
@@ -410,6 +428,11 @@ class Nest(Distribution):
         """As of `Distribution.kl`: the sum over the parts."""
         parts = zip(self._split(params_p), self._split(params_q))
         return tf.add_n([p.kl(x, y) for (p, x), (_, y) in parts])
+
+    def probabilities(self, params: tf.Tensor) -> Any:
+        """As of `Distribution.probabilities`: a dict or tuple of those of the parts."""
+        parts = [p.probabilities(x) for p, x in self._split(params)]
+        return None if any(part is None for part in parts) else self._pack(parts)
 
     def mask(self, params: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """As of `Distribution.mask`: each part takes its share of the joined mask."""

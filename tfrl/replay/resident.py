@@ -271,20 +271,28 @@ class ResidentReplay:
             np.save(folder / "refs.npy", (slots - numbers[:1]) % self._sizes.frames)
         if self._prioritized:
             np.save(folder / "weights.npy", tf.gather(self._weights, live).numpy())
-        facts = {"items": self.size, "max_priority": self.max_priority}
+            np.save(folder / "sums.npy", self._sums.numpy())
+        facts = {"items": self.size, "written": self.written, "max_priority": self.max_priority}
         (folder / FORM).write_text(json.dumps(facts) + "\n")
 
     def restore(self, folder: pathlib.Path) -> None:
-        """Takes the contents that `save` wrote, into an empty replay of the same plan."""
+        """Takes the contents that `save` wrote, into an empty replay of the same plan.
+
+        Items have the slots that they had, and sums of priorities the value to the last bit: both decide what is drawn.
+        """
         arrays = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
         facts = json.loads((folder / FORM).read_text())
         rows, frames = arrays["rows"], arrays.get("frames", np.zeros((0, 0, 0), np.uint8))
         refs = arrays.get("refs", np.zeros((len(rows), 0))).astype(np.int64)
         self.max_priority = facts["max_priority"]
+        # The first version did not save how many were written, and began at the first slot.
+        self.written = facts.get("written", len(rows)) - len(rows)
         if len(rows):
             self.insert(Block(rows, frames, refs, np.int64(0), np.int64(-1)))
         if self._prioritized and len(rows):
             self._set_weights(self.live(), arrays["weights"])
+            if "sums" in arrays:
+                self._sums.assign(arrays["sums"])
 
     def live(self) -> np.ndarray:
         """Slots of the items that can be drawn, int32, oldest first."""

@@ -13,6 +13,7 @@ from tfrl.envs.vector import VectorEnv
 from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.kinds import Writer
 from tfrl.runtime.inference import Engine, NoiseStream, reset_rows
+from tfrl.runtime.stop import Stopped
 
 MAX_PENDING_ITEMS = (
     512  # items on their way to the server when `run` returns: bounds memory, rarely waits
@@ -63,7 +64,7 @@ class Actor:
         self._noise = NoiseStream(engine.signature, rng)
 
     def run(self, vector_steps: int, env_steps: int, items: int | None = None) -> None:
-        """Makes that many vector steps, or fewer.
+        """Makes that many vector steps, or fewer; a step that the environments end by Stopped is dropped.
 
         Args:
           vector_steps: steps of all B environments together.
@@ -80,7 +81,10 @@ class Actor:
             start = clock()
             choice = engine.act(self._obs, self._state, knobs, noise)
             acted = clock()
-            step = env.step(choice.action)
+            try:
+                step = env.step(choice.action)
+            except Stopped:
+                break
             stepped = clock()
             writer.record(self._obs, self._state, choice, step)
             written = clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from tfrl.envs.vector import VectorEnv, refuse_shared
 from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.assembly import Assembly
 from tfrl.runtime.inference import Engine, NoiseStream, StepSignature, make_engine, reset_rows
+from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 
 
 class Evaluation(NamedTuple):
@@ -96,18 +98,22 @@ class Evaluator:
       assembly: of the run.
       inference: engine that acts, see `make_engine`.
       beat: called once a vector step.
-
-    Where the plan plays nothing, no environment is built; `keep` alone may be called then.
+      stop: ends an evaluation, which then raises Stopped; once it is requested no environment is made.
     """
 
-    def __init__(self, assembly: Assembly, inference: str, beat: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        assembly: Assembly,
+        inference: str,
+        beat: Callable[[], None] = lambda: None,
+        stop: Stop | None = None,
+    ):
         self._plan = assembly.job.evaluation
         self._assembly, self._beat = assembly, beat
-        num_envs = min(self._plan.eval_num_envs, self._plan.eval_episodes)
-        seed = seeds.integer(assembly.job.seed, "evaluator")
+        self._stop = Stop() if stop is None else stop
         self._env: VectorEnv | None = None
-        if self._plan.plays:
-            self._env = make_vector(assembly.job.env, num_envs, seed, training=False)
+        with contextlib.suppress(Stopped), self._stop.inside_environment():
+            self._env = self._make_env()
         self._inference = inference
         self._engine: Engine | None = None
         self.folder = assembly.run_dir / "checkpoints"
@@ -127,7 +133,8 @@ class Evaluator:
 
     def prepare(self) -> None:
         """Makes the engine, which the first evaluation would do; training need not wait for it."""
-        if self._engine is None and self._env is not None:
+        if self._engine is None:
+            self._stop.check()
             assembly, num_envs = self._assembly, self._env.num_envs
             policy = assembly.agent.make_policy()
             signature = StepSignature(policy, assembly.spec, num_envs, (), explore=False)
@@ -159,20 +166,28 @@ class Evaluator:
             self._best = return_mean
             checkpoint.save_arrays(self.folder / "best.npz", arrays, **facts)
 
-    def final(
-        self, play: bool = True
-    ) -> tuple[list[np.ndarray], dict[str, float], Evaluation | None]:
-        """The policy to export, the facts stored with it, and its score on fresh games (None without `play`)."""
-        # Without scores the first policy kept would stay the best.
-        name = self._plan.export_policy if self._plan.plays else "last"
-        arrays, facts = checkpoint.load_arrays(self.folder / f"{name}.npz")
-        episodes = self._plan.final_eval_episodes if self._plan.plays else 0
-        return arrays, facts, self._play(arrays, episodes, "final") if play and episodes else None
+    def exported(self) -> tuple[list[np.ndarray], dict[str, float]]:
+        """The policy to export and the facts stored with it."""
+        return checkpoint.load_arrays(self.folder / f"{self._plan.export_policy}.npz")
+
+    def final(self, arrays: Sequence[np.ndarray]) -> Evaluation | None:
+        """The score of a policy on fresh games; None where none are asked for, or a stop ended them."""
+        episodes = self._plan.final_eval_episodes
+        try:
+            return self._play(arrays, episodes, "final") if episodes else None
+        except Stopped:
+            return None
 
     def close(self) -> None:
         """Frees the environments; no evaluation may follow."""
         if self._env is not None:
             self._env.close()
+
+    def _make_env(self) -> VectorEnv:
+        plan, job = self._plan, self._assembly.job
+        num_envs = min(plan.eval_num_envs, plan.eval_episodes)
+        seed = seeds.integer(job.seed, "evaluator")
+        return StoppableVector(make_vector(job.env, num_envs, seed, training=False), self._stop)
 
     def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:
         self.prepare()

@@ -25,20 +25,32 @@ from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate
 from tfrl.runtime.export import export
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.report import peak_memory_mb, write_result
+from tfrl.runtime.stop import Stop
 
 
 def finish(
-    assembly: Assembly, outcome: dict[str, Any], started: float, logger: Logger
+    assembly: Assembly, outcome: dict[str, Any], started: float, logger: Logger, stop: Stop
 ) -> dict[str, Any]:
-    """Scores and exports the policy of a finished run; returns the fields of `tfrl.Result`."""
+    """Exports and scores the policy of a run; returns the fields of `tfrl.Result`.
+
+    A requested stop ends, or leaves out, the score; a hurried one leaves out the export and the curve, too.
+    """
     job, totals, run_dir = assembly.job, outcome["totals"], assembly.run_dir
-    evaluator = Evaluator(assembly, outcome.get("inference", job.topology.inference))
-    arrays, facts, evaluation = evaluator.final(play=not outcome["interrupted"])
-    evaluator.close()
+    evaluator = Evaluator(assembly, outcome.get("inference", job.topology.inference), stop=stop)
+    arrays, facts = evaluator.exported()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     policy = assembly.agent.make_policy()
     _assign(policy, arrays)
-    export_dir = export(policy, assembly.spec, run_dir / "export")
+    # Before the games: whatever ends these leaves a policy that other programs can use.
+    export_dir = None if stop.hurried else export(policy, assembly.spec, run_dir / "export")
+    evaluation = evaluator.final(arrays)
+    evaluator.close()
+    curve = None if stop.hurried else run_dir / "curve.png"
+    logger.close()  # the curve reads what it wrote
+    if curve is not None:
+        draw_curve([run_dir], curve)
+    # From here on everything is there: a signal that comes now interrupts nothing.
+    interrupted = stop.requested
     score = {
         "return_mean": float(np.mean(evaluation.returns)) if evaluation else None,
         "return_std": float(np.std(evaluation.returns)) if evaluation else None,
@@ -62,23 +74,21 @@ def finish(
             "seconds_by_part": totals.seconds,
             "samples_per_insert": _ratio(totals, assembly),
             "memory_peak_mb": max(peak_memory_mb(), outcome.get("memory_peak_mb", 0.0)),
-            "interrupted": outcome["interrupted"],
-            "stopped_by": outcome["stopped_by"],
+            "interrupted": interrupted,
             "backend": job.topology.backend,
             "compile": outcome.get("compile", job.topology.compile),
             "inference": outcome.get("inference", job.topology.inference),
         },
     )
-    curve = run_dir / "curve.png"
-    logger.close()  # the curve reads what it wrote
-    draw_curve([run_dir], curve)
     if evaluation:
         logger.announce(
             f"score: {score['return_mean']:.1f} +- {score['return_std']:.1f} over {score['episodes']} greedy episodes"
         )
-    logger.announce(f"policy: {export_dir} (SavedModel)")
-    logger.announce(f"curve:  {curve}")
-    if outcome["interrupted"]:
+    if export_dir is not None:
+        logger.announce(f"policy: {export_dir} (SavedModel)")
+    if curve is not None:
+        logger.announce(f"curve:  {curve}")
+    if interrupted:
         logger.announce(f"interrupted; continue with --resume --run_dir={run_dir}")
     return {
         "run_dir": run_dir,
@@ -88,8 +98,7 @@ def finish(
         **times,
         "export_dir": export_dir,
         "curve": curve,
-        "interrupted": outcome["interrupted"],
-        "stopped_by": outcome["stopped_by"],
+        "interrupted": interrupted,
     }
 
 
@@ -161,14 +170,19 @@ def _play(
     try:
         job = assembly.job
         size, explore = env.num_envs, not greedy
-        # As the last actor did, which on a ladder is the least random.
-        who = (job.topology.num_actors - 1, job.topology.num_actors, size, job.total_env_steps)
-        knobs = dict(assembly.agent.knobs(*who)) if explore else {}
+        knobs = last_knobs(assembly, size) if explore else {}
         signature = StepSignature(policy, assembly.spec, size, sorted(knobs), explore)
         engine = make_engine("function", policy, signature)
         return evaluate(engine, env, episodes, seed, knobs, job.evaluation.eval_max_env_steps)
     finally:
         env.close()
+
+
+def last_knobs(assembly: Assembly, num_envs: int) -> dict[str, np.ndarray]:
+    """Knobs of the exploration at the end of training: of the last actor, which on a ladder is the least random."""
+    job = assembly.job
+    last = (job.topology.num_actors - 1, job.topology.num_actors)
+    return dict(assembly.agent.knobs(*last, num_envs, job.total_env_steps))
 
 
 def _assign(policy: Policy, arrays: list[np.ndarray]) -> None:

@@ -81,21 +81,24 @@ class NoiseStream:
     Args:
       signature: of the engine that it is for.
       rng: draws.
+
+    Attributes:
+      size: B.
     """
 
     def __init__(self, signature: StepSignature, rng: np.random.Generator):
-        self._rng, self._size = rng, signature.batch_size
+        self._rng, self.size = rng, signature.batch_size
         specs = signature.noise
         self._each = {k: n for k, n in specs.items() if n.hold_env_steps == 1}
         self._held = {k: n for k, n in specs.items() if n.hold_env_steps != 1}
         self._values = {
-            k: np.zeros((self._size, *n.shape), np.float32) for k, n in self._held.items()
+            k: np.zeros((self.size, *n.shape), np.float32) for k, n in self._held.items()
         }
-        self._age = np.zeros(self._size, np.int64)  # env steps of each episode so far
+        self._age = np.zeros(self.size, np.int64)  # env steps of each episode so far
 
     def steps(self, count: int) -> Iterator[dict[str, np.ndarray]]:
         """{name: float32 [B, ...]} of each of the next `count` steps; held arrays change with the next one."""
-        drawn = {k: _draw(self._rng, n, (count, self._size)) for k, n in self._each.items()}
+        drawn = {k: _draw(self._rng, n, (count, self.size)) for k, n in self._each.items()}
         for t in range(count):
             noise = {name: x[t] for name, x in drawn.items()}
             if self._held:

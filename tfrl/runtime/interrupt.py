@@ -1,49 +1,16 @@
-"""Ctrl-C and SIGTERM as a wish to end well, and signals kept away from threads that must not handle one."""
+"""Signals kept away from threads that must not handle one; what they ask for is in `stop.py`."""
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import threading
-from collections.abc import Iterator
-from typing import Any, Protocol
 
 import tensorflow as tf
+
+from tfrl.runtime.eager_memory import mend_eager_tensors
 
 FAULTS = {
     signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
 }  # fmt: skip
-
-
-class Stoppable(Protocol):
-    """Something that looks at its own `stop` often."""
-
-    stop: bool
-
-
-@contextlib.contextmanager
-def stop_on_signal(target: Stoppable) -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into `target.stop = True`; a second one interrupts at once.
-
-    Outside the main thread, where Python takes no signals, nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {}
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        target.stop = True
-        signal.signal(number, previous[number])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def take_no_signals() -> set[signal.Signals]:
@@ -60,7 +27,8 @@ def take_no_signals() -> set[signal.Signals]:
 
 
 def start_tensorflow() -> None:
-    """Starts TensorFlow's threads, which take no signals; nothing where it runs already."""
+    """Starts TensorFlow's threads, which take no signals, where it does not run yet; mends its leak."""
+    mend_eager_tensors()
     before = take_no_signals()
     try:
         tf.config.list_logical_devices()

@@ -318,7 +318,8 @@ class _Learning:
                 self._report(metrics)
             if saves.due(link.orders["env_steps"]):
                 self._save()
-        self._publish()
+        if link.orders["stop"] != ABANDON:
+            self._publish()
         self._report(metrics, final=True)
         self._save()
 
@@ -375,14 +376,16 @@ class _Learning:
             **self._intake.state(),
             "max_priority": self._loop.max_priority,
             "compile": self._loop.compiled,
+            "window": orders["window"],
             "rng": rng.bit_generator.state,  # for a resume in one process
         }
         replay = None
         if self._job.checkpoint.checkpoint_replay:
             replay = self._batcher.saving(self._intake.save)
+        self._link.report(saving=True)
         with self._link.busy():
             self._assembly.checkpoints.save(totals["env_steps"], self._loop, state, replay)
-        self._link.report(saved_at_env_steps=totals["env_steps"])
+        self._link.report(saved_at_env_steps=totals["env_steps"], saving=False)
 
 
 def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
@@ -411,22 +414,15 @@ def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -
     source = VariableSource(reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=alive))
     done, published = 0, None
     while link.orders["stop"] == RUN:
-        order, env_steps, hurry = link.orders.get("evaluate", (0, 0, False))
+        order, env_steps = link.orders.get("evaluate", (0, 0))
         if order > done:
             published = source.pull() or published
         if order == done or published is None:
             link.beat()
             time.sleep(0.02)
             continue
-        if hurry:
-            evaluator.keep(
-                published.arrays, env_steps, published.version
-            )  # there may be no time to score it
-        if job.evaluation.plays:
-            row = evaluator.run(published.arrays, env_steps, published.version)
-            link.add_row({"run/env_steps": float(env_steps), **row})
-        else:
-            evaluator.keep(published.arrays, env_steps, published.version)
+        row = evaluator.run(published.arrays, env_steps, published.version)
+        link.add_row({"run/env_steps": float(env_steps), **row})
         done = order
         link.report(evaluated=done, memory_mb=peak_memory_mb())
     evaluator.close()

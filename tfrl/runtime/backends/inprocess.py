@@ -32,36 +32,42 @@ from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.batches import make_batcher
 from tfrl.runtime.evaluator import Evaluator
-from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.inference import StepSignature, make_engine
-from tfrl.runtime.interrupt import stop_on_signal, take_no_signals
+from tfrl.runtime.interrupt import take_no_signals
 from tfrl.runtime.learner import LearnerLoop, make_strategy
+from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.replay_server import ReplayServer, save_contents
 from tfrl.runtime.report import Report, Totals, lag_metrics
+from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 
 SAMPLE_TIMEOUT_S = 60.0
 EPISODE_STEPS = 32  # vector steps between two looks at whether enough episodes have ended
 
 
-def run(assembly: Assembly, logger: Logger, hooks: Hooks) -> dict[str, Any]:
-    """Trains to the end of the job, to an interrupt, or until a callback stops it.
+def run(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
+    """Trains to the end of the job, or to a stop; what `finish` needs is there then in either case.
 
     Returns:
-      Facts for `result.json`: 'totals', 'interrupted', and 'compile' and 'inference' as they were settled.
+      Facts for `result.json`: 'totals', and 'compile' and 'inference' as they were settled.
 
     Raises:
       RunFailed: learning diverges.
     """
-    return _Run(assembly, logger, hooks).run()
+    try:
+        stop.check()
+        running = _Run(assembly, logger, stop)
+    except Stopped:
+        return leave_policy(assembly, logger, stop)
+    return running.run()
 
 
 class _Run:
     """The parts of an in-process run, wired."""
 
-    def __init__(self, assembly: Assembly, logger: Logger, hooks: Hooks):
+    def __init__(self, assembly: Assembly, logger: Logger, stop: Stop):
         job, agent = assembly.job, assembly.agent
-        self.hooks = hooks
         self.assembly, self.logger, self.job, self.agent = assembly, logger, job, agent
+        self.stop = stop
         logger.announce(assembly.arithmetic)
         if assembly.exploration_line:
             logger.announce(assembly.exploration_line)
@@ -105,7 +111,8 @@ class _Run:
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
 
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
-        env = assembly.env or make_vector(job.env, job.topology.num_envs, env_seed)
+        with stop.inside_environment():
+            env = StoppableVector(make_vector(job.env, job.topology.num_envs, env_seed), stop)
         logger.announce(f"environments: {env.backend}, {env.num_envs}")
         knobs = sorted(agent.knobs(0, 1, env.num_envs, 0))
         policy = agent.make_policy()
@@ -127,8 +134,10 @@ class _Run:
                 initial_priority=agent.initial_priority,
             )  # fmt: skip
         self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
+        if found and "window" in found.state:
+            self.actor.window.restore(found.state["window"])
         self._hand_over()
-        self.evaluator = Evaluator(assembly, engine.name)
+        self.evaluator = Evaluator(assembly, engine.name, stop=stop)
         self.evaluator.refuse_shared(env)
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(assembly)
@@ -136,7 +145,6 @@ class _Run:
             logger.announce(f"left out, as they are of another number of environments: {lost}")
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
-        self.stop, self.evaluated_at = False, -1
         self.thread = None
         if job.topology.overlap:
             self.thread = futures.ThreadPoolExecutor(1, initializer=take_no_signals)
@@ -168,41 +176,33 @@ class _Run:
 
     def _train_to_the_end(self) -> dict[str, Any]:
         job, totals = self.job, self.totals
-        evaluations = Every(job.evaluation.interval_env_steps, totals.env_steps)
+        evaluations = Every(job.evaluation.eval_every_env_steps, totals.env_steps)
         saves = Every(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
         last_row = time.monotonic()
-        with stop_on_signal(self):
-            while self._goes_on():
-                start = time.perf_counter()
-                self._act()
-                self._learn()
-                totals.train_s += time.perf_counter() - start
-                if time.monotonic() - last_row >= job.log.log_every_s:
-                    self._log()
-                    last_row = time.monotonic()
-                if evaluations.due(totals.env_steps) and totals.env_steps < job.total_env_steps:
-                    self._evaluate()
-                if saves.due(totals.env_steps):
-                    self._save()
+        while totals.env_steps < job.total_env_steps and not self.stop.requested:
+            start = time.perf_counter()
+            self._act()
+            self._learn()
+            totals.train_s += time.perf_counter() - start
+            if time.monotonic() - last_row >= job.log.log_every_s:
+                self._log()
+                last_row = time.monotonic()
+            if evaluations.due(totals.env_steps) and totals.env_steps < job.total_env_steps:
+                self._evaluate()
+            if saves.due(totals.env_steps):
+                self._save()
         self._settle()
         self._log()
         self._save()
-        if self.stop or not job.evaluation.plays:
+        if not self._evaluate():  # no time for games
             self.evaluator.keep(self.learner.arrays(), totals.env_steps, self.learner.version)
-        elif self.evaluated_at != totals.env_steps:  # where a callback has stopped it, it has been
-            self._evaluate()
         self.actor.close()
         self.evaluator.close()
         return {
-            "interrupted": self.stop,
             "totals": totals,
             "compile": self.learner.compiled,
             "inference": self.actor.engine.name,
         }
-
-    def _goes_on(self) -> bool:
-        ended = self.totals.env_steps >= self.job.total_env_steps
-        return not (ended or self.stop or self.hooks.stopped)
 
     def _act(self) -> None:
         """Acts for as long as it takes to pay for one call of the learner, or to the end of the run."""
@@ -237,12 +237,17 @@ class _Run:
         """Makes the learner calls that the items written so far pay for; with `overlap` the last one goes on."""
         spent, start, called = self.totals.seconds, time.perf_counter(), False
         before = spent["sample"]
+        stop = self.stop
+        if stop.requested and not self.learner.seconds:
+            return  # the first call compiles, which may take longer than a stop should
         while (samples := self.batcher.next(self._fetch)) is not None:
             if self.thread is None:
                 self.metrics, called = self._train(samples, self.totals.env_steps), True
             else:
                 self._join()
                 self.training = self.thread.submit(self._train, samples, self.totals.env_steps)
+            if stop.requested:
+                break
         if called:
             self._hand_over()
         spent["learn"] += time.perf_counter() - start - (spent["sample"] - before)
@@ -322,11 +327,17 @@ class _Run:
         row = self.report.row(self.totals, self.actor.window, {**more, **lag_metrics(lags)})
         self.logger.write(row, {"learner/policy_lag_updates": lags})
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> bool:
+        """Scores the policy and keeps it; False where a stop ended that."""
         self._settle()
-        row = self.evaluator.run(self.learner.arrays(), self.totals.env_steps, self.learner.version)
-        self.evaluated_at = self.totals.env_steps
+        try:
+            row = self.evaluator.run(
+                self.learner.arrays(), self.totals.env_steps, self.learner.version
+            )
+        except Stopped:
+            return False
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
+        return True
 
     def _save(self) -> None:
         self._settle()
@@ -338,6 +349,7 @@ class _Run:
             "written": self.written,
             "sampled": self.sampled,
             "max_priority": self.learner.max_priority,
+            "window": self.actor.window.to_dict(),
             "rng": self.actor.rng.bit_generator.state,
             # Other code rounds otherwise: a resumed run goes on with what `auto` came to.
             "compile": self.learner.compiled,
@@ -349,4 +361,3 @@ class _Run:
             contents = functools.partial(save_contents, self.client) if self.server else beside.save
             save = self.batcher.saving(contents)
         self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, save)
-        self.hooks.saved(self.totals.env_steps)

@@ -27,30 +27,35 @@ from tfrl.runtime import checkpoint_files, control
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.checkpoint import Found
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
-from tfrl.runtime.hooks import Hooks
-from tfrl.runtime.interrupt import stop_on_signal
+from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.replay_server import shard_folder
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
+from tfrl.runtime.stop import Stop
 
 ENTRY = "tfrl.runtime.roles:play"
 STARTUP_S = 180.0  # a child that imports TensorFlow on a busy machine may be silent for long
 STEADY_S = 30.0  # an actor or a shard that has been at work for so long has not failed at once
 # In a row, that end the run.
 FAILURES = {"actor": 3, "evaluator": 3, "learner": 4, "replay": 4, "weights": 4}
-HURRY_S = 12.0  # for an orderly end after a signal or a failure
+HURRY_S = 8.0  # for an orderly end after a signal or a failure
+SAVE_S = (
+    600.0  # more for a checkpoint that is being written then: large contents of a replay take long
+)
 LEASE_S = 0.5  # of env steps granted to an actor in advance
 
 
-def run(assembly: Assembly, logger: Logger, hooks: Hooks) -> dict[str, Any]:
-    """Trains to the end of the job, to an interrupt, or until a callback stops it.
+def run(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
+    """Trains to the end of the job, or to a stop; what `finish` needs is there then in either case.
 
     Returns:
-      Facts for `result.json`: 'totals', 'interrupted', and 'memory_peak_mb' over all processes.
+      Facts for `result.json`: 'totals', and 'memory_peak_mb' over all processes.
 
     Raises:
-      RunFailed: a role fails again and again, learning diverges, or the run is stopped before there is a policy.
+      RunFailed: a role fails again and again, or learning diverges.
     """
-    return _Run(assembly, logger, hooks).run()
+    if stop.requested:
+        return leave_policy(assembly, logger, stop)
+    return _Run(assembly, logger, stop).run()
 
 
 def sampled_before(found: Found | None, slot: int) -> int:
@@ -66,10 +71,9 @@ def sampled_before(found: Found | None, slot: int) -> int:
 class _Run:
     """The children of a run and its books."""
 
-    def __init__(self, assembly: Assembly, logger: Logger, hooks: Hooks):
-        self.hooks, self._saved = hooks, 0
+    def __init__(self, assembly: Assembly, logger: Logger, stop: Stop):
         self.assembly, self.logger, self.job = assembly, logger, assembly.job
-        self.stop = False
+        self.stop = stop
         self.failure: RunFailed | None = None
         # The children are told the place that was picked: each would find other memory free.
         placed = dataclasses.replace(self.job.topology, replay_residency=assembly.residency)
@@ -97,50 +101,43 @@ class _Run:
         self._next_index = dict.fromkeys(FAILURES, 0)
         self._failures: dict[tuple[str, int], list[str]] = {}
         self._stops = dict.fromkeys(FAILURES, RUN)
-        self._evaluate = (0, 0, False)
+        self._evaluate = (0, 0)
         self._window, self._lags = EpisodeWindow(), Histogram()
+        if found and "window" in found.state:
+            self._window.restore(found.state["window"])
         # By role and slot, as told last: who tells it has ended before the last row.
         self._size_items: dict[tuple[str, int], int] = {}
         self._report = Report(
             self.job.total_env_steps, assembly.agent.replay.min_items, self.totals
         )
-        self._evaluations = Every(self.job.evaluation.interval_env_steps, self.totals.env_steps)
+        self._evaluations = Every(self.job.evaluation.eval_every_env_steps, self.totals.env_steps)
         self._memory: dict[str, float] = {}
         self._turned = self._last_row = time.monotonic()
         self._forgive_until = -math.inf
         self._replacing = True
 
     def run(self) -> dict[str, Any]:
-        with stop_on_signal(self):
-            try:
-                self._start_all(self.job.resume)
-                self._while(self._goes_on)
-                if not self._hurry():
-                    self._end_well()
-                if self._hurry():
-                    self._end_now()
-                self._stop_servers()
-                self._log()
-            finally:
-                for child in self._children:
-                    child.kill()
-                for left in (self.assembly.run_dir / "checkpoints").glob(
-                    f"{checkpoint_files.SCRATCH}*"
-                ):
-                    shutil.rmtree(left, ignore_errors=True)
+        try:
+            self._start_all(self.job.resume)
+            self._while(lambda: self.totals.env_steps < self.job.total_env_steps)
+            if not self._hurry():
+                self._end_well()
+            if self._hurry():
+                self._end_now()
+            self._stop_servers()
+            self._log()
+        finally:
+            for child in self._children:
+                child.kill()
+            for left in (self.assembly.run_dir / "checkpoints").glob(
+                f"{checkpoint_files.SCRATCH}*"
+            ):
+                shutil.rmtree(left, ignore_errors=True)
         if self.failure is not None:
             raise self.failure
-        policy = self.assembly.run_dir / "checkpoints" / f"{self.job.evaluation.export_policy}.npz"
-        if not policy.exists():
-            raise RunFailed("stopped before there was a policy: nothing to score or to export")
-        return {
-            "interrupted": self.stop,
-            "totals": self.totals,
-            "memory_peak_mb": self._memory_mb(),
-        }
-
-    def _goes_on(self) -> bool:
-        return self.totals.env_steps < self.job.total_env_steps and not self.hooks.stopped
+        if self.stop.requested:  # the evaluator was given no time to keep the last weights
+            self.totals = leave_policy(self.assembly, self.logger, self.stop)["totals"]
+        return {"totals": self.totals, "memory_peak_mb": self._memory_mb()}
 
     def _start_all(self, restore: bool) -> None:
         """All at once: each of them first imports TensorFlow for seconds.
@@ -172,7 +169,7 @@ class _Run:
         return child
 
     def _hurry(self) -> bool:
-        return self.stop or self.failure is not None
+        return self.stop.requested or self.failure is not None
 
     def _while(self, test: Callable[[], bool], limit_s: float = math.inf) -> None:
         """Turns while `test` holds, up to the limit, or to a signal or a failure meanwhile."""
@@ -186,22 +183,23 @@ class _Run:
         self._while(lambda: bool(self._of("actor")))
         self._stops["learner"] = FINISH
         self._while(lambda: not self._learner_is_final())
-        order = self._order_evaluation(hurry=False)
+        order = self._order_evaluation()
         self._while(lambda: bool(self._of("learner")) or not self._evaluated(order))
 
     def _end_now(self) -> None:
-        """A checkpoint and a policy, in little time; whoever is late is killed."""
-        end = time.monotonic() + HURRY_S
+        """A checkpoint of the learner, in little time; whoever is late is killed."""
         self._replacing = False
-        self._stops.update(actor=ABANDON, learner=ABANDON)
+        self._stops.update(actor=ABANDON, learner=ABANDON, evaluator=ABANDON)
+        for child in list(self._children):
+            # Neither a score nor a role that is still starting holds anything to be saved.
+            if child.role == "evaluator" or (child.ready_at == math.inf and child.role != "replay"):
+                self._remove(child)
         learner = lambda: bool(self._of("learner"))
-        self._while(lambda: learner() and not self._learner_is_final(), end - time.monotonic())
-        if self.failure is None:
-            order = self._order_evaluation(hurry=True)
-            evaluating = lambda: bool(self._of("evaluator")) and not self._evaluated(order)
-            self._while(lambda: learner() or evaluating(), end - time.monotonic())
-        else:
-            self._while(learner, end - time.monotonic())
+        self._while(learner, HURRY_S)
+        saving = lambda: any(child.numbers.get("saving") for child in self._of("learner"))
+        if saving():
+            self.logger.announce("a checkpoint is being written; another signal drops it")
+            self._while(lambda: learner() and saving() and not self.stop.hurried, SAVE_S)
         if learner():
             self.logger.announce(
                 "the learner was killed before it had saved; older checkpoints are whole"
@@ -222,8 +220,8 @@ class _Run:
     def _learner_is_final(self) -> bool:
         return any(child.numbers.get("final") for child in self._of("learner"))
 
-    def _order_evaluation(self, hurry: bool) -> int:
-        self._evaluate = (self._evaluate[0] + 1, self.totals.env_steps, hurry)
+    def _order_evaluation(self) -> int:
+        self._evaluate = (self._evaluate[0] + 1, self.totals.env_steps)
         return self._evaluate[0]
 
     def _evaluated(self, order: int) -> bool:
@@ -253,7 +251,7 @@ class _Run:
             self._evaluations.due(self.totals.env_steps)
             and self.totals.env_steps < self.job.total_env_steps
         ):
-            self._order_evaluation(hurry=False)
+            self._order_evaluation()
 
     def _hear(self, child: Child) -> None:
         try:
@@ -291,10 +289,6 @@ class _Run:
             )
         elif child.role == "learner":
             totals.updates += gained("updates")
-            saved = new.get("saved_at_env_steps", 0)
-            if saved > self._saved:
-                self._saved = saved
-                self.hooks.saved(saved)
             totals.items_sampled += gained("sampled")
             totals.items_inserted += gained("inserted")  # told where its replay is beside it
             for index, taken in new.get("sampled_of", {}).items():
@@ -335,7 +329,7 @@ class _Run:
             totals["items_sampled"] -= child.numbers.get("sampled", 0)
             mine = child.numbers.get("sampled_of", {})
             shards = [(i, self._sampled_of[i] - mine.get(i, 0)) for i in self._shards]
-            orders.update(totals=totals, shards=shards)
+            orders.update(totals=totals, shards=shards, window=self._window.to_dict())
         elif child.role == "replay":
             address = self._addresses[child.slot]
             port = int(address.rsplit(":", 1)[1]) if address else None
