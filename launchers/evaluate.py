@@ -44,7 +44,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0, 2 for arguments that cannot be used, 130 when interrupted."""
+    """Exit code: 0, 1 where no episode ended, 2 for arguments that cannot be used, 130 when interrupted."""
     try:
         options, _ = flags.parse_options(Options, argv, _USAGE)
         run_dir = folders.finished_run(options.run_dir)
@@ -68,6 +68,8 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    if not evaluation:  # the warning has been printed
+        return 1
     row = {name.removeprefix("evaluator/"): value for name, value in evaluation.metrics().items()}
     row["episodes"] = len(evaluation.returns)
     mode = "greedy" if greedy else "exploring"

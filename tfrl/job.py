@@ -158,7 +158,7 @@ class EvalPlan:
     eval_num_envs: int = setting(10, "environments that an evaluation steps together", minimum=1)
     eval_max_env_steps: int = setting(
         0,
-        "most env steps of one evaluation, for environments that may never end; 0: no limit",
+        "most env steps of one evaluation; 0: no limit, or without a time limit 10,000 for each of its episodes",
         unit="env steps",
         minimum=0,
     )

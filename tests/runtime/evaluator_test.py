@@ -172,8 +172,10 @@ class EvaluateTest(tf.test.TestCase, parameterized.TestCase):
         engine, env = setup([lambda: fakes.TruncatingChain(10)])
         out = evaluate(engine, env, 100, seed=0, max_env_steps=35)
         self.assertEqual(out.lengths_env_steps, (10, 10, 10))
-        with self.assertRaisesRegex(RuntimeError, "no game ended within 5 env steps"):
-            evaluate(engine, env, 100, seed=0, max_env_steps=5)
+        none = evaluate(engine, env, 100, seed=0, max_env_steps=5)
+        self.assertEqual(none, Evaluation((), ()))
+        self.assertFalse(none)
+        self.assertEqual(none.metrics(), {})
 
     def test_metrics(self):
         row = Evaluation((1.0, 2.0, 6.0), (10, 20, 60)).metrics()

@@ -22,6 +22,10 @@ from tfrl.runtime.checkpoint import Checkpoints, Found
 from tfrl.runtime.replay_server import saved_shapes
 from tfrl.types import EnvSpec
 
+ENDLESS_ENV_STEPS = (
+    10_000  # for each episode of an evaluation, where the environment has no time limit
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
@@ -166,6 +170,23 @@ class Assembly:
             f"exploration: epsilon {epsilon.max():.3g} to {epsilon.min():.3g} over {len(epsilon)} environments; "
             f"training returns are those of {np.count_nonzero(counted)}, the least random"
         )
+
+    @property
+    def evaluation_line(self) -> str:
+        """The start-up line that says when an evaluation gives up; '' where every episode ends by the time limit."""
+        episodes = self.job.evaluation.eval_episodes
+        limit = self.most_evaluation_env_steps(episodes)
+        if self.job.evaluation.eval_max_env_steps or not limit:
+            return ""
+        return (
+            f"evaluation: the environment has no time limit, so {episodes} episodes get {limit:,} env steps; "
+            "max_episode_steps limits episodes, eval_max_env_steps an evaluation"
+        )
+
+    def most_evaluation_env_steps(self, episodes: int) -> int:
+        """Env steps after which an evaluation gives up; 0: never, since every episode ends by the time limit."""
+        most = self.job.evaluation.eval_max_env_steps
+        return most or (0 if self.spec.max_episode_steps else episodes * ENDLESS_ENV_STEPS)
 
     @property
     def arithmetic(self) -> str:

@@ -19,6 +19,7 @@ from tfrl import files
 from tfrl.config.settings import SettingError
 from tfrl.runtime import checkpoint_files
 from tfrl.runtime.checkpoint_files import damaged
+from tfrl.runtime.divergence import refuse_variables
 from tfrl.types import EnvSpec
 
 
@@ -65,10 +66,11 @@ class Checkpoints:
 
         Args:
           env_steps: names it.
-          learner: its variables are saved.
+          learner: its variables are saved; RunFailed where they are not finite.
           state: counters, generator states and whatever else JSON holds.
           save_replay: writes the replay's contents to a folder that does not exist yet; None leaves them out.
         """
+        refuse_variables(learner, env_steps)
         name = f"{env_steps:012d}"
         folder, again = self.folder / name, 0
         while folder.exists():  # what is there stays until this one is complete

@@ -18,13 +18,18 @@ from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 
 
 class Evaluation(NamedTuple):
-    """Returns and lengths of the evaluated games."""
+    """Returns and lengths of the evaluated episodes; False where none has ended."""
 
     returns: tuple[float, ...]
     lengths_env_steps: tuple[int, ...]
 
+    def __bool__(self) -> bool:
+        return bool(self.returns)
+
     def metrics(self) -> dict[str, float]:
-        """A row for the logs."""
+        """A row for the logs, empty where no episode has ended."""
+        if not self:
+            return {}
         return {
             "evaluator/return_mean": float(np.mean(self.returns)),
             "evaluator/return_std": float(np.std(self.returns)),
@@ -54,11 +59,8 @@ def evaluate(
       episodes: games in all.
       seed: of the environments and of the noise; one seed gives one list of games.
       knobs: for an exploring engine.
-      max_env_steps: give up after so many, with the games finished by then; 0: no limit.
+      max_env_steps: give up after so many, with the episodes that have ended by then; 0: no limit.
       beat: called once a vector step, for whoever watches over this process.
-
-    Raises:
-      RuntimeError: no game ended within `max_env_steps`.
     """
     quota = np.full(env.num_envs, episodes // env.num_envs)
     quota[: episodes % env.num_envs] += 1
@@ -80,10 +82,21 @@ def evaluate(
                 done.append(episode)
         if max_env_steps and vector_steps * env.num_envs >= max_env_steps:
             break
-    if not done:
-        raise RuntimeError(f"no game ended within {max_env_steps} env steps of evaluation")
     return Evaluation(
         tuple(float(e.episode_return) for e in done), tuple(int(e.length_env_steps) for e in done)
+    )
+
+
+def unfinished(evaluation: Evaluation, episodes: int, limit: int) -> str:
+    """A warning where an evaluation gave up before all of its episodes had ended; '' where it did not."""
+    ended = len(evaluation.returns)
+    if ended == episodes:
+        return ""
+    what = f"only {ended} of {episodes} episodes" if ended else "no episode"
+    then = "the score is that of these" if ended else "there is no score"
+    return (
+        f"warning: {what} ended within {limit:,} env steps of evaluation: {then}; max_episode_steps limits episodes, "
+        "eval_max_env_steps an evaluation"
     )
 
 
@@ -99,6 +112,7 @@ class Evaluator:
       inference: engine that acts, see `make_engine`.
       beat: called once a vector step.
       stop: ends an evaluation, which then raises Stopped; once it is requested no environment is made.
+      announce: takes a warning where an evaluation gives up.
     """
 
     def __init__(
@@ -107,9 +121,10 @@ class Evaluator:
         inference: str,
         beat: Callable[[], None] = lambda: None,
         stop: Stop | None = None,
+        announce: Callable[[str], None] = lambda text: None,
     ):
         self._plan = assembly.job.evaluation
-        self._assembly, self._beat = assembly, beat
+        self._assembly, self._beat, self._announce = assembly, beat, announce
         self._stop = Stop() if stop is None else stop
         self._env: VectorEnv | None = None
         with contextlib.suppress(Stopped), self._stop.inside_environment():
@@ -141,10 +156,10 @@ class Evaluator:
             self._engine = make_engine(self._inference, policy, signature)
 
     def run(self, arrays: Sequence[np.ndarray], env_steps: int, version: int) -> dict[str, float]:
-        """Evaluates a policy during training; returns a row of metrics."""
+        """Evaluates a policy during training; returns a row of metrics, empty where no episode has ended."""
         evaluation = self._play(arrays, self._plan.eval_episodes, f"training {env_steps}")
         row = evaluation.metrics()
-        self.keep(arrays, env_steps, version, row["evaluator/return_mean"])
+        self.keep(arrays, env_steps, version, row.get("evaluator/return_mean", -np.inf))
         return row
 
     def keep(
@@ -193,7 +208,11 @@ class Evaluator:
         self.prepare()
         self._engine.load(arrays)
         seed = seeds.integer(self._assembly.job.seed, "evaluator", 0, stream)
-        limit = self._plan.eval_max_env_steps
-        return evaluate(
+        limit = self._assembly.most_evaluation_env_steps(episodes)
+        evaluation = evaluate(
             self._engine, self._env, episodes, seed, max_env_steps=limit, beat=self._beat
         )
+        warning = unfinished(evaluation, episodes, limit)
+        if warning:
+            self._announce(warning)
+        return evaluation

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import sys
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ from tfrl.logs.logger import Logger
 from tfrl.logs.video import VideoRecorder
 from tfrl.runtime import checkpoint, folders
 from tfrl.runtime.assembly import Assembly, assemble
-from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate
+from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate, unfinished
 from tfrl.runtime.export import export
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.report import peak_memory_mb, write_result
@@ -36,7 +37,8 @@ def finish(
     A requested stop ends, or leaves out, the score; a hurried one leaves out the export and the curve, too.
     """
     job, totals, run_dir = assembly.job, outcome["totals"], assembly.run_dir
-    evaluator = Evaluator(assembly, outcome.get("inference", job.topology.inference), stop=stop)
+    inference = outcome.get("inference", job.topology.inference)
+    evaluator = Evaluator(assembly, inference, stop=stop, announce=logger.announce)
     arrays, facts = evaluator.exported()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     policy = assembly.agent.make_policy()
@@ -168,12 +170,16 @@ def _play(
 ) -> Evaluation:
     """Games in `env`, which is closed afterwards."""
     try:
-        job = assembly.job
         size, explore = env.num_envs, not greedy
         knobs = last_knobs(assembly, size) if explore else {}
         signature = StepSignature(policy, assembly.spec, size, sorted(knobs), explore)
         engine = make_engine("function", policy, signature)
-        return evaluate(engine, env, episodes, seed, knobs, job.evaluation.eval_max_env_steps)
+        limit = assembly.most_evaluation_env_steps(episodes)
+        evaluation = evaluate(engine, env, episodes, seed, knobs, limit)
+        warning = unfinished(evaluation, episodes, limit)
+        if warning:
+            print(warning, file=sys.stderr)
+        return evaluation
     finally:
         env.close()
 

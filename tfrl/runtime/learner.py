@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import Layout
 from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.transitions import TransitionLayout
+from tfrl.runtime.divergence import diverged, refuse_arrays
 
 NARROW = 84 * 202  # weights of the largest layer that is known to be faster under XLA on a CPU
 LOOP_UPDATES = 8  # in one call, from which on that holds
@@ -96,6 +98,7 @@ class LearnerLoop(tf.Module):
         self._published = list(
             self.learner.policy.variables
         )  # looked up once, the search through modules is slow
+        self._names = [v.name for v in self._published]
         self.max_priority = 1.0
         self.seconds, self.lags = 0.0, Histogram()
         self._run: Any = None
@@ -140,15 +143,27 @@ class LearnerLoop(tf.Module):
         out = None
         if priorities is not None:
             out = priorities.numpy()
-            self.max_priority = max(self.max_priority, float(out.max()))
+            self._take_priority(float(np.maximum(self.max_priority, out.max())))  # NaN is largest
         elif self.resident is not None and self._prioritized:
-            self.max_priority = self.resident.max_priority
+            self._take_priority(self.resident.max_priority)
         self.seconds += time.perf_counter() - start
         return metrics, out
 
     def arrays(self) -> list[np.ndarray]:
-        """Values of the policy's variables, as engines load them."""
-        return [v.numpy() for v in self._published]
+        """Values of the policy's variables, as engines load them.
+
+        Raises:
+          RunFailed: they are not all finite, and so no policy.
+        """
+        arrays = [v.numpy() for v in self._published]
+        refuse_arrays(self._names, arrays, self.version)
+        return arrays
+
+    def _take_priority(self, priority: float) -> None:
+        """Makes a priority that of new items."""
+        if not math.isfinite(priority):
+            raise diverged("learner/priority", priority, f"{self.version:,} updates")
+        self.max_priority = priority
 
     def _compile(self, *data: Any) -> Callable:
         plan = self._plan

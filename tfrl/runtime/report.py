@@ -16,7 +16,7 @@ from typing import Any
 from tfrl import files
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.window import EpisodeWindow
-from tfrl.runtime.control import RunFailed
+from tfrl.runtime.divergence import diverged
 
 PARTS = ("env", "act", "write", "sample", "learn")
 DIVERGES = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/gradient_norm")
@@ -71,10 +71,8 @@ class Report:
         """
         for name in DIVERGES:
             if not math.isfinite(more.get(name, 0.0)):
-                raise RunFailed(
-                    f"{name} is {more[name]} at {totals.updates:,} updates ({totals.env_steps:,} env steps): learning "
-                    "has diverged; lower learning_rate or gradient_clip_norm, or look for rewards that are too large"
-                )
+                when = f"{totals.updates:,} updates ({totals.env_steps:,} env steps)"
+                raise diverged(name, more[name], when)
         last, passed = self._last, totals.train_s - self._last.train_s
         steps = totals.env_steps - last.env_steps
         row = {
@@ -120,10 +118,24 @@ def peak_memory_mb() -> float:
 
 
 def write_result(path: pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Writes `result.json` with the versions beside the facts; replaces the file in one step."""
+    """Writes `result.json` with the versions beside the facts; replaces the file in one step.
+
+    A number that is not finite becomes null: JSON has none.
+    """
     packages = ("tensorflow", "keras", "dm-reverb", "gymnasium", "numpy")
     versions = {
         "python": platform.python_version(),
         **{p: importlib.metadata.version(p) for p in packages},
     }
-    files.write_text(path, json.dumps({**facts, "versions": versions}, indent=2) + "\n")
+    files.write_text(
+        path, json.dumps(_plain({**facts, "versions": versions}), indent=2, allow_nan=False) + "\n"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A nest of dicts and lists with None for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

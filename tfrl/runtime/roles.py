@@ -395,7 +395,6 @@ def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -
       Abandoned: the order to end at once came within a game, or while it waits for a server.
       SettingError: see `assemble`.
       ReplayUnreachable: the server of the weights does not answer.
-      RuntimeError: no game ended within `eval_max_env_steps`.
     """
     del slot
     # The scores of an earlier evaluator or of the resumed run count.
@@ -406,7 +405,7 @@ def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -
         if link.orders["stop"] == ABANDON:
             raise Abandoned
 
-    evaluator = Evaluator(assembly, job.topology.inference, alive)
+    evaluator = Evaluator(assembly, job.topology.inference, alive, announce=link.say)
     evaluator.prepare()
     link.ready()
     if not link.wait(lambda orders: "variables" in orders):

@@ -69,8 +69,9 @@ class _Run:
         self.assembly, self.logger, self.job, self.agent = assembly, logger, job, agent
         self.stop = stop
         logger.announce(assembly.arithmetic)
-        if assembly.exploration_line:
-            logger.announce(assembly.exploration_line)
+        for line in (assembly.exploration_line, assembly.evaluation_line):
+            if line:
+                logger.announce(line)
         found = assembly.found
         self.totals = Totals(**found.state["totals"]) if found else Totals()
 
@@ -137,7 +138,7 @@ class _Run:
         if found and "window" in found.state:
             self.actor.window.restore(found.state["window"])
         self._hand_over()
-        self.evaluator = Evaluator(assembly, engine.name, stop=stop)
+        self.evaluator = Evaluator(assembly, engine.name, stop=stop, announce=logger.announce)
         self.evaluator.refuse_shared(env)
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(assembly)

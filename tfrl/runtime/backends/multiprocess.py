@@ -82,7 +82,11 @@ class _Run:
         self._logs = assembly.run_dir / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         logger.announce(assembly.arithmetic)
-        for line in (assembly.residency_line, assembly.exploration_line):
+        for line in (
+            assembly.residency_line,
+            assembly.exploration_line,
+            assembly.evaluation_line,
+        ):
             if line:
                 logger.announce(line)
         found = assembly.found
@@ -379,7 +383,10 @@ class _Run:
         trace = f"{child.error[1]}\n" if child.error else ""
         failures = self._failures.setdefault(key, [])
         failures.append(f"{trace}{child.name} {what}; its log: {child.log}")
-        hopeless = child.error is not None and "SettingError" in child.error[0]
+        # The same settings, and the weights of the newest checkpoint, would come to the same again.
+        hopeless = child.error is not None and any(
+            name in child.error[0] for name in ("SettingError", "RunFailed")
+        )
         server = child.role == "weights" or (child.role == "replay" and not shard)
         if server or child.role == "learner":  # its end may have to do with the disk
             for line in checkpoint_files.set_aside_damaged(self.assembly.checkpoints.folder):
