@@ -59,7 +59,6 @@ class VideoRecorder(VectorEnv):
         if inner.num_envs != 1:
             raise SettingError(f"a video of {inner.num_envs} environments: expected 1")
         self.spec, self.num_envs, self.backend = inner.spec, 1, inner.backend
-        self.place = inner.place
         self.files: list[pathlib.Path] = []
         self._inner, self._folder, self._name, self._fps = inner, folder, name, fps
         self._scratch = folder / f"{name}.part.mp4"
