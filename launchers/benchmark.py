@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 
+from tfrl import command
 from tfrl.benchmark.workloads import RIVALS, WORKLOADS, Workload, choose_workloads
 from tfrl.config import flags
 from tfrl.config.settings import SettingError, setting, validate
@@ -132,4 +133,4 @@ def _out_file(out: str, workload: Workload, count: int) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main, sys.argv[1:]))

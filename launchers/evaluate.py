@@ -11,6 +11,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(os.getcwd())  # where a user's own environments and networks are
 
+from tfrl import command  # noqa: E402
 from tfrl.config import flags  # noqa: E402
 from tfrl.config.settings import SettingError, setting, validate  # noqa: E402
 from tfrl.runtime import folders  # noqa: E402
@@ -65,9 +66,6 @@ def main(argv: list[str]) -> int:
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     if not evaluation:  # the warning has been printed
         return 1
     row = {name.removeprefix("evaluator/"): value for name, value in evaluation.metrics().items()}
@@ -88,4 +86,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main, sys.argv[1:]))

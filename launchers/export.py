@@ -11,6 +11,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(os.getcwd())  # where a user's own environments and networks are
 
+from tfrl import command  # noqa: E402
 from tfrl.config import flags  # noqa: E402
 from tfrl.config.settings import SettingError, setting, validate  # noqa: E402
 from tfrl.runtime import folders  # noqa: E402
@@ -46,9 +47,6 @@ def main(argv: list[str]) -> int:
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     print(out)
     _describe(out)
     if options.lite:
@@ -81,4 +79,4 @@ def _describe(out: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main, sys.argv[1:]))

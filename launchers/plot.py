@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import sys
 
+from tfrl import command
 from tfrl.config import flags
 from tfrl.config.settings import SettingError, setting, validate
 from tfrl.runtime import folders
@@ -44,4 +45,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main, sys.argv[1:]))

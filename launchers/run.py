@@ -9,6 +9,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(os.getcwd())  # where a user's own environments and networks are
 
+from tfrl import command  # noqa: E402
 from tfrl.config import resolve  # noqa: E402
 from tfrl.config.settings import SettingError  # noqa: E402
 from tfrl.runtime.control import RunFailed  # noqa: E402
@@ -34,4 +35,4 @@ def main(argv: list[str]) -> int:
 
 # Child processes import this file again; only the first one runs it.
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command.run(main, sys.argv[1:]))

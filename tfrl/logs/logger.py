@@ -12,6 +12,7 @@ from typing import TextIO
 from tfrl.job import LogPlan
 from tfrl.logs import console
 from tfrl.logs.csv_file import STEP, CsvFile
+from tfrl.logs.guarded import GuardedView
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.metrics import HISTOGRAMS, check_names
 from tfrl.logs.tensorboard_file import TensorboardFile
@@ -42,8 +43,12 @@ class Logger:
     ) -> None:
         self._folder, self._plan, self._clock = pathlib.Path(run_dir), plan, clock
         out = sys.stdout if out is None else out
-        self._view = console.make_view(
-            plan.console, out, title or self._folder.name, total_env_steps
+        title = title or self._folder.name
+        self._view = GuardedView(
+            lambda stream: console.make_view(plan.console, stream, title, total_env_steps),
+            out,
+            self._folder / "logs" / "console.log",
+            total_env_steps,
         )
         self._csv: CsvFile | None = None
         self._tensorboard: TensorboardFile | None = None

@@ -58,8 +58,12 @@ def _redirect(path: pathlib.Path, stack: contextlib.ExitStack) -> None:
         logger = logging.getLogger(name)
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.ERROR)
-    sys.stderr.flush()
-    original = os.dup(2)
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # missing, broken or closed
+        sys.stderr.flush()
+    try:
+        original = os.dup(2)
+    except OSError:  # closed: libraries have written to nobody, and will again
+        original = os.open(os.devnull, os.O_WRONLY)
     stack.callback(os.close, original)
     with open(path, "ab") as file:
         os.dup2(file.fileno(), 2)
