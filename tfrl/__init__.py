@@ -14,6 +14,8 @@ versions.check()
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from tfrl.api import Result, evaluate, load, train  # noqa: E402 - after the check
+from tfrl.callbacks import Callback  # noqa: E402
+from tfrl.logs.metrics import Metric  # noqa: E402
 
-__all__ = ["Result", "evaluate", "load", "train"]
+__all__ = ["Callback", "Metric", "Result", "evaluate", "load", "train"]
 __version__ = "0.1.0"

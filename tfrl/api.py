@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfrl.config import objects
@@ -14,6 +15,8 @@ from tfrl.config.settings import SettingError, from_dict, nearest
 from tfrl.job import PLANS, Job, algorithm
 
 if TYPE_CHECKING:
+    from tfrl.callbacks import Callback
+    from tfrl.runtime.assembly import Assembly
     from tfrl.runtime.evaluator import Evaluation
     from tfrl.runtime.loaded import LoadedPolicy
     from tfrl.runtime.stop import Stop
@@ -31,6 +34,7 @@ class Result:
       export_dir: the SavedModel; None where a second signal left it out.
       curve: the PNG of the learning curve; None as above.
       interrupted: the run was stopped; `resume` continues it.
+      stopped_by: why a callback or `stop_at_return` ended it before `total_env_steps`; '' if none did.
     """
 
     run_dir: pathlib.Path
@@ -44,6 +48,7 @@ class Result:
     export_dir: pathlib.Path | None
     curve: pathlib.Path | None
     interrupted: bool
+    stopped_by: str = ""
 
 
 def make_job(algo: str, **settings: Any) -> Job:
@@ -80,13 +85,20 @@ def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]
     return given
 
 
-def train(algo: str | Job, *, stop: Stop | None = None, **settings: Any) -> Result:
+def train(
+    algo: str | Job,
+    *,
+    callbacks: Sequence[Callback] = (),
+    stop: Stop | None = None,
+    **settings: Any,
+) -> Result:
     """Trains to the end of the job and exports the policy.
 
     On the main thread, Ctrl-C, SIGTERM and SIGHUP end it early but in order, see docs/concepts.md.
 
     Args:
       algo: name of an algorithm, or a whole job (then no settings).
+      callbacks: are called on every row of the log, evaluation and checkpoint; may stop the run. See `tfrl.Callback`.
       stop: ends it in the same way from another thread, by `stop.request()`.
       **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
         learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment; `network`
@@ -103,7 +115,7 @@ def train(algo: str | Job, *, stop: Stop | None = None, **settings: Any) -> Resu
     from tfrl.runtime.stop import stop_on_signals
 
     with stop_on_signals(stop) as stop, owned(resolve.check(_job(algo, settings))) as job:
-        return _train(job, started, stop)
+        return _train(_settle_evaluation(job), started, callbacks, stop)
 
 
 def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
@@ -122,43 +134,68 @@ def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
     return make_job(algo, **settings)
 
 
-def _train(job: Job, started: float, stop: Stop) -> Result:
+def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) -> Result:
     """`train` in a folder that belongs to this process alone."""
     if job.topology.backend == "processes":
         import tensorflow as tf
 
         tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
-    from tfrl.envs.make import pick_backend
-    from tfrl.runtime import checkpoint_files, mend, residency
+    from tfrl.envs.make import make_vector
+    from tfrl.runtime import checkpoint_files, mend
     from tfrl.runtime.assembly import assemble
-    from tfrl.runtime.finish import finish
     from tfrl.runtime.interrupt import start_tensorflow
 
     if job.resume:
         checkpoint_files.warn(mend.mend(pathlib.Path(job.run_dir)))
     start_tensorflow()
-    assembly = assemble(job)
+    with contextlib.ExitStack() as stack:
+        only = None
+        if job.evaluation.eval_env == "none" and job.topology.backend == "inprocess":
+            # No second environment may be built, not even to read its spaces.
+            only = make_vector(job.env, job.topology.num_envs, job.seed)
+            stack.callback(only.close)
+        assembly = assemble(job, only and only.spec)
+        return _run(dataclasses.replace(assembly, env=only), started, callbacks, stop)
+
+
+def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop: Stop) -> Result:
+    """Runs what has been built."""
+    from tfrl.envs.make import pick_backend
+    from tfrl.logs.logger import Logger
+    from tfrl.logs.native import native_output_to
+    from tfrl.runtime import mend, residency
+    from tfrl.runtime.finish import finish
+    from tfrl.runtime.hooks import Hooks
+
+    job = assembly.job
     if assembly.found is not None:
         _refuse_less(job, assembly.found.state["env_steps"])
     residency.refuse_too_large(assembly.residency, assembly.agent, assembly.layout)
     for num_envs in (job.topology.num_envs, job.evaluation.eval_num_envs):
         pick_backend(job.env, num_envs)  # one that cannot serve is refused now
-    from tfrl.logs.logger import Logger
-    from tfrl.logs.native import native_output_to
-
+    hooks = Hooks(assembly, callbacks)
     job.save(assembly.run_dir / "job.json")
     with (
         native_output_to(assembly.run_dir / "logs" / "native.log"),
-        Logger(assembly.run_dir, job.log, job.total_env_steps) as logger,
+        Logger(
+            assembly.run_dir,
+            job.log,
+            job.total_env_steps,
+            metrics=hooks.metrics,
+            extend=hooks.extend,
+        ) as logger,
     ):
         if job.resume and assembly.found is None:
             mend.start_over(assembly.run_dir)
             logger.announce(
                 "starts again from 0 env steps: it was stopped before its first checkpoint"
             )
-        outcome = _backend(job.topology.backend)(assembly, logger, stop)
-        result = finish(assembly, outcome, started, logger, stop)
-    return Result(**result)
+        hooks.start()
+        outcome = _backend(job.topology.backend)(assembly, logger, stop, hooks)
+        outcome["stopped_by"] = hooks.run.stopped_by
+        result = Result(**finish(assembly, outcome, started, logger, stop))
+    hooks.ended(result)
+    return result
 
 
 def load(path: str | pathlib.Path) -> LoadedPolicy:
@@ -202,6 +239,30 @@ def evaluate(
     from tfrl.runtime.finish import evaluate_run
 
     return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs)
+
+
+def _settle_evaluation(job: Job) -> Job:
+    """The job with `eval_env` settled.
+
+    Raises:
+      SettingError: one environment is to be two, or to be in several processes.
+    """
+    from tfrl.envs.make import is_one
+
+    one, where = is_one(job.env), job.evaluation.eval_env
+    if one and job.topology.backend == "processes":
+        raise SettingError(
+            f"backend=processes with env={job.env.env!r}: one environment lives in one process; expected a function or "
+            "class that builds one, or backend=inprocess"
+        )
+    if one and where == "own":
+        raise SettingError(
+            f"eval_env=own with env={job.env.env!r}: there is one environment; expected a function or class that "
+            "builds one, or eval_env=none"
+        )
+    if where == "auto":
+        where = "none" if one else "own"
+    return dataclasses.replace(job, evaluation=dataclasses.replace(job.evaluation, eval_env=where))
 
 
 def _refuse_less(job: Job, done: int) -> None:

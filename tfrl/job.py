@@ -167,9 +167,34 @@ class EvalPlan:
         "which policy is exported and scored at the end: best evaluated, or the last",
         choices=("best", "last"),
     )
+    eval_env: str = setting(
+        "auto",
+        "environments of evaluations: of their own, or none, where only one environment can exist: then no policy is "
+        "evaluated and returns are those of training; auto: none where env is one environment, else own",
+        choices=("auto", "own", "none"),
+    )
+    stop_at_return: float | None = setting(
+        None,
+        "end the run at this mean return of an evaluation, or of the last 100 training episodes where no evaluation is "
+        "made during training; none: at total_env_steps only",
+        unit="reward",
+        resumable=True,
+    )
 
     def __post_init__(self) -> None:
         validate(self)
+
+    @property
+    def interval_env_steps(self) -> int:
+        """Env steps between two evaluations during training; 0: none is made."""
+        return 0 if self.eval_env == "none" else self.eval_every_env_steps
+
+    @property
+    def plays(self) -> bool:
+        """Whether any evaluation is made, during training or at the end."""
+        return self.eval_env != "none" and bool(
+            self.eval_every_env_steps or self.final_eval_episodes
+        )
 
 
 @dataclasses.dataclass(frozen=True)

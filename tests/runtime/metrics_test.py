@@ -11,7 +11,7 @@ from tfrl.logs import csv_file
 from tfrl.logs.metrics import HISTOGRAMS, METRICS
 
 SETTINGS = dict(
-    env="CartPole-v1", log_every_s=0.05, eval_every_env_steps=0, eval_episodes=1, final_eval_episodes=0,
+    env="CartPole-v1", log_every_s=0.05, eval_every_env_steps=0, eval_episodes=1, final_eval_episodes=1,
     console="none", compile="graph", inference="function", hidden_sizes=(8,),
 )  # fmt: skip
 STALLS = {"time/room_us", "time/weights_us", "time/experience_us"}

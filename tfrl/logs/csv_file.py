@@ -1,10 +1,10 @@
-"""`metrics.csv`: one column per name of `METRICS`, a line per row, empty where it has no value."""
+"""`metrics.csv`: one column per metric, a line per row, empty where it has no value."""
 
 from __future__ import annotations
 
 import csv
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from tfrl import files
 from tfrl.logs.metrics import METRICS
@@ -65,10 +65,16 @@ class CsvFile:
       path: file to write; an older one is replaced.
       keep_env_steps: keep the rows of the older file up to and with this many env steps, in the
         columns of today; columns that are no longer listed are dropped.
+      columns: names in order.
     """
 
-    def __init__(self, path: pathlib.Path, keep_env_steps: float | None = None) -> None:
-        kept = []
+    def __init__(
+        self,
+        path: pathlib.Path,
+        keep_env_steps: float | None = None,
+        columns: Iterable[str] = METRICS,
+    ) -> None:
+        self._columns, kept = tuple(columns), []
         if keep_env_steps is not None and path.exists():
             kept = [row for row in read(path) if row.get(STEP, 0.0) <= keep_env_steps]
         # Replaced in one step: a crash here must not cost the rows of the run so far.
@@ -76,12 +82,12 @@ class CsvFile:
             files.replacing(path) as scratch,
             open(scratch, "w", encoding="utf-8", newline="") as file,
         ):
-            csv.writer(file, lineterminator="\n").writerow(METRICS)
+            csv.writer(file, lineterminator="\n").writerow(self._columns)
             file.writelines(self._line(row) for row in kept)
         self._file = open(path, "a", encoding="utf-8", newline="")
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Appends a row, {name of `METRICS`: value}; other names are left out."""
+        """Appends a row, {column: value}; other names are left out."""
         self._file.write(self._line(row))
         self._file.flush()
 
@@ -89,6 +95,5 @@ class CsvFile:
         """Closes the file; no row may follow."""
         self._file.close()
 
-    @staticmethod
-    def _line(row: Mapping[str, float]) -> str:
-        return ",".join(number(row[name]) if name in row else "" for name in METRICS) + "\n"
+    def _line(self, row: Mapping[str, float]) -> str:
+        return ",".join(number(row[name]) if name in row else "" for name in self._columns) + "\n"

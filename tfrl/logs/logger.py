@@ -14,7 +14,7 @@ from tfrl.logs import console
 from tfrl.logs.csv_file import STEP, CsvFile
 from tfrl.logs.guarded import GuardedView
 from tfrl.logs.histogram import Histogram
-from tfrl.logs.metrics import HISTOGRAMS, check_names
+from tfrl.logs.metrics import HISTOGRAMS, METRICS, Metric, check_names
 from tfrl.logs.tensorboard_file import TensorboardFile
 
 
@@ -30,6 +30,8 @@ class Logger:
       out: where the console view goes.
       title: of the panel; default the name of the folder.
       clock: seconds that only grow.
+      metrics: names that rows may hold beside those of `METRICS`.
+      extend: adds to each row before it is written.
     """
 
     def __init__(
@@ -40,7 +42,10 @@ class Logger:
         out: TextIO | None = None,
         title: str = "",
         clock: Callable[[], float] = time.monotonic,
+        metrics: Mapping[str, Metric] | None = None,
+        extend: Callable[[Mapping[str, float]], Mapping[str, float]] = dict,
     ) -> None:
+        self._metrics, self._extend = {**METRICS, **(metrics or {})}, extend
         self._folder, self._plan, self._clock = pathlib.Path(run_dir), plan, clock
         out = sys.stdout if out is None else out
         title = title or self._folder.name
@@ -69,10 +74,11 @@ class Logger:
         """Writes a row, which must hold `run/env_steps`; TensorBoard takes the histograms beside it.
 
         Raises:
-          KeyError: a name that is not in `METRICS` or `HISTOGRAMS`, or no `run/env_steps`.
+          KeyError: a name that no table has, or no `run/env_steps`.
         """
         histograms = histograms or {}
-        check_names(row)
+        row = self._extend(row)
+        check_names(row, self._metrics)
         check_names(histograms, HISTOGRAMS)
         env_steps = int(row[STEP])
         if self._csv is None:
@@ -100,7 +106,7 @@ class Logger:
 
     def _open(self, env_steps: int | None) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._csv = CsvFile(self._folder / "metrics.csv", env_steps)
+        self._csv = CsvFile(self._folder / "metrics.csv", env_steps, self._metrics)
         if self._plan.tensorboard:
             self._tensorboard = TensorboardFile(self._folder, env_steps)
 

@@ -5,10 +5,11 @@ Names are `role/name_unit`. A metric without data is absent from a row, never Na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tfrl.config.settings import nearest
+from tfrl.config.settings import SettingError, nearest
 
 
 class Metric(NamedTuple):
@@ -122,6 +123,46 @@ HISTOGRAMS: dict[str, Metric] = {
         "updates between acting and learning, of each unroll trained since the last row (TensorBoard)",
     ),
 }
+
+
+_NAME = re.compile(r"^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")
+# A name that ends so has this unit.
+_SUFFIXES = {
+    "_env_steps": "env steps",
+    "_updates": "updates",
+    "_items": "items",
+    "_mb": "MB",
+    "_us": "us",
+}
+
+
+def check_declared(
+    table: Mapping[str, Metric], who: str, known: Mapping[str, Metric] = METRICS
+) -> None:
+    """Checks the metrics that an algorithm or a callback of a user's own declares.
+
+    Args:
+      who: declares them, the beginning of the message.
+      known: names that are taken.
+
+    Raises:
+      SettingError: a name that is not like those of tfrl or is taken, no meaning, or a unit that its suffix denies.
+    """
+    for name, metric in table.items():
+        where = f"{who}: metric {name!r}"
+        if not isinstance(name, str) or not _NAME.match(name):
+            raise SettingError(
+                f"{where}: expected 'role/name_unit' of lower-case letters, digits and '_'"
+            )
+        if name in known:
+            raise SettingError(f"{where}: the name is taken; expected another one")
+        if not isinstance(metric, Metric) or not str(metric.meaning).strip():
+            raise SettingError(
+                f"{where}: expected Metric(unit, meaning) with a meaning in one sentence"
+            )
+        for suffix, unit in _SUFFIXES.items():
+            if name.endswith(suffix) and metric.unit != unit:
+                raise SettingError(f"{where}: its unit is {metric.unit!r}; {suffix} says {unit!r}")
 
 
 def check_names(row: Iterable[str], table: Mapping[str, Metric] = METRICS) -> None:

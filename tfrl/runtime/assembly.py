@@ -14,6 +14,7 @@ import tree
 from tfrl.agent import Agent, Policy, ReplayPlan, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
+from tfrl.envs.vector import VectorEnv
 from tfrl.job import Job, algorithm
 from tfrl.replay import local_queue
 from tfrl.replay.kinds import Layout, make_layout
@@ -40,6 +41,7 @@ class Assembly:
     residency: str = residency.SERVER
     residency_why: str = ""
     found: Found | None = None
+    env: VectorEnv | None = None  # of training, where it is the only one that may be built
 
     @property
     def run_dir(self) -> pathlib.Path:

@@ -113,6 +113,8 @@ class Evaluator:
       beat: called once a vector step.
       stop: ends an evaluation, which then raises Stopped; once it is requested no environment is made.
       announce: takes a warning where an evaluation gives up.
+
+    Where the plan plays nothing, no environment is built; `keep` alone may be called then.
     """
 
     def __init__(
@@ -127,8 +129,9 @@ class Evaluator:
         self._assembly, self._beat, self._announce = assembly, beat, announce
         self._stop = Stop() if stop is None else stop
         self._env: VectorEnv | None = None
-        with contextlib.suppress(Stopped), self._stop.inside_environment():
-            self._env = self._make_env()
+        if self._plan.plays:
+            with contextlib.suppress(Stopped), self._stop.inside_environment():
+                self._env = self._make_env()
         self._inference = inference
         self._engine: Engine | None = None
         self.folder = assembly.run_dir / "checkpoints"
@@ -148,7 +151,7 @@ class Evaluator:
 
     def prepare(self) -> None:
         """Makes the engine, which the first evaluation would do; training need not wait for it."""
-        if self._engine is None:
+        if self._engine is None and self._plan.plays:
             self._stop.check()
             assembly, num_envs = self._assembly, self._env.num_envs
             policy = assembly.agent.make_policy()
@@ -183,11 +186,13 @@ class Evaluator:
 
     def exported(self) -> tuple[list[np.ndarray], dict[str, float]]:
         """The policy to export and the facts stored with it."""
-        return checkpoint.load_arrays(self.folder / f"{self._plan.export_policy}.npz")
+        # Without scores the first policy kept would stay the best.
+        name = self._plan.export_policy if self._plan.plays else "last"
+        return checkpoint.load_arrays(self.folder / f"{name}.npz")
 
     def final(self, arrays: Sequence[np.ndarray]) -> Evaluation | None:
         """The score of a policy on fresh games; None where none are asked for, or a stop ended them."""
-        episodes = self._plan.final_eval_episodes
+        episodes = self._plan.final_eval_episodes if self._plan.plays else 0
         try:
             return self._play(arrays, episodes, "final") if episodes else None
         except Stopped:

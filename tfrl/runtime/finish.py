@@ -77,6 +77,7 @@ def finish(
             "samples_per_insert": _ratio(totals, assembly),
             "memory_peak_mb": max(peak_memory_mb(), outcome.get("memory_peak_mb", 0.0)),
             "interrupted": interrupted,
+            "stopped_by": outcome["stopped_by"],
             "backend": job.topology.backend,
             "compile": outcome.get("compile", job.topology.compile),
             "inference": outcome.get("inference", job.topology.inference),
@@ -90,6 +91,8 @@ def finish(
         logger.announce(f"policy: {export_dir} (SavedModel)")
     if curve is not None:
         logger.announce(f"curve:  {curve}")
+    if outcome["stopped_by"]:
+        logger.announce(f"stopped by {outcome['stopped_by']}")
     if interrupted:
         logger.announce(f"interrupted; continue with --resume --run_dir={run_dir}")
     return {
@@ -101,6 +104,7 @@ def finish(
         "export_dir": export_dir,
         "curve": curve,
         "interrupted": interrupted,
+        "stopped_by": outcome["stopped_by"],
     }
 
 

@@ -420,8 +420,11 @@ def evaluator_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -
             link.beat()
             time.sleep(0.02)
             continue
-        row = evaluator.run(published.arrays, env_steps, published.version)
-        link.add_row({"run/env_steps": float(env_steps), **row})
+        if job.evaluation.plays:
+            row = evaluator.run(published.arrays, env_steps, published.version)
+            link.add_row({"run/env_steps": float(env_steps), **row})
+        else:
+            evaluator.keep(published.arrays, env_steps, published.version)
         done = order
         link.report(evaluated=done, memory_mb=peak_memory_mb())
     evaluator.close()

@@ -32,6 +32,7 @@ from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.batches import make_batcher
 from tfrl.runtime.evaluator import Evaluator
+from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import take_no_signals
 from tfrl.runtime.learner import LearnerLoop, make_strategy
@@ -44,8 +45,10 @@ SAMPLE_TIMEOUT_S = 60.0
 EPISODE_STEPS = 32  # vector steps between two looks at whether enough episodes have ended
 
 
-def run(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
-    """Trains to the end of the job, or to a stop; what `finish` needs is there then in either case.
+def run(assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks) -> dict[str, Any]:
+    """Trains to the end of the job, until a callback ends it, or to a stop.
+
+    What `finish` needs is there then in each case.
 
     Returns:
       Facts for `result.json`: 'totals', and 'compile' and 'inference' as they were settled.
@@ -55,7 +58,7 @@ def run(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
     """
     try:
         stop.check()
-        running = _Run(assembly, logger, stop)
+        running = _Run(assembly, logger, stop, hooks)
     except Stopped:
         return leave_policy(assembly, logger, stop)
     return running.run()
@@ -64,10 +67,10 @@ def run(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
 class _Run:
     """The parts of an in-process run, wired."""
 
-    def __init__(self, assembly: Assembly, logger: Logger, stop: Stop):
+    def __init__(self, assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks):
         job, agent = assembly.job, assembly.agent
         self.assembly, self.logger, self.job, self.agent = assembly, logger, job, agent
-        self.stop = stop
+        self.stop, self.hooks, self.evaluated_at = stop, hooks, -1
         logger.announce(assembly.arithmetic)
         for line in (assembly.exploration_line, assembly.evaluation_line):
             if line:
@@ -113,7 +116,8 @@ class _Run:
 
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
         with stop.inside_environment():
-            env = StoppableVector(make_vector(job.env, job.topology.num_envs, env_seed), stop)
+            env = assembly.env or make_vector(job.env, job.topology.num_envs, env_seed)
+            env = StoppableVector(env, stop)
         logger.announce(f"environments: {env.backend}, {env.num_envs}")
         knobs = sorted(agent.knobs(0, 1, env.num_envs, 0))
         policy = agent.make_policy()
@@ -177,10 +181,10 @@ class _Run:
 
     def _train_to_the_end(self) -> dict[str, Any]:
         job, totals = self.job, self.totals
-        evaluations = Every(job.evaluation.eval_every_env_steps, totals.env_steps)
+        evaluations = Every(job.evaluation.interval_env_steps, totals.env_steps)
         saves = Every(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
         last_row = time.monotonic()
-        while totals.env_steps < job.total_env_steps and not self.stop.requested:
+        while self._goes_on():
             start = time.perf_counter()
             self._act()
             self._learn()
@@ -195,7 +199,8 @@ class _Run:
         self._settle()
         self._log()
         self._save()
-        if not self._evaluate():  # no time for games
+        # Where a callback has ended it after an evaluation, that is the last one.
+        if self.evaluated_at != totals.env_steps and not self._evaluate():
             self.evaluator.keep(self.learner.arrays(), totals.env_steps, self.learner.version)
         self.actor.close()
         self.evaluator.close()
@@ -204,6 +209,10 @@ class _Run:
             "compile": self.learner.compiled,
             "inference": self.actor.engine.name,
         }
+
+    def _goes_on(self) -> bool:
+        ended = self.totals.env_steps >= self.job.total_env_steps
+        return not (ended or self.stop.requested or self.hooks.stopped)
 
     def _act(self) -> None:
         """Acts for as long as it takes to pay for one call of the learner, or to the end of the run."""
@@ -329,14 +338,17 @@ class _Run:
         self.logger.write(row, {"learner/policy_lag_updates": lags})
 
     def _evaluate(self) -> bool:
-        """Scores the policy and keeps it; False where a stop ended that."""
+        """Scores the policy and keeps it; False where a stop ended that, or nothing is to be played."""
         self._settle()
+        if not self.job.evaluation.plays:
+            return False
         try:
             row = self.evaluator.run(
                 self.learner.arrays(), self.totals.env_steps, self.learner.version
             )
         except Stopped:
             return False
+        self.evaluated_at = self.totals.env_steps
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
         return True
 
@@ -362,3 +374,4 @@ class _Run:
             contents = functools.partial(save_contents, self.client) if self.server else beside.save
             save = self.batcher.saving(contents)
         self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, save)
+        self.hooks.saved(self.totals.env_steps)

@@ -27,6 +27,7 @@ from tfrl.runtime import checkpoint_files, control
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.checkpoint import Found
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
+from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.replay_server import shard_folder
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
@@ -44,8 +45,10 @@ SAVE_S = (
 LEASE_S = 0.5  # of env steps granted to an actor in advance
 
 
-def run(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
-    """Trains to the end of the job, or to a stop; what `finish` needs is there then in either case.
+def run(assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks) -> dict[str, Any]:
+    """Trains to the end of the job, until a callback ends it, or to a stop.
+
+    What `finish` needs is there then in each case.
 
     Returns:
       Facts for `result.json`: 'totals', and 'memory_peak_mb' over all processes.
@@ -55,7 +58,7 @@ def run(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
     """
     if stop.requested:
         return leave_policy(assembly, logger, stop)
-    return _Run(assembly, logger, stop).run()
+    return _Run(assembly, logger, stop, hooks).run()
 
 
 def sampled_before(found: Found | None, slot: int) -> int:
@@ -71,7 +74,8 @@ def sampled_before(found: Found | None, slot: int) -> int:
 class _Run:
     """The children of a run and its books."""
 
-    def __init__(self, assembly: Assembly, logger: Logger, stop: Stop):
+    def __init__(self, assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks):
+        self.hooks, self._saved = hooks, 0
         self.assembly, self.logger, self.job = assembly, logger, assembly.job
         self.stop = stop
         self.failure: RunFailed | None = None
@@ -114,7 +118,7 @@ class _Run:
         self._report = Report(
             self.job.total_env_steps, assembly.agent.replay.min_items, self.totals
         )
-        self._evaluations = Every(self.job.evaluation.eval_every_env_steps, self.totals.env_steps)
+        self._evaluations = Every(self.job.evaluation.interval_env_steps, self.totals.env_steps)
         self._memory: dict[str, float] = {}
         self._turned = self._last_row = time.monotonic()
         self._forgive_until = -math.inf
@@ -123,7 +127,7 @@ class _Run:
     def run(self) -> dict[str, Any]:
         try:
             self._start_all(self.job.resume)
-            self._while(lambda: self.totals.env_steps < self.job.total_env_steps)
+            self._while(self._goes_on)
             if not self._hurry():
                 self._end_well()
             if self._hurry():
@@ -142,6 +146,9 @@ class _Run:
         if self.stop.requested:  # the evaluator was given no time to keep the last weights
             self.totals = leave_policy(self.assembly, self.logger, self.stop)["totals"]
         return {"totals": self.totals, "memory_peak_mb": self._memory_mb()}
+
+    def _goes_on(self) -> bool:
+        return self.totals.env_steps < self.job.total_env_steps and not self.hooks.stopped
 
     def _start_all(self, restore: bool) -> None:
         """All at once: each of them first imports TensorFlow for seconds.
@@ -293,6 +300,10 @@ class _Run:
             )
         elif child.role == "learner":
             totals.updates += gained("updates")
+            saved = new.get("saved_at_env_steps", 0)
+            if saved > self._saved:
+                self._saved = saved
+                self.hooks.saved(saved)
             totals.items_sampled += gained("sampled")
             totals.items_inserted += gained("inserted")  # told where its replay is beside it
             for index, taken in new.get("sampled_of", {}).items():

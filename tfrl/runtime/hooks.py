@@ -1,0 +1,136 @@
+"""Calls the callbacks of a run: what they declare is checked before it, what they raise ends it in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfrl.callbacks import Callback, Run, StopAtReturn
+from tfrl.config.settings import SettingError
+from tfrl.job import PLANS, Job
+from tfrl.logs.metrics import METRICS, Metric, check_declared
+from tfrl.runtime import checkpoint, folders
+from tfrl.runtime.assembly import Assembly
+from tfrl.runtime.finish import last_knobs
+from tfrl.runtime.loaded import LoadedPolicy
+
+
+class Hooks:
+    """The callbacks of one run.
+
+    Args:
+      assembly: of the run.
+      callbacks: those of the user; `stop_at_return` adds one.
+
+    Attributes:
+      run: what they are given.
+      metrics: those that they declare.
+
+    Raises:
+      SettingError: something that is no callback, or a metric that cannot be declared.
+    """
+
+    def __init__(self, assembly: Assembly, callbacks: Sequence[Callback] = ()):
+        job = assembly.job
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise SettingError(
+                    f"callbacks: {callback!r} is no tfrl.Callback; expected an object of a class that derives from it"
+                )
+        target = job.evaluation.stop_at_return
+        self._callbacks = [*callbacks, *([] if target is None else [StopAtReturn(target)])]
+        self.metrics: dict[str, Metric] = {}
+        for callback in self._callbacks:
+            who = f"callback {type(callback).__name__}"
+            check_declared(callback.metrics, who, {**METRICS, **self.metrics})
+            self.metrics.update(callback.metrics)
+        self._assembly, self._exported = assembly, False
+        self._policy: Any = None
+        self._error: Exception | None = None
+        self.run = Run(assembly.run_dir, settings_of(job), self._load)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback has asked for the end, or failed."""
+        return bool(self.run.stopped_by)
+
+    def start(self) -> None:
+        """Before the first step."""
+        for callback in self._callbacks:
+            self._call(callback, "on_start")
+
+    def extend(self, row: Mapping[str, float]) -> dict[str, float]:
+        """A row of the log with what the callbacks add to it."""
+        self.run.env_steps = int(row["run/env_steps"])
+        more: dict[str, float] = {}
+        hook = "on_log"
+        if any(name.startswith("evaluator/") for name in row):
+            if "evaluator/return_mean" not in row:  # no episode ended: there is no score
+                return {**row}
+            hook = "on_evaluation"
+        for callback in self._callbacks:
+            for name, value in (self._call(callback, hook, row) or {}).items():
+                if name not in callback.metrics:
+                    self._fail(
+                        KeyError(
+                            f"{type(callback).__name__}.{hook} gives {name!r}, which is not among its `metrics`"
+                        )
+                    )
+                elif np.isfinite(value):
+                    more[name] = float(value)
+        return {**row, **more}
+
+    def saved(self, env_steps: int) -> None:
+        """After a checkpoint."""
+        for callback in self._callbacks:
+            self._call(callback, "on_checkpoint", env_steps)
+
+    def ended(self, result: Any) -> None:
+        """After the export; raises what a callback has raised before."""
+        self._exported = True
+        for callback in self._callbacks:
+            self._call(callback, "on_end", result)
+        if self._error is not None:
+            raise self._error
+
+    def _call(self, callback: Callback, hook: str, *args: Any) -> Any:
+        if self._error is not None:
+            return None
+        try:
+            return getattr(callback, hook)(self.run, *args)
+        except Exception as error:  # a user's code may raise anything
+            self._fail(error)
+            return None
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self.run.stop(f"a callback failed: {type(error).__name__}: {error}")
+
+    def _load(self) -> Any:
+        name = folders.POLICY if self._exported else pathlib.Path("checkpoints", "last.npz")
+        path = self._assembly.run_dir / name
+        if not path.exists():
+            return None
+        arrays, _ = checkpoint.load_arrays(path)
+        assembly = self._assembly
+        if self._policy is None:
+            self._policy = assembly.agent.make_policy()
+            knobs = functools.partial(last_knobs, assembly)
+            self._loaded = LoadedPolicy(self._policy, assembly.spec, knobs)
+        for variable, array in zip(self._policy.variables, arrays, strict=True):
+            variable.assign(array)
+        return self._loaded
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """All settings of a job by name."""
+    found = {"algo": str(job.algo)}
+    for part in (job.config, *(getattr(job, plan) for plan in PLANS)):
+        found.update({f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
+    found.update({f.name: getattr(job, f.name) for f in dataclasses.fields(job) if f.metadata})
+    return found
