@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(os.getcwd())  # where a user's own environments and networks are
 
 from tfrl import command  # noqa: E402
-from tfrl.config import flags  # noqa: E402
+from tfrl.config import flags, trust  # noqa: E402
 from tfrl.config.settings import SettingError, setting, validate  # noqa: E402
 from tfrl.runtime import folders  # noqa: E402
 
@@ -26,6 +26,9 @@ class Options:
     """Settings of this launcher."""
 
     run_dir: str = setting("", "folder of a finished run")
+    trust_modules: tuple[str, ...] = setting(
+        (), "modules of yours whose code the run folder may run; a folder from elsewhere runs none"
+    )
     episodes: int = setting(100, "games to play", minimum=1)
     seed: int = setting(0, "seed of the environments and of exploration", minimum=0)
     stochastic: bool = setting(
@@ -53,6 +56,7 @@ def main(argv: list[str]) -> int:
             from tfrl.logs import video
 
             video.prepare()
+        trust.name(options.trust_modules)
         from tfrl.runtime import finish  # after the checks: TensorFlow
 
         out = sys.stderr if options.json else sys.stdout

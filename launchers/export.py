@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.append(os.getcwd())  # where a user's own environments and networks are
 
 from tfrl import command  # noqa: E402
-from tfrl.config import flags  # noqa: E402
+from tfrl.config import flags, trust  # noqa: E402
 from tfrl.config.settings import SettingError, setting, validate  # noqa: E402
 from tfrl.runtime import folders  # noqa: E402
 
@@ -27,6 +27,9 @@ class Options:
     """Settings of this launcher."""
 
     run_dir: str = setting("", "folder of a finished run")
+    trust_modules: tuple[str, ...] = setting(
+        (), "modules of yours whose code the run folder may run; a folder from elsewhere runs none"
+    )
     out: str = setting("", "folder to write; default <run_dir>/export. An export there is replaced")
     lite: bool = setting(False, "also write policy.tflite there, for LiteRT, with batch size 1")
 
@@ -41,6 +44,7 @@ def main(argv: list[str]) -> int:
         run_dir = folders.finished_run(options.run_dir)
         out = pathlib.Path(options.out) if options.out else run_dir / "export"
         _check_out(out)
+        trust.name(options.trust_modules)
         from tfrl.runtime import finish  # after the checks: TensorFlow
 
         finish.export_run(run_dir, out, options.lite)

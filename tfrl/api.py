@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import numbers
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfrl.config import objects
+from tfrl import files
+from tfrl.config import objects, trust
 from tfrl.config.settings import SettingError, from_dict, nearest
 from tfrl.job import PLANS, Job, algorithm
 
@@ -57,6 +59,7 @@ def make_job(algo: str, **settings: Any) -> Job:
     Raises:
       SettingError: an unknown setting (the nearest is named) or a value that cannot be used.
     """
+    trust.name_settings(algo, settings)
     given = sections(algo, settings)
     parts = {"config": algorithm(algo).Config, **PLANS}
     return Job(
@@ -122,6 +125,7 @@ def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
     """The job that `train` was given, whole or in settings; with `resume` the one of the run folder, changed."""
     from tfrl.config import resolve
 
+    trust.name_settings(algo, settings)
     if isinstance(algo, Job):
         if settings:
             raise SettingError(
@@ -163,7 +167,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     from tfrl.envs.make import pick_backend
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
-    from tfrl.runtime import mend, residency
+    from tfrl.runtime import folders, mend, residency
     from tfrl.runtime.finish import finish
     from tfrl.runtime.hooks import Hooks
 
@@ -175,6 +179,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
         pick_backend(job.env, num_envs)  # one that cannot serve is refused now
     hooks = Hooks(assembly, callbacks)
     job.save(assembly.run_dir / "job.json")
+    files.write_text(assembly.run_dir / folders.SPEC, json.dumps(assembly.spec.to_json()) + "\n")
     with (
         native_output_to(assembly.run_dir / "logs" / "native.log"),
         Logger(
@@ -198,16 +203,24 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     return result
 
 
-def load(path: str | pathlib.Path) -> LoadedPolicy:
+def load(
+    path: str | pathlib.Path, network: Any = None, trust_modules: Sequence[str] = ()
+) -> LoadedPolicy:
     """The exported policy of a run folder, with its weights: `env.step(policy.predict(obs))`.
 
+    Args:
+      path: of the run folder. It may come from anywhere: nothing that it names is run unless you name it too.
+      network: the builder of the run's network, where it has one of its own; an object or its name.
+      trust_modules: modules whose code the folder may run: that of the network, or an algorithm's.
+
     Raises:
-      SettingError: the folder holds no finished run.
+      SettingError: the folder holds no finished run, or needs code that nobody has named.
     """
     from tfrl.runtime.finish import last_knobs, load_policy
     from tfrl.runtime.loaded import LoadedPolicy
 
-    assembly, policy = load_policy(pathlib.Path(path))
+    _trust(trust_modules, network=network)
+    assembly, policy = load_policy(pathlib.Path(path), network)
     return LoadedPolicy(policy, assembly.spec, lambda rows: last_knobs(assembly, rows))
 
 
@@ -217,17 +230,23 @@ def evaluate(
     seed: int = 0,
     greedy: bool = True,
     num_envs: int = 10,
+    env: Any = None,
+    network: Any = None,
+    trust_modules: Sequence[str] = (),
 ) -> Evaluation:
     """Plays seeded games with the exported policy of a run folder: full games, unclipped rewards.
 
     Args:
-      path: of the run folder.
+      path: of the run folder. It may come from anywhere: nothing that it names is run unless you name it too.
       episodes, seed: which games; the same seed plays the same ones.
       greedy: False: with the exploration of the end of training.
       num_envs: environments that are stepped together, at most.
+      env, network: those of the run, where they are objects of yours or come from a module of yours.
+      trust_modules: modules whose code the folder may run, instead of naming each object.
 
     Raises:
-      SettingError: the folder holds no finished run, or a number that cannot be used.
+      SettingError: the folder holds no finished run, or needs code that nobody has named; a number that cannot be used;
+        an environment of other spaces.
     """
     for name, value, least in (
         ("episodes", episodes, 1),
@@ -238,7 +257,14 @@ def evaluate(
             raise SettingError(f"{name}={value!r}: expected an int of at least {least}")
     from tfrl.runtime.finish import evaluate_run
 
-    return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs)
+    _trust(trust_modules, env=env, network=network)
+    return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs, env, network)
+
+
+def _trust(modules: Sequence[str], **objects_given: Any) -> None:
+    """Lets a run folder use the modules that the user names, as such or by what they hold."""
+    trust.name((modules,) if isinstance(modules, str) else modules)
+    trust.name_settings(None, objects_given)
 
 
 def _settle_evaluation(job: Job) -> Job:

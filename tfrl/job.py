@@ -11,7 +11,7 @@ import pathlib
 from typing import Any
 
 from tfrl import files
-from tfrl.config import json_form
+from tfrl.config import json_form, trust
 from tfrl.config.settings import SettingError, from_dict, import_module, nearest, setting, validate
 
 
@@ -277,10 +277,11 @@ class Job:
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """Reads `to_json`'s text.
+        """Reads `to_json`'s text, which may come from elsewhere; see `config/trust.py`.
 
         Raises:
-          SettingError: settings that this version does not know, or that do not fit; no such algorithm.
+          SettingError: settings that this version does not know, or that do not fit; no such algorithm, or one of a
+            module that nobody has named.
           ValueError, KeyError, TypeError: the text is no JSON, or not that of a job.
         """
         values = json.loads(text)
@@ -291,6 +292,7 @@ class Job:
                 if isinstance(value, dict):
                     values[part][name] = json_form.decode(value)
         plans = {name: from_dict(plan, values.pop(name)) for name, plan in PLANS.items()}
+        trust.check_algorithm(str(values["algo"]))
         config = from_dict(algorithm(values["algo"]).Config, values.pop("config"))
         return cls(config=config, **plans, **values)
 

@@ -137,14 +137,19 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn("damaged", logs.output[0])
 
     def test_only_folders_of_checkpoints_are_ever_removed(self):
-        """A folder of the user's that has digits for a name, and what a link of a run folder leads to."""
+        """Not folders of the user's that have such a name, or that a link of a run folder leads to."""
         photos = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
         (photos / "2019").mkdir()
-        (self.folder / "2019").mkdir()
+        for name in ("2019", "000000002019"):
+            (self.folder / name).mkdir()
+            (self.folder / name / "photo.jpg").write_text("")
         (self.folder / "000000000001").symlink_to(photos)
         for env_steps in (2, 3, 4):
             self.save(env_steps, 0.0)
-        self.assertEqual(self.names(), ["000000000001", "000000000003", "000000000004", "2019"])
+        self.assertEqual(
+            self.names(),
+            ["000000000001", "000000000003", "000000000004", "000000002019", "2019"],
+        )
         self.assertTrue((photos / "2019").is_dir())
 
     @parameterized.product(

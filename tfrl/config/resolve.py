@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfrl.config import flags, json_form, objects
+from tfrl.config import flags, json_form, objects, trust
 from tfrl.config.settings import SettingError
 from tfrl.job import PLANS, Job
 
@@ -39,6 +39,8 @@ def job_from_argv(argv: Sequence[str]) -> Job:
     run_dir = flags.peek(tokens, "run_dir")
     if not run_dir:
         raise SettingError("--resume: expected --run_dir with the folder of the run to continue")
+    given = {name: flags.peek(tokens, name) for name in ("env", "network")}
+    trust.name_settings(flags.peek(tokens, "algo"), given)
     saved = load_job(run_dir)
     parsed = flags.parse_given(tokens, algo=saved.algo)
     return check(change(saved, run_dir, parsed.given, parsed.algo))
@@ -56,7 +58,8 @@ def change(
       algo: algorithm that the user names, None for none.
 
     Raises:
-      SettingError: a setting that is not free in a resumed run differs from the saved one.
+      SettingError: a setting that is not free in a resumed run differs from the saved one, or `saved` names code that
+        may not run; see `trust.py`.
     """
 
     def refuse(name: str, wanted: Any, found: Any) -> SettingError:
@@ -82,7 +85,9 @@ def change(
         key: dataclasses.replace(getattr(saved, key), **taken[key]) for key in ("config", *PLANS)
     }
     scalars = {**taken["job"], "run_dir": str(run_dir), "resume": True}
-    return dataclasses.replace(saved, **parts, **scalars)
+    job = dataclasses.replace(saved, **parts, **scalars)
+    trust.check_job(job)
+    return job
 
 
 def may_change(section: str, cls: type, name: str) -> bool:

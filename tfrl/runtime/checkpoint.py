@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl import files
+from tfrl import spaces as space_lib
 from tfrl.config.settings import SettingError
 from tfrl.runtime import checkpoint_files
 from tfrl.runtime.checkpoint_files import damaged
@@ -53,7 +54,10 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, algo: str, spec: EnvSpec, keep: int):
         self.folder, self._algo, self._keep = folder, algo, keep
-        self._identity = {"algo": algo, **spec.describe()}
+        # Text leaves out the limits of large spaces, and the JSON form of spaces is hard to read in a message.
+        spaces = {"observation": spec.observation_space, "action": spec.action_space}
+        exact = {name: space_lib.to_json(space) for name, space in spaces.items()}
+        self._identity = {"algo": algo, **spec.describe(), "spaces": exact}
 
     def save(
         self,
@@ -102,7 +106,7 @@ class Checkpoints:
         state = checkpoint_files.read(complete[-1] / checkpoint_files.STATE)
         for key, mine in self._identity.items():
             theirs = state["identity"].get(key)
-            if theirs != mine:
+            if theirs != mine and (key != "spaces" or theirs is not None):
                 raise SettingError(
                     f"checkpoint {complete[-1]}: {key} is {theirs}, but this run has {mine}"
                 )

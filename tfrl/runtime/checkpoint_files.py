@@ -23,15 +23,24 @@ MANIFEST, STATE = "manifest.json", "state.json"
 DAMAGED = "damaged.json"  # the manifest of a checkpoint that has failed its checksums
 SCRATCH = "tfrl-replay-"  # how the names of a replay server's scratch folders begin
 _NAME = re.compile(r"^\d{12}(\.\d+)?$")
+# How the names of all that is in a checkpoint begin; `.` is something half-written.
+_CONTENTS = ("learner", "replay", STATE, MANIFEST, DAMAGED, ".")
 _PIECE_BYTES = 2**22
 
 
 def of(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints in `folder`, complete or not, the oldest first."""
-    if not folder.is_dir():
-        return []
-    found = [p for p in folder.iterdir() if _NAME.match(p.name) and not p.is_symlink()]
-    return sorted((p for p in found if p.is_dir()), key=_age)
+    """The checkpoints in `folder`, complete or not, the oldest first.
+
+    Old ones are removed, so what has such a name but other contents is none, nor is a link.
+    """
+    found = [p for p in folder.iterdir() if _NAME.match(p.name)] if folder.is_dir() else []
+    return sorted((p for p in found if _is_one(p)), key=_age)
+
+
+def _is_one(path: pathlib.Path) -> bool:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return all(entry.name.startswith(_CONTENTS) for entry in path.iterdir())
 
 
 def _age(path: pathlib.Path) -> tuple[int, int]:

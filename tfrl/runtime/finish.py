@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from tfrl.agent import Policy
+from tfrl.config import objects, trust
 from tfrl.config.resolve import load_job
 from tfrl.config.settings import SettingError
 from tfrl.envs.make import atari_game, make_vector
 from tfrl.envs.vector import VectorEnv
+from tfrl.job import Job
 from tfrl.logs.curve import draw_curve
 from tfrl.logs.logger import Logger
 from tfrl.logs.video import VideoRecorder
@@ -27,6 +29,7 @@ from tfrl.runtime.export import export
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.report import peak_memory_mb, write_result
 from tfrl.runtime.stop import Stop
+from tfrl.types import EnvSpec
 
 
 def finish(
@@ -108,18 +111,26 @@ def finish(
     }
 
 
-def load_policy(run_dir: pathlib.Path) -> tuple[Assembly, Policy]:
-    """A run's parts and its exported policy.
+def load_policy(run_dir: pathlib.Path, network: Any = None) -> tuple[Assembly, Policy]:
+    """A run's parts and its exported policy; no environment is built, and no code of a user's but a network's.
+
+    Args:
+      network: the builder of the network, where the run has one of its own that cannot be found by its name.
 
     Raises:
-      SettingError: no finished run there, or one with damaged files.
+      SettingError: no finished run there, or one with damaged files; code that nobody has named, see `trust.py`.
     """
     folders.finished_run(run_dir)
     job = load_job(str(run_dir))
+    if network is not None:
+        network = network if isinstance(network, str) else objects.named(network)
+        config = dataclasses.replace(job.config, network=network)
+        job = dataclasses.replace(job, config=config)
+    trust.check_network(getattr(job.config, "network", None))
     # The folder may have moved, nothing is resumed here, and this machine may have fewer devices.
     topology = dataclasses.replace(job.topology, num_learner_devices=1)
     job = dataclasses.replace(job, run_dir=str(run_dir), resume=False, topology=topology)
-    assembly = assemble(job)
+    assembly = assemble(job, _saved_spec(job))
     policy = assembly.agent.make_policy()
     arrays = checkpoint.load_arrays(run_dir / folders.POLICY)[0]
     mine, theirs = ([tuple(x.shape) for x in xs] for xs in (policy.variables, arrays))
@@ -133,12 +144,22 @@ def load_policy(run_dir: pathlib.Path) -> tuple[Assembly, Policy]:
 
 
 def evaluate_run(
-    run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool, num_envs: int
+    run_dir: pathlib.Path,
+    episodes: int,
+    seed: int,
+    greedy: bool,
+    num_envs: int,
+    env: Any = None,
+    network: Any = None,
 ) -> Evaluation:
     """Plays seeded games with a run's exported policy; see `tfrl.evaluate`."""
-    assembly, policy = load_policy(run_dir)
-    env = make_vector(assembly.job.env, min(num_envs, episodes), seed, training=False)
-    return _play(assembly, policy, env, episodes, seed, greedy)
+    assembly, policy = load_policy(run_dir, network)
+    plan = assembly.job.env
+    if env is not None:
+        plan = dataclasses.replace(plan, env=env if isinstance(env, str) else objects.named(env))
+    trust.check_env(plan.env)
+    vector = make_vector(plan, min(num_envs, episodes), seed, training=False)
+    return _play(assembly, policy, vector, episodes, seed, greedy)
 
 
 def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) -> list[pathlib.Path]:
@@ -152,6 +173,7 @@ def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) ->
     """
     assembly, policy = load_policy(run_dir)
     plan = assembly.job.env
+    trust.check_env(plan.env)
     drawn = {**plan.env_kwargs, "render_mode": "rgb_array"}
     plan = dataclasses.replace(plan, env_backend="sync", env_kwargs=drawn)
     inner: Any = make_vector(plan, 1, seed, training=False)
@@ -172,8 +194,13 @@ def export_run(run_dir: pathlib.Path, folder: pathlib.Path, lite: bool = False) 
 def _play(
     assembly: Assembly, policy: Policy, env: VectorEnv, episodes: int, seed: int, greedy: bool
 ) -> Evaluation:
-    """Games in `env`, which is closed afterwards."""
+    """Games in `env`, which is closed afterwards.
+
+    Raises:
+      SettingError: its spaces are not those that the policy was trained in.
+    """
     try:
+        _check_spaces(assembly.spec, env.spec)
         size, explore = env.num_envs, not greedy
         knobs = last_knobs(assembly, size) if explore else {}
         signature = StepSignature(policy, assembly.spec, size, sorted(knobs), explore)
@@ -193,6 +220,28 @@ def last_knobs(assembly: Assembly, num_envs: int) -> dict[str, np.ndarray]:
     job = assembly.job
     last = (job.topology.num_actors - 1, job.topology.num_actors)
     return dict(assembly.agent.knobs(*last, num_envs, job.total_env_steps))
+
+
+def _saved_spec(job: Job) -> EnvSpec | None:
+    """The spec in a run folder. None in a folder of the first version, whose environment has to be asked."""
+    path = pathlib.Path(job.run_dir) / folders.SPEC
+    if not path.exists():
+        trust.check_env(job.env.env)
+        return None
+    try:
+        return EnvSpec.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SettingError(f"{path}: cannot be read, {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise checkpoint.damaged(path, error) from None
+
+
+def _check_spaces(trained: EnvSpec, played: EnvSpec) -> None:
+    for name, mine in played.describe().items():
+        if trained.describe()[name] != mine:
+            raise SettingError(
+                f"env={played.name!r}: {name} is {mine}, but the policy was trained with {trained.describe()[name]}"
+            )
 
 
 def _assign(policy: Policy, arrays: list[np.ndarray]) -> None:

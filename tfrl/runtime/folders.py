@@ -11,6 +11,7 @@ from tfrl.config.settings import SettingError
 from tfrl.runtime.owner import owner_of
 
 POLICY = pathlib.Path("checkpoints", "policy.npz")  # the exported policy's variables
+SPEC = "spec.json"  # the environment's spaces, with which a policy is built without the environment
 
 
 def finished_run(run_dir: str | os.PathLike) -> pathlib.Path:

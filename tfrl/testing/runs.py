@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from typing import Any
@@ -12,12 +13,14 @@ from tfrl.runtime.assembly import assemble
 
 
 def untrained_run(run_dir: str | os.PathLike, algo: str = "dqn", **settings: Any) -> pathlib.Path:
-    """Writes what a finished run leaves for its evaluation: job.json and a policy, a fresh one."""
+    """Writes what a finished run leaves for its evaluation: job.json, spec.json and a policy, a fresh one."""
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True)
     job = make_job(algo, run_dir=str(run_dir), **settings)
     job.save(run_dir / "job.json")
-    policy = assemble(job).agent.make_policy()
+    assembly = assemble(job)
+    (run_dir / folders.SPEC).write_text(json.dumps(assembly.spec.to_json()))
+    policy = assembly.agent.make_policy()
     arrays = [variable.numpy() for variable in policy.variables]
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, env_steps=0)
     return run_dir

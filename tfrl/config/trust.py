@@ -1,0 +1,179 @@
+"""Which code the names in a run folder may lead to.
+
+A run folder may come from anywhere, and its `job.json` holds names of Python objects: a module with an algorithm, a
+builder of networks, a factory of environments. Importing a module runs it, so none is imported because a file says so.
+Code is run if
+
+  its module was named by whoever uses this process: in the settings of `tfrl.train`, on the command line, or to `name`;
+  it belongs to tfrl;
+  it needs no import, as its module is part of this process already, and is an environment class, a builder or an
+  algorithm there. A function that makes environments is not enough then: it would be called with any arguments.
+
+Of a module that may be imported only an object that is what it is used as is called, and none that the module has
+imported from elsewhere. Nothing here imports TensorFlow, and gymnasium only to look at an environment.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tfrl.config import objects
+from tfrl.config.settings import SettingError, import_dotted, import_module
+
+# Modules of tfrl whose classes are environments.
+_ENVIRONMENTS = ("tfrl.envs.fakes", "tfrl.envs.memory", "tfrl.envs.parametric")
+_named: set[str] = set()  # by the user of this process
+
+
+def name(modules: Iterable[str]) -> None:
+    """Lets run folders use these modules, and what is inside such packages, for as long as this process lives.
+
+    Raises:
+      SettingError: there is no such module, or it is not the name of one.
+    """
+    for module in modules:
+        if not isinstance(module, str) or not all(module.split(".")):
+            raise SettingError(f"trust_modules={module!r}: expected the name of a module")
+        if module not in sys.modules and not _exists(module):
+            raise SettingError(f"trust_modules={module!r}: there is no such module")
+        _named.add(module)
+
+
+def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
+    """The same for the modules that settings name: what a user gives is what the user wants to run.
+
+    Args:
+      algo: name of an algorithm or of a module that is one; None for none.
+      settings: flag name -> value; `env` and `network` count.
+    """
+    if isinstance(algo, str) and "." in algo:
+        _named.add(algo)
+    for value in (settings.get("env"), settings.get("network")):
+        path = objects.named(value) if callable(value) else value
+        if _is_path(path):
+            _named.add(path.partition(":")[0])
+
+
+def check_job(job: Any) -> None:
+    """Raises SettingError for a `Job` of a run folder whose network or environment is refused below."""
+    check_network(getattr(job.config, "network", None))
+    check_env(job.env.env)
+
+
+def check_algorithm(algo: str) -> None:
+    """Raises SettingError for an algorithm of a run folder whose module may not be imported."""
+    if "." in algo and not _may_import(algo) and algo not in sys.modules:
+        raise _refusal("algo", algo, algo)
+
+
+def check_network(network: Any) -> None:
+    """Raises SettingError for a network of a run folder that is not a builder, or whose module may not be imported."""
+    if not _is_path(network):
+        return
+    module = network.partition(":")[0]
+    if not _may_import(module) and module not in sys.modules:
+        raise _refusal("network", network, module)
+    builder = import_dotted(network, "network")
+    if not _is_own(builder, module):
+        raise SettingError(
+            f"network={network!r}: {_kind(builder)} that {module!r} does not define; expected a builder of networks"
+        )
+
+
+def check_env(env: str) -> None:
+    """Raises SettingError for an environment of a run folder that is none, or whose module may not be imported.
+
+    An id without a module is looked up among those that are registered, and needs no check.
+    """
+    if not _is_path(env):
+        return
+    module, _, rest = env.partition(":")
+    if not _may_import(module) and module not in _ENVIRONMENTS:
+        if module not in sys.modules or not _is_environment(sys.modules[module], rest):
+            raise _refusal("env", env, module)
+        return
+    found = _find(import_module(module, f"env={env!r}"), rest)
+    if (
+        found is None
+    ):  # an id that the module registers, or a name that is not there: said where it is used
+        return
+    if not _is_factory(found, module):
+        raise SettingError(
+            f"env={env!r}: {_kind(found)}, which is no environment factory; expected a class of gymnasium.Env, or a "
+            f"function that {module!r} defines"
+        )
+
+
+def _exists(module: str) -> bool:
+    """Whether there is such a module, without importing it; packages above it are imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _is_path(value: Any) -> bool:
+    """Whether it is `module:name`, and not an object of this process or the name of one of another."""
+    is_object = isinstance(value, objects.Live) or not isinstance(value, str)
+    return not is_object and not objects.is_gone(value) and ":" in value
+
+
+def _may_import(module: str) -> bool:
+    return any(module == known or module.startswith(f"{known}.") for known in _named) or (
+        module.startswith("tfrl.algos.") and "." not in module.removeprefix("tfrl.algos.")
+    )
+
+
+def _find(module: types.ModuleType, path: str) -> Any:
+    """The object of this name in a module, None where there is none."""
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _is_environment(module: types.ModuleType, path: str) -> bool:
+    """Whether the name is that of an environment class there, or an id that is registered."""
+    import gymnasium as gym
+
+    return path in gym.registry or _is_env_class(_find(module, path))
+
+
+def _is_env_class(found: Any) -> bool:
+    import gymnasium as gym
+
+    return isinstance(found, type) and issubclass(found, gym.Env)
+
+
+def _is_factory(found: Any, module: str) -> bool:
+    """Whether calling it makes an environment, as far as one can see without calling it."""
+    if isinstance(found, functools.partial):
+        return _is_factory(found.func, module)
+    return _is_env_class(found) or _is_own(found, module)
+
+
+def _is_own(found: Any, module: str) -> bool:
+    """A function or callable object that the module, or one inside it, defines."""
+    if isinstance(found, functools.partial):
+        return _is_own(found.func, module)
+    if not isinstance(found, (types.FunctionType, type)):
+        found = type(found)  # of a callable object, the class
+    home = found.__module__
+    return callable(found) and (home == module or home.startswith(f"{module}."))
+
+
+def _kind(found: Any) -> str:
+    home, name = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
+    return f"it is {home}.{name}" if home and name else f"it is a {type(found).__name__}"
+
+
+def _refusal(setting: str, value: str, module: str) -> SettingError:
+    return SettingError(
+        f"{setting}={value!r} stands in a run folder, which may come from elsewhere; to let it run code of {module!r}, "
+        f"name that: --{setting}={value} to resume, --trust_modules={module} to evaluate or export"
+    )
