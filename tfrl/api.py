@@ -114,11 +114,15 @@ def train(
     """
     started = time.monotonic()
     from tfrl.config import resolve
+    from tfrl.runtime.control import RunFailed
     from tfrl.runtime.owner import owned
     from tfrl.runtime.stop import stop_on_signals
 
-    with stop_on_signals(stop) as stop, owned(resolve.check(_job(algo, settings))) as job:
-        return _train(_settle_evaluation(job), started, callbacks, stop)
+    try:
+        with stop_on_signals(stop) as stop, owned(resolve.check(_job(algo, settings))) as job:
+            return _train(_settle_evaluation(job), started, callbacks, stop)
+    except SystemExit as error:  # it would end the program as if all were well
+        raise RunFailed(f"something in the run called sys.exit({error.code!r})") from error
 
 
 def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
@@ -170,6 +174,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     from tfrl.runtime import folders, mend, residency
     from tfrl.runtime.finish import finish
     from tfrl.runtime.hooks import Hooks
+    from tfrl.runtime.last_words import last_words
 
     job = assembly.job
     if assembly.found is not None:
@@ -182,6 +187,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     files.write_text(assembly.run_dir / folders.SPEC, json.dumps(assembly.spec.to_json()) + "\n")
     with (
         native_output_to(assembly.run_dir / "logs" / "native.log"),
+        last_words(assembly.run_dir),
         Logger(
             assembly.run_dir,
             job.log,

@@ -225,11 +225,11 @@ def import_module(name: str, where: str) -> types.ModuleType:
         raise SettingError(f"{where}: expected the name of a module, got {name!r}")
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise SettingError(f"{where}: cannot import {name!r} ({_reason(error)})") from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """One line: what was raised, and where unless it is an import that was not found."""
     text = " ".join(str(error).split())
     if isinstance(error, ImportError):

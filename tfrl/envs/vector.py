@@ -47,7 +47,7 @@ class Place:
       rows: gives the rows whose code runs now; none where that is not known.
     """
 
-    __slots__ = ("calls", "inside", "rows")
+    __slots__ = ("__weakref__", "calls", "inside", "rows")
 
     def __init__(self, rows: Callable[[], list[int]] = list):
         self.calls, self.inside, self.rows = 0, False, rows

@@ -15,6 +15,7 @@ from tfrl.runtime import checkpoint, seeds
 from tfrl.runtime.assembly import Assembly
 from tfrl.runtime.inference import Engine, NoiseStream, StepSignature, make_engine, reset_rows
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
+from tfrl.runtime.watch import Watch, limit_s
 
 
 class Evaluation(NamedTuple):
@@ -132,6 +133,10 @@ class Evaluator:
         if self._plan.plays:
             with contextlib.suppress(Stopped), self._stop.inside_environment():
                 self._env = self._make_env()
+        self._watch: Watch | None = None
+        if self._env is not None:
+            limit = limit_s(assembly.job.topology)
+            self._watch = Watch(self._env.place, "evaluation", limit, self._announce)
         self._inference = inference
         self._engine: Engine | None = None
         self.folder = assembly.run_dir / "checkpoints"
@@ -202,6 +207,7 @@ class Evaluator:
         """Frees the environments; no evaluation may follow."""
         if self._env is not None:
             self._env.close()
+            self._watch.close()
 
     def _make_env(self) -> VectorEnv:
         plan, job = self._plan, self._assembly.job

@@ -38,6 +38,7 @@ from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.publish import BoundedCalls, VariablePublisher, VariableSource, variables_table
 from tfrl.runtime.replay_server import ReplayServer, shard_folder
 from tfrl.runtime.report import peak_memory_mb
+from tfrl.runtime.watch import Watch, limit_s
 from tfrl.types import EnvSpec
 
 PUBLISH_EVERY_S = 0.05
@@ -129,6 +130,7 @@ def actor_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> No
     stream = str(link.orders["env_steps"])  # a resumed run must not repeat its games
     env_seed = seeds.integer(job.seed, "env", index, stream)
     env = make_vector(job.env, num_envs, env_seed)
+    Watch(env.place, f"actor {index}", limit_s(job.topology), link.say)
     policy = agent.make_policy()
     knobs = sorted(agent.knobs(slot, job.topology.num_actors, num_envs, 0))
     signature = StepSignature(policy, assembly.spec, num_envs, knobs, explore=True)

@@ -40,6 +40,7 @@ from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.replay_server import ReplayServer, save_contents
 from tfrl.runtime.report import Report, Totals, lag_metrics
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
+from tfrl.runtime.watch import Watch, limit_s
 
 SAMPLE_TIMEOUT_S = 60.0
 EPISODE_STEPS = 32  # vector steps between two looks at whether enough episodes have ended
@@ -118,6 +119,7 @@ class _Run:
         with stop.inside_environment():
             env = assembly.env or make_vector(job.env, job.topology.num_envs, env_seed)
             env = StoppableVector(env, stop)
+        self.watch = Watch(env.place, "training", limit_s(job.topology), logger.announce)
         logger.announce(f"environments: {env.backend}, {env.num_envs}")
         knobs = sorted(agent.knobs(0, 1, env.num_envs, 0))
         policy = agent.make_policy()
@@ -176,6 +178,7 @@ class _Run:
         try:
             return self._train_to_the_end()
         finally:  # what it says when it stops is no user's concern, least of all after an error
+            self.watch.close()
             if self.server is not None:
                 self.server.stop()
 
