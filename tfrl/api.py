@@ -182,6 +182,10 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     residency.refuse_too_large(assembly.residency, assembly.agent, assembly.layout)
     for num_envs in (job.topology.num_envs, job.evaluation.eval_num_envs):
         pick_backend(job.env, num_envs)  # one that cannot serve is refused now
+    if job.topology.isolate:
+        from tfrl.runtime.isolation import Isolation
+
+        Isolation().close()  # a machine that has none is refused now
     hooks = Hooks(assembly, callbacks)
     job.save(assembly.run_dir / "job.json")
     files.write_text(assembly.run_dir / folders.SPEC, json.dumps(assembly.spec.to_json()) + "\n")

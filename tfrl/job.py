@@ -106,6 +106,11 @@ class Topology:
         unit="env steps",
         minimum=0,
     )
+    isolate: bool = setting(
+        False,
+        "processes run in a network of their own, so that nobody else reaches the replay server; Linux with user "
+        "and network namespaces",
+    )
     heartbeat_timeout_s: float = setting(
         60.0, "silence after which a process counts as frozen and is replaced", unit="s", above=0.0
     )
@@ -121,6 +126,11 @@ class Topology:
             raise SettingError(
                 f"num_replay_shards={self.num_replay_shards} with backend=inprocess: one process has one "
                 "replay; set backend=processes"
+            )
+        if self.isolate and self.backend == "inprocess":
+            raise SettingError(
+                "isolate with backend=inprocess: expected backend=processes; one process opens no port, unless its "
+                "replay is in a server, as the line 'network:' says then"
             )
         if self.num_replay_shards > 1 and self.replay_residency == "learner":
             raise SettingError(

@@ -24,6 +24,7 @@ from typing import Any
 
 from tfrl.config.settings import import_dotted
 from tfrl.lifeline import die_with
+from tfrl.runtime.isolation import enter
 from tfrl.runtime.process import Process
 
 INTERVAL_S = 0.1  # between two statuses of a child
@@ -177,7 +178,7 @@ class Child:
     """The supervisor's end: a process, its pipe, and what is known of it.
 
     Args:
-      entry, role, index, slot, payload, log: see `child_main`.
+      entry, role, index, slot, payload, log, namespaces: see `child_main`.
 
     Attributes:
       numbers: the newest that it told.
@@ -186,15 +187,25 @@ class Child:
       heard: when it last told anything.
     """
 
-    def __init__(self, entry: str, role: str, index: int, slot: int, payload: bytes, log: str):
+    def __init__(
+        self,
+        entry: str,
+        role: str,
+        index: int,
+        slot: int,
+        payload: bytes,
+        log: str,
+        namespaces: tuple[int, ...] = (),
+    ):
         self.role, self.index, self.slot, self.log = role, index, slot, log
         self.numbers: dict[str, Any] = {}
         self.ready_at = math.inf
         self.idle_s, self.granted, self.lease = 0.0, 0, 0
         self.error: tuple[str, str] | None = None
         self.done = False
-        args = (entry, role, index, slot, payload, log, os.getpid())
-        self.process = Process(f"{__name__}:child_main", args, _environment(role))
+        args = (entry, role, index, slot, payload, log, os.getpid(), namespaces)
+        environment = _environment(role)
+        self.process = Process(f"{__name__}:child_main", args, environment, namespaces)
         self.pipe = self.process.pipe
         self.heard = time.monotonic()
 
@@ -230,6 +241,7 @@ def child_main(
     payload: bytes,
     log: str,
     parent: int,
+    namespaces: tuple[int, ...],
 ) -> None:
     """Start of every child: runs its role, tells how that ended, never returns.
 
@@ -242,9 +254,13 @@ def child_main(
       payload: what the role is made of, pickled.
       log: file that takes what the process prints.
       parent: process id of the supervisor.
+      namespaces: descriptors of those that it enters, see `Isolation`.
     """
+    enter(
+        namespaces
+    )  # first: a process with threads may not, and the kernel then forgets whom to die with
     os.setsid()  # a group of its own: no Ctrl-C reaches it, and what it starts dies with it
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The supervisor says when to end; unlike SIG_IGN this is not inherited.
         signal.signal(number, lambda *_: None)
     die_with(parent)

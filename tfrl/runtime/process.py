@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 
 
@@ -22,13 +22,20 @@ class Process:
       function: 'package.module:function'.
       args: of the function; pickled with `pickle` alone, so plain numbers, text and bytes.
       environment: variables that replace those of this process.
+      descriptors: files that the process finds open under the same numbers.
 
     Attributes:
       pipe: this end of a two-way pipe, the other end is `connection`; it ends when the process does.
       pid: of the process.
     """
 
-    def __init__(self, function: str, args: tuple, environment: Mapping[str, str]):
+    def __init__(
+        self,
+        function: str,
+        args: tuple,
+        environment: Mapping[str, str],
+        descriptors: Sequence[int] = (),
+    ):
         self.pipe, theirs = multiprocessing.Pipe()
         module, _, name = function.partition(":")
         # The child looks for modules where this process does.
@@ -40,7 +47,7 @@ class Process:
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
             env={**os.environ, **environment},
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(theirs.fileno(), *descriptors),
         )
         self.pid = self._popen.pid
         theirs.close()  # or the end of the child would not end the pipe

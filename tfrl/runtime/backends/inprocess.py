@@ -35,6 +35,7 @@ from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import take_no_signals
+from tfrl.runtime.isolation import network_line
 from tfrl.runtime.learner import LearnerLoop, make_strategy
 from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.replay_server import ReplayServer, save_contents
@@ -93,6 +94,9 @@ class _Run:
             contents, scratch = found.replay if found else None, assembly.run_dir / "checkpoints"
             self.server = ReplayServer([table], contents, scratch=scratch)
             self.client = reverb.Client(self.server.address)
+            logger.announce(
+                network_line(False, "--backend=processes has --isolate, which closes it")
+            )
         strategy = make_strategy(job.topology.num_learner_devices)
         seed = seeds.integer(job.seed, "learner")
         self.learner = LearnerLoop(

@@ -28,6 +28,7 @@ from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.checkpoint import Found
 from tfrl.runtime.control import ABANDON, FINISH, RUN, Child, RunFailed, Status
 from tfrl.runtime.hooks import Hooks
+from tfrl.runtime.isolation import Isolation, network_line
 from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.replay_server import shard_folder
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
@@ -90,6 +91,7 @@ class _Run:
             assembly.residency_line,
             assembly.exploration_line,
             assembly.evaluation_line,
+            network_line(self.job.topology.isolate, "--isolate closes it"),
         ):
             if line:
                 logger.announce(line)
@@ -99,6 +101,7 @@ class _Run:
             logger.rewind(self.totals.env_steps)
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
         self._start_env_steps = self.totals.env_steps
+        self._isolation = Isolation() if self.job.topology.isolate else None
         self._children: list[Child] = []
         self._num_shards = self.job.topology.num_replay_shards
         # Of each shard: the process that serves it, and where; of each such process the items taken from it.
@@ -137,6 +140,8 @@ class _Run:
         finally:
             for child in self._children:
                 child.kill()
+            if self._isolation:
+                self._isolation.close()
             for left in (self.assembly.run_dir / "checkpoints").glob(
                 f"{checkpoint_files.SCRATCH}*"
             ):
@@ -175,7 +180,8 @@ class _Run:
         index = self._next_index[role]
         self._next_index[role] += 1
         log = str(self._logs / f"{role}-{index}.log")
-        child = Child(ENTRY, role, index, slot, self._payload, log)
+        namespaces = self._isolation.descriptors if self._isolation else ()
+        child = Child(ENTRY, role, index, slot, self._payload, log, namespaces)
         self._children.append(child)
         return child
 
