@@ -65,7 +65,7 @@ FACTS = {
     "iqn": _distributional(
         num_tau=6, num_target_tau=5, num_act_tau=4, num_cosines=7, noisy="factorised"
     ),
-    "ppo": _on_policy("ppo", epochs=2, minibatches=1, kl_coefficient=0.2),
+    "ppo": _on_policy("ppo", epochs=2, minibatches=2, kl_coefficient=0.2),
     "a2c": _on_policy("a2c", state_dependent_exploration=True, squash_actions=True)._replace(
         env="tfrl.envs.fakes:TargetPoint"
     ),

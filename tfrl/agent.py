@@ -66,8 +66,9 @@ class Learner(Protocol):
     def prepare(self, batch: Any) -> Any:
         """Optional, for sequences: [T, b, ...] -> rows with leaves [n, ...], which `update` takes.
 
-        In replica context, without gradient, once per sampled batch: targets, advantages, statistics. Rows are shuffled
-        in every epoch where there are several minibatches. Without this method `update` takes the batch itself.
+        In replica context, without gradient, once per sampled batch: targets, advantages, statistics. A row is a step,
+        row t * b + i step t of column i, or a column. Rows are shuffled in every epoch where there are several
+        minibatches, those of all replicas together. Without this method `update` takes the batch itself.
         """
 
     def update(self, batch: Any, seed: Any) -> UpdateOutput:

@@ -199,11 +199,30 @@ class KlTest(tf.test.TestCase, parameterized.TestCase):
         again.run(samples)
         self.assertAllClose(again.learner._kl_coefficient, 1.5e-3)
 
+    def test_it_follows_no_update_of_an_earlier_batch(self):
+        """The second batch ends with its first update, whose KL is near 0; the first one had large ones."""
+        told = []
+        settings = dict(kl_coefficient=1.0, kl_stop=1e9, kl_target=1e-3)
+        loop = conformance.loop(self.spied(told, **settings), SPECS[MASKED])
+        loop.run(block(self.spied([]), 7))
+        self.assertGreater(min(told[-2:]), 2e-3)
+        self.assertAllEqual(loop.learner._kl, [0.0, 0.0])
+        self.assertAllClose(loop.learner._kl_coefficient, 1.5)
+        loop.learner._kl.assign([0.0, 0.0])
+        loop.learner._updates.assign(0)
+        loop.learner._remember(tf.constant(1.9e-3))  # of 2 minibatches one was made
+        loop.learner.finish()
+        self.assertAllClose(loop.learner._kl_coefficient, 1.5)
+        loop.learner._remember(tf.constant(2.1e-3))
+        loop.learner.finish()
+        self.assertAllClose(loop.learner._kl_coefficient, 2.25)
+
     def test_vector_of_adaptation(self):
         learner = agent_of(ppo, kl_coefficient=0.2, kl_target=0.01, minibatches=3).make_learner()
         found = []
         for kl in (0.03, 0.021, 0.02, 0.01, 0.005, 0.0049, 0.001):
             learner._kl.assign([kl] * 3)
+            learner._updates.assign(3)
             learner.finish()
             found.append(float(learner._kl_coefficient))
         self.assertAllClose(found, [0.3, 0.45, 0.45, 0.45, 0.45, 0.225, 0.1125])

@@ -90,7 +90,7 @@ class PPOLearner(tf.Module):
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self._measures_kl = bool(config.kl_coefficient) or config.kl_stop is not None
-        # KL of the last updates, as many as an epoch has; equal on all replicas.
+        # KL of the last updates of a batch, as many as an epoch has; equal on all replicas.
         self._kl = on_policy.shared_variable(tf.zeros([config.minibatches]), "kl")
         self._updates = on_policy.shared_variable(tf.constant(0), "updates_of_batch")
         self._kl_coefficient = on_policy.shared_variable(
@@ -159,11 +159,16 @@ class PPOLearner(tf.Module):
         return self._kl[newest] > self._config.kl_stop
 
     def finish(self) -> None:
-        """As of `Learner.finish`: adapts the weight of the KL penalty to the mean KL of the last epoch."""
+        """As of `Learner.finish`: adapts the weight of the KL penalty to the mean KL of the last epoch.
+
+        Of fewer updates, where `kl_stop` ended the first epoch: to theirs.
+        """
         if self._config.kl_coefficient:
-            kl = tf.reduce_mean(self._kl)
+            count = tf.minimum(self._updates, self._config.minibatches)
+            kl = tf.reduce_sum(self._kl) / tf.cast(count, tf.float32)
             target = self._config.kl_target
             self._kl_coefficient.assign(losses.kl_coefficient(self._kl_coefficient, kl, target))
+        self._kl.assign(tf.zeros_like(self._kl))  # the next batch starts without them
         self._updates.assign(0)
 
     def _remember(self, kl: tf.Tensor) -> None:

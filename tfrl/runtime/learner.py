@@ -20,6 +20,7 @@ from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import Layout
 from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.transitions import TransitionLayout
+from tfrl.runtime import shuffle
 from tfrl.runtime.divergence import diverged, refuse_arrays
 
 NARROW = 84 * 202  # weights of the largest layer that is known to be faster under XLA on a CPU
@@ -274,7 +275,10 @@ class LearnerLoop(tf.Module):
         del probability
         plan, strategy, learner = self._plan, self._strategy, self.learner
         batch = self._layout.decode(columns)
-        rows, order = strategy.run(self._replica_prepare, (batch, self._update_seed()))
+        rows = strategy.run(self._replica_prepare, (batch,))
+        order: Any = ()
+        if plan.minibatches > 1:
+            rows, order = self._shuffled(rows, batch)
 
         def one(index: tf.Tensor) -> dict[str, tf.Tensor]:
             out = strategy.run(self._replica_minibatch, (rows, order, index, self._update_seed()))
@@ -287,6 +291,30 @@ class LearnerLoop(tf.Module):
             learner.finish()
         return metrics, None
 
+    def _shuffled(self, rows: Any, batch: Any) -> tuple[Any, tf.Tensor]:
+        """The rows of all replicas, and which of them each update takes: int32 [epochs, minibatches, size].
+
+        The order is that of one device, so that every number of replicas makes the same updates.
+        """
+        plan, replicas = self._plan, self._strategy.num_replicas_in_sync
+        if replicas > 1:
+            local = self._strategy.experimental_local_results
+            rows = tree.map_structure(lambda x: tf.concat(local(x), 0), rows)
+        count = tree.flatten(rows)[0].shape[0]
+        size = count // plan.minibatches
+        if size < replicas:
+            raise SettingError(
+                f"minibatches={plan.minibatches}: expected at most {count // replicas}, the rows of a batch on each "
+                "device"
+            )
+        order = shuffle.orders(plan.epochs, count, self._update_seed())[
+            :, : size * plan.minibatches
+        ]
+        if replicas > 1:
+            columns = batch.version.shape[0] // replicas
+            order = shuffle.side_by_side(order, count // columns // replicas, columns, replicas)
+        return rows, tf.reshape(order, [plan.epochs, plan.minibatches, size])
+
     def _update_seed(self) -> tf.Tensor:
         return tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.updates, tf.int32)])
 
@@ -298,31 +326,24 @@ class LearnerLoop(tf.Module):
         local = self._strategy.experimental_local_results
         return {name: local(x)[0] for name, x in metrics.items()}
 
-    def _replica_prepare(self, batch: Any, seed: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        """This replica's rows, and which of them each update takes: int32 [epochs, minibatches, size]."""
+    def _replica_prepare(self, batch: Any) -> Any:
+        """This replica's rows."""
         context = tf.distribute.get_replica_context()
         rows = self._layout.share(
             batch, context.replica_id_in_sync_group, context.num_replicas_in_sync
         )
-        if hasattr(self.learner, "prepare"):
-            rows = self.learner.prepare(rows)
-        plan = self._plan
-        if plan.minibatches == 1:
-            return rows, tf.zeros([plan.epochs, 1, 0], tf.int32)
-        count = tree.flatten(rows)[0].shape[0]
-        size = count // plan.minibatches
-        if size == 0:
-            raise SettingError(
-                f"minibatches={plan.minibatches}: expected at most {count}, the rows of a batch on each device"
-            )
-        keys = tf.random.stateless_uniform([plan.epochs, count], seed)
-        order = tf.argsort(keys, axis=1)[:, : size * plan.minibatches]
-        return rows, tf.reshape(order, [plan.epochs, plan.minibatches, size])
+        return self.learner.prepare(rows) if hasattr(self.learner, "prepare") else rows
 
-    def _replica_minibatch(self, rows: Any, order: tf.Tensor, index: tf.Tensor, seed: tf.Tensor):
+    def _replica_minibatch(self, rows: Any, order: Any, index: tf.Tensor, seed: tf.Tensor) -> Any:
         minibatches = self._plan.minibatches
         if minibatches > 1:
             chosen = order[index // minibatches, index % minibatches]
+            context = tf.distribute.get_replica_context()
+            if context.num_replicas_in_sync > 1:
+                replica = int(tf.get_static_value(context.replica_id_in_sync_group))
+                chosen = chosen[
+                    shuffle.part(chosen.shape[0], replica, context.num_replicas_in_sync)
+                ]
             rows = tree.map_structure(lambda x: tf.gather(x, chosen), rows)
         return self.learner.update(rows, seed)
 
