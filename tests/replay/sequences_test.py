@@ -1,7 +1,5 @@
 """From vector steps to unrolls and back, over a real Reverb server, against a slow twin."""
 
-import math
-
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
@@ -10,9 +8,11 @@ from absl.testing import parameterized
 
 from tfrl.agent import SequenceOf
 from tfrl.replay import sequences
+from tfrl.replay.kinds import sequence_writer
+from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.sequences import ComputedLayout, SequenceLayout
 from tfrl.testing import reference, trajectories
-from tfrl.types import EnvSpec, PolicyStep, Trajectory
+from tfrl.types import EnvSpec, PolicyStep, Trajectory, VectorStep
 
 spaces = gym.spaces
 DISCOUNT = 0.9
@@ -230,11 +230,7 @@ class OverlappingWriterTest(UnrollTestCase):
             for unroll in reference.unrolls(records, length, DISCOUNT, period):
                 for whole in self.columns_of(unroll):
                     found = bench.decoded()
-                    restarts = np.cumsum(~whole.valid, 0)
-                    fits = np.concatenate([np.zeros_like(restarts[:1]), restarts])
-                    fits = fits <= allowed_restarts(length)
-                    self.assertAllEqual(found.obs[fits], whole.obs[fits])
-                    self.assertAllEqual(found.valid, whole.valid & fits[:-1])
+                    self.assertSame(found, whole)
                     stored += int(found.valid.sum())
         self.assertGreater(stored, 200)
 
@@ -266,10 +262,6 @@ class OverlappingWriterTest(UnrollTestCase):
         self.assertAllEqual(layout.share(batch, tf.constant(1), 2).probability, [2.5])
 
 
-def allowed_restarts(length):
-    return math.ceil(length / sequences.STEPS_PER_RESTART)
-
-
 class FramesTest(UnrollTestCase):
     def wrapped(self, spec, script, beside):
         """The stack alone, or beside other observations."""
@@ -293,7 +285,9 @@ class FramesTest(UnrollTestCase):
     @parameterized.product(
         length=(4, 16, 33), repeat_first=(True, False), beside=(True, False), stack=(2, 4)
     )
-    def test_stacks_come_back_or_the_row_is_cut_short(self, length, repeat_first, beside, stack):
+    def test_every_step_comes_back_however_often_episodes_end(
+        self, length, repeat_first, beside, stack
+    ):
         num_envs, items = 5, 6
         spec, script = trajectories.stacked_script(
             num_envs, length * items, stack, 5, length, False, repeat_first
@@ -309,28 +303,49 @@ class FramesTest(UnrollTestCase):
         item = SequenceOf(length, DISCOUNT)
         layout = layout_of(spec, item, records, num_envs)
         self.assertEqual(layout.stack, stack)
-        cut_short = stored = 0
+        rooms = set()
         with trajectories.unroll_bench(layout, item, num_envs) as bench:
             write(bench, records)
             for whole in reference.unrolls(records, length, DISCOUNT):
-                found = bench.decoded()
-                restarts = np.cumsum(~whole.valid, 0)  # before the observation after each step
-                fits = np.concatenate([np.zeros_like(restarts[:1]), restarts])
-                fits = fits <= allowed_restarts(length)
-                valid = whole.valid & fits[:-1]
-                cut_short += int((whole.valid & ~fits[:-1]).sum())
-                stored += int(valid.sum())
-                self.assertAllEqual(found.valid, valid)
-                self.assertAllEqual(found.cut, whole.cut | ~valid)
-                for mine, theirs in zip(
-                    tree.flatten(found.obs), tree.flatten(whole.obs), strict=True
-                ):
-                    self.assertEqual(mine.dtype, theirs.dtype)
-                    self.assertAllEqual(mine[fits], theirs[fits])
-                rest = dict(obs=(), valid=(), cut=())
-                self.assertSame(found._replace(**rest), whole._replace(**rest))
-        self.assertGreater(cut_short, 0)
-        self.assertGreater(stored, 0.5 * length * items * num_envs)
+                samples = bench.next()
+                rooms.add(samples.columns["frames"].shape[2])
+                found = tree.map_structure(np.asarray, layout.decode(samples.columns))
+                self.assertSame(found, whole)
+        self.assertLessEqual(max(rooms), layout.most_frames)
+        if repeat_first:  # then a new episode brings one frame, and all of them have room
+            self.assertEqual(rooms, {layout.frames_shape[1]})
+
+    def test_items_of_several_sizes_are_one_batch(self):
+        """The first unroll has no end, the second one at every other step, over stacks of four new frames."""
+        length, num_envs = 16, 2
+        rng = np.random.default_rng(0)
+        draw = lambda *shape: rng.integers(0, 256, (num_envs, 12, 12, *shape), np.uint8)
+        space = spaces.Box(0, 255, (12, 12, 4), np.uint8)
+        spec = EnvSpec("frames", space, spaces.Discrete(6), frame_stack=4)
+        obs, acted, new, none = draw(4), [], True, np.zeros(num_envs, bool)
+        for t in range(2 * length):
+            ends = np.full(num_envs, t >= length and t % 2 == 0)
+            valid = np.full(num_envs, not (new := t > length and t % 2 == 1))
+            after = draw(4) if new else np.concatenate([obs[..., 1:], draw(1)], -1)
+            step = VectorStep(after, after, np.ones(num_envs, np.float32), ends, none, valid, ())
+            acted.append(trajectories.Acted(obs, np.zeros(num_envs, np.int32), step))
+            obs = after
+        records = recorded(spec, num_envs, 0, 0, script=trajectories.Script(acted, []))
+        item = SequenceOf(length, DISCOUNT)
+        layout = layout_of(spec, item, records, num_envs)
+        expected = joined(reference.unrolls(records, length, DISCOUNT))
+        with trajectories.unroll_bench(layout, item, num_envs, block=2) as bench:
+            write(bench, records)
+            columns = bench.next().columns
+        self.assertEqual(columns["frames"].shape[2], 2 * layout.frames_shape[1])
+        self.assertSame(tree.map_structure(np.asarray, layout.decode(columns)), expected)
+        local = LocalQueue()
+        writer = sequence_writer(local, item, layout, num_envs)
+        for obs, state, choice, step, version in records:
+            writer.version = version
+            writer.record(obs, state, choice, step)
+        columns = local.take(2).columns
+        self.assertSame(tree.map_structure(np.asarray, layout.decode(columns)), expected)
 
     def test_every_frame_is_stored_once(self):
         spec, _ = trajectories.stacked_script(2, 1, 4, 12, 0, False, True)

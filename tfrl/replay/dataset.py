@@ -48,9 +48,12 @@ class Sampler:
         options = tf.data.Options()
         options.autotune.enabled = False
         options.threading.private_threadpool_size = 1
-        self._iterator = iter(
-            dataset.batch(num_items, drop_remainder=True).prefetch(1).with_options(options)
-        )
+        shapes = tf.nest.map_structure(lambda spec: spec.shape, dataset.element_spec)
+        if all(shape.is_fully_defined() for shape in tf.nest.flatten(shapes)):
+            dataset = dataset.batch(num_items, drop_remainder=True)
+        else:  # zeros fill what smaller ones lack
+            dataset = dataset.padded_batch(num_items, shapes, drop_remainder=True)
+        self._iterator = iter(dataset.prefetch(1).with_options(options))
 
     def next(self) -> Samples:
         """The next block.

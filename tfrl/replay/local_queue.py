@@ -46,26 +46,31 @@ class TableSink:
         self._client = client
         self._writer = client.trajectory_writer(num_keep_alive_refs=1)
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._earlier: list[reverb.TrajectoryWriter] = []  # whose last items may be under way
 
     def append(self, item: Mapping[str, np.ndarray], priority: float) -> None:
         """As of `Sink`."""
         shapes = {name: x.shape for name, x in item.items()}
-        if shapes != self._shapes:  # a writer of Reverb keeps to the shapes that it began with
-            if self._shapes:
-                self._writer.close()
-                self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
-            self._shapes = shapes
+        if self._shapes and shapes != self._shapes:
+            # A writer of Reverb keeps to the shapes that it began with.
+            self._earlier.append(self._writer)
+            self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
+        self._shapes = shapes
         writer = self._writer
         writer.append(item)
         writer.create_item(EXPERIENCE, priority, {n: writer.history[n][-1] for n in item})
 
     def flush(self, pending: int, timeout_ms: int) -> None:
         """As of `Sink`."""
+        while self._earlier:
+            self._earlier[0].flush(timeout_ms=timeout_ms)
+            self._earlier.pop(0).close()
         self._writer.flush(pending, timeout_ms=timeout_ms)
 
     def close(self) -> None:
         """As of `Sink`."""
-        self._writer.close()
+        for writer in (*self._earlier, self._writer):
+            writer.close()
 
 
 class LocalQueue:

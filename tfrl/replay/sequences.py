@@ -18,14 +18,14 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Policy, SequenceOf
-from tfrl.replay.local_queue import Sink
+from tfrl.replay.local_queue import Sink, join
 from tfrl.replay.packing import Field, Packing
 from tfrl.replay.transitions import observation_fields
 from tfrl.replay.writers import bounded
 from tfrl.types import Computed, EnvSpec, PolicyStep, Trajectory, VectorStep
 
-# A whole stack is stored anew where an environment restarts; there is room for one restart in so many steps, and a
-# row with more of them is cut short.
+# A stack is stored anew where an environment restarts. Items have room for one restart in so many steps, and grow for
+# more of them.
 STEPS_PER_RESTART = 16
 
 # What a `Trajectory` has once for each column; the rest has time as its first axis.
@@ -47,6 +47,8 @@ class SequenceLayout:
       stack: k frames in an observation where they are stored once, else 0.
       obs, action, extras, state: nests of field names.
       frames_name: name of the observation's leaf that holds the stack.
+      frames_shape: of the frames of an item [B, F, H, W], () where they are not stored apart; writers raise F, up to
+        `most_frames`, where episodes are short.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class SequenceLayout:
             self.frames_name = next(n for n, s in zip(names, spaces, strict=True) if _is_image(s))
             frame_shape = next(s for s in spaces if _is_image(s)).shape[:-1]
             fields = [f for f in fields if f[0] != self.frames_name]
-            fields.append(("stack", (self.stack,), "uint16"))
+            self.most_frames = (item.length + 1) * self.stack  # no two observations share one
+            dtype = "uint16" if self.most_frames <= 2**16 else "int32"
+            fields.append(("stack", (self.stack,), dtype))
         self.action, action_fields = _fields(step.action, "action")
         self.extras, extra_fields = _fields(dict(step.extras), "extras")
         self.state, state_fields = _fields(state, "state")
@@ -92,7 +96,8 @@ class SequenceLayout:
             shape = [self.columns, self.state_packing.nbytes]
             out["state"] = tf.TensorSpec(shape, tf.uint8, "state")
         if self.stack:
-            out["frames"] = tf.TensorSpec(self.frames_shape, tf.uint8, "frames")
+            shape = [self.columns, None, *self.frames_shape[2:]]
+            out["frames"] = tf.TensorSpec(shape, tf.uint8, "frames")
         return out
 
     def decode(
@@ -157,9 +162,9 @@ class SequenceLayout:
         """
         if all(self.fits({name: x.shape for name, x in item.items()}) for item in items):
             return list(items)
-        axis = {"packed": 1, "frames": 0, "state": 0}
+        column = lambda name, x, i: x[:, i] if name == "packed" else x[i]
         columns = [
-            {name: np.take(x, [i], axis[name]) if name in axis else x for name, x in item.items()}
+            {name: x if name == "facts" else column(name, x, i) for name, x in item.items()}
             for item in items
             for i in range(item["packed"].shape[1])
         ]
@@ -167,15 +172,15 @@ class SequenceLayout:
         for start in range(0, len(columns) - self.columns + 1, self.columns):
             mine = columns[start : start + self.columns]
             oldest = min((c["facts"] for c in mine), key=lambda facts: facts[0])
-            joined = {
-                n: np.concatenate([c[n] for c in mine], axis[n]) for n in axis if n in mine[0]
-            }
+            joined = {n: join([c[n] for c in mine]) for n in mine[0] if n != "facts"}
+            joined["packed"] = np.moveaxis(joined["packed"], 0, 1)
             out.append({**joined, "facts": oldest})
         return out
 
     def _stacks(self, frames: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
         """Frames [N, B, F, H, W], index [T + 1, N * B, k] -> observations [T + 1, N * B, H, W, k]."""
-        room, shape = self.frames_shape[1], self.frames_shape[2:]
+        shape = self.frames_shape[2:]
+        room = tf.shape(frames)[2] if frames.shape[2] is None else frames.shape[2]
         flat = tf.reshape(frames, [-1, *shape])
         start = tf.range(index.shape[1], dtype=tf.int32)[None, :, None] * room
         stacks = tf.gather(flat, tf.cast(index, tf.int32) + start)
@@ -323,15 +328,12 @@ class SequenceWriter:
     def _put_step(self, obs: Any, choice: PolicyStep, step: VectorStep, ended: np.ndarray) -> None:
         layout, fields, t = self._layout, self._fields, self._t
         self._put_obs(obs, t)
-        valid = step.valid
-        if self._frames is not None:
-            valid = valid & self._frames.has_room
         _put(fields, layout.action, t, choice.action)
         _put(fields, layout.extras, t, choice.extras)
         fields["reward"][t] = step.reward
         fields["terminated"][t] = step.terminated
-        fields["cut"][t] = ended | ~valid
-        fields["valid"][t] = valid
+        fields["cut"][t] = ended
+        fields["valid"][t] = step.valid
         fields["return_so_far"][t] = self._return
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
@@ -579,38 +581,59 @@ class Sender:
 
 
 class _Frames:
-    """Frames of an unroll [B, F, H, W], each stored once, and which k of them each observation shows."""
+    """Frames of an unroll [B, F, H, W], each stored once, and which k of them each observation shows.
+
+    F grows where episodes end so often that their first stacks do not fit, and stays so.
+    """
 
     def __init__(self, layout: SequenceLayout, num_envs: int, index: np.ndarray):
         self.frames = np.zeros((num_envs, *layout.frames_shape[1:]), np.uint8)
-        self.has_room = np.ones(num_envs, np.bool_)
-        self._stack, self._index = layout.stack, index
+        self._stack, self._index, self._most = layout.stack, index, layout.most_frames
         self._next = np.zeros(num_envs, np.int64)
         self._rows = np.arange(num_envs)
 
     def put(self, obs: np.ndarray, t: int, restarted: np.ndarray) -> None:
-        """Takes observations uint8 [B, H, W, k]; rows that `restarted` share no frame with those before."""
+        """Takes observations uint8 [B, H, W, k]; rows that `restarted` may share no frame with those before."""
         stack, index = self._stack, self._index
         if t == 0:
-            self._next[:], self.has_room[:] = 0, True
-            restarted = np.ones_like(restarted)
-        else:
-            index[t, :, :-1] = index[t - 1, :, 1:]
-        room, after = self.frames.shape[1], index.shape[0] - 1 - t
+            self.frames[:, :stack] = np.moveaxis(obs, -1, 1)
+            index[0] = np.arange(stack)
+            self._next[:] = stack
+            return
+        index[t, :, :-1] = index[t - 1, :, 1:]
+        going_on = ~restarted
         for row in np.flatnonzero(restarted):
-            start = self._next[row]
-            if start + stack + after > room:
-                self.has_room[row] = False
-            if not self.has_room[row]:
-                continue
-            self.frames[row, start : start + stack] = np.moveaxis(obs[row], -1, 0)
-            index[t, row] = np.arange(start, start + stack)
-            self._next[row] = start + stack
-        rows = self._rows[~restarted & self.has_room]
+            # After a lost life the stack goes on.
+            shared = np.moveaxis(obs[row, ..., :-1], -1, 0)
+            if np.array_equal(shared, self.frames[row, index[t, row, :-1]]):
+                going_on[row] = True
+            else:
+                self._begin(obs[row], t, row)
+        rows = self._rows[going_on]
         if len(rows):
             self.frames[rows, self._next[rows]] = obs[rows, ..., -1]
             index[t, rows, -1] = self._next[rows]
             self._next[rows] += 1
+
+    def _begin(self, obs: np.ndarray, t: int, row: int) -> None:
+        """Stores the stack [H, W, k] with which a row starts anew; equal neighbours are one frame."""
+        after = self._index.shape[0] - 1 - t  # steps that follow and bring a frame each
+        self._reserve(self._next[row] + self._stack + after)
+        for i in range(self._stack):
+            if i == 0 or not np.array_equal(obs[..., i], obs[..., i - 1]):
+                self.frames[row, self._next[row]] = obs[..., i]
+                self._next[row] += 1
+            self._index[t, row, i] = self._next[row] - 1
+
+    def _reserve(self, room: int) -> None:
+        """Makes room for so many frames of each row; doubles it, as every new size is traced anew."""
+        have = self.frames.shape[1]
+        if room > have:
+            more = np.zeros(
+                (len(self.frames), min(2 * have, self._most), *self.frames.shape[2:]), np.uint8
+            )
+            more[:, :have] = self.frames
+            self.frames = more
 
 
 def _fields(nest: Any, prefix: str) -> tuple[Any, list[Field]]:
