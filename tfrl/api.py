@@ -160,7 +160,8 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
         only = None
         if job.evaluation.eval_env == "none" and job.topology.backend == "inprocess":
             # No second environment may be built, not even to read its spaces.
-            only = make_vector(job.env, job.topology.num_envs, job.seed)
+            names = job.log.info_metrics
+            only = make_vector(job.env, job.topology.num_envs, job.seed, info_names=names)
             stack.callback(only.close)
         assembly = assemble(job, only and only.spec)
         return _run(dataclasses.replace(assembly, env=only), started, callbacks, stop)
@@ -169,6 +170,7 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
 def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop: Stop) -> Result:
     """Runs what has been built."""
     from tfrl.envs.make import pick_backend
+    from tfrl.logs import episode_file
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
     from tfrl.runtime import folders, mend, residency
@@ -205,6 +207,10 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
             logger.announce(
                 "starts again from 0 env steps: it was stopped before its first checkpoint"
             )
+        if job.log.episodes_csv:
+            kept = assembly.found and assembly.found.state["env_steps"]
+            names = job.log.info_metrics
+            episode_file.start(assembly.run_dir / episode_file.NAME, names, kept)
         hooks.start()
         outcome = _backend(job.topology.backend)(assembly, logger, stop, hooks)
         outcome["stopped_by"] = hooks.run.stopped_by

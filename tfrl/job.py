@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
 from tfrl import files
@@ -232,9 +233,21 @@ class LogPlan:
         choices=("auto", "panel", "plain", "none"),
     )
     tensorboard: bool = setting(True, "write TensorBoard events")
+    episodes_csv: bool = setting(True, "write a row for each training episode to episodes.csv")
+    info_metrics: tuple[str, ...] = setting(
+        (),
+        "names of numbers in the info of an episode's last step, e.g. is_success: columns of episodes.csv, and logged "
+        "as info/<name>, the mean of the last 100 training episodes",
+    )
 
     def __post_init__(self) -> None:
         validate(self)
+        for name in self.info_metrics:
+            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or self.info_metrics.count(name) > 1:
+                raise SettingError(
+                    f"info_metrics={','.join(self.info_metrics)}: expected different names of letters, digits, '_', '.'"
+                    f" and '-', got {name!r}"
+                )
 
 
 PLANS = {

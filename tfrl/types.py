@@ -216,8 +216,16 @@ class VectorStep(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """One finished game: environment row, sum of unclipped rewards, length in env steps."""
+    """One finished episode.
+
+    Attributes:
+      row: of the environment.
+      episode_return: sum of unclipped rewards.
+      length_env_steps: its length.
+      infos: numbers of the last step's info, by `info_metrics`; NaN for one that is not there.
+    """
 
     row: int
     episode_return: float
     length_env_steps: int
+    infos: tuple[float, ...] = ()

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -72,12 +73,20 @@ def _inner_spec(plan: EnvPlan) -> EnvSpec:
             env.close()
 
 
-def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = True) -> VectorEnv:
+def make_vector(
+    plan: EnvPlan,
+    num_envs: int,
+    seed: int,
+    *,
+    training: bool = True,
+    info_names: Sequence[str] = (),
+) -> VectorEnv:
     """Builds `num_envs` environments behind one interface.
 
     Args:
       seed: of the first `reset()`.
       training: False for evaluation: rewards are not clipped and a lost life ends nothing.
+      info_names: of numbers in the info of an episode's last step, kept in `Episode.infos`.
 
     Raises:
       SettingError: as `make_spec`, or a backend that cannot serve this environment or these
@@ -92,7 +101,11 @@ def make_vector(plan: EnvPlan, num_envs: int, seed: int, *, training: bool = Tru
         )
     backend = pick_backend(plan, num_envs)
     atari = atari_game(plan.env) is not None
-    options: dict[str, Any] = {"clip_rewards": training and _clips(plan), "track_lives": atari}
+    options: dict[str, Any] = {
+        "clip_rewards": training and _clips(plan),
+        "track_lives": atari,
+        "info_names": tuple(info_names),
+    }
     if backend == "sync":
         vector: Any = _sync(plan, num_envs, seed, options)
     elif backend == "async":

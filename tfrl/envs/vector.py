@@ -98,6 +98,22 @@ def environment_seeds(seed: int, num_envs: int) -> list[int]:
     return [int(s) >> 1 for s in np.random.SeedSequence(seed).generate_state(num_envs)]
 
 
+def info_number(env: str, name: str, value: Any) -> float:
+    """A number of an info; NaN where it is None.
+
+    Raises:
+      SettingError: it is no number.
+    """
+    if value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise SettingError(
+            f"info_metrics: info[{name!r}] of env={env!r} is {str(value)[:60]!r}; expected a number"
+        ) from None
+
+
 def _constant(num_envs: int, value: bool) -> np.ndarray:
     array = np.full(num_envs, value)
     array.flags.writeable = False
@@ -123,6 +139,7 @@ class SyncVector(VectorEnv):
         time_limit: int | None = None,
         clip_rewards: bool = False,
         track_lives: bool = False,
+        info_names: tuple[str, ...] = (),
         closes_envs: bool = True,
     ):
         """Builds the environments.
@@ -135,6 +152,7 @@ class SyncVector(VectorEnv):
             it.
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `info["lives"]` of Atari games in `lives`.
+          info_names: see `make_vector`.
           closes_envs: False: whoever has made them goes on with them after `close`.
 
         Raises:
@@ -145,6 +163,7 @@ class SyncVector(VectorEnv):
         self.envs = [make() for make in factories]
         refuse_shared(spec.name, {f"row {i}": env for i, env in enumerate(self.envs)})
         self.lives = np.zeros(self.num_envs, np.int32) if track_lives else None
+        self._info_names = info_names
         self._seed: int | None = seed
         self._limit = time_limit or -1
         self._clip = clip_rewards
@@ -259,7 +278,8 @@ class SyncVector(VectorEnv):
                             truncated = np.zeros(self.num_envs, np.bool_)
                         terminated[i] = ended
                         truncated[i] = cut or length == self._limit
-                        episodes += (Episode(i, float(returns[i]), length),)
+                        infos = self._infos(info) if self._info_names else ()
+                        episodes += (Episode(i, float(returns[i]), length, infos),)
                         pending[i], returns[i], lengths[i] = True, 0.0, 0
                 if flat:
                     # NumPy would broadcast a wrong shape into the batch in silence.
@@ -293,6 +313,9 @@ class SyncVector(VectorEnv):
         """The picture of one environment, uint8 [H, W, 3], if it was made with
         render_mode="rgb_array"."""
         return self.envs[row].render()
+
+    def _infos(self, info: Mapping[str, Any]) -> tuple[float, ...]:
+        return tuple(info_number(self.spec.name, name, info.get(name)) for name in self._info_names)
 
     def _new_arrays(self) -> list[np.ndarray]:
         return [np.empty((self.num_envs, *leaf.shape), leaf.dtype) for leaf in self._leaves]
@@ -339,6 +362,7 @@ class BatchVector(VectorEnv):
         backend: str,
         clip_rewards: bool = False,
         track_lives: bool = False,
+        info_names: tuple[str, ...] = (),
         channel_last: bool = False,
         shared_buffer: bool = True,
         seed_form: Callable[[list[int]], Any] = list,
@@ -352,6 +376,7 @@ class BatchVector(VectorEnv):
           backend: name of who steps.
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `infos["lives"]` of Atari games in `lives`.
+          info_names: see `make_vector`.
           channel_last: move axis 1 of the observations to the end, as a view.
           shared_buffer: `env` may write its observations into the same memory each time, so copy them; False only for
             those known to give new arrays at every step.
@@ -372,6 +397,7 @@ class BatchVector(VectorEnv):
         self.spec, self.num_envs, self.backend = spec, env.num_envs, backend
         self.env = env
         self.lives = np.zeros(self.num_envs, np.int32) if track_lives else None
+        self._info_names = info_names
         self.restarts_in_step = mode is AutoresetMode.SAME_STEP
         self._seed: int | None = seed
         self._seed_form = seed_form
@@ -435,7 +461,9 @@ class BatchVector(VectorEnv):
         episodes: tuple[Episode, ...] = ()
         if done is not self._none:
             episodes = tuple(
-                Episode(int(i), float(self._returns[i]), int(self._lengths[i]))
+                Episode(
+                    int(i), float(self._returns[i]), int(self._lengths[i]), self._infos(info, i)
+                )
                 for i in np.flatnonzero(done)
             )
             if self.restarts_in_step:
@@ -502,6 +530,15 @@ class BatchVector(VectorEnv):
                 f"entry for each of {self.num_envs} environments"
             )
         return values
+
+    def _infos(self, info: Mapping[str, Any], row: int) -> tuple[float, ...]:
+        """Of an episode that ended in `row`; `info` holds an array for each name, and one that says who has it."""
+        last = info.get("final_info", info) if self.restarts_in_step else info
+        found = []
+        for name in self._info_names:
+            has = name in last and last.get(f"_{name}", self._all)[row]
+            found.append(info_number(self.spec.name, name, last[name][row] if has else None))
+        return tuple(found)
 
     def _convert(self, obs: Any) -> Any:
         boundary = self._boundary

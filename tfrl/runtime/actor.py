@@ -10,6 +10,7 @@ import tree
 
 from tfrl.agent import Agent
 from tfrl.envs.vector import VectorEnv
+from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.kinds import Writer
 from tfrl.runtime.inference import Engine, NoiseStream, reset_rows
@@ -31,6 +32,8 @@ class Actor:
       worker, num_workers: this actor's index and how many there are.
       rng: noise of exploration.
       seed: of the environments.
+      episode_file: takes a row for each episode.
+      info_names: of `Episode.infos`.
 
     Attributes:
       env_steps, episodes: transitions made and games finished here.
@@ -48,11 +51,14 @@ class Actor:
         num_workers: int,
         rng: np.random.Generator,
         seed: int,
+        episode_file: EpisodeFile | None = None,
+        info_names: Sequence[str] = (),
     ):
         self.engine, self.env, self.writer, self.rng = engine, env, writer, rng
         self.env_steps, self.episodes = 0, 0
         self.seconds = {"env": 0.0, "act": 0.0, "write": 0.0}
-        self.window = EpisodeWindow()
+        self.window = EpisodeWindow(info_names=info_names)
+        self._episode_file = episode_file
         self.knobs: dict[str, np.ndarray] = {}
         self._agent, self._worker, self._num_workers = agent, worker, num_workers
         counted = agent.counted
@@ -77,6 +83,7 @@ class Actor:
             self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps)
         )
         act_s = env_s = write_s = 0.0
+        before = self.env_steps
         for noise in self._noise.steps(vector_steps):
             start = clock()
             choice = engine.act(self._obs, self._state, knobs, noise)
@@ -101,12 +108,17 @@ class Actor:
             self.episodes += len(step.episodes)
             for episode in step.episodes:
                 if self._counted is None or self._counted[episode.row]:
-                    self.window.add(episode.episode_return, episode.length_env_steps)
+                    self.window.add(episode.episode_return, episode.length_env_steps, episode.infos)
+                if self._episode_file is not None:
+                    made = self.env_steps - before
+                    self._episode_file.add(env_steps + made, episode)
             if last_item is not None and writer.items_written >= last_item:
                 break
         start = clock()
         writer.flush(MAX_PENDING_ITEMS)
         write_s += clock() - start
+        if self._episode_file is not None:
+            self._episode_file.flush_due()
         for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):
             self.seconds[part] += spent
 
@@ -121,3 +133,5 @@ class Actor:
         self.writer.flush()
         self.writer.close()
         self.env.close()
+        if self._episode_file is not None:
+            self._episode_file.close()

@@ -52,7 +52,7 @@ class Status:
       ready: the role has built its parts.
       idle_s: seconds since the role's own loop gave a sign of life; 0 inside `Link.busy`.
       numbers: newest values by name; they stay until they are replaced.
-      episodes: (return, length in env steps) of games that ended.
+      episodes: (return, length in env steps, infos) of episodes that ended.
       texts: lines for the user.
       row: a row of metrics, or None.
       error: (name of the exception, trace) if the role failed.
@@ -62,7 +62,7 @@ class Status:
     ready: bool = False
     idle_s: float = 0.0
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)
-    episodes: list[tuple[float, int]] = dataclasses.field(default_factory=list)
+    episodes: list[tuple[float, int, tuple]] = dataclasses.field(default_factory=list)
     texts: list[str] = dataclasses.field(default_factory=list)
     row: dict[str, float] | None = None
     error: tuple[str, str] | None = None
@@ -82,7 +82,7 @@ class Link:
         self.orders: dict[str, Any] = {"stop": RUN, "env_steps": 0}
         self._connection, self._lock = connection, threading.Lock()
         self._numbers: dict[str, Any] = {}
-        self._episodes: list[tuple[float, int]] = []
+        self._episodes: list[tuple[float, int, tuple]] = []
         self._texts: list[str] = []
         self._rows: list[dict[str, float]] = []
         self._error: tuple[str, str] | None = None
@@ -106,10 +106,12 @@ class Link:
         with self._lock:
             self._texts.append(text[:MAX_TEXT])
 
-    def add_episode(self, episode_return: float, length_env_steps: int) -> None:
+    def add_episode(
+        self, episode_return: float, length_env_steps: int, infos: tuple[float, ...] = ()
+    ) -> None:
         """A game that ended: its return and its length in env steps."""
         with self._lock:
-            self._episodes.append((float(episode_return), int(length_env_steps)))
+            self._episodes.append((float(episode_return), int(length_env_steps), infos))
 
     def add_row(self, row: dict[str, float]) -> None:
         """A row for the logs."""

@@ -14,6 +14,7 @@ from tfrl.callbacks import Callback, Run, StopAtReturn
 from tfrl.config.settings import SettingError
 from tfrl.job import PLANS, Job
 from tfrl.logs.metrics import METRICS, Metric, check_declared
+from tfrl.logs.window import info_metric
 from tfrl.runtime import checkpoint, folders
 from tfrl.runtime.assembly import Assembly
 from tfrl.runtime.finish import last_knobs
@@ -29,7 +30,7 @@ class Hooks:
 
     Attributes:
       run: what they are given.
-      metrics: those that they declare.
+      metrics: those that they declare, and the means of `info_metrics`.
 
     Raises:
       SettingError: something that is no callback, or a metric that cannot be declared.
@@ -49,6 +50,11 @@ class Hooks:
             who = f"callback {type(callback).__name__}"
             check_declared(callback.metrics, who, {**METRICS, **self.metrics})
             self.metrics.update(callback.metrics)
+        for name in job.log.info_metrics:
+            meaning = (
+                f"mean of info[{name!r}] at the end of the last 100 training episodes that have it"
+            )
+            self.metrics[info_metric(name)] = Metric("", meaning)
         self._assembly, self._exported = assembly, False
         self._policy: Any = None
         self._error: Exception | None = None

@@ -20,6 +20,8 @@ import tensorflow as tf
 
 from tfrl.envs.make import make_vector
 from tfrl.job import Job
+from tfrl.logs import episode_file as episodes
+from tfrl.logs.episode_file import EpisodeFile
 from tfrl.replay.blocks import BlockSender, BlockWriter, blocks_table
 from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import check_restarts, make_writer
@@ -129,7 +131,7 @@ def actor_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> No
     agent, num_envs = assembly.agent, job.topology.num_envs
     stream = str(link.orders["env_steps"])  # a resumed run must not repeat its games
     env_seed = seeds.integer(job.seed, "env", index, stream)
-    env = make_vector(job.env, num_envs, env_seed)
+    env = make_vector(job.env, num_envs, env_seed, info_names=job.log.info_metrics)
     Watch(env.place, f"actor {index}", limit_s(job.topology), link.say)
     policy = agent.make_policy()
     knobs = sorted(agent.knobs(slot, job.topology.num_actors, num_envs, 0))
@@ -161,7 +163,12 @@ def actor_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> No
     writer.patience = alive
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
     num_actors = job.topology.num_actors
-    actor = Actor(agent, engine, _Alive(env, alive), writer, slot, num_actors, rng, env_seed)
+    episode_file = None
+    if job.log.episodes_csv:
+        episode_file = EpisodeFile(assembly.run_dir / episodes.NAME, index, link.orders["started"])
+    actor = Actor(
+        agent, engine, _Alive(env, alive), writer, slot, num_actors, rng, env_seed, episode_file
+    )
     actor.window = _Episodes(link)
     most, bound = _steps_per_look(assembly), job.topology.max_weight_delay_env_steps
     ahead = assembly.items_per_wait if assembly.waits else math.inf
@@ -202,6 +209,8 @@ def actor_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> No
             seconds=spent, memory_mb=peak_memory_mb(), weight_delay=delay,
             **{name: float(np.mean(x)) for name, x in actor.knobs.items()},
         )  # fmt: skip
+    if episode_file is not None:
+        episode_file.close()
     if link.orders["stop"] == FINISH:
         writer.flush()
         env.close()
@@ -495,5 +504,5 @@ class _Episodes:
     def __init__(self, link: Link):
         self._link = link
 
-    def add(self, episode_return: float, length_env_steps: int) -> None:
-        self._link.add_episode(episode_return, length_env_steps)
+    def add(self, *episode: Any) -> None:
+        self._link.add_episode(*episode)

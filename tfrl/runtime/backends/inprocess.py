@@ -19,6 +19,8 @@ import numpy as np
 import reverb
 
 from tfrl.envs.make import make_vector
+from tfrl.logs import episode_file as episodes
+from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.replay.blocks import Block, BlockWriter
@@ -121,7 +123,10 @@ class _Run:
 
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
         with stop.inside_environment():
-            env = assembly.env or make_vector(job.env, job.topology.num_envs, env_seed)
+            names = job.log.info_metrics
+            env = assembly.env or make_vector(
+                job.env, job.topology.num_envs, env_seed, info_names=names
+            )
             env = StoppableVector(env, stop)
         self.watch = Watch(env.place, "training", limit_s(job.topology), logger.announce)
         logger.announce(f"environments: {env.backend}, {env.num_envs}")
@@ -144,7 +149,12 @@ class _Run:
                 [self.client], item, assembly.layout, num_envs, policy=policy,
                 initial_priority=agent.initial_priority,
             )  # fmt: skip
-        self.actor = Actor(agent, engine, env, writer, 0, 1, rng, env_seed)
+        episode_file = None
+        if job.log.episodes_csv:
+            episode_file = EpisodeFile(assembly.run_dir / episodes.NAME, 0, time.time())
+        self.actor = Actor(
+            agent, engine, env, writer, 0, 1, rng, env_seed, episode_file, job.log.info_metrics
+        )
         if found and "window" in found.state:
             self.actor.window.restore(found.state["window"])
         self._hand_over()

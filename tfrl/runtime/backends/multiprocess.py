@@ -77,6 +77,7 @@ class _Run:
 
     def __init__(self, assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks):
         self.hooks, self._saved = hooks, 0
+        self._started = time.time()
         self.assembly, self.logger, self.job = assembly, logger, assembly.job
         self.stop = stop
         self.failure: RunFailed | None = None
@@ -113,7 +114,7 @@ class _Run:
         self._failures: dict[tuple[str, int], list[str]] = {}
         self._stops = dict.fromkeys(FAILURES, RUN)
         self._evaluate = (0, 0)
-        self._window, self._lags = EpisodeWindow(), Histogram()
+        self._window, self._lags = EpisodeWindow(info_names=self.job.log.info_metrics), Histogram()
         if found and "window" in found.state:
             self._window.restore(found.state["window"])
         # By role and slot, as told last: who tells it has ended before the last row.
@@ -331,7 +332,11 @@ class _Run:
             self._memory[child.name] = new["memory_mb"]
 
     def _orders(self, child: Child) -> dict[str, Any]:
-        orders = {"stop": self._stops[child.role], "env_steps": self.totals.env_steps}
+        orders = {
+            "stop": self._stops[child.role],
+            "env_steps": self.totals.env_steps,
+            "started": self._started,
+        }
         if all(self._addresses) and self._weights:
             orders.update(addresses=self._addresses, variables=self._weights)
         if child.role == "actor":
