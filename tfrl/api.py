@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfrl import files
-from tfrl.config import objects, trust
+from tfrl.config import foreign, objects, trust
 from tfrl.config.settings import SettingError, from_dict, nearest
 from tfrl.job import PLANS, Job, algorithm
 
@@ -66,6 +66,7 @@ def make_job(algo: str, **settings: Any) -> Job:
         algo=algo,
         **{part: from_dict(cls, given[part]) for part, cls in parts.items()},
         **given["job"],
+        asked_for=tuple(settings),
     )
 
 
@@ -78,12 +79,17 @@ def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]
     parts = {"config": algorithm(algo).Config, **PLANS}
     names = {f.name: part for part, cls in parts.items() for f in dataclasses.fields(cls)}
     names.update(
-        {f.name: "job" for f in dataclasses.fields(Job) if f.name not in parts and f.name != "algo"}
+        {
+            f.name: "job"
+            for f in dataclasses.fields(Job)
+            if f.name not in (*parts, "algo", "asked_for")
+        }
     )
     given: dict[str, dict[str, Any]] = {part: {} for part in (*parts, "job")}
     for name, value in settings.items():
         if name not in names:
-            raise SettingError(f"unknown setting {name!r}{nearest(name, names)}")
+            guess = foreign.hint(name, names).replace("--", "") or nearest(name, names)
+            raise SettingError(f"unknown setting {name!r}{guess}")
         given[names[name]][name] = _plain(name, value)
     return given
 
@@ -163,7 +169,7 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
             names = job.log.info_metrics
             only = make_vector(job.env, job.topology.num_envs, job.seed, info_names=names)
             stack.callback(only.close)
-        assembly = assemble(job, only and only.spec)
+        assembly = assemble(job, only and only.spec, starting=True)
         return _run(dataclasses.replace(assembly, env=only), started, callbacks, stop)
 
 
@@ -173,7 +179,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     from tfrl.logs import episode_file
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
-    from tfrl.runtime import folders, mend, residency
+    from tfrl.runtime import folders, memory, mend
     from tfrl.runtime.finish import finish
     from tfrl.runtime.hooks import Hooks
     from tfrl.runtime.last_words import last_words
@@ -181,7 +187,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     job = assembly.job
     if assembly.found is not None:
         _refuse_less(job, assembly.found.state["env_steps"])
-    residency.refuse_too_large(assembly.residency, assembly.agent, assembly.layout)
+    memory.refuse_too_large(assembly)
     for num_envs in (job.topology.num_envs, job.evaluation.eval_num_envs):
         pick_backend(job.env, num_envs)  # one that cannot serve is refused now
     if job.topology.isolate:

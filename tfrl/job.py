@@ -9,10 +9,11 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from tfrl import files
-from tfrl.config import json_form, trust
+from tfrl.config import foreign, idle, json_form, trust
 from tfrl.config.settings import SettingError, from_dict, import_module, nearest, setting, validate
 
 
@@ -42,25 +43,38 @@ class EnvPlan:
     observe_previous: bool = setting(
         False, "the observation also holds the action before it and the reward it gave"
     )
-    atari_frame_skip: int = setting(4, "Atari: frames per env step", unit="frames", minimum=1)
+    atari_frame_skip: int = setting(
+        4, "Atari: frames per env step", unit="frames", minimum=1, idle_if={"atari": False}
+    )
     atari_frame_stack: int = setting(
-        4, "Atari: newest frames in one observation", unit="frames", minimum=1
+        4,
+        "Atari: newest frames in one observation",
+        unit="frames",
+        minimum=1,
+        idle_if={"atari": False},
     )
     atari_screen_size: int = setting(
-        84, "Atari: side of the square grey image", unit="pixels", minimum=16
+        84,
+        "Atari: side of the square grey image",
+        unit="pixels",
+        minimum=16,
+        idle_if={"atari": False},
     )
-    atari_noop_max: int = setting(30, "Atari: most no-ops after a reset", unit="frames", minimum=0)
+    atari_noop_max: int = setting(
+        30, "Atari: most no-ops after a reset", unit="frames", minimum=0, idle_if={"atari": False}
+    )
     atari_terminal_on_life_loss: bool = setting(
-        True, "Atari: a lost life is a termination for the learner"
+        True, "Atari: a lost life is a termination for the learner", idle_if={"atari": False}
     )
     atari_fire_on_reset: bool = setting(
-        True, "Atari: press FIRE after a reset where the game has it"
+        True, "Atari: press FIRE after a reset where the game has it", idle_if={"atari": False}
     )
     atari_sticky_actions: float = setting(
         0.0,
         "Atari: probability that the emulator repeats the last action",
         minimum=0.0,
         maximum=1.0,
+        idle_if={"atari": False},
     )
 
     def __post_init__(self) -> None:
@@ -268,6 +282,8 @@ class Job:
       algo: name of a module of `tfrl.algos`, or the dotted name of a user's module with `Config` and `make`.
       config: the algorithm's own settings, an instance of its `Config`.
       run_dir: folder of the run; every file it writes is inside.
+      asked_for: settings that the user gave for this job rather than by a flagfile or a stored job; they must have an
+        effect. Not stored.
     """
 
     algo: str
@@ -281,9 +297,15 @@ class Job:
     total_env_steps: int = setting(50_000, "length of the run", unit="env steps", minimum=1)
     run_dir: str = setting("", "folder of the run; default runs/<algo>-<env>-<time>")
     resume: bool = setting(False, "continue the run of run_dir from its newest checkpoint")
+    asked_for: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         validate(self)
+        self.refuse_idle()
+
+    def refuse_idle(self, facts: Mapping[str, bool] | None = None) -> None:
+        """Raises SettingError for a setting of `asked_for` that has no effect; see `idle.refuse`."""
+        idle.refuse(self.asked_for, (self.config, *(getattr(self, name) for name in PLANS)), facts)
 
     def to_json(self) -> str:
         """The job as JSON text, which `from_json` reads back: {field: value}, the plans as objects.
@@ -292,6 +314,7 @@ class Job:
           SettingError: an entry of `env_kwargs`, or of another setting that is a dict, which `json_form` cannot hold.
         """
         values = dataclasses.asdict(self)
+        del values["asked_for"]
         for part in _PARTS:
             for name, value in values[part].items():
                 if isinstance(value, dict):
@@ -347,10 +370,11 @@ def algorithm(name: str) -> Any:
       SettingError: no such algorithm (the nearest is named), or a module without `Config` and `make`.
     """
     if "." not in name and name not in algorithms():
-        known = algorithms()
-        raise SettingError(
-            f"algo={name!r}: no such algorithm; there are {', '.join(known)}{nearest(name, known)}"
-        )
+        known, asked = algorithms(), foreign.plain(name)
+        hint = nearest(name, known)
+        if asked in foreign.ALGORITHMS:
+            hint = f"; here it is {foreign.ALGORITHMS[asked]}"
+        raise SettingError(f"algo={name!r}: no such algorithm; there are {', '.join(known)}{hint}")
     module = import_module(name if "." in name else f"tfrl.algos.{name}", f"algo={name!r}")
     missing = [part for part in ("Config", "make") if not hasattr(module, part)]
     if missing:

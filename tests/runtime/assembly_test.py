@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import tempfile
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,7 @@ from absl.testing import absltest, parameterized
 import tfrl
 from tfrl.api import make_job
 from tfrl.config.settings import SettingError
+from tfrl.replay import resident
 from tfrl.runtime import residency
 from tfrl.runtime.assembly import Every, assemble
 from tfrl.runtime.checkpoint import Checkpoints
@@ -104,7 +106,8 @@ class ResidencyTest(parameterized.TestCase):
             assemble(make_job("dqn", env=IDENTITY)).residency_line,
             r"replay: learner \(it takes \d+ MB of [\d,]+ MB\)",
         )
-        large = assemble(make_job("dqn", env=IDENTITY, replay_capacity=10**10))
+        with mock.patch.object(resident, "free_bytes", lambda: 3 * 2**20):
+            large = assemble(make_job("dqn", env=IDENTITY))
         self.assertRegex(
             large.residency_line, r"replay: server \(it takes [\d,]+ MB of [\d,]+ MB\)"
         )

@@ -19,6 +19,7 @@ def queue_items() -> Any:
         "gradients that may wait for the learner; actors wait when it is full",
         unit="items",
         minimum=1,
+        idle_if=({"sends_gradients": False}, {"backend": "inprocess"}),
     )
 
 

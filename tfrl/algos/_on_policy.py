@@ -53,8 +53,16 @@ class Settings:
         minimum=0.0,
         resumable=True,
     )
-    optimizer_epsilon: float = setting(1e-5, "epsilon of Adam or RMSProp", above=0.0)
-    rmsprop_decay: float = setting(0.99, "decay of RMSProp", minimum=0.0, maximum=1.0)
+    optimizer_epsilon: float = setting(
+        1e-5, "epsilon of Adam or RMSProp", above=0.0, idle_if={"optimizer": "sgd"}
+    )
+    rmsprop_decay: float = setting(
+        0.99,
+        "decay of RMSProp",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if={"optimizer": frozenset(("adam", "sgd"))},
+    )
     gradient_clip_norm: float | None = setting(
         0.5,
         "largest global norm of the gradient; none: no limit",
@@ -83,7 +91,7 @@ class Settings:
 
 def value_coefficient(default: float) -> Any:
     """The setting of that name, for algorithms with a value function."""
-    return setting(default, "weight of the value loss", minimum=0.0)
+    return setting(default, "weight of the value loss", minimum=0.0, idle_if={"baseline": False})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,28 +118,41 @@ class AsyncSettings:
         "unrolls that may wait for the learner; actors wait when it is full",
         unit="items",
         minimum=1,
+        idle_if={"backend": "inprocess"},
     )
     vtrace: bool = setting(
         True, "correct for old weights by V-trace; off: advantages by GAE as they are"
     )
     trace_lambda: float = setting(1.0, "lambda of V-trace or GAE", minimum=0.0, maximum=1.0)
     rho_bar: float | None = setting(
-        1.0, "limit of the ratio in value targets; none: no limit", above=0.0
+        1.0,
+        "limit of the ratio in value targets; none: no limit",
+        above=0.0,
+        idle_if={"vtrace": False},
     )
     pg_rho_bar: float | None = setting(
-        1.0, "limit of the ratio in advantages; none: no limit", above=0.0
+        1.0,
+        "limit of the ratio in advantages; none: no limit",
+        above=0.0,
+        idle_if={"vtrace": False},
     )
     normalize_advantage: str = setting(
         "none", "standardise advantages over the batch, or not", choices=("batch", "none")
     )
     replay_proportion: float = setting(0.0, "old unrolls trained on for each new one", minimum=0.0)
-    replay_unrolls: int = setting(100, "unrolls kept for that", minimum=1)
+    replay_unrolls: int = setting(
+        100, "unrolls kept for that", minimum=1, idle_if={"replay_proportion": 0.0}
+    )
     passes: int = setting(1, "times that each batch is trained on", minimum=1)
     pass_buffer_batches: int = setting(
         1, "batches between whose passes the learner turns; more than 1 needs passes", minimum=1
     )
     broadcast_interval_updates: int = setting(
-        1, "least number of updates between two sets of weights sent out", unit="updates", minimum=1
+        1,
+        "least number of updates between two sets of weights sent out",
+        unit="updates",
+        minimum=1,
+        idle_if={"backend": "inprocess"},
     )
 
     def plan(self) -> UpdatePlan:

@@ -46,18 +46,21 @@ class Settings:
         "with a memory: steps of a replayed sequence, burn-in included",
         unit="env steps",
         minimum=1,
+        idle_if=({"core": "none"}, {"sends_gradients": True}),
     )
     sequence_period: int = setting(
         20,
         "with a memory: steps between the beginnings of two sequences; less than the length: they overlap",
         unit="env steps",
         minimum=1,
+        idle_if=({"core": "none"}, {"sends_gradients": True}),
     )
     burn_in: int = setting(
         20,
         "with a memory: first steps of a sequence that only bring its stored state up to date",
         unit="env steps",
         minimum=0,
+        idle_if=({"core": "none"}, {"sends_gradients": True}),
     )
 
     batch_size: int = setting(
@@ -65,37 +68,62 @@ class Settings:
         "transitions, or with a memory sequences, per update, over all replicas",
         unit="items",
         minimum=1,
+        idle_if={"sends_gradients": True},
     )
     env_steps_per_update: float = setting(
-        4.0, "env steps sampled per update", unit="env steps", above=0.0
+        4.0,
+        "env steps sampled per update",
+        unit="env steps",
+        above=0.0,
+        idle_if={"sends_gradients": True},
     )
     updates_per_call: int = setting(
         32,
         "updates that run in one compiled call between two pieces of acting",
         unit="updates",
         minimum=1,
+        idle_if={"sends_gradients": True},
     )
-    replay_capacity: int = setting(50_000, "transitions kept", unit="transitions", minimum=1)
+    replay_capacity: int = setting(
+        50_000, "transitions kept", unit="transitions", minimum=1, idle_if={"sends_gradients": True}
+    )
     min_replay: int = setting(
-        1_000, "transitions stored before the first update", unit="transitions", minimum=1
+        1_000,
+        "transitions stored before the first update",
+        unit="transitions",
+        minimum=1,
+        idle_if={"sends_gradients": True},
     )
     prioritized: bool = setting(False, "prioritized instead of uniform replay")
-    priority_exponent: float = setting(0.6, "alpha of prioritized replay", minimum=0.0, maximum=1.0)
-    priority_epsilon: float = setting(1e-6, "added to each priority", above=0.0)
+    priority_exponent: float = setting(
+        0.6, "alpha of prioritized replay", minimum=0.0, maximum=1.0, idle_if={"prioritized": False}
+    )
+    priority_epsilon: float = setting(
+        1e-6, "added to each priority", above=0.0, idle_if={"prioritized": False}
+    )
     priority_eta: float = setting(
         0.9,
         "with a memory: share of the largest error of a sequence in its priority, the rest is the mean",
         minimum=0.0,
         maximum=1.0,
+        idle_if=({"prioritized": False}, {"core": "none"}),
     )
     importance_beta: float = setting(
-        0.4, "initial exponent of the importance weights", minimum=0.0, maximum=1.0
+        0.4,
+        "initial exponent of the importance weights",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if={"prioritized": False},
     )
     importance_beta_final: float = setting(
-        1.0, "final exponent of the importance weights", minimum=0.0, maximum=1.0
+        1.0,
+        "final exponent of the importance weights",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if={"prioritized": False},
     )
     importance_beta_updates: int = setting(
-        20_000, "length of that change", unit="updates", minimum=0
+        20_000, "length of that change", unit="updates", minimum=0, idle_if={"prioritized": False}
     )
 
     learning_rate: float = setting(5e-4, "step size of Adam", above=0.0, resumable=True)
@@ -103,7 +131,12 @@ class Settings:
         None, "step size at the end of its decay; none: constant", minimum=0.0, resumable=True
     )
     learning_rate_updates: int = setting(
-        0, "length of that decay", unit="updates", minimum=0, resumable=True
+        0,
+        "length of that decay",
+        unit="updates",
+        minimum=0,
+        resumable=True,
+        idle_if={"learning_rate_final": None},
     )
     learning_rate_schedule: Points = setting(
         (),
@@ -134,7 +167,19 @@ class Settings:
         resumable=True,
     )
     epsilon_decay_env_steps: int = setting(
-        10_000, "length of the linear decay", unit="env steps", minimum=0, resumable=True
+        10_000,
+        "length of the linear decay",
+        unit="env steps",
+        minimum=0,
+        resumable=True,
+        idle_if=(
+            {"epsilon_ladder": frozenset(("actor", "env"))},
+            {
+                "noisy": frozenset(("independent", "factorised")),
+                "epsilon_initial": None,
+                "epsilon_final": None,
+            },
+        ),
     )
     epsilon_schedule: Points = setting(
         (),
@@ -151,10 +196,17 @@ class Settings:
         choices=("none", "actor", "env"),
     )
     epsilon_ladder_base: float = setting(
-        0.4, "share of random actions of the first on the ladder", above=0.0, maximum=1.0
+        0.4,
+        "share of random actions of the first on the ladder",
+        above=0.0,
+        maximum=1.0,
+        idle_if={"epsilon_ladder": "none"},
     )
     epsilon_ladder_exponent: float = setting(
-        7.0, "the last on the ladder has base**(1 + exponent)", minimum=0.0
+        7.0,
+        "the last on the ladder has base**(1 + exponent)",
+        minimum=0.0,
+        idle_if={"epsilon_ladder": "none"},
     )
 
     def __post_init__(self) -> None:

@@ -36,7 +36,9 @@ class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
     kl_coefficient: float = setting(
         0.0, "initial weight of KL(target || new), adapted to kl_target; 0: no term", minimum=0.0
     )
-    kl_target: float = setting(0.01, "KL that this weight is adapted to", above=0.0)
+    kl_target: float = setting(
+        0.01, "KL that this weight is adapted to", above=0.0, idle_if={"kl_coefficient": 0.0}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

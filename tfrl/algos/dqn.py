@@ -42,7 +42,9 @@ class Config(value_based.Settings, ModelSettings):
     loss: str = setting(
         "huber", "loss of the temporal-difference error", choices=("huber", "squared")
     )
-    huber_delta: float = setting(1.0, "error at which the Huber loss turns linear", above=0.0)
+    huber_delta: float = setting(
+        1.0, "error at which the Huber loss turns linear", above=0.0, idle_if={"loss": "squared"}
+    )
     actor_priorities: bool = setting(
         False,
         "new transitions have the priority that the action values of the actor give them, as in Ape-X, not the "
@@ -57,6 +59,7 @@ class Config(value_based.Settings, ModelSettings):
         "with sends_gradients: consecutive steps of each environment behind a gradient",
         unit="env steps",
         minimum=1,
+        idle_if={"sends_gradients": False},
     )
     queue_items: int = gradients.queue_items()
 

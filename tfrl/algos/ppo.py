@@ -53,7 +53,9 @@ class Config(on_policy.Settings, ModelSettings):
     kl_coefficient: float = setting(
         0.0, "initial weight of KL(old || new); 0: no term", minimum=0.0
     )
-    kl_target: float = setting(0.01, "KL that this weight is adapted to", above=0.0)
+    kl_target: float = setting(
+        0.01, "KL that this weight is adapted to", above=0.0, idle_if={"kl_coefficient": 0.0}
+    )
     kl_stop: float | None = setting(
         None,
         "skip what is left of a batch once an update's KL exceeds this; none: never",

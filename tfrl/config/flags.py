@@ -23,7 +23,15 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from tfrl.config.settings import Points, SettingError, field_types, type_name
+from tfrl.config import foreign, idle
+from tfrl.config.settings import (
+    Points,
+    SettingError,
+    command_line_form,
+    field_types,
+    type_name,
+    value_text,
+)
 from tfrl.job import PLANS, Job, algorithm, algorithms
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"  # absent from an installed package
@@ -63,10 +71,12 @@ class Parsed:
       algo: name of the algorithm.
       given: section key ('config', 'job', or a key of `PLANS`) -> {setting: value}, of what was
         given only.
+      asked_for: names of the settings that were given outside flagfiles.
     """
 
     algo: str
     given: Mapping[str, Mapping[str, Any]]
+    asked_for: tuple[str, ...] = ()
 
     def job(self) -> Job:
         """The Job, with defaults for all that was not given.
@@ -76,7 +86,8 @@ class Parsed:
         """
         config = algorithm(self.algo).Config(**self.given["config"])
         plans = {key: cls(**self.given[key]) for key, cls in PLANS.items()}
-        return Job(algo=self.algo, config=config, **plans, **self.given["job"])
+        asked_for = self.asked_for
+        return Job(algo=self.algo, config=config, asked_for=asked_for, **plans, **self.given["job"])
 
 
 def parse(argv: Sequence[str]) -> Job:
@@ -108,7 +119,10 @@ def parse_given(tokens: Sequence[Token], algo: str | None = None) -> Parsed:
         raise SettingError(f"--algo: not given; expected one of {', '.join(algorithms())}")
     sections = job_sections(algorithm(algo).Config)
     values = _parse_sections(tokens, sections, {"algo": str}, hint=lambda name: _owners(name, algo))
-    return Parsed(algo, {s.key: {n: values[n] for n in s.names if n in values} for s in sections})
+    given = {s.key: {n: values[n] for n in s.names if n in values} for s in sections}
+    typed = [t.text.lstrip("-").partition("=")[0] for t in tokens if not t.origin]
+    asked_for = tuple(n for n in values if n in typed or f"no{n}" in typed)
+    return Parsed(algo, given, asked_for)
 
 
 def parse_options(
@@ -273,7 +287,8 @@ def convert(text: str, kind: Any) -> Any:
     try:
         return _convert(text, kind)
     except ValueError:
-        raise ValueError(f"expected {type_name(kind)}") from None
+        form = command_line_form(kind)
+        raise ValueError(f"expected {type_name(kind)}{form and f', {form}'}") from None
 
 
 def _convert(text: str, kind: Any) -> Any:
@@ -372,7 +387,7 @@ def _parse_sections(
         return f" ({found[0]})" if found else ""
 
     def unknown(name: str) -> SettingError:
-        guess = hint(name) or _nearest_flag(name, known)
+        guess = foreign.hint(name, known) or hint(name) or _nearest_flag(name, known)
         return SettingError(f"--{name}: unknown flag{guess}{origin(name)}")
 
     for token in tokens:
@@ -405,20 +420,22 @@ def _parse_sections(
 def _nearest_flag(name: str, known: Sequence[str]) -> str:
     bare = [name, name[2:]] if name.startswith("no") else [name]
     for word in bare:
-        close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+        close = difflib.get_close_matches(foreign.plain(word), known, n=1, cutoff=0.6)
         if close:
             return f"; did you mean --{close[0]}?"
     return "; --help lists all flags"
 
 
 def _owners(name: str, algo: str) -> str:
-    """'; it is a setting of ppo, not of dqn' for a flag of others, read from their source."""
+    """'; it is a setting of ppo, not of dqn' for a flag of others or its name elsewhere, read from their source."""
     folder = pathlib.Path(sys.modules[Job.__module__].__file__).parent / "algos"
-    owners = []
-    for other in algorithms():
-        if other != algo and name in _source_settings(folder / f"{other}.py"):
-            owners.append(other)
-    return f"; it is a setting of {', '.join(owners)}, not of {algo}" if owners else ""
+    fields = {a: _source_settings(folder / f"{a}.py") for a in algorithms() if a != algo}
+    for setting in (name, *foreign.elsewhere(name)):
+        owners = [other for other in fields if setting in fields[other]]
+        if owners:
+            what = "it is" if setting == name else f"here it is --{setting},"
+            return f"; {what} a setting of {', '.join(owners)}, not of {algo}"
+    return ""
 
 
 def _source_settings(path: pathlib.Path, name: str = "Config") -> list[str]:
@@ -487,7 +504,10 @@ def _section_help(section: Section) -> list[str]:
     for name in section.names:
         field = fields[name]
         meta = field.metadata
-        notes = [default_text(field), *_limits(meta)]
+        form = command_line_form(kinds[name]).partition(", e.g.")[0]
+        forms = [form] if form and kinds[name] is not bool else []
+        known = idle.notes(meta, _names(section.cls))
+        notes = [default_text(field), *forms, *_limits(meta), *known]
         unit = f" [{meta['unit']}]" if meta.get("unit") else ""
         lines += _entry(
             f"--{name}", type_name(kinds[name]) + unit, "; ".join(notes), meta.get("help", "")
@@ -515,6 +535,11 @@ def _limits(meta: Mapping[str, Any]) -> list[str]:
     return limits
 
 
+def _names(cls: type) -> set[str]:
+    """Settings of a class, and of the plans that every job has."""
+    return {f.name for owner in (cls, *PLANS.values()) for f in dataclasses.fields(owner)}
+
+
 def default_text(field: dataclasses.Field) -> str:
     """The default of a setting as a user would type it; 'required' where there is none."""
     value = field.default
@@ -523,25 +548,17 @@ def default_text(field: dataclasses.Field) -> str:
     return "required" if value is dataclasses.MISSING else value_text(value)
 
 
-def value_text(value: Any) -> str:
-    """A value as a user would type it after `--name=`; an empty text shows as ''."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (tuple, list)):
-        pairs = value and all(isinstance(v, (tuple, list)) for v in value)  # a schedule
-        return ",".join(":".join(map(str, v)) if pairs else value_text(v) for v in value) or "''"
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return str(value) or "''"
-
-
 def settings_table(cls: type) -> str:
     """The settings of a dataclass as a Markdown table: what the docs pages show."""
     rows = [["setting", "type", "default", "unit", "meaning"], ["---"] * 5]
     kinds = field_types(cls)
     for field in dataclasses.fields(cls):
         meta = field.metadata
-        meaning = "; ".join(part for part in (meta.get("help", ""), *_limits(meta)) if part)
+        meaning = "; ".join(
+            part
+            for part in (meta.get("help", ""), *_limits(meta), *idle.notes(meta, _names(cls)))
+            if part
+        )
         cells = [
             f"`{field.name}`",
             type_name(kinds[field.name]),

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import json
 import numbers
 import os
 import traceback
@@ -37,6 +38,7 @@ def setting(
     above: float | None = None,
     choices: Iterable[Any] | None = None,
     resumable: bool = False,
+    idle_if: Mapping[str, Any] | Iterable[Mapping[str, Any]] = (),
 ) -> Any:
     """Declares one dataclass field.
 
@@ -48,6 +50,8 @@ def setting(
       above: exclusive lower limit.
       choices: the only values allowed.
       resumable: a resumed run may change it.
+      idle_if: where the setting has no effect: {other setting, or name of `idle.FACTS`: its value, or a frozenset of
+        values}, all at once; or several such conditions. See `config/idle.py`.
     """
     metadata = {
         "help": help,
@@ -57,6 +61,7 @@ def setting(
         "above": above,
         "choices": tuple(choices) if choices is not None else None,
         "resumable": resumable,
+        "idle_if": (idle_if,) if isinstance(idle_if, Mapping) else tuple(idle_if),
     }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
@@ -83,6 +88,35 @@ def type_name(kind: Any) -> str:
     if typing.get_origin(kind) is dict or kind is dict:
         return "JSON object"
     return getattr(kind, "__name__", str(kind))
+
+
+def command_line_form(kind: Any) -> str:
+    """How a value of a type is typed after `--name=`, where the type's name does not say it: for lists and the like."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return next(filter(None, map(command_line_form, typing.get_args(kind))), "")
+    if kind == Points:
+        return "separated by commas, e.g. 0:1e-3,50000:1e-4"
+    if typing.get_origin(kind) is tuple:
+        return f"separated by commas, e.g. {','.join(map(str, _example(kind)))}"
+    if typing.get_origin(kind) is dict or kind is dict:
+        return """e.g. '{"name": 1}'"""
+    return "true or false" if kind is bool else ""
+
+
+def _python_form(kind: Any) -> str:
+    """The same for a value in a program."""
+    if typing.get_origin(kind) is tuple:
+        return f"{type_name(kind)}, e.g. {_example(kind)}"
+    if typing.get_origin(kind) is dict or kind is dict:
+        return "a dict"
+    return type_name(kind)
+
+
+def _example(kind: Any) -> tuple:
+    if kind == Points:
+        return (0, 1e-3), (50_000, 1e-4)
+    element = typing.get_args(kind)[0]
+    return {int: (64, 64), float: (0.5, 1.0)}.get(element, ("a", "b"))
 
 
 def _coerce(value: Any, kind: Any) -> Any:
@@ -145,7 +179,7 @@ def validate(config: Any) -> None:
         try:
             coerced = _coerce(value, kind)
         except TypeError:
-            raise SettingError(f"{field.name}={value!r}: expected {type_name(kind)}") from None
+            raise SettingError(f"{field.name}={value!r}: expected {_python_form(kind)}") from None
         if coerced is not value:
             object.__setattr__(config, field.name, coerced)
         if kind == Points:
@@ -187,10 +221,45 @@ def _check_limits(name: str, number: Any, meta: Mapping[str, Any]) -> None:
         raise SettingError(f"{name}={number}: expected at most {meta['maximum']}{unit}")
 
 
+def value_text(value: Any) -> str:
+    """A value as a user would type it after `--name=`; an empty text shows as ''."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        pairs = value and all(isinstance(v, (tuple, list)) for v in value)  # a schedule
+        return ",".join(":".join(map(str, v)) if pairs else value_text(v) for v in value) or "''"
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return str(value) or "''"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`'; did you mean X?'` for the closest known name, or an empty string when nothing is close."""
-    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = closest(name, known)
+    return f"; did you mean {close}?" if close else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name that `name` was most likely meant to be, '' where none is near.
+
+    Short names share letters by chance (sac, a3c): where both have at most four, a name is near only if one letter
+    was changed, left out, added, or swapped with its neighbour.
+    """
+    name = name.lower()
+    for other in difflib.get_close_matches(name, list(known), n=10, cutoff=0.5):
+        if max(len(name), len(other)) > 4 or _one_slip(name, other.lower()):
+            return other
+    return ""
+
+
+def _one_slip(a: str, b: str) -> bool:
+    """Whether one change, omission, insertion or swap of neighbours makes `b` of `a`."""
+    same = 0
+    while same < min(len(a), len(b)) and a[same] == b[same]:
+        same += 1
+    a, b = a[same:], b[same:]
+    swapped = a[1:2] + a[:1] + a[2:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or swapped == b
 
 
 def choose(given: str, choices: Iterable[Any]) -> str:

@@ -30,31 +30,44 @@ class ModelSettings:
         "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a cnn for images) or package.module:builder",
     )
     hidden_sizes: tuple[int, ...] = setting(
-        (64, 64), "units of the MLP's layers", unit="units", minimum=1
+        (64, 64), "units of the MLP's layers", unit="units", minimum=1, idle_if={"mlp": False}
     )
-    activation: str = setting("tanh", "activation of the MLP")
+    activation: str = setting(
+        "tanh", "activation of the MLP", idle_if={"mlp": False, "action_features": False}
+    )
     precision: str = setting(
         "float32",
         "arithmetic of the networks for images; variables and all that follows stay float32",
         choices=torsos.PRECISIONS,
     )
     shared_torso: bool = setting(
-        False, "policy and value read one network instead of one each (images: sharing is faster)"
+        False,
+        "policy and value read one network instead of one each (images: sharing is faster)",
+        idle_if={"baseline": False},
     )
     core: str = setting("none", "memory after the network", choices=("none", *recurrent.KINDS))
-    core_size: int = setting(128, "width of the memory", unit="units", minimum=1)
+    core_size: int = setting(
+        128, "width of the memory", unit="units", minimum=1, idle_if={"core": "none"}
+    )
     action_hidden_sizes: tuple[int, ...] = setting(
         (64,),
         "units of the MLP that embeds action features; empty: they are the embedding",
         unit="units",
         minimum=1,
+        idle_if={"action_features": False},
     )
     log_std_initial: float = setting(
         0.0,
         "logarithm of a Gaussian policy's first deviation; of each entry with state_dependent_exploration",
+        idle_if=(
+            {"box_actions": False},
+            {"free_log_std": False, "state_dependent_exploration": False},
+        ),
     )
     free_log_std: bool = setting(
-        True, "a Gaussian policy's deviation is a variable; off: an output of the network"
+        True,
+        "a Gaussian policy's deviation is a variable; off: an output of the network",
+        idle_if={"box_actions": False},
     )
     state_dependent_exploration: bool = setting(
         False, "gSDE: Box actions explore by a matrix times the features that stays for some steps"
@@ -66,12 +79,19 @@ class ModelSettings:
         minimum=1,
     )
     squash_actions: bool = setting(
-        False, "Box actions go through tanh onto their limits instead of being clipped"
+        False,
+        "Box actions go through tanh onto their limits instead of being clipped",
+        idle_if={"box_actions": False},
     )
     normalize_observations: bool = setting(
         False, "subtract the running mean of observations and divide by their deviation"
     )
-    observation_clip: float = setting(10.0, "limit of normalised observations", above=0.0)
+    observation_clip: float = setting(
+        10.0,
+        "limit of normalised observations",
+        above=0.0,
+        idle_if={"normalize_observations": False},
+    )
 
 
 class Heads:

@@ -28,23 +28,31 @@ class ModelSettings:
         "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a cnn for images) or package.module:builder of a Keras model",
     )
     hidden_sizes: tuple[int, ...] = setting(
-        (64, 64), "units of the MLP's layers", unit="units", minimum=1
+        (64, 64), "units of the MLP's layers", unit="units", minimum=1, idle_if={"mlp": False}
     )
-    activation: str = setting("relu", "activation of the MLP")
+    activation: str = setting(
+        "relu",
+        "activation of the MLP",
+        idle_if={"mlp": False, "action_features": False, "head_hidden_sizes": ()},
+    )
     precision: str = setting(
         "float32",
         "arithmetic of the networks for images; variables and all that follows stay float32",
         choices=torsos.PRECISIONS,
     )
     rescale_observations: bool = setting(
-        False, "the MLP sees bounded components of a Box observation mapped to [-1, 1]"
+        False,
+        "the MLP sees bounded components of a Box observation mapped to [-1, 1]",
+        idle_if={"vectors": False},
     )
     core: str = setting(
         "none",
         "memory after the network; with one the replay holds sequences",
         choices=("none", *recurrent.KINDS),
     )
-    core_size: int = setting(128, "width of the memory", unit="units", minimum=1)
+    core_size: int = setting(
+        128, "width of the memory", unit="units", minimum=1, idle_if={"core": "none"}
+    )
     head_hidden_sizes: tuple[int, ...] = setting(
         (), "units of each head's hidden layers", unit="units", minimum=1
     )
@@ -57,12 +65,14 @@ class ModelSettings:
         "first size of that noise: sigma_0 if factorised, the deviation if independent; "
         "none: 0.5 and 0.017",
         above=0.0,
+        idle_if={"noisy": "none"},
     )
     action_hidden_sizes: tuple[int, ...] = setting(
         (64,),
         "units of the MLP that embeds action features; empty: they are the embedding",
         unit="units",
         minimum=1,
+        idle_if={"action_features": False},
     )
 
 

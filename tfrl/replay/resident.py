@@ -350,8 +350,9 @@ def check_memory(plan: ReplayPlan, layout: TransitionLayout) -> None:
     needed, free = sizes(plan, layout).nbytes, free_bytes()
     if needed > free:
         raise SettingError(
-            f"replay_residency=learner: a replay of {plan.capacity_items:,} items takes "
-            f"{needed / 2**20:,.0f} MB, expected at most the {free / 2**20:,.0f} MB that are free; "
+            f"replay_residency=learner: a replay of {plan.capacity_items:,} items of "
+            f"{needed / plan.capacity_items:,.0f} bytes takes {needed / 2**20:,.0f} MB, expected "
+            f"at most the {free / 2**20:,.0f} MB that are free; "
             "lower the capacity or set replay_residency=server"
         )
 

@@ -3,6 +3,7 @@ before any process."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -18,8 +19,9 @@ from tfrl.envs.vector import VectorEnv
 from tfrl.job import Job, algorithm
 from tfrl.replay import local_queue
 from tfrl.replay.kinds import Layout, make_layout
-from tfrl.runtime import mend, residency
+from tfrl.runtime import memory, mend, residency
 from tfrl.runtime.checkpoint import Checkpoints, Found
+from tfrl.runtime.facts import facts
 from tfrl.runtime.replay_server import saved_shapes
 from tfrl.types import EnvSpec
 
@@ -211,19 +213,24 @@ class Assembly:
         )
 
 
-def assemble(job: Job, spec: EnvSpec | None = None) -> Assembly:
+def assemble(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> Assembly:
     """Builds the spec and the agent of a job.
 
     Args:
       spec: of the environment, where it is known; None: one is built to see.
+      starting: a run begins here: a replay or a network that does not fit into the free memory is refused.
 
     Raises:
       SettingError: an unknown environment, a space the algorithm does not serve, no checkpoint to resume from or that
         of another run.
     """
     spec = make_spec(job.env) if spec is None else spec
+    job.refuse_idle(facts(job, spec))
     agent = algorithm(job.algo).make(job.config, spec)
-    policy = agent.make_policy()  # a network that cannot be built is refused now
+    if starting:
+        memory.refuse_replay(job, agent, spec)
+    with memory.limited_weights() if starting else contextlib.nullcontext():
+        policy = agent.make_policy()  # a network that cannot be built is refused now
     assembly = Assembly(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
     if job.topology.overlap and assembly.queue and not assembly.waits:
         raise SettingError(

@@ -97,9 +97,3 @@ def _refuse_other(wanted: str, found: str) -> None:
             f"replay_residency={wanted}: the checkpoint holds the replay of a run with "
             f"replay_residency={found}; expected {found} or auto"
         )
-
-
-def refuse_too_large(place: str, agent: Agent, layout: TransitionLayout) -> None:
-    """Raises SettingError when a replay beside the learner would not fit; before any memory is taken."""
-    if place == LEARNER and agent.replay.kind != "queue":
-        resident.check_memory(agent.replay, layout)
