@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 from rich.console import Console
 
 from tfrl.logs import console
@@ -27,14 +27,14 @@ SHOWN = (
     "25,000",
     "50,000",
     "0:00:05 left",
-    "return 198.2",
+    "training return 198.2",
     "env steps/s 5,000",
     "updates/s 1,250",
     "samples/insert 8.00",
     "epsilon 0.050",
     "policy version 6,000",
     "policy lag 32",
-    "evaluation 410.0 +- 20.5 at 20,000",
+    "evaluation 410 +- 20.5 at 20,000",
 )
 
 
@@ -104,6 +104,44 @@ class PanelTest(absltest.TestCase):
         view.close()
         self.assertLessEqual(max(map(len, self.text(view, 50).splitlines())), 50)
 
+    def test_an_evaluation_is_a_line_that_stays(self):
+        view, out = self.panel()
+        view.show(ROW)
+        view.show({**EVALUATION, "evaluator/episodes": 20})
+        view.close()
+        self.assertEqual(
+            out.getvalue().count(
+                "evaluation at 20,000 env steps: return 410 +- 20.5 over 20 episodes\n"
+            ),
+            1,
+        )
+
+    def test_what_a_row_lacks_is_not_shown_again(self):
+        view, _ = self.panel()
+        view.show(ROW)
+        view.show(EVALUATION)
+        view.show({"run/env_steps": 26_000})
+        view.close()
+        text = self.text(view)
+        self.assertIn("evaluation 410 +- 20.5 at 20,000", text)  # says of when it is
+        for name in ("updates/s", "training return", "policy lag"):
+            self.assertNotIn(name, text)
+
+    def test_a_narrower_terminal_leaves_nothing_of_the_wide_panel(self):
+        view, out = self.panel(width=100)
+        view.show(ROW)
+        height = self.text(view).count("\n")
+        view._console.width = 40
+        before = out.tell()
+        view.show(ROW)
+        # Every line of 100 columns has become three of at most 40.
+        written = out.getvalue()[before:]
+        self.assertStartsWith(written, f"\r\x1b[{3 * height - 1}A\x1b[J" + "\n" * (height - 1))
+        before = out.tell()
+        view.show(ROW)
+        self.assertNotIn("\x1b[J", out.getvalue()[before:])
+        view.close()
+
     def test_no_blocks_where_the_terminal_cannot_show_them(self):
         for encoding, count in (("utf-8", 1), ("ascii", 0)):
             view, out = self.panel(encoding)
@@ -139,15 +177,32 @@ class PlainTest(absltest.TestCase):
 
     def test_one_line_with_all_that_is_known(self):
         self.view.announce("environments: native")
-        self.view.show({**EVALUATION, **ROW, "run/env_steps": 20_000})
+        self.view.show(ROW)
+        self.view.show(EVALUATION)
         self.view.show(ROW)
         self.view.close()
         lines = self.out.getvalue().splitlines()
         self.assertEqual(lines[0], "environments: native")
-        for part in SHOWN[2:]:
+        self.assertEqual(lines[2], "evaluation at 20,000 env steps: return 410 +- 20.5")
+        for part in SHOWN[2:-1]:
             self.assertIn(part, lines[-1])
-        self.assertStartsWith(lines[-1], "25,000/50,000 env steps | ")
+        self.assertNotIn("evaluation", "".join(lines[3:]))  # said once
+        self.assertStartsWith(lines[-1], "25,000/50,000 env steps (50%) | ")
         self.assertTrue(self.out.getvalue().isascii())
+
+    def test_what_a_row_lacks_is_not_repeated(self):
+        self.view.show(ROW)
+        self.now = 10.0
+        self.view.show({"run/env_steps": 26_000})
+        last = self.out.getvalue().splitlines()[-1]
+        self.assertEqual(last, "26,000/50,000 env steps (52%)")
+
+    def test_a_last_batch_beyond_the_total_is_the_end(self):
+        self.view.show({"run/env_steps": 54_000})
+        self.assertIn("54,000/50,000 env steps (100%)", self.out.getvalue())
+        self.now = 10.0
+        self.view.show({"run/env_steps": 49_999})
+        self.assertIn("49,999/50,000 env steps (99%)", self.out.getvalue())
 
     def test_intervals_grow_and_the_end_is_shown(self):
         times = []
@@ -160,6 +215,22 @@ class PlainTest(absltest.TestCase):
         self.assertLen([t for t in times if t <= 10], 11)
         self.assertLessEqual(max(b - a for a, b in zip(times, times[1:])), 601)
         self.assertStartsWith(self.out.getvalue().splitlines()[-1], "35,999/")
+
+
+class NumberTest(parameterized.TestCase):
+    @parameterized.parameters(
+        (0.001234567, "0.001235"),
+        (-0.5, "-0.5"),
+        (0.0, "0"),
+        (91.449, "91.45"),
+        (198.25, "198.2"),
+        (500.0, "500"),
+        (9999.4, "9999"),
+        (123456.7, "123,457"),
+        (1e-9, "1e-09"),
+    )
+    def test_significant_digits(self, value, text):
+        self.assertEqual(console.number(value), text)
 
 
 if __name__ == "__main__":

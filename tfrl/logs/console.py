@@ -16,13 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 _PLAIN_LONGEST_S = 600.0  # between two plain lines
+_EVALUATION = "evaluator/return_mean"  # a row that has it is an evaluation
 
 
 class View(Protocol):
     """One way to show a run."""
 
     def show(self, row: Mapping[str, float]) -> None:
-        """Takes a row; a metric that it lacks keeps its last value."""
+        """Takes a row of training, or of an evaluation, which becomes a line that stays."""
 
     def announce(self, text: str) -> None:
         """Prints one line that stays."""
@@ -75,8 +76,10 @@ class PlainView:
 
     def show(self, row: Mapping[str, float]) -> None:
         """As of `View.show`: prints a line where one is due."""
-        _remember(self._state, row)
-        self._pending = True
+        if _EVALUATION in row:
+            self.announce(evaluation_line(row))
+            return
+        self._state, self._pending = dict(row), True
         now = self._clock()
         if now >= self._next:
             # Ten per cent of the time passed: about 24 lines for each factor of ten.
@@ -94,7 +97,8 @@ class PlainView:
 
     def _print(self) -> None:
         self._pending = False
-        parts = [f"{self._state.get('run/env_steps', 0):,.0f}/{self._total:,} env steps"]
+        done = self._state.get("run/env_steps", 0)
+        parts = [f"{done:,.0f}/{self._total:,} env steps ({_share(done, self._total)})"]
         parts += [f"{label} {text}" for label, text in _facts(self._state)]
         left = _time_left(self._state, self._total)
         parts += [f"{left} left"] if left else []
@@ -102,34 +106,59 @@ class PlainView:
 
 
 class PanelView:
-    """A panel that is redrawn in place; announcements scroll above it."""
+    """A panel that is redrawn in place; announcements and evaluations scroll above it."""
 
     def __init__(self, console: Console, title: str, total_env_steps: int) -> None:
         self._console, self._title, self._total = console, title, total_env_steps
         self._state: dict[str, float] = {}
         self._returns: collections.deque[tuple[float, float]] = collections.deque(maxlen=2000)
         self._live: Live | None = None
+        self._drawn = 0, 0  # width and height of the panel on the screen
 
     def show(self, row: Mapping[str, float]) -> None:
         """As of `View.show`: draws the panel, on the thread of the caller."""
-        _remember(self._state, row)
+        if _EVALUATION in row:
+            self._state |= {name: x for name, x in row.items() if name.startswith("evaluator/")}
+            self._state["evaluation at"] = row["run/env_steps"]
+            self.announce(evaluation_line(row))
+        else:
+            old = {name: x for name, x in self._state.items() if name.startswith("evalua")}
+            self._state = {**old, **row}
         if "actor/episode_return_mean" in row and "run/env_steps" in row:
             self._returns.append((row["run/env_steps"], row["actor/episode_return_mean"]))
         if self._live is None:
             # Drawn when there is news, by the caller's thread: no second thread takes its time.
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
-        self._live.update(self.render(), refresh=True)
+        self._erase_after_resize()
+        panel = self.render()
+        self._live.update(panel, refresh=True)
+        self._drawn = self._console.width, len(self._console.render_lines(panel))
+
+    def _erase_after_resize(self) -> None:
+        """Erases the panel where the width of the terminal has changed since it was drawn.
+
+        A narrower terminal wraps each of its lines into several, of which `Live` knows nothing. The cursor is left
+        where `Live` expects it, on the last line of a panel of the old height.
+        """
+        (width, height), now = self._drawn, self._console.width
+        if height and width != now:
+            rows = height * -(-width // now)
+            up = f"\x1b[{rows - 1}A" if rows > 1 else ""
+            self._console.file.write(f"\r{up}\x1b[J" + "\n" * (height - 1))
+            self._drawn = now, height
 
     def announce(self, text: str) -> None:
         """As of `View.announce`; the text is not read as markup."""
+        self._erase_after_resize()
         self._console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
         """As of `View.close`: leaves the panel as it is; a row after it begins a new one."""
         if self._live is not None:
+            self._erase_after_resize()
             self._live.stop()
-            self._live = None
+            self._live, self._drawn = None, (0, 0)
 
     def render(self) -> Panel:
         """The panel for the rows so far."""
@@ -139,7 +168,7 @@ class PanelView:
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
         left = _time_left(state, self._total)
-        text = f"{steps / self._total:4.0%}  {steps:,.0f} / {self._total:,} env steps"
+        text = f"{_share(steps, self._total)}  {steps:,.0f} / {self._total:,} env steps"
         head.add_row(
             ProgressBar(total=self._total, completed=min(steps, self._total)),
             text + (f"  {left} left" if left else ""),
@@ -153,8 +182,8 @@ class PanelView:
             body.add_row(*facts[start : start + columns])
         parts: list[Any] = [head, body]
         if len(self._returns) > 1 and (self._console.encoding or "").lower().startswith("utf"):
-            line = sparkline(list(self._returns), max(10, self._console.width - 20))
-            parts.append(Text.assemble(("return  ", "dim"), (line, "cyan")))
+            line = sparkline(list(self._returns), max(10, self._console.width - 24))
+            parts.append(Text.assemble(("training return  ", "dim"), (line, "cyan")))
         return Panel(Group(*parts), title=Text(self._title), title_align="left")
 
 
@@ -175,16 +204,34 @@ def sparkline(points: Sequence[tuple[float, float]], width: int) -> str:
     return text
 
 
-def _remember(state: dict[str, float], row: Mapping[str, float]) -> None:
-    state.update(row)
-    if "evaluator/return_mean" in row:
-        state["evaluation at"] = row.get("run/env_steps", state.get("run/env_steps", 0.0))
+def number(value: float) -> str:
+    """A measured number for people: four significant digits, thousands whole and with commas."""
+    return f"{value:,.0f}" if abs(value) >= 9999.5 else f"{value:.4g}"
+
+
+def score(mean: float, std: float | None = None) -> str:
+    """'410 +- 20.5': a mean return and its standard deviation."""
+    return number(mean) if std is None else f"{number(mean)} +- {number(std)}"
+
+
+def evaluation_line(row: Mapping[str, float]) -> str:
+    """The line of an evaluation."""
+    text = f"evaluation at {row.get('run/env_steps', 0):,.0f} env steps: return "
+    text += score(row[_EVALUATION], row.get("evaluator/return_std"))
+    if "evaluator/episodes" in row:
+        text += f" over {row['evaluator/episodes']:,.0f} episodes"
+    return text
+
+
+def _share(done: float, total: int) -> str:
+    """Progress in per cent, not rounded up: 100% is the end; a batch may go beyond it."""
+    return f"{min(100, int(100 * done / total))}%"
 
 
 def _facts(state: Mapping[str, float]) -> list[tuple[str, str]]:
     """(label, text) of what is known, in the order in which it is shown."""
     layout = (
-        ("return", "actor/episode_return_mean", ".1f"),
+        ("training return", "actor/episode_return_mean", ""),
         ("episodes", "run/episodes", ",.0f"),
         ("env steps/s", "run/env_steps_per_s", ",.0f"),
         ("updates/s", "run/updates_per_s", ",.0f"),
@@ -196,11 +243,13 @@ def _facts(state: Mapping[str, float]) -> list[tuple[str, str]]:
     if "replay/queue_items" in state:  # asynchronous: what is trained on says more than what acts
         lag = ("policy lag", "learner/policy_lag_mean_updates", ",.1f")
         layout = (*layout[:-1], lag, ("queue", "replay/queue_items", ",.0f"))
-    facts = [(label, format(state[name], spec)) for label, name, spec in layout if name in state]
-    if "evaluator/return_mean" in state:
-        text = f"{state['evaluator/return_mean']:.1f}"
-        if "evaluator/return_std" in state:
-            text += f" +- {state['evaluator/return_std']:.1f}"
+    facts = [
+        (label, format(state[name], spec) if spec else number(state[name]))
+        for label, name, spec in layout
+        if name in state
+    ]
+    if _EVALUATION in state:
+        text = score(state[_EVALUATION], state.get("evaluator/return_std"))
         facts.append(("evaluation", f"{text} at {state['evaluation at']:,.0f}"))
     return facts
 

@@ -19,6 +19,7 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.make import atari_game, make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.job import Job
+from tfrl.logs import console
 from tfrl.logs.curve import draw_curve
 from tfrl.logs.logger import Logger
 from tfrl.logs.video import VideoRecorder
@@ -47,10 +48,16 @@ def finish(
     policy = assembly.agent.make_policy()
     _assign(policy, arrays)
     # Before the games: whatever ends these leaves a policy that other programs can use.
+    if not stop.hurried:
+        logger.announce(f"exporting the {job.evaluation.export_policy} policy")
     export_dir = None if stop.hurried else export(policy, assembly.spec, run_dir / "export")
+    if job.evaluation.final_eval_episodes and not stop.requested:
+        logger.announce(f"scoring it over {job.evaluation.final_eval_episodes:,} greedy episodes")
     evaluation = evaluator.final(arrays)
     evaluator.close()
     curve = None if stop.hurried else run_dir / "curve.png"
+    if curve is not None:
+        logger.announce("drawing the curve")
     logger.close()  # the curve reads what it wrote
     if curve is not None:
         draw_curve([run_dir], curve)
@@ -87,9 +94,8 @@ def finish(
         },
     )
     if evaluation:
-        logger.announce(
-            f"score: {score['return_mean']:.1f} +- {score['return_std']:.1f} over {score['episodes']} greedy episodes"
-        )
+        text = console.score(score["return_mean"], score["return_std"])
+        logger.announce(f"score: {text} over {score['episodes']:,} greedy episodes")
     if export_dir is not None:
         logger.announce(f"policy: {export_dir} (SavedModel)")
     if curve is not None:

@@ -21,6 +21,7 @@ from tfrl.runtime.divergence import diverged
 PARTS = ("env", "act", "write", "sample", "learn")
 DIVERGES = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/gradient_norm")
 # Between processes, parts in which nothing is done; see logs/metrics.py.
+LEAST_RATE_S = 0.5  # of acting and learning, after which a rate of 0 means something
 STALLS = ("room", "weights", "experience")
 
 
@@ -86,8 +87,11 @@ class Report:
             "replay/items_sampled": totals.items_sampled,
         }
         if passed > 0:
-            row["run/env_steps_per_s"] = steps / passed
-            row["run/updates_per_s"] = (totals.updates - last.updates) / passed
+            updates = totals.updates - last.updates
+            rates = {"run/env_steps_per_s": steps, "run/updates_per_s": updates}
+            # The row that closes a run follows another one at once: that nothing was done since is no rate.
+            kept = {name: n / passed for name, n in rates.items() if n or passed >= LEAST_RATE_S}
+            row.update(kept)
         if steps > 0:
             for part, spent in totals.seconds.items():
                 row[f"time/{part}_us"] = (spent - last.seconds.get(part, 0.0)) / steps * 1e6
