@@ -11,7 +11,7 @@ from tfrl.config import flags
 from tfrl.config.settings import SettingError, setting, validate
 from tfrl.runtime import folders
 
-_USAGE = """Draws learning curves: plot.py RUN_FOLDER [RUN_FOLDER ...] [--out=FILE]
+_USAGE = """Draws learning curves: plot.py RUN_FOLDER [RUN_FOLDER ...] [--out=FILE] [--labels=A,B,...]
 
 Runs of one algorithm that differ in their seed alone become one line with a band; each
 environment has a plot of its own."""
@@ -22,6 +22,9 @@ class Options:
     """Settings of this launcher."""
 
     out: str = setting("curve.png", "file to write, a PNG")
+    labels: tuple[str, ...] = setting(
+        (), "names for the legend, one for each run folder; those of the same name are one line"
+    )
 
     def __post_init__(self) -> None:
         validate(self)
@@ -36,7 +39,7 @@ def main(argv: list[str]) -> int:
         folders.check_writable(pathlib.Path(options.out), ".png")
         from tfrl.logs.curve import draw_curve  # matplotlib only when there is something to draw
 
-        draw_curve(run_dirs, options.out)
+        draw_curve(run_dirs, options.out, options.labels)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -64,7 +64,7 @@ class CurveTest(absltest.TestCase):
         self.assertEqual(self.line(axes, "training"), [[10, 10], [20, 20], [30, 30]])
         self.assertEqual(self.line(axes, "greedy evaluation"), [[20, 5]])
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
-        self.assertIn("dqn: final score 7.0 (3 episodes)", labels)
+        self.assertIn("dqn: final score 7 (3 episodes)", labels)
 
     def test_seeds_are_one_line_with_their_spread(self):
         folders = [self.run_folder(str(s), self.rows(10.0 * s), seed=s) for s in range(3)]
@@ -83,12 +83,63 @@ class CurveTest(absltest.TestCase):
         sizes = {label: len(runs) for label, runs in groups.items()}
         self.assertEqual(sizes, {"dqn (n_step=1)": 2, "dqn (n_step=3)": 1})
 
-    def test_many_differences_are_numbered(self):
+    def test_labels_name_the_settings_that_differ(self):
+        folders = [self.run_folder(str(n), self.rows(), x=n, y=n, z=n) for n in (1, 2)]
+        groups = curve.group([curve.read_run(f) for f in folders])
+        self.assertEqual(list(groups), ["dqn (x=1, y=1, z=1)", "dqn (x=2, y=2, z=2)"])
+
+    def test_more_differences_than_a_legend_takes_are_numbered(self):
+        same = dict(a=0, b=0, c=0, d=0, e=0)
         folders = [
-            self.run_folder("a", [], x=1, y=1, z=1), self.run_folder("b", [], x=2, y=2, z=2)
-        ]  # fmt: skip
-        groups = curve.group([curve.read_run(folder) for folder in folders])
-        self.assertEqual(list(groups), ["dqn (settings 1)", "dqn (settings 2)"])
+            self.run_folder("1", self.rows(), **same, f=1),
+            self.run_folder("2", self.rows(), **{**same, "a": 1, "b": 1, "c": 1, "d": 1}, f=1),
+            self.run_folder("3", self.rows(), **{**same, "e": 1}, f=1),
+        ]
+        groups = curve.group([curve.read_run(f) for f in folders])
+        self.assertEqual(
+            list(groups),
+            [
+                "dqn (1: a=0, b=0, c=0, d=0 and 1 more)",
+                "dqn (2: a=1, b=1, c=1, d=1 and 1 more)",
+                "dqn (3: a=0, b=0, c=0, d=0 and 1 more)",
+            ],
+        )
+
+    def legend(self, *folders, labels=()):
+        path, figures = self.folder / "labels.png", []
+        make = lambda *args, **kwargs: figures.append(Figure(*args, **kwargs)) or figures[-1]
+        with mock.patch.object(curve, "Figure", make):
+            curve.draw_curve(folders, path, labels)
+        return figures[0].axes[0]
+
+    def test_several_runs_of_one_seed_are_not_several_seeds(self):
+        for seeds, text in (
+            ((1, 1, 1), "mean of 3 runs of one seed, 1"),
+            ((1, 2, 3), "mean of 3 seeds"),
+            ((1, 2, 2), "mean of 3 runs of 2 seeds"),
+        ):
+            name = "".join(map(str, seeds))
+            folders = [
+                self.run_folder(f"{name}-{i}", self.rows(), seed) for i, seed in enumerate(seeds)
+            ]
+            _, words = self.legend(*folders).get_legend_handles_labels()
+            self.assertTrue(all(text in word for word in words), words)
+
+    def test_labels_of_the_user(self):
+        folders = [self.run_folder(str(n), self.rows(), n, n_step=n) for n in (1, 2, 3)]
+        _, words = self.legend(
+            *folders, labels=("mine", "other", "mine")
+        ).get_legend_handles_labels()
+        self.assertEqual(len({word.partition(":")[0] for word in words}), 2)
+        self.assertTrue(any(word.startswith("mine: training") for word in words))
+        with self.assertRaisesRegex(SettingError, "labels=a,b: expected 3, one for each run"):
+            curve.draw_curve(folders, self.folder / "x.png", ("a", "b"))
+
+    def test_the_legend_hides_no_point(self):
+        axes = self.legend(self.run_folder("a", self.rows()))
+        axes.figure.canvas.draw()
+        legend = axes.get_legend().get_window_extent()
+        self.assertLess(legend.y1, axes.get_window_extent().y0)
 
     def test_a_plot_for_each_environment(self):
         folders = [self.run_folder(env, self.rows(), env=env) for env in ("A-v0", "B-v0", "C-v0")]

@@ -19,9 +19,10 @@ from tfrl import files
 from tfrl.config.flags import value_text
 from tfrl.config.settings import SettingError
 from tfrl.logs import csv_file
+from tfrl.logs.console import number
 
 _GRID_POINTS = 400
-_MOST_DIFFERENCES = 2  # settings named in a legend
+_MOST_DIFFERENCES = 4  # settings named in a legend
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008), black left for text.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 
@@ -37,12 +38,14 @@ class Run:
       training: env steps, and the mean return of the last episodes, [N] each.
       evaluation: env steps, mean and standard deviation of the return, [M] each.
       result: contents of result.json, {} while the run goes on.
+      label: what the user calls it; empty: it is named by its settings.
     """
 
     job: dict[str, Any]
     training: Series
     evaluation: tuple[np.ndarray, np.ndarray, np.ndarray]
     result: dict[str, Any]
+    label: str = ""
 
 
 def read_run(run_dir: str | os.PathLike) -> Run:
@@ -99,18 +102,29 @@ def _read_object(path: pathlib.Path, entries: dict[str, type]) -> dict[str, Any]
     return found
 
 
-def draw_curve(run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike) -> None:
+def draw_curve(
+    run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike, labels: Sequence[str] = ()
+) -> None:
     """Draws the runs to a PNG: one plot per environment, one colour per algorithm and settings.
 
     Runs that differ in their seed alone are one line, the mean, in a band from the smallest to the
     largest; of a single run, the band of an evaluation is its standard deviation over episodes.
 
+    Args:
+      labels: one for each run; runs with the same label are one line. Empty: labels name the settings that differ.
+
     Raises:
-      SettingError: a folder is no run folder, or none is given.
+      SettingError: a folder is no run folder, none is given, or not as many labels as runs.
     """
+    if labels and len(labels) != len(run_dirs):
+        raise SettingError(
+            f"labels={','.join(labels)}: expected {len(run_dirs)}, one for each run folder in their order; runs with "
+            "the same label become one line"
+        )
     runs = [read_run(run_dir) for run_dir in run_dirs]
     if not runs:
         raise SettingError("no run folders given")
+    runs = [dataclasses.replace(run, label=label) for run, label in zip(runs, labels)] or runs
     by_env: dict[str, list[Run]] = {}
     for run in runs:
         by_env.setdefault(run.job["env"]["env"], []).append(run)
@@ -131,8 +145,8 @@ def draw_curve(run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike) -
 
 def _draw_env(axes: Axes, env: str, runs: Sequence[Run]) -> None:
     groups = group(runs)
-    for number, (label, members) in enumerate(groups.items()):
-        _draw_group(axes, label, members, _COLOURS[number % len(_COLOURS)])
+    for index, (label, members) in enumerate(groups.items()):
+        _draw_group(axes, label, members, _COLOURS[index % len(_COLOURS)])
     seeds = sorted({run.job["seed"] for run in runs})
     if len(groups) == 1:
         word = "seed" if len(seeds) == 1 else "seeds"
@@ -147,14 +161,15 @@ def _draw_env(axes: Axes, env: str, runs: Sequence[Run]) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize="small", framealpha=0.8)
+        # Below the plot, where it can hide no point.
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), fontsize="small", frameon=False)
     else:
         axes.text(0.5, 0.5, "no episode has ended yet", ha="center", transform=axes.transAxes)
 
 
 def _draw_group(axes: Axes, label: str, runs: Sequence[Run], colour: str) -> None:
     training = [run.training for run in runs if len(run.training[0])]
-    several = f", mean of {len(runs)} runs" if len(runs) > 1 else ""
+    several = _mean_of(runs)
     for x, y in training if len(training) > 1 else ():
         axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
     if training:
@@ -166,7 +181,7 @@ def _draw_group(axes: Axes, label: str, runs: Sequence[Run], colour: str) -> Non
         # Where the exported policy was taken, which may be before the end of the run.
         at = [score.get("exported_env_steps", score["env_steps"]) for score in scores]
         mean = float(np.mean([score["return_mean"] for score in scores]))
-        name = f"{label}: final score {mean:.1f} ({scores[0]['episodes']} episodes{several})"
+        name = f"{label}: final score {number(mean)} ({scores[0]['episodes']} episodes{several})"
         heights = [score["return_mean"] for score in scores]
         axes.scatter(at, heights, 90, color=colour, marker="*", zorder=3, label=name)
     evaluated = [run.evaluation for run in runs if len(run.evaluation[0])]
@@ -182,6 +197,18 @@ def _draw_group(axes: Axes, label: str, runs: Sequence[Run], colour: str) -> Non
     name = f"{label}: greedy evaluation{several} ({band})"
     axes.plot(x, mean, color=colour, linewidth=1.8, label=name, **marks)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _mean_of(runs: Sequence[Run]) -> str:
+    """', mean of 3 seeds', or what else several runs of one group are; '' for a single one."""
+    seeds = sorted({run.job["seed"] for run in runs})
+    if len(runs) == 1:
+        return ""
+    if len(seeds) == len(runs):
+        return f", mean of {len(seeds)} seeds"
+    if len(seeds) == 1:
+        return f", mean of {len(runs)} runs of one seed, {seeds[0]}"
+    return f", mean of {len(runs)} runs of {len(seeds)} seeds"
 
 
 def spread(series: Sequence[Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -201,7 +228,12 @@ def spread(series: Sequence[Series]) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by label: the algorithm, and the settings in which its runs differ, never the seed."""
+    """Runs by label: the user's, or the algorithm and the settings in which its runs differ, never the seed."""
+    if runs[0].label:
+        named: dict[str, list[Run]] = {}
+        for run in runs:
+            named.setdefault(run.label, []).append(run)
+        return named
     result: dict[str, list[Run]] = {}
     by_algo: dict[str, list[Run]] = {}
     for run in runs:
@@ -212,11 +244,14 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
         differing = [
             name for name in names if any(s.get(name) != settings[0].get(name) for s in settings)
         ]
-        # All differences tell groups apart; where they are many, a number names the group.
-        numbers: dict[str, int] = {}
+        # All differences tell groups apart; where the first of them are not enough to, a number does.
+        numbers: dict[tuple[str, ...], int] = {}
+        more = len(differing) - _MOST_DIFFERENCES
         for run, values in zip(members, settings):
-            words = ", ".join(f"{name}={value_text(values.get(name))}" for name in differing)
-            number = numbers.setdefault(words, len(numbers) + 1)
-            text = words if len(differing) <= _MOST_DIFFERENCES else f"settings {number}"
+            words = tuple(f"{name}={value_text(values.get(name))}" for name in differing)
+            which = numbers.setdefault(words, len(numbers) + 1)
+            text = ", ".join(words[:_MOST_DIFFERENCES])
+            if more > 0:
+                text = f"{which}: {text} and {more} more"
             result.setdefault(f"{algo} ({text})" if text else algo, []).append(run)
     return result
