@@ -188,6 +188,7 @@ class Agent:
         bootstrap from. None: the largest priority seen. Pure NumPy.
       on_actor: None, or (policy, trajectory of one item) -> {name: tensor}: what an actor sends instead of the item,
         computed with the weights that acted. The learner's `update` gets a `Computed` of one item.
+      notes: lines for the start of a run: what was picked where a setting left it open, and how to change it.
     """
 
     make_policy: Callable[[], Policy]
@@ -198,3 +199,4 @@ class Agent:
     on_actor: Callable[[Policy, Any], Any] | None = None
     counted: Callable[[int, int, int], Any] | None = None
     initial_priority: Callable[[Any, Any, Mapping[str, Any], Mapping[str, Any]], Any] | None = None
+    notes: tuple[str, ...] = ()

@@ -217,6 +217,8 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
             kept = assembly.found and assembly.found.state["env_steps"]
             names = job.log.info_metrics
             episode_file.start(assembly.run_dir / episode_file.NAME, names, kept)
+        for line in assembly.agent.notes:
+            logger.announce(line)
         hooks.start()
         outcome = _backend(job.topology.backend)(assembly, logger, stop, hooks)
         outcome["stopped_by"] = hooks.run.stopped_by
@@ -350,6 +352,8 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if name in _OBJECTS:
         return objects.named(value)
+    if name == "env_wrappers" and isinstance(value, (list, tuple)):
+        return tuple(objects.named(x) if callable(x) else x for x in value)
     if callable(value):
         raise SettingError(
             f"{name}={value!r}: expected a plain value; {' and '.join(_OBJECTS)} may be objects"

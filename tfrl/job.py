@@ -25,6 +25,10 @@ class EnvPlan:
         "CartPole-v1", "gymnasium id, or 'package.module:factory' of a function that returns an Env"
     )
     env_kwargs: dict = setting({}, "keyword arguments of the environment, as a JSON object")
+    env_wrappers: tuple[str, ...] = setting(
+        (),
+        "gymnasium wrappers around each environment, 'package.module:Class', the innermost first",
+    )
     env_backend: str = setting(
         "auto",
         "who steps the environments; auto picks and says what it picked",

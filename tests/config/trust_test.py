@@ -267,5 +267,26 @@ class TrustTest(parameterized.TestCase):
         self.assertFalse(self.marker.exists(), textwrap.shorten(done.stderr, 500))
 
 
+class WrappersTest(parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.enter_context(mock.patch.object(trust, "_named", set()))
+
+    @parameterized.parameters(
+        ("os:system", "name that: --env_wrappers=os:system to resume, --trust_modules=os"),
+        ("gymnasium.wrappers:utils", "expected a class of gymnasium.Wrapper"),
+        (f"{__name__}:by_arguments", "may come from elsewhere"),
+    )
+    def test_refused(self, wrapper, message):
+        with self.assertRaisesRegex(SettingError, message):
+            trust.check_env("CartPole-v1", (wrapper,))
+
+    def test_taken(self):
+        trust.check_env("CartPole-v1", ("gymnasium.wrappers:FlattenObservation",))
+        own = f"{__name__}:by_arguments"
+        trust.name_settings(None, {"env_wrappers": own})
+        trust.check_env("CartPole-v1", (own,))
+
+
 if __name__ == "__main__":
     absltest.main()

@@ -1,5 +1,7 @@
 """Names: what resolves to what, and what is said when nothing does."""
 
+import dataclasses
+import importlib.util
 import subprocess
 import sys
 
@@ -22,6 +24,64 @@ def no_environment():
 
 def broken():
     raise RuntimeError("no licence")
+
+
+class Worded(fakes.TruncatingChain):
+    """A part of its observation is a text."""
+
+    def __init__(self, word="name", picture="plan"):
+        super().__init__()
+        parts = {word: gym.spaces.Text(5), picture: gym.spaces.Box(0, 255, (7, 7, 3), np.uint8)}
+        self.observation_space = gym.spaces.Dict(parts)
+
+
+class Unseeded(fakes.TruncatingChain):
+    """As in the old gym: `reset` takes nothing."""
+
+    def reset(self):
+        return super().reset()[0]
+
+
+class OldEnv:
+    """Stands for `gym.Env`."""
+
+    def reset(self):
+        return 0
+
+    def step(self, action):
+        return 0, 0.0, False, {}
+
+
+OldEnv.__module__ = "gym.core"
+
+
+class Game(OldEnv):
+    pass
+
+
+class Shifted(gym.ObservationWrapper):
+    """A wrapper for `env_wrappers`: adds 1, so that the order shows."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gym.spaces.Box(-99, 99, (1,), np.float32)
+
+    def observation(self, obs):
+        return np.float32([np.sum(obs) + 1])
+
+
+class Doubled(Shifted):
+    def observation(self, obs):
+        return np.float32([2 * np.sum(obs)])
+
+
+def no_wrapper(env):
+    del env
+    return "nothing"
+
+
+def breaking(env):
+    raise KeyError("no such part")
 
 
 class UserVectorEnv(gym.vector.VectorEnv):
@@ -54,6 +114,9 @@ class NamesTest(parameterized.TestCase):
         ("tfrl.envs.fakes:np", "is a module, expected a function"),
         (f"{__name__}:no_environment", "returned a builtins.str: expected a gymnasium.Env"),
         (f"{__name__}:broken", "cannot be built: RuntimeError: no licence"),
+        (f"{__name__}:Game", "returned a .*Game: .*gym, which gymnasium replaced.*shimmy"),
+        (f"{__name__}:Unseeded", r"Unseeded.reset\(\) takes no seed, .*terminated, truncated"),
+        (f"{__name__}:Worded", r"\['name'\] is Text.*FilterObservation\(env, \['plan'\]\) keeps"),
     )
     def test_bad_names(self, name, message):
         for function in (make.make_spec, lambda plan: make.make_vector(plan, 2, 0)):
@@ -81,6 +144,54 @@ class NamesTest(parameterized.TestCase):
     def test_unserved_space(self):
         with self.assertRaisesRegex(SettingError, "observation_space is Text.*expected Box"):
             make.make_spec(EnvPlan(env=f"{__name__}:TextEnv"))
+
+    def test_a_mission_is_left_out_by_a_wrapper(self):
+        kwargs = {"word": "mission", "picture": "image"}
+        plan = EnvPlan(env=f"{__name__}:Worded", env_kwargs=kwargs)
+        with self.assertRaisesRegex(
+            SettingError,
+            "'mission'.*--env_wrappers=minigrid.wrappers:ImgObsWrapper keeps the image",
+        ):
+            make.make_spec(plan)
+
+    def test_minigrid(self):
+        if importlib.util.find_spec("minigrid") is None:
+            with self.assertRaisesRegex(SettingError, r"pip install 'tfrl\[minigrid\]'"):
+                make.make_spec(EnvPlan(env="MiniGrid-Empty-5x5-v0"))
+            return
+        with self.assertRaisesRegex(SettingError, "ImgObsWrapper"):
+            make.make_spec(EnvPlan(env="MiniGrid-Empty-5x5-v0"))
+        wrapper = "minigrid.wrappers:ImgObsWrapper"
+        plan = EnvPlan(env="MiniGrid-Empty-5x5-v0", env_wrappers=(wrapper,))
+        spec = make.make_spec(plan)
+        self.assertEqual(spec.observation_space, gym.spaces.Box(0, 255, (7, 7, 3), np.uint8))
+        self.assertIsNone(spec.max_episode_steps)  # MiniGrid ends episodes by itself
+
+    @parameterized.parameters(("Shifted", "Doubled", 4.0), ("Doubled", "Shifted", 3.0))
+    def test_wrappers_in_their_order(self, first, second, expected):
+        names = tuple(f"{__name__}:{name}" for name in (first, second))
+        plan = EnvPlan(env="tfrl.envs.fakes:TruncatingChain", env_wrappers=names)
+        self.assertEqual(make.make_spec(plan).observation_space.shape, (1,))
+        obs = make.make_vector(plan, 2, 0).reset(0)  # the chain gives ones
+        self.assertEqual(obs.tolist(), [[expected]] * 2)
+
+    def test_wrappers_keep_the_vector_class_away(self):
+        plan = EnvPlan(env_wrappers=(f"{__name__}:Shifted",))
+        self.assertEqual(make.pick_backend(EnvPlan(), 8), "native")
+        self.assertEqual(make.pick_backend(plan, 8), "sync")
+        with self.assertRaisesRegex(SettingError, "env_backend=native.*env_wrappers"):
+            make.pick_backend(dataclasses.replace(plan, env_backend="native"), 8)
+
+    @parameterized.parameters(
+        ("CartPole-v1", "Shiftet", "no 'Shiftet'; did you mean Shifted"),
+        ("CartPole-v1", "no_wrapper", "env_wrappers=.*returned a str: expected a gymnasium.Env"),
+        ("CartPole-v1", "breaking", "env_wrappers=.* around env='CartPole-v1': KeyError"),
+        ("CartPole-v1", "np", "expected a class or a function of an environment, got module"),
+        ("ALE/Pong-v5", "Shifted", "env_wrappers=.*Atari games have settings of their own"),
+    )
+    def test_wrappers_that_cannot_be_used(self, env, name, message):
+        with self.assertRaisesRegex(SettingError, message):
+            make.make_spec(EnvPlan(env=env, env_wrappers=(f"{__name__}:{name}",)))
 
     def test_factory_and_its_time_limit(self):
         spec = make.make_spec(EnvPlan(env=f"{__name__}:limited"))

@@ -29,6 +29,11 @@ def check(config: Any) -> None:
         raise SettingError(
             "prioritized=True with sends_gradients=True: there is no replay; set prioritized=False"
         )
+    if config.normalize_observations:
+        raise SettingError(
+            "normalize_observations=True with sends_gradients=True: the learner sees gradients only; leave it out, or "
+            "set rescale_observations where the space has limits"
+        )
     if config.noisy != "none":
         raise SettingError(
             f"noisy={config.noisy} with sends_gradients=True: actors draw noise for acting only; set noisy=none"
@@ -84,9 +89,9 @@ def gradient(
     with tf.GradientTape() as tape:
         steps = value_based.of_sequences(online, target, batch, config.n_step, 0)
         out = loss(config, online, target, steps, tf.zeros([2], tf.int32))  # nothing is drawn
-        mean = apply.masked_mean(out.loss, valid)
-    parts = {"learner/loss": out.loss, **out.parts}
-    metrics = {name: apply.masked_mean(parts[name], valid) for name in METRICS}
+        mean = tf.add_n([apply.masked_mean(out.loss, valid), *online.body.losses()])
+    metrics = {name: apply.masked_mean(out.parts[name], valid) for name in METRICS[1:]}
+    metrics = {"learner/loss": mean, **metrics}
     return gradients.pack(tape, mean, online.trainable_variables, metrics)
 
 

@@ -12,7 +12,7 @@ from tfrl.agent import Agent, Learner, ReplayPlan, SequenceOf, UpdatePlan
 from tfrl.config.settings import Points, SettingError, setting, validate
 from tfrl.losses import policy as policy_losses
 from tfrl.losses import returns, vtrace
-from tfrl.nn import actor_critic
+from tfrl.nn import actor_critic, torsos
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.normalise import ObservationMoments, ReturnScale
 from tfrl.optim import apply, optimizers, schedules
@@ -236,6 +236,10 @@ class Training(tf.Module):
             step = compute()
             count = apply.masked_count(step.valid)
             loss = apply.masked_mean(step.loss, step.valid, count)
+            own = policy.losses()  # e.g. penalties on the weights of a user's network
+            if own:
+                own_loss = apply.global_mean(tf.add_n(own))
+                loss += own_loss
         limit = self._config.gradient_clip_norm
         norm = apply.minimise(self.optimizer, tape, loss, policy.trainable_variables, limit)
         metrics = {
@@ -244,6 +248,8 @@ class Training(tf.Module):
             "learner/learning_rate": self.learning_rate(),
             **{name: mean_of(x, step.valid, count) for name, x in step.parts.items()},
         }
+        if own:
+            metrics["learner/network_loss"] = apply.reduce_sum(own_loss)
         if policy.critic:
             metrics["learner/explained_variance"] = explained_variance(
                 step.values, step.targets, step.valid
@@ -389,15 +395,21 @@ def evaluate(policy: ActorCritic, rows: Rows) -> tuple[Evaluated, Rows]:
     """What the present weights make of a minibatch, and the minibatch laid out alike: [n] or, with memory, [T, n]."""
     if policy.recurrent:
         rows = tf.nest.map_structure(_swap, rows._replace(state=()))._replace(state=rows.state)
-        heads = policy.unroll(rows.obs, rows.state, rows.fresh)
+        heads = policy.unroll(rows.obs, rows.state, rows.fresh, training=True)
     else:
-        heads = policy.heads(rows.obs)
+        heads = policy.heads(rows.obs, training=True)
     return _evaluated(policy, heads.params, heads.values, rows.sample), rows
 
 
-def evaluate_batch(policy: ActorCritic, batch: Trajectory) -> tuple[Evaluated, tf.Tensor]:
-    """What the present weights make of unrolls, leaves [T, B, ...], and V of the observation after each step [T, B]."""
-    heads = policy.unroll(policy.inputs(batch.obs), batch.state, batch.fresh)
+def evaluate_batch(
+    policy: ActorCritic, batch: Trajectory, training: bool = True
+) -> tuple[Evaluated, tf.Tensor]:
+    """What the present weights make of unrolls, leaves [T, B, ...], and V of the observation after each step [T, B].
+
+    Args:
+      training: mode of a user's network; False where no gradient is taken.
+    """
+    heads = policy.unroll(policy.inputs(batch.obs), batch.state, batch.fresh, training)
     sample = policy.samples(batch.action, batch.extras)
     return _evaluated(policy, heads.params[:-1], heads.values[:-1], sample), heads.values[1:]
 
@@ -581,7 +593,7 @@ def make_agent(
     Raises:
       SettingError: settings that do not fit the environment's spaces.
     """
-    actor_critic.check(config, spec, algo)
+    actor_critic.check(config, spec, algo, sends_gradients=on_actor is not None)
     return Agent(
         make_policy=lambda: ActorCritic(config, spec, critic),
         make_learner=learner,
@@ -597,4 +609,5 @@ def make_agent(
         updates=updates,
         knobs=lambda worker, num_workers, num_envs, env_steps: {},
         on_actor=on_actor,
+        notes=torsos.notes(config, spec),
     )

@@ -19,8 +19,9 @@ from tfrl.agent import Agent, NStep, Periodic, ReplayPlan, SequenceOf, UpdatePla
 from tfrl.config.settings import Points, SettingError, setting, validate
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import returns, value
-from tfrl.nn import action_features, inputs, q_network
+from tfrl.nn import action_features, inputs, q_network, torsos, user_model
 from tfrl.nn.body import Body, flat
+from tfrl.nn.normalise import ObservationMoments, ObservationNormaliser
 from tfrl.optim import apply, optimizers, schedules
 from tfrl.types import EnvSpec, PolicyStep, Trajectory, Transition, UpdateOutput
 
@@ -277,6 +278,7 @@ class QPolicy(tf.Module):
       tells_values: an exploring step's extras are 'q_taken' and 'q_max' [B], the values of the action taken and of the
         best one.
       rescale_epsilon: the model's values are rescaled returns, see `value.rescale`; None: they are returns.
+      normaliser: of observations, or None.
     """
 
     def __init__(
@@ -286,9 +288,10 @@ class QPolicy(tf.Module):
         model: Any,
         tells_values: bool = False,
         rescale_epsilon: float | None = None,
+        normaliser: ObservationNormaliser | None = None,
     ):
         super().__init__()
-        self._rescale_epsilon = rescale_epsilon
+        self.normaliser, self._rescale_epsilon = normaliser, rescale_epsilon
         self.body, self.model, self._tells_values = body, model, tells_values
         self.noise = {**exploration.noise(int(spec.action_space.n)), **model.noise}
 
@@ -306,12 +309,22 @@ class QPolicy(tf.Module):
     def q_values(self, obs: Any, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
         """`values` of observations, leaves [B, ...]; with a memory, of those that begin an episode."""
         rows = tf.nest.flatten(obs)[0].shape[0]
+        obs = self.inputs(obs)
         features, _ = self.body.step(obs, self.body.initial_state(rows))
         return self.values(features, obs, noise)
 
     def masked(self, q: tf.Tensor, obs: Any) -> tf.Tensor:
         """Action values [B, A], those of actions that are invalid in `obs` replaced."""
         return value.mask_invalid(q, inputs.action_mask(obs))
+
+    def inputs(self, obs: Any) -> Any:
+        """Raw observations -> what the body reads."""
+        return obs if self.normaliser is None else self.normaliser(obs)
+
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """What an optimiser may change: without the frozen layers of a user's network."""
+        return user_model.trainable(self, super().trainable_variables)
 
     def initial_state(self, batch_size: int) -> Any:
         """As of `Policy.initial_state`: that of the memory, () without one."""
@@ -328,6 +341,7 @@ class QPolicy(tf.Module):
         """As of `Policy.step`, with the knob 'epsilon'; the action is int32 [B], the extras float32 [B] where there are
         any.
         """
+        obs = self.inputs(obs)
         features, state = self.body.step(obs, state)
         q = self.values(features, obs, noise if explore and self.model.noise else None)
         action = tf.argmax(q, axis=1, output_type=tf.int32)
@@ -340,25 +354,31 @@ class QPolicy(tf.Module):
 
     def estimates(self, obs: Any, state: Any) -> Mapping[str, tf.Tensor]:
         """As of `Policy.estimates`: 'q_values', without exploration, as returns."""
+        obs = self.inputs(obs)
         features, _ = self.body.step(obs, state)
         q = self.model.q_values(features, obs, None)
         if self._rescale_epsilon is not None:
             q = value.unrescale(q, self._rescale_epsilon)
         return {"q_values": self.masked(q, obs)}
 
-    def unroll(self, batch: Trajectory, burn_in: int) -> tf.Tensor:
+    def unroll(self, batch: Trajectory, burn_in: int, training: bool = False) -> tf.Tensor:
         """Features of a sequence's observations from its stored state on, [T + 1 - burn_in, B, F].
 
         The first `burn_in` observations only bring the state up to date (Kapturowski et al. 2019, section 3); no
         gradient passes through them.
+
+        Args:
+          batch: leaves [T, B, ...].
+          burn_in: of the T steps.
+          training: mode of a user's network in the steps that follow.
         """
-        obs, state, fresh = batch.obs, batch.state, batch.fresh
+        obs, state, fresh = self.inputs(batch.obs), batch.state, batch.fresh
         if burn_in:
             first = tf.nest.map_structure(lambda x: x[:burn_in], obs)
             _, state = self.body.unroll(first, state, fresh[:burn_in])
             state = tf.nest.map_structure(tf.stop_gradient, state)
             obs = tf.nest.map_structure(lambda x: x[burn_in:], obs)
-        features, _ = self.body.unroll(obs, state, fresh[burn_in:])
+        features, _ = self.body.unroll(obs, state, fresh[burn_in:], training)
         return features
 
 
@@ -383,13 +403,18 @@ class Steps(NamedTuple):
 
 
 def of_transitions(policy: QPolicy, target: QPolicy, batch: Transition) -> Steps:
-    """Each transition of a batch, leaves [b, ...], is a step: n = b rows."""
+    """Each transition of a batch, leaves [b, ...], is a step: n = b rows.
+
+    A user's network is in training mode where the gradient is taken, on `obs_tm1`, and is called there last.
+    """
+    obs_tm1, obs_t = policy.inputs(batch.obs_tm1), policy.inputs(batch.obs_t)
+    features_t = policy.body.step(obs_t, ())[0]
     return Steps(
-        batch.obs_tm1,
-        batch.obs_t,
-        policy.body.step(batch.obs_tm1, ())[0],
-        policy.body.step(batch.obs_t, ())[0],
-        target.body.step(batch.obs_t, ())[0],
+        obs_tm1,
+        obs_t,
+        policy.body.step(obs_tm1, (), training=True)[0],
+        features_t,
+        target.body.step(target.inputs(batch.obs_t), ())[0],
         batch.action_tm1,
         batch.reward_t,
         batch.discount_t,
@@ -404,7 +429,8 @@ def of_sequences(
     Both networks read the sequence from the stored state on. n-step sums end where the sequence or an episode does,
     with the discount that belongs to their length.
     """
-    features, target_features = (p.unroll(batch, burn_in) for p in (policy, target))
+    features = policy.unroll(batch, burn_in, training=True)
+    target_features = target.unroll(batch, burn_in)
     obs = tf.nest.map_structure(lambda x: x[burn_in:], batch.obs)
     late = (x[burn_in:] for x in (batch.reward, batch.discount, batch.cut, batch.valid))
     reward, discount, cut, valid = late
@@ -522,6 +548,9 @@ class QLearner(tf.Module):
         self._config, self._loss = config, loss
         self.policy = make_policy()
         self.target = make_policy()
+        self.statistics = None
+        if self.policy.normaliser is not None:
+            self.statistics = ObservationMoments(self.policy.normaliser.space)
         self._copy_target()
         self.env_steps = make_clock(config)
         variables = self.policy.trainable_variables
@@ -547,14 +576,22 @@ class QLearner(tf.Module):
         with tf.GradientTape() as tape:
             out = self.loss(batch, seed)
             loss = mean(weights * out.loss)
+            own = self.policy.body.losses()  # e.g. penalties on the weights of a user's network
+            if own:
+                own_loss = apply.global_mean(tf.add_n(own))
+                loss += own_loss
         variables = self.policy.trainable_variables
         norm = apply.minimise(self.optimizer, tape, loss, variables, config.gradient_clip_norm)
+        if self.statistics is not None:
+            self._take_statistics(batch)
         metrics = {
             "learner/loss": apply.reduce_sum(loss),
             **{name: apply.reduce_sum(mean(x)) for name, x in out.parts.items()},
             "learner/gradient_norm": norm,
             "learner/learning_rate": rate,
         }
+        if own:
+            metrics["learner/network_loss"] = apply.reduce_sum(own_loss)
         if not config.prioritized:
             return UpdateOutput(metrics, None)
         metrics["learner/importance_beta"] = beta
@@ -580,6 +617,18 @@ class QLearner(tf.Module):
         else:
             steps = of_transitions(policy, target, batch)
         return self._loss(config, policy, target, steps, seed)
+
+    def _take_statistics(self, batch: Transition | Trajectory) -> None:
+        """Merges the batch's observations, of a step each, after the update that they are normalised in.
+
+        The target network keeps the statistics of its weights until the next copy.
+        """
+        if _has_memory(self._config):
+            obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
+            self.statistics.merge(obs, batch.valid)
+        else:
+            self.statistics.merge(batch.obs_tm1)
+        self.policy.normaliser.update(self.statistics)
 
     def periodic(self) -> Sequence[Periodic]:
         """As of `Learner.periodic`: the copy to the target network."""
@@ -628,6 +677,12 @@ def make(
         action_features.check(spec)
     except SettingError as error:
         raise SettingError(f"algo={algo} on {spec.name}: {error}") from error
+    torsos.check(config, spec, sends_gradients=replay is not None)
+    if config.normalize_observations and config.rescale_observations:
+        raise SettingError(
+            "normalize_observations=True with rescale_observations=True: either brings observations to one scale; "
+            "leave one of them out"
+        )
     initial, final = _epsilon(config)
     climbs = config.epsilon_ladder != "none"
 
@@ -650,9 +705,12 @@ def make(
         return {"epsilon": np.full(num_envs, now, np.float32)}
 
     def make_policy() -> QPolicy:
-        body = q_network.body(config, spec)
+        body, normaliser = q_network.body(config, spec), None
+        if config.normalize_observations:
+            normaliser = ObservationNormaliser(spec.observation_space, config.observation_clip)
         model, rescale_epsilon = make_model(body.output_size), config.value_rescaling_epsilon
-        return QPolicy(spec, body, model, initial_priority is not None, rescale_epsilon)
+        extras = initial_priority is not None
+        return QPolicy(spec, body, model, extras, rescale_epsilon, normaliser)
 
     return Agent(
         make_policy=make_policy,
@@ -662,6 +720,7 @@ def make(
         knobs=knobs,
         counted=(lambda *of: exploration.least_random(*rungs(*of))) if climbs else None,
         initial_priority=initial_priority,
+        notes=torsos.notes(config, spec),
     )
 
 

@@ -71,9 +71,9 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
         step = on_policy.actor_critic_step(
             config, policy, new, gae.advantages, gae.targets, batch.valid
         )
-        loss = apply.masked_mean(step.loss, batch.valid)
-    parts = {"learner/loss": step.loss, **step.parts}
-    metrics = {name: on_policy.mean_of(parts[name], batch.valid) for name in METRICS}
+        loss = tf.add_n([apply.masked_mean(step.loss, batch.valid), *policy.losses()])
+    metrics = {name: on_policy.mean_of(step.parts[name], batch.valid) for name in METRICS[1:]}
+    metrics = {"learner/loss": tf.stop_gradient(loss), **metrics}
     return gradients.pack(tape, loss, policy.trainable_variables, metrics)
 
 

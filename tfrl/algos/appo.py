@@ -70,7 +70,7 @@ class AppoLearner(tf.Module):
         del seed
         config, policy = self._config, self.policy
         batch = batch._replace(reward=self._training.statistics.reward(batch))
-        old, _ = on_policy.evaluate_batch(self.target, batch)
+        old, _ = on_policy.evaluate_batch(self.target, batch, training=False)
         behaviour = batch.extras["log_prob"]
 
         def compute() -> on_policy.Step:

@@ -58,7 +58,7 @@ class ImplicitQuantiles(tf.Module):
         self._heads = QHeads(config, spec, num_features)
         self._midpoints = distributional.midpoints(config.num_act_tau)
         self._cosines = config.num_cosines
-        self._embedding = tf.keras.layers.Dense(num_features, "relu")
+        self._embedding = tf.keras.layers.Dense(num_features, "relu", dtype="float32")
         self._embedding.build([None, config.num_cosines])
         self.noise = {TAU: NoiseSpec((config.num_act_tau,), "uniform"), **self._heads.noise}
 

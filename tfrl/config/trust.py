@@ -25,8 +25,9 @@ from typing import Any
 from tfrl.config import objects
 from tfrl.config.settings import SettingError, import_dotted, import_module
 
-# Modules of tfrl whose classes are environments.
+# Modules whose classes are environments, and modules of wrappers.
 _ENVIRONMENTS = ("tfrl.envs.fakes", "tfrl.envs.memory", "tfrl.envs.parametric")
+_WRAPPERS = ("gymnasium.wrappers", "minigrid.wrappers")
 _named: set[str] = set()  # by the user of this process
 
 
@@ -49,11 +50,13 @@ def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
 
     Args:
       algo: name of an algorithm or of a module that is one; None for none.
-      settings: flag name -> value; `env` and `network` count.
+      settings: flag name -> value; `env`, `env_wrappers` and `network` count.
     """
     if isinstance(algo, str) and "." in algo:
         _named.add(algo)
-    for value in (settings.get("env"), settings.get("network")):
+    wrappers = settings.get("env_wrappers") or ()
+    wrappers = wrappers.split(",") if isinstance(wrappers, str) else wrappers
+    for value in (settings.get("env"), settings.get("network"), *wrappers):
         path = objects.named(value) if callable(value) else value
         if _is_path(path):
             _named.add(path.partition(":")[0])
@@ -62,7 +65,7 @@ def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
 def check_job(job: Any) -> None:
     """Raises SettingError for a `Job` of a run folder whose network or environment is refused below."""
     check_network(getattr(job.config, "network", None))
-    check_env(job.env.env)
+    check_env(job.env.env, job.env.env_wrappers)
 
 
 def check_algorithm(algo: str) -> None:
@@ -85,11 +88,14 @@ def check_network(network: Any) -> None:
         )
 
 
-def check_env(env: str) -> None:
-    """Raises SettingError for an environment of a run folder that is none, or whose module may not be imported.
+def check_env(env: str, wrappers: Iterable[str] = ()) -> None:
+    """Raises SettingError for an environment of a run folder that is none, or whose module may not be imported, and for
+    such wrappers.
 
     An id without a module is looked up among those that are registered, and needs no check.
     """
+    for wrapper in wrappers:
+        _check_wrapper(wrapper)
     if not _is_path(env):
         return
     module, _, rest = env.partition(":")
@@ -106,6 +112,20 @@ def check_env(env: str) -> None:
         raise SettingError(
             f"env={env!r}: {_kind(found)}, which is no environment factory; expected a class of gymnasium.Env, or a "
             f"function that {module!r} defines"
+        )
+
+
+def _check_wrapper(wrapper: str) -> None:
+    if not _is_path(wrapper):
+        return
+    module = wrapper.partition(":")[0]
+    if not _may_import(module) and module not in _WRAPPERS:
+        raise _refusal("env_wrappers", wrapper, module)
+    found = import_dotted(wrapper, "env_wrappers")
+    if not _is_env_class(found) and not (_may_import(module) and _is_own(found, module)):
+        raise SettingError(
+            f"env_wrappers={wrapper!r}: {_kind(found)}; expected a class of gymnasium.Wrapper, or a function that "
+            f"{module!r} defines"
         )
 
 

@@ -206,6 +206,8 @@ def _resolve(name: str) -> Any:
     _check_atari(name)
     if name.startswith("MinAtar/"):
         _register_minatar(name)
+    if name.startswith(("MiniGrid-", "BabyAI-")):
+        _register_minigrid(name)
     if name in gym.registry:
         return gym.registry[name]
     raise SettingError(f"env={name!r}: {_unknown(name)}")
@@ -242,6 +244,13 @@ def _register_minatar(name: str) -> None:
         raise SettingError(f"env={name!r}: a package is missing; pip install 'tfrl[minatar]'")
     if "MinAtar/Breakout-v1" not in gym.registry:
         importlib.import_module("minatar.gym").register_envs()
+
+
+def _register_minigrid(name: str) -> None:
+    """Makes the ids of MiniGrid known; raises SettingError where it is not installed."""
+    if importlib.util.find_spec("minigrid") is None:
+        raise SettingError(f"env={name!r}: a package is missing; pip install 'tfrl[minigrid]'")
+    importlib.import_module("minigrid")  # registers them
 
 
 @functools.cache
@@ -286,15 +295,26 @@ def _check_atari(name: str) -> None:
 
 def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
     """One environment and the time limit left to the caller to count; None: it limits itself."""
-    target = _resolve(plan.env)
     if atari_game(plan.env) is not None:
+        _resolve(plan.env)
+        _refuse_atari_wrappers(plan)
         return _build_atari(plan), _atari_limit(plan)
+    env, limit = _build_plain(plan)
+    _check_api(plan, env)
+    for name in plan.env_wrappers:
+        env = _wrapped(plan, env, name)
+    return env, limit
+
+
+def _build_plain(plan: EnvPlan) -> tuple[gym.Env, int | None]:
+    """The environment before `env_wrappers`, and its limit as of `_build`."""
+    target = _resolve(plan.env)
     if not isinstance(target, gym.envs.registration.EnvSpec):
         env = target if is_one(plan) else _call(plan, target, **plan.env_kwargs)
         if not isinstance(env, gym.Env):
             raise SettingError(
                 f"env={plan.env!r} returned a {type(env).__module__}.{type(env).__name__}: "
-                "expected a gymnasium.Env"
+                f"expected a gymnasium.Env{_of_old_gym(env)}"
             )
         if isinstance(env, gym.wrappers.TimeLimit):
             # gymnasium offers no public way to read it.
@@ -316,6 +336,58 @@ def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
     if target.id.startswith("MinAtar/"):
         env = wrappers.DrawsPixels(env)
     return env, plan.max_episode_steps or target.max_episode_steps
+
+
+def _of_old_gym(env: Any) -> str:
+    """What to do with an environment of the package that gymnasium replaced; '' for anything else."""
+    if not any(base.__module__.partition(".")[0] == "gym" for base in type(env).__mro__):
+        return ""
+    return (
+        ", not one of gym, which gymnasium replaced in 2022; port it, or wrap it in "
+        "shimmy.GymV21CompatibilityV0(env=...), of gym 0.26 in GymV26CompatibilityV0"
+    )
+
+
+def _check_api(plan: EnvPlan, env: gym.Env) -> None:
+    """Raises SettingError for an environment that cannot be seeded as gymnasium has it since 0.26."""
+    reset = env.unwrapped.reset
+    parameters = inspect.signature(reset).parameters.values()
+    if any(p.name == "seed" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return
+    raise SettingError(
+        f"env={plan.env!r}: {type(env.unwrapped).__name__}.reset{inspect.signature(reset)} takes no seed, as in the "
+        "old gym; expected reset(self, *, seed=None, options=None) -> (observation, info), beside "
+        "step(self, action) -> (observation, reward, terminated, truncated, info)"
+    )
+
+
+def _wrapped(plan: EnvPlan, env: gym.Env, name: str) -> gym.Env:
+    """`env` inside the wrapper of this name."""
+    wrapper = objects.resolve(name, "env_wrappers")
+    if not callable(wrapper):
+        raise SettingError(
+            f"env_wrappers={name!r}: expected a class or a function of an environment, got {type(wrapper).__name__}"
+        )
+    try:
+        outer = wrapper(env)
+    except Exception as error:  # whatever a wrapper raises, its reader needs the name
+        reason = " ".join(str(error).split())
+        raise SettingError(
+            f"env_wrappers={name!r} around env={plan.env!r}: {type(error).__name__}: {reason}"
+        ) from error
+    if not isinstance(outer, gym.Env):
+        raise SettingError(
+            f"env_wrappers={name!r} returned a {type(outer).__name__}: expected a gymnasium.Env"
+        )
+    return outer
+
+
+def _refuse_atari_wrappers(plan: EnvPlan) -> None:
+    if plan.env_wrappers:
+        raise SettingError(
+            f"env_wrappers={list(plan.env_wrappers)} with env={plan.env!r}: Atari games have settings of their own "
+            "(--atari_...); leave it out, or give a function that builds and wraps the game"
+        )
 
 
 def _unchecked(env: gym.Env) -> gym.Env:
@@ -364,9 +436,7 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
         limit = env.spec.max_episode_steps
     spec = EnvSpec(
         name=plan.env,
-        observation_space=space_lib.observation_space(
-            env.observation_space, f"{name}: observation_space"
-        ),
+        observation_space=_observation_space(env.observation_space, name),
         action_space=space_lib.action_space(env.action_space, f"{name}: action_space"),
         frame_stack=plan.atari_frame_stack if atari_game(plan.env) is not None else 0,
         max_episode_steps=limit,
@@ -392,6 +462,21 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
             f"expected [{size}], one entry for each choice"
         )
     return spec
+
+
+def _observation_space(space: gym.Space, name: str) -> gym.Space:
+    """The space as algorithms see it; where a part is refused, e.g. a text, the message says how to leave it out."""
+    try:
+        return space_lib.observation_space(space, f"{name}: observation_space")
+    except SettingError as error:
+        parts = space.spaces if isinstance(space, gym.spaces.Dict) else {}
+        rest = [key for key, part in parts.items() if space_lib.served(part)]
+        if len(rest) in (0, len(parts)):
+            raise
+        advice = f"a function that returns gymnasium.wrappers.FilterObservation(env, {rest}) keeps the rest"
+        if "mission" in parts and "image" in rest:
+            advice = "--env_wrappers=minigrid.wrappers:ImgObsWrapper keeps the image alone"
+        raise SettingError(f"{error}; {advice}") from error
 
 
 # --- Atari
@@ -456,6 +541,7 @@ def _why_not_ale(plan: EnvPlan) -> str:
 
 
 def _atari_spec(plan: EnvPlan) -> EnvSpec:
+    _refuse_atari_wrappers(plan)
     # Not by `_build`: that needs OpenCV, which ale-py's own path does without.
     emulator = _emulator(plan)
     side = plan.atari_screen_size
@@ -525,6 +611,8 @@ def _async(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> 
 
 
 def _why_not_native(plan: EnvPlan) -> str:
+    if plan.env_wrappers:
+        return "env_wrappers are for environments that are stepped one by one"
     target = _resolve(plan.env)
     if not isinstance(target, gym.envs.registration.EnvSpec) or target.vector_entry_point is None:
         return "it has no vector class of its own"
@@ -559,6 +647,8 @@ def _native(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) ->
 
 
 def _why_not_envpool(plan: EnvPlan) -> str:
+    if plan.env_wrappers:
+        return "env_wrappers are for environments that are stepped one by one"
     if importlib.util.find_spec("envpool") is None:
         return "envpool is not installed; pip install 'tfrl[envpool]'"
     known = importlib.import_module("envpool").list_all_envs()

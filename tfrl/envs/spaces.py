@@ -94,6 +94,15 @@ def observation_space(space: gym.Space, where: str) -> gym.Space:
     )
 
 
+def served(space: gym.Space) -> bool:
+    """Whether `observation_space` takes the space."""
+    try:
+        observation_space(space, "")
+    except SettingError:
+        return False
+    return True
+
+
 def action_space(space: gym.Space, where: str) -> gym.Space:
     """The space of the actions that a policy must produce for an environment that declares `space`.
 

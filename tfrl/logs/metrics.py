@@ -45,6 +45,9 @@ METRICS: dict[str, Metric] = {
         "env steps", "most env steps that an actor process made between two looks for newer weights"
     ),
     "learner/loss": Metric("", "loss that the optimiser minimises, mean over the last batches"),
+    "learner/network_loss": Metric(
+        "", "what the layers of your own network add to that loss, e.g. penalties on weights"
+    ),
     "learner/td_error_abs_mean": Metric("reward", "mean absolute temporal-difference error"),
     "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),
     "learner/kl_target": Metric(

@@ -13,7 +13,16 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.config.settings import SettingError, setting
-from tfrl.nn import action_features, distributions, inputs, recurrent, sde, torsos
+from tfrl.nn import (
+    action_features,
+    distributions,
+    images,
+    inputs,
+    recurrent,
+    sde,
+    torsos,
+    user_model,
+)
 from tfrl.nn.body import Body, flat
 from tfrl.nn.normalise import ObservationNormaliser
 from tfrl.types import EnvSpec, PolicyStep
@@ -39,6 +48,16 @@ class ModelSettings:
         "float32",
         "arithmetic of the networks for images; variables and all that follows stay float32",
         choices=torsos.PRECISIONS,
+    )
+    image_layout: str = setting(
+        "auto",
+        "where images have their channels; auto: as their shape suggests, said at the start",
+        choices=images.LAYOUTS,
+    )
+    image_scale: float | None = setting(
+        None,
+        "what the values of images are divided by; none: picked from the limits of their space, said at the start",
+        above=0.0,
     )
     shared_torso: bool = setting(
         False,
@@ -217,35 +236,51 @@ class ActorCritic(tf.Module):
         """The samples, as the distribution takes them, of stored actions [..., shape]."""
         return extras["sample"] if self._squashes else action
 
-    def heads(self, obs: Any) -> Heads:
-        """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]; float32."""
-        features, value_features, _ = self._features(obs, ())
+    @property
+    def trainable_variables(self) -> tuple[tf.Variable, ...]:
+        """What an optimiser may change: without the frozen layers of a user's network."""
+        return user_model.trainable(self, super().trainable_variables)
+
+    def losses(self) -> list[tf.Tensor]:
+        """Scalars that a user's networks add to the loss; read them after a call in training mode."""
+        bodies = (self._policy_body, self._value_body)
+        return [x for body in bodies if body is not None for x in body.losses()]
+
+    def heads(self, obs: Any, training: bool = False) -> Heads:
+        """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]; float32.
+
+        Args:
+          training: mode of a user's networks: True where a gradient is taken.
+        """
+        features, value_features, _ = self._features(obs, (), training)
         return self._heads(obs, features, value_features)
 
-    def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> Heads:
+    def unroll(self, obs: Any, state: Any, fresh: tf.Tensor, training: bool = False) -> Heads:
         """Inputs [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params [T, B, P], values [T, B];
-        float32.
+        float32. `training` as in `heads`.
         """
         steps, batch = fresh.shape
         if not self.recurrent:
-            heads = self.heads(flat(obs))
+            heads = self.heads(flat(obs), training)
         else:
-            features, _ = self._policy_body.unroll(obs, state["policy"], fresh)
+            features, _ = self._policy_body.unroll(obs, state["policy"], fresh, training)
             value_features = features
             if self._value_body is not None:
-                value_features, _ = self._value_body.unroll(obs, state["value"], fresh)
+                value_features, _ = self._value_body.unroll(obs, state["value"], fresh, training)
             heads = self._heads(*flat((obs, features, value_features)))
         params, values = heads.params, heads.values
         return Heads(
             tf.reshape(params, [steps, batch, params.shape[-1]]), tf.reshape(values, [steps, batch])
         )
 
-    def _features(self, obs: Any, state: Any) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    def _features(
+        self, obs: Any, state: Any, training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor, Any]:
         """One step: features of the policy and of the value function [B, F], and the state after it."""
         if not self.recurrent:
-            features = value_features = self._policy_body.step(obs, ())[0]
+            features = value_features = self._policy_body.step(obs, (), training)[0]
             if self._value_body is not None:
-                value_features = self._value_body.step(obs, ())[0]
+                value_features = self._value_body.step(obs, (), training)[0]
             return features, value_features, ()
         new = {}
         features, new["policy"] = self._policy_body.step(obs, state["policy"])
@@ -283,13 +318,18 @@ class ActorCritic(tf.Module):
 def _body(config: ModelSettings, spec: EnvSpec) -> Body:
     torso = torsos.Torso(
         spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal",
-        precision=config.precision,
+        precision=config.precision, options=torsos.image_options(config),
     )  # fmt: skip
     return Body(torso, spec, config.core, config.core_size)
 
 
-def check(config: ModelSettings, spec: EnvSpec, algo: str) -> None:
-    """Raises SettingError for settings that do not fit the environment or each other."""
+def check(config: ModelSettings, spec: EnvSpec, algo: str, sends_gradients: bool = False) -> None:
+    """Raises SettingError for settings that do not fit the environment or each other.
+
+    Args:
+      sends_gradients: the learner gets gradients only, see `user_model.check`.
+    """
+    torsos.check(config, spec, sends_gradients)
     try:
         distribution = distributions.make(spec.action_space, config.squash_actions)
         action_features.check(spec)

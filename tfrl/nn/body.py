@@ -41,26 +41,34 @@ class Body(tf.Module):
         """State of fresh episodes, zeros float32, leaves [batch_size, ...]; () without a memory."""
         return () if self.core is None else self.core.initial_state(batch_size)
 
-    def step(self, obs: Any, state: Any) -> tuple[tf.Tensor, Any]:
+    def losses(self) -> list[tf.Tensor]:
+        """Scalars that a user's network adds to the loss; read them after its call in training mode."""
+        return self._torso.losses()
+
+    def step(self, obs: Any, state: Any, training: bool = False) -> tuple[tf.Tensor, Any]:
         """One step: the features of `obs` and the state after it.
 
         Args:
           obs: leaves [B, ...].
           state: before it, leaves [B, ...]; not read without a memory.
+          training: mode of a user's network: True where a gradient is taken.
 
         Returns:
           Features float32 [B, F], and the state, leaves [B, ...] or ().
         """
-        features = self._torso(obs)
+        features = self._torso(obs, training)
         return (features, ()) if self.core is None else self.core.step(features, state)
 
-    def unroll(self, obs: Any, state: Any, fresh: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def unroll(
+        self, obs: Any, state: Any, fresh: tf.Tensor, training: bool = False
+    ) -> tuple[tf.Tensor, Any]:
         """Steps in order, as `recurrent` has it.
 
         Args:
           obs: leaves [T, B, ...].
           state: before the first of them, leaves [B, ...]; not read without a memory.
           fresh: bool [T, B], the state restarts before this observation.
+          training: as in `step`.
 
         Returns:
           Features float32 [T, B, F], and the state after the last observation, leaves [B, ...] or ().
@@ -69,7 +77,7 @@ class Body(tf.Module):
           ValueError: `fresh` is not of rank 2.
         """
         steps, batch = fresh.shape
-        features = self._torso(flat(obs))
+        features = self._torso(flat(obs), training)
         features = tf.reshape(features, [steps, batch, features.shape[-1]])
         return (features, ()) if self.core is None else self.core.unroll(features, state, fresh)
 

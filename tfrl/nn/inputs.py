@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
+from tfrl.nn.images import Reader, is_image
 from tfrl.types import ACTION_FEATURES, ACTION_MASK
 
 
@@ -32,16 +33,31 @@ def model_input(obs: Any) -> Any:
     return next(iter(rest.values())) if len(rest) == 1 else rest
 
 
-def is_image(space: gym.Space) -> bool:
-    """Three axes [height, width, channels] of uint8 pixels, or of bool: a plane for each kind of object."""
-    box = isinstance(space, gym.spaces.Box) and len(space.shape) == 3
-    return box and space.dtype in ("uint8", "bool")
-
-
 def pixels(image: tf.Tensor) -> tf.Tensor:
-    """Images as float32 in [0, 1]."""
+    """Images [B, height, width, channels] of bytes or bool as float32 in [0, 1]."""
     x = tf.cast(image, tf.float32)
     return x if image.dtype == tf.bool else x * (1.0 / 255.0)
+
+
+class ImageOptions(NamedTuple):
+    """How the images of an observation are read.
+
+    Attributes:
+      layout, scale: of their `Reader`.
+      normalised: those of a float type come normalised, so that nothing is left to scale.
+    """
+
+    layout: str = "auto"
+    scale: float | None = None
+    normalised: bool = False
+
+
+def reader(space: gym.spaces.Box, options: ImageOptions = ImageOptions()) -> Reader:  # noqa: B008 - immutable
+    """How images of `space` are read."""
+    scale = options.scale
+    if scale is None and options.normalised and np.issubdtype(space.dtype, np.floating):
+        scale = 1.0
+    return Reader(space, options.layout, scale)
 
 
 def leaves(obs: Any, space: gym.Space) -> list[tuple[Any, gym.Space]]:
@@ -53,26 +69,34 @@ def leaves(obs: Any, space: gym.Space) -> list[tuple[Any, gym.Space]]:
     return [(obs, space)]
 
 
-def flatten(obs: Any, space: gym.Space, rescale: bool = False) -> tf.Tensor:
+def flatten(
+    obs: Any,
+    space: gym.Space,
+    rescale: bool = False,
+    options: ImageOptions = ImageOptions(),  # noqa: B008 - immutable
+) -> tf.Tensor:
     """Observations of any nest as one float32 vector per row [B, F].
 
-    Box and MultiBinary are reshaped, the pixels of images scaled to [0, 1], Discrete and MultiDiscrete one-hot
+    Box and MultiBinary are reshaped, the values of images scaled (`images.Reader`), Discrete and MultiDiscrete one-hot
     encoded, Dict and Tuple concatenated in the order of their space (keys sorted).
 
     Args:
       rescale: map each component of a Box that is bounded on both sides from its limits to [-1, 1]; not of images.
+      options: of images.
     """
     if isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
-        return tf.concat([flatten(o, s, rescale) for o, s in leaves(obs, space)], axis=1)
+        parts = [flatten(o, s, rescale, options) for o, s in leaves(obs, space)]
+        return tf.concat(parts, axis=1)
     if isinstance(space, gym.spaces.Discrete):
         return tf.one_hot(tf.cast(obs, tf.int32) - int(space.start), int(space.n))
     if isinstance(space, gym.spaces.MultiDiscrete):
         sizes = [int(n) for n in space.nvec.reshape(-1)]
         columns = tf.unstack(tf.reshape(tf.cast(obs, tf.int32), [-1, len(sizes)]), axis=1)
         return tf.concat([tf.one_hot(c, n) for c, n in zip(columns, sizes, strict=True)], axis=1)
-    x = tf.reshape(obs, [-1, int(np.prod(space.shape))])
     if is_image(space):
-        return pixels(x)
+        read = reader(space, options)
+        return tf.reshape(read(obs), [-1, int(np.prod(read.shape))])
+    x = tf.reshape(obs, [-1, int(np.prod(space.shape))])
     x = tf.cast(x, tf.float32)
     if rescale and isinstance(space, gym.spaces.Box):
         low, high = (np.asarray(limit, np.float64).reshape(-1) for limit in (space.low, space.high))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import tensorflow as tf
 
 from tfrl.config.settings import SettingError
@@ -130,6 +131,9 @@ class ObservationNormaliser(tf.Module):
       space: observation space.
       limit: largest magnitude of a normalised component.
 
+    Attributes:
+      space: as given.
+
     Raises:
       SettingError: no leaf of the space can be normalised.
     """
@@ -142,13 +146,13 @@ class ObservationNormaliser(tf.Module):
                 "normalisation of observations: expected a Box that is no image in the observation "
                 f"space, got {space}"
             )
-        self._space, self._limit = space, limit
+        self.space, self._limit = space, limit
         self._mean = {path: _constant(tf.zeros(box.shape), "mean") for path, box in boxes.items()}
         self._scale = {path: _constant(tf.ones(box.shape), "scale") for path, box in boxes.items()}
 
     def __call__(self, obs: Any) -> Any:
         """Observations, leaves [..., *shape] -> the same nest; normalised leaves are float32."""
-        return self._normalise(obs, self._space, ROOT)
+        return self._normalise(obs, self.space, ROOT)
 
     def update(self, moments: ObservationMoments) -> None:
         """Takes the learner's statistics; in replica context or outside."""
@@ -204,8 +208,8 @@ class ReturnScale(tf.Module):
 def normalised_leaves(space: gym.Space) -> dict[str, gym.spaces.Box]:
     """{path: Box} of the leaves that are normalised.
 
-    Every Box but images (uint8 with three axes), the action mask and the action features, which are compared between
-    actions. Discrete, MultiDiscrete and MultiBinary leaves are names, not quantities.
+    Every Box but images that are not of a float type (`images.is_image`), the action mask and the action features,
+    which are compared between actions. Discrete, MultiDiscrete and MultiBinary leaves are names, not quantities.
     """
     return _leaves(space, ROOT)
 
@@ -217,8 +221,10 @@ def _leaves(space: gym.Space, path: str) -> dict[str, gym.spaces.Box]:
     elif isinstance(space, gym.spaces.Tuple):
         parts = list(enumerate(space.spaces))
     else:
-        whole = isinstance(space, gym.spaces.Box) and not inputs.is_image(space)
-        return {path: space} if whole else {}
+        if not isinstance(space, gym.spaces.Box):
+            return {}
+        stays = inputs.is_image(space) and not np.issubdtype(space.dtype, np.floating)
+        return {} if stays else {path: space}
     return {p: b for key, s in parts for p, b in _leaves(s, f"{path}/{key}").items()}
 
 

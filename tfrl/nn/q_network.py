@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfrl.config.settings import setting
 from tfrl.losses import value
-from tfrl.nn import action_features, inputs, noisy, recurrent, torsos
+from tfrl.nn import action_features, images, inputs, noisy, recurrent, torsos
 from tfrl.nn.body import Body
 from tfrl.types import EnvSpec
 
@@ -40,10 +40,29 @@ class ModelSettings:
         "arithmetic of the networks for images; variables and all that follows stay float32",
         choices=torsos.PRECISIONS,
     )
+    image_layout: str = setting(
+        "auto",
+        "where images have their channels; auto: as their shape suggests, said at the start",
+        choices=images.LAYOUTS,
+    )
+    image_scale: float | None = setting(
+        None,
+        "what the values of images are divided by; none: picked from the limits of their space, said at the start",
+        above=0.0,
+    )
     rescale_observations: bool = setting(
         False,
         "the MLP sees bounded components of a Box observation mapped to [-1, 1]",
         idle_if={"vectors": False},
+    )
+    normalize_observations: bool = setting(
+        False, "subtract the running mean of observations and divide by their deviation"
+    )
+    observation_clip: float = setting(
+        10.0,
+        "limit of normalised observations",
+        above=0.0,
+        idle_if={"normalize_observations": False},
     )
     core: str = setting(
         "none",
@@ -80,7 +99,7 @@ def body(config: ModelSettings, spec: EnvSpec) -> Body:
     """What the heads stand on."""
     torso = torsos.Torso(
         spec, config.network, config.hidden_sizes, config.activation, config.rescale_observations,
-        precision=config.precision,
+        precision=config.precision, options=torsos.image_options(config),
     )  # fmt: skip
     return Body(torso, spec, config.core, config.core_size)
 
@@ -174,7 +193,7 @@ class _Head(tf.Module):
                 )
                 self.noise.update(layer.noise)
             else:
-                layer = tf.keras.layers.Dense(units)
+                layer = tf.keras.layers.Dense(units, dtype="float32")
             self._layers.append(layer)
             width = units
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from tfrl.config import objects
 from tfrl.config.settings import SettingError, nearest
-from tfrl.nn import inputs
+from tfrl.nn import images, inputs, user_model
 from tfrl.types import EnvSpec
 
 PRECISIONS = ("float32", "bfloat16")
 NETWORKS = ("auto", "mlp", "cnn", "small_cnn", "resnet", "rllib_cnn")
-CNN_LEAST = 36  # pixels of a side, for `nature_cnn`
+CNN_LEAST = images.PICTURE_LEAST  # pixels of a side, for `nature_cnn`
 INITIALIZERS = ("glorot", "orthogonal")
 
 # (filters, size, stride) of RLlib's default networks by image side, padded. A third layer of 256 filters covers what
@@ -30,34 +30,50 @@ def mlp(sizes: Sequence[int], activation: str, initializer: str = "glorot") -> t
       SettingError: an unknown initializer.
     """
     layers = [
-        tf.keras.layers.Dense(n, activation, kernel_initializer=_kernel(initializer)) for n in sizes
+        tf.keras.layers.Dense(
+            n, activation, kernel_initializer=_kernel(initializer), dtype="float32"
+        )
+        for n in sizes
     ]
     return tf.keras.Sequential(layers, name="mlp")
 
 
 def nature_cnn(
-    features: int = 512, initializer: str = "glorot", dtype: str = "float32"
+    features: int = 512,
+    initializer: str = "glorot",
+    dtype: str = "float32",
+    read: Callable[[tf.Tensor], tf.Tensor] = inputs.pixels,
 ) -> tf.keras.Sequential:
-    """The convolutional network of Mnih et al. 2015: uint8 [B, H, W, C] -> [B, features]; pixels scaled to [0, 1]."""
+    """The convolutional network of Mnih et al. 2015: images [B, H, W, C] -> [B, features].
+
+    Args:
+      read: from the images to float32; the default scales bytes to [0, 1].
+    """
     filters = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-    return _cnn("nature_cnn", filters, "valid", features, initializer, dtype)
+    return _cnn("nature_cnn", filters, "valid", features, initializer, dtype, read)
 
 
 def small_cnn(
-    features: int = 128, initializer: str = "glorot", dtype: str = "float32"
+    features: int = 128,
+    initializer: str = "glorot",
+    dtype: str = "float32",
+    read: Callable[[tf.Tensor], tf.Tensor] = inputs.pixels,
 ) -> tf.keras.Sequential:
     """The network of MinAtar (Young and Tian 2019), for grids of 10 x 10 or so: [B, H, W, C] -> [B, features]."""
-    return _cnn("small_cnn", ((16, 3, 1),), "valid", features, initializer, dtype)
+    return _cnn("small_cnn", ((16, 3, 1),), "valid", features, initializer, dtype, read)
 
 
 def rllib_cnn(
-    side: int, initializer: str = "glorot", dtype: str = "float32"
+    side: int,
+    initializer: str = "glorot",
+    dtype: str = "float32",
+    read: Callable[[tf.Tensor], tf.Tensor] = inputs.pixels,
 ) -> tf.keras.Sequential:
     """RLlib's network of 2018 for square images of 84 or 42 pixels: uint8 [B, side, side, C] -> [B, 256].
 
     Pixels are scaled to [0, 1], which RLlib did not do.
     """
-    return _cnn("rllib_cnn", RLLIB_FILTERS[side], "same", 256, initializer, dtype)
+    return _cnn("rllib_cnn", RLLIB_FILTERS[side], "same", 256, initializer, dtype, read)
 
 
 def _cnn(
@@ -67,21 +83,25 @@ def _cnn(
     features: int,
     initializer: str,
     dtype: str,
+    read: Callable[[tf.Tensor], tf.Tensor],
 ) -> tf.keras.Sequential:
     """Convolutions with ReLU, each (filters, size, stride), and a dense layer of as many features."""
     convs = [_conv(*shape, padding, "relu", initializer, dtype) for shape in filters]
-    layers = [_pixels(), *convs, *_features(features, initializer, dtype)]
+    layers = [_read(read), *convs, *_features(features, initializer, dtype)]
     return tf.keras.Sequential(layers, name=name)
 
 
 def impala_resnet(
-    features: int = 256, initializer: str = "glorot", dtype: str = "float32"
+    features: int = 256,
+    initializer: str = "glorot",
+    dtype: str = "float32",
+    read: Callable[[tf.Tensor], tf.Tensor] = inputs.pixels,
 ) -> tf.keras.Sequential:
     """The residual network of Espeholt et al. 2018 (figure 3, right), 15 convolutions: uint8 [B, H, W, C] -> [B, 256].
 
     Any size of images; pixels are scaled to [0, 1].
     """
-    layers = [_pixels()]
+    layers = [_read(read)]
     for channels in (16, 32, 32):
         layers += [
             _conv(channels, 3, 1, "same", None, initializer, dtype),
@@ -113,7 +133,7 @@ def head(outputs: int, gain: float, name: str | None = None) -> tf.keras.layers.
     Usual gains: 0.01 for a policy, so that it starts near uniform, 1 for a value (Andrychowicz et al. 2021).
     """
     orthogonal = tf.keras.initializers.Orthogonal(gain)
-    return tf.keras.layers.Dense(outputs, kernel_initializer=orthogonal, name=name)
+    return tf.keras.layers.Dense(outputs, kernel_initializer=orthogonal, name=name, dtype="float32")
 
 
 def _kernel(name: str) -> tf.keras.initializers.Initializer:
@@ -127,8 +147,8 @@ def _kernel(name: str) -> tf.keras.initializers.Initializer:
     )
 
 
-def _pixels() -> tf.keras.layers.Layer:
-    return tf.keras.layers.Lambda(inputs.pixels)
+def _read(read: Callable[[tf.Tensor], tf.Tensor]) -> tf.keras.layers.Layer:
+    return tf.keras.layers.Lambda(read, dtype="float32")
 
 
 def _conv(
@@ -177,6 +197,7 @@ class Torso(tf.Module):
       initializer: of hidden layers: 'glorot', or 'orthogonal' with gain sqrt(2), as policy-gradient methods have it.
       precision: 'float32', or 'bfloat16' for the arithmetic of the named networks for images; variables and features
         are float32 always.
+      options: how images are read.
 
     Raises:
       SettingError: the network does not serve the observation space, or not this precision, or Keras has no such
@@ -192,119 +213,161 @@ class Torso(tf.Module):
         rescale: bool = False,
         initializer: str = "glorot",
         precision: str = "float32",
+        options: inputs.ImageOptions = inputs.ImageOptions(),  # noqa: B008 - immutable
     ):
         super().__init__()
+        self._options = options
         self._space = inputs.model_space(spec.observation_space)
         self._rescale = rescale
         self._kind = "own"
         check_activation(activation)
-        images = [s for _, s in inputs.leaves(self._space, self._space) if inputs.is_image(s)]
+        readers = image_readers(spec, options)
         if network == "auto":
-            smallest = min((min(space.shape[:2]) for space in images), default=0)
-            network = "cnn" if smallest >= CNN_LEAST else "small_cnn" if smallest >= 3 else "mlp"
+            smallest = min((min(reader.shape[:2]) for reader in readers), default=0)
+            least = images.GRID_LEAST
+            network = (
+                "cnn" if smallest >= CNN_LEAST else "small_cnn" if smallest >= least else "mlp"
+            )
         if network == "mlp":
             self._kind = "flat"
             self.model = mlp(hidden_sizes, activation, initializer)
         elif network in NETWORKS:
             self._kind = "images"
-            if not images:
+            if not readers:
                 raise SettingError(
                     f"network={network}: "
-                    f"expected uint8 or bool images [height, width, channels], got {self._space}"
+                    f"expected images, e.g. uint8 [height, width, channels], got {self._space}"
                 )
             self.model = [
-                _image_network(network, space, initializer, precision) for space in images
+                _image_network(network, reader, initializer, precision) for reader in readers
             ]
-        elif not objects.is_object_name(network):
+        elif not _is_own(network):
             raise SettingError(
                 f"network={network!r}: expected one of {', '.join(NETWORKS)} "
                 f"or package.module:builder{nearest(network, NETWORKS)}"
             )
         else:
-            self.model = _build(network, spec)
+            self.model = user_model.build(network, spec)
         if precision != "float32" and self._kind != "images":
             raise SettingError(
                 f"precision={precision} with network={network}: expected float32; it is for the networks for images, "
                 "cnn, small_cnn, resnet and rllib_cnn"
             )
 
-    def __call__(self, obs: Any) -> tf.Tensor:
+    def __call__(self, obs: Any, training: bool = False) -> tf.Tensor:
+        """Features of observations, leaves [B, ...]; `training` is for a user's model alone."""
         x = inputs.model_input(obs)
         if self._kind == "images":
             return self._join(x)
         if self._kind == "flat":
-            x = inputs.flatten(x, self._space, self._rescale)
-        features = self.model(x)
+            return self.model(inputs.flatten(x, self._space, self._rescale, self._options))
+        features = user_model.call(self.model, x, training)
         if features.shape.rank != 2:
             raise SettingError(
                 f"network: expected a model that gives [batch, features], got {features.shape}"
             )
-        return features
+        return tf.cast(features, tf.float32)
+
+    def losses(self) -> list[tf.Tensor]:
+        """Scalars that a user's model adds to the loss, see `user_model.losses`."""
+        return user_model.losses(self.model) if self._kind == "own" else []
 
     def _join(self, obs: Any) -> tf.Tensor:
         """Features of the images in their order, then the other parts in theirs."""
-        images, others = [], []
+        seen, others = [], []
         for part, space in inputs.leaves(obs, self._space):
             if inputs.is_image(space):
-                images.append(tf.cast(self.model[len(images)](part), tf.float32))
+                seen.append(tf.cast(self.model[len(seen)](part), tf.float32))
             else:
-                others.append(inputs.flatten(part, space, self._rescale))
-        return tf.concat(images + others, axis=1) if len(images + others) > 1 else images[0]
+                others.append(inputs.flatten(part, space, self._rescale, self._options))
+        return tf.concat(seen + others, axis=1) if len(seen + others) > 1 else seen[0]
 
 
-def _build(network: str, spec: EnvSpec) -> Any:
-    """What the builder of this name makes; raises SettingError where it fails or makes no model."""
-    builder = objects.resolve(network, "network")
-    try:
-        model = _copy(builder) if isinstance(builder, tf.keras.Model) else builder(spec)
-    except Exception as error:  # whatever a user's builder raises, its reader needs the name
-        reason = " ".join(str(error).split())
-        raise SettingError(
-            f"network={network!r}: building failed: {type(error).__name__}: {reason}"
-        ) from error
-    if not callable(model):
-        raise SettingError(
-            f"network={network!r}: the builder returned {type(model).__name__}, expected a Keras model or the like"
-        )
-    return model
+def image_options(config: Any) -> inputs.ImageOptions:
+    """How images are read, from the settings of a model."""
+    return inputs.ImageOptions(
+        config.image_layout, config.image_scale, config.normalize_observations
+    )
 
 
-def _copy(model: tf.keras.Model) -> tf.keras.Model:
-    """A model like this one with its weights: policy, target and each critic have networks of their own."""
-    copy = type(model).from_config(model.get_config())
-    if model.built:
-        copy.build(model.input_shape)
-        copy.set_weights(model.get_weights())
-    return copy
+def image_readers(spec: EnvSpec, options: inputs.ImageOptions) -> list[images.Reader]:
+    """How each image of the observation is read, in the order of the space."""
+    space = inputs.model_space(spec.observation_space)
+    leaves = (leaf for leaf, _ in inputs.leaves(space, space))
+    return [inputs.reader(leaf, options) for leaf in leaves if images.is_image(leaf)]
+
+
+def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
+    """What was picked for the images of the observation, one line for each where something was open.
+
+    Args:
+      config: settings of a model.
+      spec: environment spec.
+    """
+    if _is_own(config.network):
+        return ()
+    lines = (reader.line for reader in image_readers(spec, image_options(config)))
+    return tuple(line for line in lines if line)
+
+
+def check(config: Any, spec: EnvSpec, sends_gradients: bool = False) -> None:
+    """Raises SettingError for a user's network that could not be trained as it is meant, see `user_model.check`, and
+    for settings of images where there is none to read.
+
+    Args:
+      config: settings of a model.
+      spec: environment spec.
+      sends_gradients: see `user_model.check`.
+    """
+    network, options = config.network, image_options(config)
+    if _is_own(network):
+        example = example_batch(inputs.model_space(spec.observation_space), user_model.ROWS)
+        user_model.check(network, spec, example, sends_gradients)
+    for name in ("image_layout", "image_scale"):
+        value = getattr(config, name)
+        if value in ("auto", None):
+            continue
+        if _is_own(network):
+            raise SettingError(
+                f"{name}={value} with network={network!r}: your own network reads images as they come; leave it out"
+            )
+        if not image_readers(spec, options):
+            raise SettingError(
+                f"{name}={value}: the observation has no image, it is {spec.observation_space}; leave it out"
+            )
+
+
+def _is_own(network: str) -> bool:
+    return network not in NETWORKS and objects.is_object_name(network)
 
 
 def _image_network(
-    network: str, space: gym.Space, initializer: str, precision: str
+    network: str, reader: images.Reader, initializer: str, precision: str
 ) -> tf.keras.Sequential:
-    """The named network for images of `space`; raises SettingError for a size that it cannot see."""
-    height, width = space.shape[:2]
+    """The named network for images; raises SettingError for a size that it cannot see."""
+    height, width, _ = shape = reader.shape
     dtype = "float32" if precision == "float32" else f"mixed_{precision}"
     if network == "resnet":
-        return impala_resnet(initializer=initializer, dtype=dtype)
+        return impala_resnet(initializer=initializer, dtype=dtype, read=reader)
     if network == "rllib_cnn":
         if height != width or height not in RLLIB_FILTERS:
             raise SettingError(
-                f"network=rllib_cnn: expected images of 84x84 or 42x42 pixels, got {space.shape}; "
+                f"network=rllib_cnn: expected images of 84x84 or 42x42 pixels, got {list(shape)}; "
                 "resnet takes any size"
             )
-        return rllib_cnn(height, initializer, dtype)
+        return rllib_cnn(height, initializer, dtype, reader)
     if network == "small_cnn":
         if min(height, width) < 3:
             raise SettingError(
-                f"network=small_cnn: expected images of at least 3x3 pixels, got {space.shape}; use mlp"
+                f"network=small_cnn: expected images of at least 3x3 pixels, got {list(shape)}; use mlp"
             )
-        return small_cnn(initializer=initializer, dtype=dtype)
+        return small_cnn(initializer=initializer, dtype=dtype, read=reader)
     if min(height, width) < CNN_LEAST:
         raise SettingError(
-            f"network=cnn: expected images of at least {CNN_LEAST}x{CNN_LEAST} pixels, got {space.shape}; "
+            f"network=cnn: expected images of at least {CNN_LEAST}x{CNN_LEAST} pixels, got {list(shape)}; "
             "small_cnn is for grids, resnet takes any size"
         )
-    return nature_cnn(initializer=initializer, dtype=dtype)
+    return nature_cnn(initializer=initializer, dtype=dtype, read=reader)
 
 
 def check_activation(name: str) -> None:

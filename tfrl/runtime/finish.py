@@ -163,7 +163,7 @@ def evaluate_run(
     plan = assembly.job.env
     if env is not None:
         plan = dataclasses.replace(plan, env=env if isinstance(env, str) else objects.named(env))
-    trust.check_env(plan.env)
+    trust.check_env(plan.env, plan.env_wrappers)
     vector = make_vector(plan, min(num_envs, episodes), seed, training=False)
     return _play(assembly, policy, vector, episodes, seed, greedy)
 
@@ -179,7 +179,7 @@ def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) ->
     """
     assembly, policy = load_policy(run_dir)
     plan = assembly.job.env
-    trust.check_env(plan.env)
+    trust.check_env(plan.env, plan.env_wrappers)
     drawn = {**plan.env_kwargs, "render_mode": "rgb_array"}
     plan = dataclasses.replace(plan, env_backend="sync", env_kwargs=drawn)
     inner: Any = make_vector(plan, 1, seed, training=False)
@@ -232,7 +232,7 @@ def _saved_spec(job: Job) -> EnvSpec | None:
     """The spec in a run folder. None in a folder of the first version, whose environment has to be asked."""
     path = pathlib.Path(job.run_dir) / folders.SPEC
     if not path.exists():
-        trust.check_env(job.env.env)
+        trust.check_env(job.env.env, job.env.env_wrappers)
         return None
     try:
         return EnvSpec.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -168,6 +168,8 @@ class LiteEngine:
         num_inputs = len(tree.flatten(signature.args))
         # Inputs that the graph does not read are pruned by the converter.
         self._inputs = [position.get(i) for i in range(num_inputs)]
+        # LiteRT computes with uint16, but its Python interpreter takes no arrays of it; see `_convert`.
+        self._widened = any(s.dtype == tf.uint16 for s in tree.flatten(signature.args))
         self._weights = [position.get(num_inputs + i) for i in range(len(policy.variables))]
         # In the order of the graph's outputs. Their names say nothing: outputs that are equal share
         # one, and one that is an input bears the input's.
@@ -187,7 +189,10 @@ class LiteEngine:
     ) -> PolicyStep:
         """One step on arrays, leaves [B, ...]; returns arrays."""
         interpreter = self._interpreter
-        for index, array in zip(self._inputs, _flatten(obs, state, knobs, noise), strict=True):
+        arrays = _flatten(obs, state, knobs, noise)
+        if self._widened:
+            arrays = [x.astype(np.int32) if x.dtype == np.uint16 else x for x in arrays]
+        for index, array in zip(self._inputs, arrays, strict=True):
             if index is not None:
                 interpreter.set_tensor(index, _dense(array))
         interpreter.invoke()
@@ -382,18 +387,23 @@ def _convert(step: Any, policy: Policy) -> bytes:
     """A LiteRT model of a traced step; its inputs are `arg_0..` for the step's arguments, then one per variable.
 
     Every op that reads a variable becomes an input of the graph, so that new weights are fed, not compiled in.
+    Arguments of uint16 are taken as int32.
     """
     definition, reads, inputs = _fed(step, policy)
     variables = list(policy.variables)
     outputs = [t.name for t in step.graph.outputs]
     kept = {node.name for node in definition.node}
-    specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs]
+    specs = [tf.TensorSpec(t.shape, tf.int32 if t.dtype == tf.uint16 else t.dtype) for t in inputs]
     specs += [tf.TensorSpec(v.shape, v.dtype) for v in variables]
     specs = [tf.TensorSpec(s.shape, s.dtype, f"arg_{i}") for i, s in enumerate(specs)]
 
     @tf.function(input_signature=specs, autograph=False)
     def feedforward(*args: tf.Tensor) -> list[tf.Tensor]:
-        feeds = {t.name: args[i] for i, t in enumerate(inputs) if t.op.name in kept}
+        feeds = {
+            t.name: tf.cast(args[i], t.dtype) if t.dtype == tf.uint16 else args[i]
+            for i, t in enumerate(inputs)
+            if t.op.name in kept
+        }
         feeds.update(
             {f"{name}:0": args[len(inputs) + i] for name, i in reads.items() if name in kept}
         )
