@@ -67,6 +67,12 @@ class MemoryTest(parameterized.TestCase):
             r"one call of the learner takes 1 items of .* bytes, 33.5 GB.*lower unroll_length",
         )
 
+    def test_unrolls_of_stacked_frames(self):
+        layout = assemble(make_job("ppo", env="ALE/Pong-v5", unroll_length=32)).layout
+        frames = 32 + 4 + 2 * 3
+        size = 33 * layout.packing.nbytes + frames * 84 * 84 + 2 * 8
+        self.assertEqual(memory.fetched_bytes(layout), size)
+
     def test_unrolls_kept(self):
         self.assertStartsWith(
             self.refused("impala", replay_proportion=1.0, replay_unrolls=10**9),

@@ -99,7 +99,11 @@ def refuse_too_large(assembly: Assembly) -> None:
 
 def fetched_bytes(layout: Layout) -> int:
     """Bytes of an item as the learner is given it."""
-    return sum(s.shape.num_elements() * s.dtype.size for s in layout.signature().values())
+    return sum(
+        # Unrolls have room for so many frames at first.
+        math.prod(layout.frames_shape if name == "frames" else spec.shape) * spec.dtype.size
+        for name, spec in layout.signature().items()
+    )
 
 
 def _refuse_stored(agent: Agent, layout: Layout, spec: EnvSpec) -> None:
