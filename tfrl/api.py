@@ -206,6 +206,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
             job.total_env_steps,
             metrics=hooks.metrics,
             extend=hooks.extend,
+            settings=job.summary(),
         ) as logger,
     ):
         if job.resume and assembly.found is None:

@@ -311,6 +311,17 @@ class Job:
         """Raises SettingError for a setting of `asked_for` that has no effect; see `idle.refuse`."""
         idle.refuse(self.asked_for, (self.config, *(getattr(self, name) for name in PLANS)), facts)
 
+    def summary(self) -> dict[str, Any]:
+        """What tells runs apart in a table: {setting: value} of the algorithm, with its name, environment and seed."""
+        names = [f.name for f in dataclasses.fields(self.config)]
+        return {
+            "algo": self.algo,
+            "env": str(self.env.env),
+            "num_envs": self.topology.num_envs,
+            "seed": self.seed,
+            **{name: getattr(self.config, name) for name in names},
+        }
+
     def to_json(self) -> str:
         """The job as JSON text, which `from_json` reads back: {field: value}, the plans as objects.
 

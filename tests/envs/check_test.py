@@ -1,5 +1,7 @@
 """The checker finds each fault, and all of them at once."""
 
+import io
+
 import gymnasium as gym
 import numpy as np
 from absl.testing import absltest, parameterized
@@ -233,6 +235,42 @@ class CheckTest(parameterized.TestCase):
         findings = check.check_env(lambda: fakes.TruncatingChain(length=10_000), num_steps=50)
         self.assertLen(findings, 1)
         self.assertStartsWith(findings[0], "warning: no episode ended within 50")
+
+
+class ProgressTest(absltest.TestCase):
+    def test_a_line_every_second(self):
+        now, out = [0.0], io.StringIO()
+        progress = check.Progress(1000, out, clock=lambda: now[0])
+        for step in range(16):
+            now[0] += 0.25
+            progress(step)
+        progress.close()
+        lines = out.getvalue().splitlines()
+        self.assertLen(lines, 4)
+        self.assertEqual(lines[0], "checking: 3 of 1,000 random steps")
+
+    def test_nothing_about_a_quick_check(self):
+        out = io.StringIO()
+        progress = check.Progress(1000, out, clock=lambda: 0.0)
+        progress(5)
+        progress.close()
+        self.assertEqual(out.getvalue(), "")
+
+    def test_a_terminal_has_one_line(self):
+        now, out = [0.0], io.StringIO()
+        out.isatty = lambda: True
+        progress = check.Progress(1000, out, clock=lambda: now[0])
+        for step in range(3):
+            now[0] += 1.0
+            progress(step)
+        progress.close()
+        self.assertEqual(out.getvalue().count("\r"), 3)
+        self.assertEqual(out.getvalue().count("\n"), 1)
+
+    def test_the_check_reports_its_steps(self):
+        seen = []
+        check.check_env(lambda: fakes.TruncatingChain(length=5), num_steps=30, progress=seen.append)
+        self.assertEqual(seen, list(range(30)))
 
 
 if __name__ == "__main__":

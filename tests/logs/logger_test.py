@@ -10,6 +10,7 @@ import tempfile
 
 from absl.testing import absltest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from tfrl.job import LogPlan
 from tfrl.logs import csv_file
@@ -158,6 +159,20 @@ class TensorboardTest(LoggerTestCase):
             logger.write({"run/env_steps": 16})
         self.assertEqual(self.scalars("learner/loss"), [(8, 0.5)])
         self.assertEqual(self.scalars("run/env_steps"), [(8, 8.0), (16, 16.0)])
+
+    def test_settings_are_the_hyperparameters_of_the_run(self):
+        settings = {"lr": 0.5, "core": "gru", "double": True, "sizes": (64, 32), "clip": None}
+        plan = LogPlan(console="none")
+        with Logger(self.folder, plan, 100, settings=settings) as logger:
+            logger.write({"run/env_steps": 8})
+        events = EventAccumulator(str(self.folder))
+        events.Reload()
+        data = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+        found = HParamsPluginData.FromString(data).session_start_info.hparams
+        self.assertEqual(
+            {name: getattr(v, v.WhichOneof("kind")) for name, v in found.items()},
+            {"lr": 0.5, "core": "gru", "double": True, "sizes": "64,32", "clip": "none"},
+        )
 
     def test_rewind_drops_later_steps(self):
         with self.logger() as logger:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import numbers
 import sys
-from collections.abc import Callable
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +22,7 @@ from tfrl.envs.boundary import kind, leaf_spaces, part_name
 from tfrl.job import EnvPlan
 from tfrl.types import ACTION_FEATURES, ACTION_MASK
 
+STEPS = 1000  # that the command plays
 WARNING = "warning: "  # findings that begin so do not make an environment unusable
 
 
@@ -38,6 +40,7 @@ def check_env(
     num_steps: int = 1000,
     seed: int = 0,
     strict: bool = True,
+    progress: Callable[[int], None] = lambda steps: None,
 ) -> list[str]:
     """Plays random valid actions and lists all that breaks gymnasium's contract or tfrl's.
 
@@ -46,6 +49,7 @@ def check_env(
       num_steps: env steps to play.
       seed: of the resets and of the actions.
       strict: raise if anything but warnings was found.
+      progress: is called before each step with the number of those made.
 
     Returns:
       The findings, one sentence each; those that begin with "warning: " can be lived with.
@@ -65,7 +69,7 @@ def check_env(
         if not isinstance(made, gym.Env):
             findings.add(f"it is a {type(made).__name__}: expected a gymnasium.Env")
         elif _check_spaces(made, findings) and _check_reset(made, seed, findings):
-            _play(made, num_steps, seed, findings)
+            _play(made, num_steps, seed, findings, progress)
         if isinstance(made, gym.Env) and not isinstance(env, gym.Env):
             again = make.make_env(EnvPlan(env=env)) if isinstance(env, str) else env()
             if isinstance(again, gym.Env) and again.unwrapped is made.unwrapped:
@@ -240,11 +244,18 @@ def _outside(array: np.ndarray, space: gym.Space) -> str:
     return f": entry {[int(i) for i in at]} is {array[at]}, the limits are {limits}"
 
 
-def _play(env: gym.Env, num_steps: int, seed: int, findings: _Findings) -> None:
+def _play(
+    env: gym.Env,
+    num_steps: int,
+    seed: int,
+    findings: _Findings,
+    progress: Callable[[int], None],
+) -> None:
     env.action_space.seed(seed)
     obs, _ = env.reset(seed=seed)
     ended = False
-    for _ in range(num_steps):
+    for step in range(num_steps):
+        progress(step)
         action = _action(env, obs)
         result = env.step(action)
         if not (isinstance(result, tuple) and len(result) == 5):
@@ -311,19 +322,55 @@ def _equal(a: Any, b: Any) -> bool:
     return np.array_equal(a, b)
 
 
-def main() -> int:
-    """Prints the findings for the environment named on the command line; 1 if there are errors."""
-    if len(sys.argv) != 2:
+class Progress:
+    """A line about a check every second, rewritten on a terminal; nothing about a quick one.
+
+    Args:
+      total: env steps that will be played.
+      out: where it goes.
+      clock: seconds that only grow.
+    """
+
+    def __init__(self, total: int, out: TextIO, clock: Callable[[], float] = time.monotonic):
+        self._total, self._out, self._clock = total, out, clock
+        self._said, self._shown = clock(), False
+
+    def __call__(self, steps: int) -> None:
+        """Takes the number of steps played."""
+        if self._clock() - self._said < 1.0:
+            return
+        self._said, self._shown = self._clock(), True
+        line = f"checking: {steps:,} of {self._total:,} random steps"
+        print(
+            f"\r{line}" if self._out.isatty() else line, end=self._end, file=self._out, flush=True
+        )
+
+    def close(self) -> None:
+        """Ends the line that was rewritten."""
+        if self._shown:
+            print(end="\n" if self._out.isatty() else "", file=self._out, flush=True)
+
+    @property
+    def _end(self) -> str:
+        return "" if self._out.isatty() else "\n"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the findings for the environment named on the command line; 1 if there are errors, 2 if none is named."""
+    if len(argv) != 1 or argv[0].startswith("-"):
         print("usage: python -m tfrl.envs.check <gymnasium id or package.module:factory>")
-        return 2
+        return 0 if argv and argv[0] in ("--help", "-h") else 2
+    progress = Progress(STEPS, sys.stderr)
     try:
-        findings = check_env(sys.argv[1])
+        findings = check_env(argv[0], num_steps=STEPS, progress=progress)
     except SettingError as error:
+        progress.close()
         print(error)
         return 1
+    progress.close()
     print("\n".join(findings) or "nothing is wrong with it")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from tfrl.job import LogPlan
 from tfrl.logs import console
@@ -32,6 +32,7 @@ class Logger:
       clock: seconds that only grow.
       metrics: names that rows may hold beside those of `METRICS`.
       extend: adds to each row before it is written.
+      settings: {name: value} of the run, which TensorBoard shows beside its results.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Logger:
         clock: Callable[[], float] = time.monotonic,
         metrics: Mapping[str, Metric] | None = None,
         extend: Callable[[Mapping[str, float]], Mapping[str, float]] = dict,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._metrics, self._extend = {**METRICS, **(metrics or {})}, extend
+        self._settings = settings
         self._folder, self._plan, self._clock = pathlib.Path(run_dir), plan, clock
         out = sys.stdout if out is None else out
         title = title or self._folder.name
@@ -108,7 +111,7 @@ class Logger:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._csv = CsvFile(self._folder / "metrics.csv", env_steps, self._metrics)
         if self._plan.tensorboard:
-            self._tensorboard = TensorboardFile(self._folder, env_steps)
+            self._tensorboard = TensorboardFile(self._folder, env_steps, self._settings)
 
     def _close_files(self) -> None:
         for sink in (self._csv, self._tensorboard):

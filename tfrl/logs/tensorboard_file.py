@@ -7,12 +7,15 @@ import pathlib
 import socket
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from tfrl.config.settings import value_text
 from tfrl.logs.histogram import Histogram
 
 
@@ -23,9 +26,15 @@ class TensorboardFile:
       folder: run folder.
       restart_env_steps: the run continues from here: TensorBoard forgets what older files of the
         folder hold beyond it.
+      settings: of the run, for the HPARAMS page; those that are no number, word or switch are shown as text.
     """
 
-    def __init__(self, folder: pathlib.Path, restart_env_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        restart_env_steps: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         # Nanoseconds keep files of one second apart, and in order.
         stamp = f"{time.time_ns() / 1e9:020.9f}"
         name = f"events.out.tfevents.{stamp}.{socket.gethostname()}.{os.getpid()}"
@@ -35,6 +44,12 @@ class TensorboardFile:
         if restart_env_steps is not None:
             start = SessionLog(status=SessionLog.START)
             self._add(Event(step=restart_env_steps + 1, session_log=start))
+        if settings:
+            plain = {
+                name: value if isinstance(value, (bool, int, float, str)) else value_text(value)
+                for name, value in settings.items()
+            }
+            self._add(Event(summary=hparams.hparams_pb(plain, trial_id=folder.name)))
 
     def write(
         self, env_steps: int, row: Mapping[str, float], histograms: Mapping[str, Histogram]
