@@ -13,6 +13,7 @@ from absl.testing import parameterized
 from tfrl.algos import dqn
 from tfrl.config.settings import SettingError
 from tfrl.runtime import checkpoint, checkpoint_files
+from tfrl.runtime.control import RunFailed
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 
@@ -88,7 +89,7 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
         ):
             checkpoint.restore_learner(found, self.module)
 
-    @parameterized.parameters("learner.data-00000-of-00001", "replay/rows.npy", "state.json")
+    @parameterized.parameters("learner.data-00000-of-00001", "replay/rows.npy", "learner.index")
     def test_other_contents_of_the_same_size_are_skipped_for_the_older_one(self, name):
         save_replay = lambda folder: (folder.mkdir(), (folder / "rows.npy").write_bytes(b"0" * 999))
         for env_steps in (1, 2, 3):
@@ -163,7 +164,10 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
     def test_a_failed_write_leaves_the_last_good_one(self, failing, env_steps):
         self.save(1, 10.0)
         with mock.patch(failing, side_effect=OSError("disk full")):
-            with self.assertRaisesRegex(OSError, "disk full"):
+            with self.assertRaisesRegex(
+                RunFailed,
+                f"^the checkpoint at {env_steps} env steps cannot be .*disk full.*--resume",
+            ):
                 self.save(env_steps, 20.0)
         self.assertEqual(self.names(), ["000000000001"])  # nothing is left of the failed one
         self.assertEqual(self.restored(), (1, 10.0))

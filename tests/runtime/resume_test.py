@@ -1,8 +1,10 @@
 """A run that was interrupted and resumed: counters, schedules, replay contents, no second warm-up."""
 
 import contextlib
+import dataclasses
 import io
 import json
+import os
 import pathlib
 import signal
 import tempfile
@@ -20,7 +22,7 @@ from tfrl.job import Job
 from tfrl.logs import csv_file
 from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import checkpoint, checkpoint_files
+from tfrl.runtime import checkpoint, checkpoint_files, owner
 from tfrl.runtime.assembly import assemble
 from tfrl.runtime.control import RunFailed
 from tfrl.runtime.replay_server import ReplayServer
@@ -100,6 +102,11 @@ class Interrupted(tf.test.TestCase):
         last = tfrl.train("dqn", run_dir=str(self.run_dir), resume=True)
         self.assertGreater(last.train_s, 1000.0)
         self.assertGreater(last.total_s, last.train_s)
+
+    def test_a_live_run_is_not_resumed(self):
+        job = dataclasses.replace(Job.load(self.run_dir / "job.json"), resume=True)
+        with owner.owned(job):
+            self.refused(f"^run_dir='.*/run': in use by process {os.getpid()} on .*, since 2")
 
     def test_without_a_checkpoint_there_is_nothing_to_resume(self):
         newest, _ = state_of(self.run_dir)

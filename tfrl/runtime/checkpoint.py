@@ -20,6 +20,7 @@ from tfrl import spaces as space_lib
 from tfrl.config.settings import SettingError
 from tfrl.runtime import checkpoint_files
 from tfrl.runtime.checkpoint_files import damaged
+from tfrl.runtime.control import RunFailed
 from tfrl.runtime.divergence import refuse_variables
 from tfrl.types import EnvSpec
 
@@ -73,6 +74,9 @@ class Checkpoints:
           learner: its variables are saved; RunFailed where they are not finite.
           state: counters, generator states and whatever else JSON holds.
           save_replay: writes the replay's contents to a folder that does not exist yet; None leaves them out.
+
+        Raises:
+          RunFailed: it cannot be written, as on a full disk; nothing is left of it, and older ones are whole.
         """
         refuse_variables(learner, env_steps)
         name = f"{env_steps:012d}"
@@ -87,8 +91,14 @@ class Checkpoints:
                 save_replay(folder / "replay")
             facts = {"identity": self._identity, "env_steps": env_steps, **state}
             checkpoint_files.seal(folder, facts)
-        except BaseException:  # a full disk, or a signal
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, (OSError, tf.errors.OpError)):
+                reason = str(error).split("\n")[0]
+                raise RunFailed(
+                    f"the checkpoint at {env_steps:,} env steps cannot be written to {self.folder} ({reason}); "
+                    "older ones are whole, --resume goes on from the newest"
+                ) from error
             raise
         kept = [f for f in self._complete() if f == folder or f.name.split(".")[0] != name]
         checkpoint_files.remove_others(self.folder, kept[-self._keep :])
