@@ -6,7 +6,7 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 from tfrl import files
-from tfrl.logs import csv_file
+from tfrl.logs import csv_file, episode_file
 from tfrl.runtime import checkpoint_files, mend
 
 ROWS = "run/env_steps,run/updates\n10,1\n20,2\n"
@@ -84,6 +84,23 @@ class MendTest(parameterized.TestCase):
             self.assertEqual(lines[0], f"{path}: {lost} damaged line{'s' * (lost > 1)} dropped")
         csv_file.CsvFile(path, keep_env_steps=100).close()
         self.assertEqual([row["run/env_steps"] for row in csv_file.read(path)], expected)
+
+    def test_damaged_lines_of_episodes(self):
+        path = self.run / episode_file.NAME
+        rows = [
+            "10,1.5,7,0.250,0,0",
+            "2\0,1,1,1,0,0",
+            "²,1,1,1,0,0",
+            "20,-2,9,1.000,1,3",
+            "30,1,4,2.0",
+        ]
+        path.write_text("\n".join([",".join(episode_file.COLUMNS), *rows]))
+        self.assertEqual(mend.mend(self.run), [f"{path}: 2 damaged lines dropped"])
+        episode_file.start(path, ["is_success"], keep_env_steps=15)
+        self.assertEqual(
+            path.read_text().splitlines(),
+            [",".join([*episode_file.COLUMNS, "is_success"]), "10,1.5,7,0.25,0,0,"],
+        )
 
     @parameterized.parameters(b"\x00\xff\x13", b"10,1\n20,2\n", b"run/updates\n1\n")
     def test_metrics_without_columns(self, content):

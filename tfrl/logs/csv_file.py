@@ -12,32 +12,35 @@ from tfrl.logs.metrics import METRICS
 STEP = "run/env_steps"
 
 
-def read(path: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of a metrics file, with the values that they have; lines that are damaged or not finished are none.
+def read(path: pathlib.Path, step: str = STEP) -> list[dict[str, float]]:
+    """The rows of a file, with the values that they have; lines that are damaged or not finished are none.
+
+    Args:
+      step: name of the column of env steps.
 
     Raises:
       ValueError: the first line does not name columns, or not that of env steps.
     """
-    return [row for row in _rows(path) if row is not None]
+    return [row for row in _rows(path, step) if row is not None]
 
 
-def lost_lines(path: pathlib.Path) -> int | None:
+def lost_lines(path: pathlib.Path, step: str = STEP) -> int | None:
     """How many damaged lines `read` leaves out; None where it cannot read the file at all."""
     try:
-        return sum(row is None for row in _rows(path))
+        return sum(row is None for row in _rows(path, step))
     except ValueError:
         return None
 
 
-def _rows(path: pathlib.Path) -> Iterator[dict[str, float] | None]:
+def _rows(path: pathlib.Path, step: str) -> Iterator[dict[str, float] | None]:
     """A row for each finished line after the first, None for a damaged one."""
     text = path.read_text(encoding="utf-8", errors="replace")
     if not text:
         return
     first, *lines = text.split("\n")
-    header = next(csv.reader([first]), [])
-    if STEP not in header:
-        raise ValueError(f"{path.name}: the first line names no column {STEP}")
+    header = next(csv.reader([first.replace("\0", "?")]), [])
+    if step not in header:
+        raise ValueError(f"{path.name}: the first line names no column {step}")
     for line in lines[:-1]:  # the last is empty, or not finished and may hold half a number
         yield _row(header, line)
 

@@ -10,11 +10,12 @@ import time
 from collections.abc import Sequence
 
 from tfrl import files
-from tfrl.logs.csv_file import number
+from tfrl.logs.csv_file import number, read
 from tfrl.types import Episode
 
 NAME = "episodes.csv"
-COLUMNS = ("env_steps", "return", "length_env_steps", "wall_time_s", "actor", "env")
+STEP = "env_steps"
+COLUMNS = (STEP, "return", "length_env_steps", "wall_time_s", "actor", "env")
 FLUSH_S, FLUSH_ROWS = 1.0, 500
 
 
@@ -28,12 +29,9 @@ def start(path: pathlib.Path, info_names: Sequence[str], keep_env_steps: int | N
     """
     columns, kept = [*COLUMNS, *info_names], []
     if keep_env_steps is not None and path.exists():
-        with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                steps = row.get("env_steps") or ""
-                # A line that was not finished has too few cells.
-                if steps.isdigit() and int(steps) <= keep_env_steps and None not in row.values():
-                    kept.append([row.get(name, "") for name in columns])
+        for row in read(path, STEP):
+            if row.get(STEP, math.inf) <= keep_env_steps:
+                kept.append([number(row[name]) if name in row else "" for name in columns])
     with files.replacing(path) as scratch, open(scratch, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *kept])
 

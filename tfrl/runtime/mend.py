@@ -10,9 +10,11 @@ import os
 import pathlib
 
 from tfrl import files
-from tfrl.logs import csv_file
+from tfrl.logs import csv_file, episode_file
 from tfrl.runtime import checkpoint_files, folders
 
+# Name of a file of rows -> name of its column of env steps.
+_TABLES = {"metrics.csv": csv_file.STEP, episode_file.NAME: episode_file.STEP}
 # Of evaluations; a run that starts again has not made them.
 _POLICIES = ("checkpoints/best.npz", "checkpoints/last.npz")
 
@@ -35,13 +37,13 @@ def mend(run_dir: pathlib.Path) -> list[str]:
     result = run_dir / "result.json"
     if result.exists() and _seconds(result) is None:
         lines.append(_set_aside(result, "the time before is counted from the checkpoint"))
-    metrics = run_dir / "metrics.csv"
-    if metrics.exists():
-        lost = csv_file.lost_lines(metrics)
+    for name, step in _TABLES.items():
+        table = run_dir / name
+        lost = csv_file.lost_lines(table, step) if table.exists() else 0
         if lost is None:
-            lines.append(_set_aside(metrics, "a new one begins"))
+            lines.append(_set_aside(table, "a new one begins"))
         elif lost:
-            lines.append(f"{metrics}: {lost} damaged line{'s' * (lost > 1)} dropped")
+            lines.append(f"{table}: {lost} damaged line{'s' * (lost > 1)} dropped")
     return lines
 
 
@@ -58,7 +60,7 @@ def may_start_over(run_dir: pathlib.Path) -> bool:
 
 def start_over(run_dir: pathlib.Path) -> None:
     """Removes what the first attempt of such a run has logged and scored."""
-    for name in ("metrics.csv", *_POLICIES):
+    for name in (*_TABLES, *_POLICIES):
         (run_dir / name).unlink(missing_ok=True)
     for events in run_dir.glob("events.out.tfevents.*"):
         events.unlink()
