@@ -57,6 +57,20 @@ class DocsTest(absltest.TestCase):
                     heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
                     self.assertIn(anchor, [head.lower().replace(" ", "-") for head in heads])
 
+    def test_tests_that_a_page_names_exist(self):
+        page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+        named = re.findall(r"`([\w/]+_test\.py)::(\w+)`", page)
+        self.assertNotEmpty(named)
+        for file, test in named:
+            source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            self.assertIn(f"    def {test}(", source, file)
+        rows = [line for line in page.splitlines() if line.startswith("| ")]
+        promises = [
+            row for row in rows if row.count("|") == 3 and not row.startswith(("| you", "| ---"))
+        ]
+        for promise in promises:
+            self.assertRegex(promise, r"_test\.py::", "a promise without a test")
+
     def test_flags_in_commands_exist(self):
         known = {"help", "flagfile", "algo", "logdir"}
         for section in flags.job_sections(None):
