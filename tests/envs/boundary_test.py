@@ -1,10 +1,14 @@
 """What environments give is checked at every step, and neither side writes into the other's arrays."""
 
+import importlib.util
+import tempfile
+
 import gymnasium as gym
 import numpy as np
 from absl.testing import absltest, parameterized
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+import tfrl
 from tfrl.config.settings import SettingError
 from tfrl.envs import fakes, make
 from tfrl.envs.boundary import EnvironmentFailed
@@ -281,6 +285,32 @@ class SharedTest(parameterized.TestCase):
         ):
             make.make_vector(plan, 2, seed=0)
 
+    def test_training_and_evaluation_do_not_share_one(self):
+        run_dir = self.enter_context(tempfile.TemporaryDirectory()) + "/run"
+        with self.assertRaisesRegex(SettingError, "for training, row 0 and for evaluation, row 0"):
+            tfrl.train(
+                "dqn", env=f"{HERE}:the_same", num_envs=1, eval_num_envs=1, run_dir=run_dir, console="none",
+                total_env_steps=100, compile="graph", inference="function", tensorboard=False,
+            )  # fmt: skip
+
+
+class CloseTest(absltest.TestCase):
+    def test_an_error_while_closing_loses_no_run(self):
+        class Stuck(Poisoned):
+            def close(self):
+                raise RuntimeError("the window is gone")
+
+        closed = []
+        last = Poisoned()
+        last.close = lambda: closed.append(True)
+        vector = vector_of("sync", [Stuck, lambda: last])
+        with self.assertLogs(level="WARNING") as logs:
+            vector.close()
+        self.assertIn(
+            "closing environment row 0 of 'Test': RuntimeError: the window is gone", logs.output[0]
+        )
+        self.assertEqual(closed, [True])
+
 
 class Reusing(gym.Env):
     """Reuses its arrays and writes into the action: obs = [t, t], reward t, ends after 3 steps."""
@@ -372,6 +402,22 @@ class OwnershipTest(parameterized.TestCase):
         vector.step(action)
         np.testing.assert_array_equal(three.terminated, [True, True])
         np.testing.assert_array_equal(three.truncated, [False, False])
+
+    @parameterized.parameters("ale", "envpool")
+    def test_native_code_gives_new_arrays_at_every_step(self, backend):
+        if backend == "envpool" and not importlib.util.find_spec("envpool"):
+            self.skipTest("EnvPool is not installed")
+        vector = make.make_vector(EnvPlan(env="ALE/Pong-v5", env_backend=backend), 2, seed=0)
+        self.addCleanup(vector.close)
+        kept = [vector.reset()]
+        for t in range(8):
+            step = vector.step(np.array([2, 3]) if t % 2 else np.array([3, 0]))
+            kept += [step.obs, step.reward, step.terminated, step.truncated]
+        copies = [array.copy() for array in kept]
+        for _ in range(30):
+            vector.step(np.array([2, 2]))
+        for array, copy in zip(kept, copies):
+            np.testing.assert_array_equal(array, copy)
 
     @parameterized.product(kind=KINDS, space=list(ACTION_SPACES))
     def test_an_environment_that_changes_its_action_changes_a_copy(self, kind, space):

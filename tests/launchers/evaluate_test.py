@@ -19,6 +19,7 @@ from tfrl.config.settings import SettingError
 from tfrl.logs.video import VideoRecorder
 from tfrl.runtime import folders
 from tfrl.testing.runs import untrained_run
+from tfrl.types import VectorStep
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEAVY = ("tensorflow", "reverb", "gymnasium", "keras")
@@ -253,6 +254,24 @@ env.close()
             def render(self, row):
                 return None
 
+        class Growing(Blind):
+            pictures = 0
+
+            def render(self, row):
+                self.pictures += 1
+                return np.zeros((320, 320 + 2 * self.pictures, 3), np.uint8)
+
+            def step(self, action):
+                none = np.zeros(1, np.bool_)
+                return VectorStep(none, none, np.zeros(1), none, none, none, ())
+
+        env = VideoRecorder(Growing(), self.folder, "growing", 30)
+        env.reset(0)
+        with self.assertRaisesRegex(
+            ValueError, r"shape \[320, 324, 3\].* after pictures of shape \[320, 322, 3\]"
+        ):
+            env.step(np.zeros(1))
+        env._drop()
         env = VideoRecorder(Blind(), self.folder, "blind", 30)
         with self.assertRaisesRegex(ValueError, "gave a NoneType: expected a uint8 array"):
             env.reset(0)

@@ -22,7 +22,7 @@ What environments give is checked at every step, see `envs/boundary.py`.
 from __future__ import annotations
 
 import abc
-import math
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -306,8 +306,8 @@ class SyncVector(VectorEnv):
 
     def close(self) -> None:
         """As of `VectorEnv.close`: closes each environment that is its own."""
-        for env in self.envs if self._closes_envs else ():
-            env.close()
+        for i, env in enumerate(self.envs if self._closes_envs else ()):
+            _close(env, f"environment row {i} of {self.spec.name!r}")
 
     def render(self, row: int = 0) -> Any:
         """The picture of one environment, uint8 [H, W, 3], if it was made with
@@ -324,6 +324,14 @@ class SyncVector(VectorEnv):
         values = self._boundary.observation(obs, row, step)
         for array, leaf, value in zip(arrays, self._leaves, values, strict=True):
             array[row] = leaf.count_from_zero(value)
+
+
+def _close(env: gym.Env | gym.vector.VectorEnv, what: str) -> None:
+    """Closes environments; an error is logged, since what they gave is complete and a run must not be lost by it."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        logging.warning("closing %s: %s: %s", what, type(error).__name__, error)
 
 
 def copied(nest: Any) -> Any:
@@ -478,7 +486,7 @@ class BatchVector(VectorEnv):
 
     def close(self) -> None:
         """As of `VectorEnv.close`: closes `env`."""
-        self.env.close()
+        _close(self.env, f"the environments of {self.spec.name!r}")
 
     def _call(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
         """Runs the environments' own code."""
@@ -498,7 +506,7 @@ class BatchVector(VectorEnv):
         """A copy of the rewards, float32 [B]."""
         if reward.__class__ is np.ndarray and reward.shape == self._all.shape:
             paid = reward.astype(np.float32)
-            if math.isfinite(paid.dot(paid)):
+            if is_finite(paid):
                 return paid
         rows = enumerate(self._rows_of("reward", reward))
         return np.array([self._boundary.reward(r, i, self._steps(i)) for i, r in rows], np.float32)

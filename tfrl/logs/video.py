@@ -63,6 +63,7 @@ class VideoRecorder(VectorEnv):
         self._inner, self._folder, self._name, self._fps = inner, folder, name, fps
         self._scratch = folder / f"{name}.part.mp4"
         self._writer: Any = None
+        self._shape: tuple[int, ...] = ()  # of the pictures of a game
 
     def reset(self, seed: int | None = None) -> Any:
         """As of `VectorEnv.reset`; a game under way is dropped.
@@ -107,6 +108,12 @@ class VideoRecorder(VectorEnv):
         frame = self._render()
         factor = max(1, _SMALLEST_SIDE // min(frame.shape[:2]))
         frame = np.ascontiguousarray(frame.repeat(factor, axis=0).repeat(factor, axis=1))
+        if self._writer is not None and frame.shape != self._shape:
+            raise SettingError(
+                f"record_video: render() of env={self.spec.name!r} gave {_kind(frame)} after pictures of shape "
+                f"{list(self._shape)}: expected one size for an episode"
+            )
+        self._shape = frame.shape
         if self._writer is None:
             import imageio_ffmpeg
 
@@ -123,7 +130,7 @@ class VideoRecorder(VectorEnv):
         name = self.spec.name
         try:
             frame = np.asarray(self._inner.render(0))
-        except Exception as error:  # each drawing library has errors of its own
+        except (Exception, SystemExit) as error:  # each drawing library has errors of its own
             text = " ".join(str(error).split()) or type(error).__name__
             hint = f" (MUJOCO_GL is {os.environ.get('MUJOCO_GL', 'not set')})"
             hint = hint if "mujoco" in f"{type(error)} {text}".lower() else ""

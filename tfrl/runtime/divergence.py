@@ -23,7 +23,7 @@ def diverged(what: str, value: float, when: str) -> RunFailed:
     """
     return RunFailed(
         f"{what} is {value} at {when}, after finite observations and rewards: learning has diverged; lower "
-        "learning_rate or gradient_clip_norm, or look for rewards that are too large"
+        "learning_rate or gradient_clip_norm, or look for observations or rewards that are too large"
     )
 
 
