@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import abc
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
