@@ -179,7 +179,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
     from tfrl.logs import episode_file
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
-    from tfrl.runtime import folders, memory, mend
+    from tfrl.runtime import folders, memory, mend, rehearsal
     from tfrl.runtime.finish import finish
     from tfrl.runtime.hooks import Hooks
     from tfrl.runtime.last_words import last_words
@@ -221,9 +221,10 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
         for line in assembly.agent.notes:
             logger.announce(line)
         hooks.start()
+        rehearsed = rehearsal.before_training(assembly)
         outcome = _backend(job.topology.backend)(assembly, logger, stop, hooks)
         outcome["stopped_by"] = hooks.run.stopped_by
-        result = Result(**finish(assembly, outcome, started, logger, stop))
+        result = Result(**finish(assembly, outcome, started, logger, stop, rehearsed))
     hooks.ended(result)
     return result
 

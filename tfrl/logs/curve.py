@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter
 
 from tfrl import files
@@ -103,7 +104,10 @@ def _read_object(path: pathlib.Path, entries: dict[str, type]) -> dict[str, Any]
 
 
 def draw_curve(
-    run_dirs: Sequence[str | os.PathLike], path: str | os.PathLike, labels: Sequence[str] = ()
+    run_dirs: Sequence[str | os.PathLike],
+    path: str | os.PathLike,
+    labels: Sequence[str] = (),
+    dpi: int = 120,
 ) -> None:
     """Draws the runs to a PNG: one plot per environment, one colour per algorithm and settings.
 
@@ -112,6 +116,7 @@ def draw_curve(
 
     Args:
       labels: one for each run; runs with the same label are one line. Empty: labels name the settings that differ.
+      dpi: dots per inch; a plot is 8 by 4.8 inches.
 
     Raises:
       SettingError: a folder is no run folder, none is given, or not as many labels as runs.
@@ -131,12 +136,14 @@ def draw_curve(
     columns = min(2, len(by_env))
     rows = -(-len(by_env) // columns)
     # A Figure of its own: pyplot would keep it, and the user's backend, for the whole process.
-    figure = Figure(figsize=(8.0 * columns, 4.8 * rows), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8.0 * columns, 4.8 * rows), dpi=dpi, layout="constrained")
     plots = figure.subplots(rows, columns, squeeze=False).flat
     for (env, members), axes in zip(by_env.items(), plots):  # in this order: `plots` goes on below
         _draw_env(axes, env, members)
     for axes in plots:
         axes.set_axis_off()
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a '$' of a name is no formula
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as scratch:

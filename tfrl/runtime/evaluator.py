@@ -163,6 +163,18 @@ class Evaluator:
             signature = StepSignature(policy, assembly.spec, num_envs, (), explore=False)
             self._engine = make_engine(self._inference, policy, signature)
 
+    def rehearse(self) -> None:
+        """Makes the engine, resets the environments and steps them once with an untrained policy: what cannot be
+        played is found out before training."""
+        if self._env is None:
+            return
+        with contextlib.suppress(Stopped):
+            self.prepare()
+            obs = self._env.reset(seeds.integer(self._assembly.job.seed, "evaluator", 0, "first"))
+            state = self._engine.policy.initial_state(self._env.num_envs)
+            state = tree.map_structure(np.asarray, state)
+            self._env.step(self._engine.act(obs, state, {}, {}).action)
+
     def run(self, arrays: Sequence[np.ndarray], env_steps: int, version: int) -> dict[str, float]:
         """Evaluates a policy during training; returns a row of metrics, empty where no episode has ended."""
         evaluation = self._play(arrays, self._plan.eval_episodes, f"training {env_steps}")

@@ -8,7 +8,8 @@ import pathlib
 import re
 import sys
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,30 +28,41 @@ from tfrl.runtime import checkpoint, folders
 from tfrl.runtime.assembly import Assembly, assemble
 from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate, unfinished
 from tfrl.runtime.export import export
+from tfrl.runtime.export import save as save_export
 from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.report import peak_memory_mb, write_result
 from tfrl.runtime.stop import Stop
 from tfrl.types import EnvSpec
 
+if TYPE_CHECKING:
+    from tfrl.runtime.rehearsal import Rehearsed
+
 
 def finish(
-    assembly: Assembly, outcome: dict[str, Any], started: float, logger: Logger, stop: Stop
+    assembly: Assembly,
+    outcome: dict[str, Any],
+    started: float,
+    logger: Logger,
+    stop: Stop,
+    rehearsed: Rehearsed,
 ) -> dict[str, Any]:
     """Exports and scores the policy of a run; returns the fields of `tfrl.Result`.
 
     A requested stop ends, or leaves out, the score; a hurried one leaves out the export and the curve, too.
+
+    Args:
+      rehearsed: the export as it was traced before training, which gets the weights now.
     """
     job, totals, run_dir = assembly.job, outcome["totals"], assembly.run_dir
     inference = outcome.get("inference", job.topology.inference)
     evaluator = Evaluator(assembly, inference, stop=stop, announce=logger.announce)
     arrays, facts = evaluator.exported()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
-    policy = assembly.agent.make_policy()
-    _assign(policy, arrays)
+    _assign(rehearsed.policy, arrays)
     # Before the games: whatever ends these leaves a policy that other programs can use.
     if not stop.hurried:
         logger.announce(f"exporting the {job.evaluation.export_policy} policy")
-    export_dir = None if stop.hurried else export(policy, assembly.spec, run_dir / "export")
+    export_dir = None if stop.hurried else save_export(rehearsed.exported, run_dir / "export")
     if job.evaluation.final_eval_episodes and not stop.requested:
         logger.announce(f"scoring it over {job.evaluation.final_eval_episodes:,} greedy episodes")
     evaluation = evaluator.final(arrays)
@@ -70,29 +82,9 @@ def finish(
     }
     before_s = _total_s_before(assembly) if job.resume else 0.0
     times = {"train_s": totals.train_s, "total_s": before_s + time.monotonic() - started}
-    write_result(
-        run_dir / "result.json",
-        {
-            "algo": job.algo,
-            "env": job.env.env,
-            "seed": job.seed,
-            **score,
-            "evaluation_mode": "greedy",
-            "exported": job.evaluation.export_policy,
-            "exported_env_steps": int(facts["env_steps"]),
-            "env_steps": totals.env_steps,
-            "updates": totals.updates,
-            **times,
-            "seconds_by_part": totals.seconds,
-            "samples_per_insert": _ratio(totals, assembly),
-            "memory_peak_mb": max(peak_memory_mb(), outcome.get("memory_peak_mb", 0.0)),
-            "interrupted": interrupted,
-            "stopped_by": outcome["stopped_by"],
-            "backend": job.topology.backend,
-            "compile": outcome.get("compile", job.topology.compile),
-            "inference": outcome.get("inference", job.topology.inference),
-        },
-    )
+    outcome = {**outcome, "interrupted": interrupted}
+    result = result_facts(assembly, outcome, score, times, int(facts["env_steps"]))
+    write_result(run_dir / "result.json", result)
     if evaluation:
         text = console.score(score["return_mean"], score["return_std"])
         logger.announce(f"score: {text} over {score['episodes']:,} greedy episodes")
@@ -114,6 +106,44 @@ def finish(
         "curve": curve,
         "interrupted": interrupted,
         "stopped_by": outcome["stopped_by"],
+    }
+
+
+def result_facts(
+    assembly: Assembly,
+    outcome: Mapping[str, Any],
+    score: Mapping[str, Any],
+    times: Mapping[str, float],
+    exported_env_steps: int,
+) -> dict[str, Any]:
+    """What `result.json` says of a run.
+
+    Args:
+      outcome: of the backend, with 'interrupted' and 'stopped_by'.
+      score: 'return_mean', 'return_std' and 'episodes' of the last evaluation.
+      times: 'train_s' and 'total_s'.
+      exported_env_steps: of the run when it had the policy that is exported.
+    """
+    job, totals = assembly.job, outcome["totals"]
+    return {
+        "algo": job.algo,
+        "env": job.env.env,
+        "seed": job.seed,
+        **score,
+        "evaluation_mode": "greedy",
+        "exported": job.evaluation.export_policy,
+        "exported_env_steps": exported_env_steps,
+        "env_steps": totals.env_steps,
+        "updates": totals.updates,
+        **times,
+        "seconds_by_part": totals.seconds,
+        "samples_per_insert": _ratio(totals, assembly),
+        "memory_peak_mb": max(peak_memory_mb(), outcome.get("memory_peak_mb", 0.0)),
+        "interrupted": outcome["interrupted"],
+        "stopped_by": outcome["stopped_by"],
+        "backend": job.topology.backend,
+        "compile": outcome.get("compile", job.topology.compile),
+        "inference": outcome.get("inference", job.topology.inference),
     }
 
 

@@ -229,6 +229,10 @@ class LoadedPolicy:
         """
         return self._rows(obs)[0]
 
+    def own_row(self, action: Any) -> Any:
+        """The first row of an action as `act` of an export gives it, arrays [B, ...], as `action_space` contains it."""
+        return _own_keys(self.action_space, action, _first)
+
     def _rows(self, obs: Any) -> tuple[Any, bool, int]:
         """The observation as a batch with `exported_keys` in the dtypes of its space, whether it was one only, and its
         number of rows."""

@@ -29,7 +29,7 @@ from tfrl.replay.kinds import check_restarts, make_writer, sequence_writer
 from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import batches, checkpoint, residency, seeds
+from tfrl.runtime import batches, checkpoint, rehearsal, residency, seeds
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.batches import make_batcher
@@ -160,6 +160,8 @@ class _Run:
         self._hand_over()
         self.evaluator = Evaluator(assembly, engine.name, stop=stop, announce=logger.announce)
         self.evaluator.refuse_shared(env)
+        self.evaluator.rehearse()
+        rehearsal.of_checkpoint(assembly, self.learner, self._state())
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(assembly)
         if found and (lost := self.batcher.restore(found.folder / batches.FOLDER, assembly.layout)):
@@ -369,12 +371,9 @@ class _Run:
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
         return True
 
-    def _save(self) -> None:
-        self._settle()
-        if self.job.checkpoint.checkpoint_replay:
-            self.actor.writer.flush()
-            self._count_items()
-        state = {
+    def _state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the learner and the replay."""
+        return {
             "totals": self.totals.to_dict(),
             "written": self.written,
             "sampled": self.sampled,
@@ -385,10 +384,16 @@ class _Run:
             "compile": self.learner.compiled,
             "inference": self.actor.engine.name,
         }
+
+    def _save(self) -> None:
+        self._settle()
+        if self.job.checkpoint.checkpoint_replay:
+            self.actor.writer.flush()
+            self._count_items()
         save = None
         if self.job.checkpoint.checkpoint_replay:
             beside = self.local if self.local is not None else self.resident
             contents = functools.partial(save_contents, self.client) if self.server else beside.save
             save = self.batcher.saving(contents)
-        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, state, save)
+        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, self._state(), save)
         self.hooks.saved(self.totals.env_steps)
