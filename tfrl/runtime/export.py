@@ -67,6 +67,11 @@ class Exported:
         read = {id(handle) for handles in captured for handle in handles}
         self.module.exported_variables = [v for v in policy.variables if id(v.handle) in read]
 
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes the SavedModel, without the gradients of functions that have their own: acting needs none."""
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(self.module, str(folder), signatures=self.signatures, options=options)
+
     def lite(self) -> bytes:
         """The signature 'serving_default' for batches of 1, as a LiteRT file.
 
@@ -193,7 +198,7 @@ def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = Fal
 def save(exported: Exported, folder: pathlib.Path, lite: bool = False) -> pathlib.Path:
     """Writes what `export` describes, of functions that have been traced before."""
     with files.replacing(folder) as scratch:
-        tf.saved_model.save(exported.module, str(scratch), signatures=exported.signatures)
+        exported.write(scratch)
         if lite:
             (scratch / "policy.tflite").write_bytes(exported.lite())
     return folder

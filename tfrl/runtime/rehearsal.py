@@ -59,9 +59,7 @@ def before_training(assembly: Assembly) -> Rehearsed:
     with _scratch(assembly) as folder:
         with _trial(assembly, "the export of the policy"):
             exported = Exported(policy, assembly.spec)
-            tf.saved_model.save(
-                exported.module, str(folder / "export"), signatures=exported.signatures
-            )
+            exported.write(folder / "export")
             _act(tf.saved_model.load(str(folder / "export")), LoadedPolicy(policy, assembly.spec))
         with _trial(assembly, "result.json"):
             outcome = {"totals": Totals(env_steps=1), "interrupted": False, "stopped_by": ""}
