@@ -264,8 +264,8 @@ class PlanTest(tf.test.TestCase, parameterized.TestCase):
             "replay_capacity=90 with core=lstm and sequence_period=3: .* at least 96",
         ),
         (
-            dict(replay_residency="learner"),
-            "replay_residency=learner with algo=dqn: expected server or auto; .* not sequences",
+            dict(replay_residency="learner", backend="processes"),
+            "replay_residency=learner with algo=dqn and backend=processes: expected server or auto",
         ),
         (
             dict(num_learner_devices=2),
@@ -278,10 +278,18 @@ class PlanTest(tf.test.TestCase, parameterized.TestCase):
             assemble(make_job("dqn", **{**SETTINGS, "env": env, **settings}))
         self.assertNotIn("\n", str(caught.exception))
 
-    def test_the_server_holds_sequences_and_the_start_says_what_a_batch_is(self):
+    def test_they_live_beside_the_learner_and_the_start_says_what_a_batch_is(self):
         settings = {**SETTINGS, "env": "tfrl.envs.memory:RepeatPrevious", "updates_per_call": 4}
         assembly = assemble(make_job("dqn", **settings))
-        self.assertEqual((assembly.residency, assembly.queue), ("server", False))
+        self.assertEqual((assembly.residency, assembly.queue), ("learner", False))
+        self.assertRegex(assembly.residency_line, r"replay: learner \(it takes \d+ MB of ")
+        processes = assemble(make_job("dqn", **settings, backend="processes"))
+        self.assertEqual((processes.residency, processes.residency_line), ("server", ""))
+        frames = dict(env="ALE/Pong-v5", core="lstm", core_size=4)
+        line = assemble(make_job("dqn", **frames)).residency_line
+        self.assertEqual(line, "replay: server (sequences of stacked frames, over a port)")
+        with self.assertRaisesRegex(SettingError, "=learner .*, not sequences of stacked frames"):
+            assemble(make_job("dqn", **frames, replay_residency="learner"))
         self.assertEqual(assembly.env_steps_per_call, 16)
         self.assertEqual(
             assembly.arithmetic,

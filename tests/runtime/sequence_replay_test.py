@@ -1,17 +1,21 @@
-"""A recurrent DQN as a whole: a run in one process over a Reverb server of sequences, saved and resumed."""
+"""A recurrent DQN as a whole: a run in one process over a replay of sequences, saved and resumed."""
 
 import json
 import pathlib
 import tempfile
+from unittest import mock
 
 import tensorflow as tf
+from absl.testing import parameterized
 
 import tfrl
 from tfrl.job import Job
 from tfrl.logs import csv_file
+from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import assemble
 from tfrl.runtime.checkpoint import restore_learner
 from tfrl.testing import conformance
+from tfrl.testing.ports import listening
 
 SETTINGS = dict(
     env="tfrl.envs.memory:RepeatPrevious", env_kwargs={"length": 9}, num_envs=4, hidden_sizes=(8,),
@@ -24,7 +28,7 @@ SETTINGS = dict(
 )  # fmt: skip
 
 
-class SequenceReplayTest(tf.test.TestCase):
+class SequenceReplayTest(tf.test.TestCase, parameterized.TestCase):
     def saved(self, run_dir):
         """The learner of the newest checkpoint and the numbers beside it."""
         assembly = assemble(Job.load(run_dir / "job.json"))
@@ -33,9 +37,18 @@ class SequenceReplayTest(tf.test.TestCase):
         restore_learner(found, loop)
         return loop, json.loads((found.folder / "state.json").read_text())
 
-    def test_a_run_keeps_its_ratio_and_goes_on_where_it_was(self):
+    @parameterized.parameters("learner", "server")
+    def test_a_run_keeps_its_ratio_and_goes_on_where_it_was(self, residency):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
-        first = tfrl.train("dqn", run_dir=str(run_dir), **SETTINGS)
+        ports, act = set(), Actor.run
+
+        def look(*args):
+            ports.update(listening())
+            return act(*args)
+
+        with mock.patch.object(Actor, "run", look):
+            first = tfrl.train("dqn", run_dir=str(run_dir), **SETTINGS, replay_residency=residency)
+        self.assertLen(ports, int(residency == "server"))
         loop, state = self.saved(run_dir)
         self.assertEqual(int(loop.updates), first.updates)
         # 8 sequences an update, of which an env step brings a quarter, and 8 env steps for an update.

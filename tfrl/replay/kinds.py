@@ -15,6 +15,7 @@ from tfrl.nn.torsos import example_batch
 from tfrl.replay.blocks import BlockWriter
 from tfrl.replay.local_queue import Sink, TableSink
 from tfrl.replay.priorities import InitialPriorities
+from tfrl.replay.sequence_rows import SequenceRows
 from tfrl.replay.sequences import (
     ComputedLayout,
     EpisodeWriter,
@@ -54,6 +55,14 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
     step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
     layout = SequenceLayout(spec, plan.item, (step, state), num_envs)
     return layout if agent.on_actor is None else ComputedLayout(layout, agent.on_actor, policy)
+
+
+def row_layout(layout: Layout) -> TransitionLayout | SequenceRows | None:
+    """How a replay beside the learner lays out items in rows; None for items that it does not keep."""
+    if isinstance(layout, TransitionLayout):
+        return layout
+    fits = isinstance(layout, SequenceLayout) and layout.item.period and not layout.stack
+    return SequenceRows(layout) if fits else None
 
 
 def check_restarts(env: VectorEnv) -> None:

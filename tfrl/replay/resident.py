@@ -21,6 +21,7 @@ from tfrl.agent import ReplayPlan
 from tfrl.config.settings import SettingError
 from tfrl.replay.blocks import Block
 from tfrl.replay.dataset import Samples
+from tfrl.replay.sequence_rows import SequenceRows
 from tfrl.replay.transitions import TransitionLayout
 
 raw = tf.raw_ops
@@ -52,10 +53,10 @@ class Sizes(NamedTuple):
         return self.branches**2
 
 
-def sizes(plan: ReplayPlan, layout: TransitionLayout) -> Sizes:
+def sizes(plan: ReplayPlan, layout: TransitionLayout | SequenceRows) -> Sizes:
     """What a replay of this plan takes."""
     capacity, frames, branches = plan.capacity_items, 0, 0
-    nbytes = capacity * layout.packing.nbytes
+    nbytes = capacity * layout.row_nbytes
     if layout.frames:
         # A frame for each item, and those of first stacks: a tenth is enough unless episodes are
         # shorter than that, and then the oldest items leave earlier.
@@ -82,7 +83,7 @@ class ResidentReplay:
       size: items that can be drawn.
     """
 
-    def __init__(self, plan: ReplayPlan, layout: TransitionLayout, seed: int):
+    def __init__(self, plan: ReplayPlan, layout: TransitionLayout | SequenceRows, seed: int):
         self._plan, self._layout, self._seed = plan, layout, seed
         self._capacity = plan.capacity_items
         self._prioritized = plan.kind == "prioritized"
@@ -90,7 +91,7 @@ class ResidentReplay:
         self.written, self.size = 0, 0
         self._frames_written = 0
         with tf.device("CPU:0"):
-            self._rows = _zeros([self._capacity, layout.packing.nbytes], tf.uint8)
+            self._rows = _zeros([self._capacity, layout.row_nbytes], tf.uint8)
             # First live slot and number of live ones, as the compiled updates read them.
             self._window = _zeros([2], tf.int32)
             if layout.frames:
@@ -106,7 +107,7 @@ class ResidentReplay:
         self._writers: dict[int, collections.deque[tuple[int, int]]] = {}
         self._joined: dict[int, int] = {}  # of each writer, the first frame that came here
         # A row's frames are those of its environment's last n + k steps, and a block is a step or more.
-        self._blocks_kept = layout.frames + plan.item.n + 2
+        self._blocks_kept = layout.frames + plan.item.n + 2 if layout.frames else 1
         specs = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
         self._set_weights = tf.function(self._assign_weights, specs, autograph=False)
 
@@ -213,8 +214,8 @@ class ResidentReplay:
         return Drawn(slots, probability, self.read(slots))
 
     def read(self, slots: Any) -> dict[str, tf.Tensor]:
-        """Columns of the items in these slots, int32 [B], for `TransitionLayout.decode`."""
-        columns = {"packed": tf.gather(self._rows, slots)}
+        """Columns of the items in these slots, int32 [B], as their layout decodes them."""
+        columns = self._layout.columns(tf.gather(self._rows, slots))
         if self._layout.frames:
             refs, k = tf.gather(self._refs, slots), self._layout.frames
             columns["frames_tm1"] = tf.gather(self._frames, refs[:, :k])
@@ -345,7 +346,7 @@ def saved_here(folder: pathlib.Path) -> bool:
     return (folder / FORM).is_file()
 
 
-def check_memory(plan: ReplayPlan, layout: TransitionLayout) -> None:
+def check_memory(plan: ReplayPlan, layout: TransitionLayout | SequenceRows) -> None:
     """Raises SettingError when the replay does not fit beside what runs already."""
     needed, free = sizes(plan, layout).nbytes, free_bytes()
     if needed > free:

@@ -90,6 +90,15 @@ class TransitionLayout:
         ]
         self.packing = Packing([*scalars, *before, *after])
 
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of an item without its frames."""
+        return self.packing.nbytes
+
+    def columns(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Rows uint8 [N, row_nbytes] of a replay beside the learner -> the column of all but frames."""
+        return {"packed": rows}
+
     def signature(self) -> dict[str, tf.TensorSpec]:
         """The signature of the Reverb table."""
         columns = {"packed": tf.TensorSpec([self.packing.nbytes], tf.uint8, "packed")}

@@ -17,7 +17,7 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.envs.vector import VectorEnv
 from tfrl.job import Job, algorithm
-from tfrl.replay import local_queue
+from tfrl.replay import local_queue, resident
 from tfrl.replay.kinds import Layout, make_layout
 from tfrl.runtime import memory, mend, residency
 from tfrl.runtime.checkpoint import Checkpoints, Found
@@ -59,19 +59,19 @@ class Assembly:
     def newest(self) -> Found | None:
         """The newest complete checkpoint, None if there is none.
 
-        Unrolls that wait in its queue are left out where they cannot wait in the queue of this run.
+        Unrolls that wait in its queue, or sequences of its replay, are left out where this run cannot take them.
 
         Raises:
           SettingError: see `Checkpoints.newest`.
         """
         found = self.checkpoints.newest()
-        if found is None or found.replay is None or not self.queue:
+        if found is None or found.replay is None or not self.sequences:
             return found
-        unfit, topology = "", self.job.topology
-        if local_queue.saved_here(found.replay):
+        unfit, topology, contents = "", self.job.topology, found.replay
+        if local_queue.saved_here(contents) or resident.saved_here(contents):
             if topology.backend != "inprocess":
-                unfit = "they waited beside the learner of one process"
-        elif not self.layout.fits(saved_shapes(found.replay)):
+                unfit = "they lay beside the learner of one process"
+        elif self.queue and not self.layout.fits(saved_shapes(found.replay)):
             unfit = f"each is of another number of environments than num_envs={topology.num_envs}"
         return dataclasses.replace(found, unfit=unfit)
 
@@ -152,9 +152,7 @@ class Assembly:
         what = "queue" if self.queue else "replay"
         line = f"{what}: {self.residency} ({self.residency_why})" if self.residency_why else ""
         if self.found and self.found.unfit:
-            left = (
-                f"unrolls that waited when the checkpoint was made are left out: {self.found.unfit}"
-            )
+            left = f"the contents of the {what} in the checkpoint are left out: {self.found.unfit}"
             return f"{line}; {left}" if line else left
         return line
 

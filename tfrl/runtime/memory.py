@@ -13,7 +13,7 @@ from tfrl.agent import Agent, NStep
 from tfrl.config.settings import SettingError
 from tfrl.job import Job
 from tfrl.replay import resident
-from tfrl.replay.kinds import Layout
+from tfrl.replay.kinds import Layout, row_layout
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.runtime import residency
 from tfrl.types import EnvSpec
@@ -77,7 +77,7 @@ def refuse_too_large(assembly: Assembly) -> None:
     """Raises SettingError for a replay, or a call of the learner, that this machine cannot hold."""
     plan, layout = assembly.agent.replay, assembly.layout
     if assembly.residency == residency.LEARNER and not assembly.queue:
-        resident.check_memory(plan, layout)
+        resident.check_memory(plan, row_layout(layout))
         return
     if not assembly.queue:
         _refuse_stored(assembly.agent, layout, assembly.spec)

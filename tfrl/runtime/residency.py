@@ -7,20 +7,18 @@ import pathlib
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, NStep, SequenceOf
+from tfrl.agent import Agent, SequenceOf
 from tfrl.config.settings import SettingError
 from tfrl.job import Job
 from tfrl.replay import local_queue, resident
-from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.kinds import Layout, row_layout
 from tfrl.runtime.replay_server import saved_shards
 
 SERVER, LEARNER = "server", "learner"
 SHARE = 0.5  # of the free memory that auto lets a replay beside the learner take
 
 
-def pick(
-    job: Job, agent: Agent, layout: TransitionLayout, contents: pathlib.Path | None
-) -> tuple[str, str]:
+def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) -> tuple[str, str]:
     """The place of the replay, and why; ('server', '') where there is no choice.
 
     Args:
@@ -39,11 +37,20 @@ def pick(
             f"num_replay_shards={saved_shards(contents)}; expected the same"
         )
     kept = replay.kind in ("uniform", "prioritized") and not replay.max_times_sampled
-    if not kept or not isinstance(replay.item, NStep) or agent.on_actor is not None:
+    rows = row_layout(layout)
+    if not kept or rows is None or agent.on_actor is not None:
         if wanted == LEARNER:
             raise SettingError(
                 f"replay_residency=learner with algo={job.algo}: expected server or auto; only "
-                "transitions that are sampled again can live beside the learner, not sequences"
+                "items that are sampled again can live beside the learner, not sequences of stacked frames"
+            )
+        alone = kept and job.topology.backend == "inprocess"
+        return SERVER, "sequences of stacked frames, over a port" if alone else ""
+    if isinstance(replay.item, SequenceOf) and job.topology.backend != "inprocess":
+        if wanted == LEARNER:
+            raise SettingError(
+                f"replay_residency=learner with algo={job.algo} and backend={job.topology.backend}: expected server or "
+                "auto; processes hand sequences over through a server"
             )
         return SERVER, ""
     if agent.initial_priority is not None:
@@ -56,7 +63,7 @@ def pick(
             return SERVER, "actors set the priorities"
     if shards > 1:
         return SERVER, f"{shards} shards of {math.ceil(replay.capacity_items / shards):,} items"
-    needed, free = resident.sizes(replay, layout).nbytes, resident.free_bytes()
+    needed, free = resident.sizes(replay, rows).nbytes, resident.free_bytes()
     takes = f"it takes {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB"
     if contents is not None:
         found = LEARNER if resident.saved_here(contents) else SERVER

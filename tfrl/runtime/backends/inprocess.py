@@ -25,9 +25,10 @@ from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.replay.blocks import Block, BlockWriter
 from tfrl.replay.dataset import Sampler, Samples
-from tfrl.replay.kinds import check_restarts, make_writer, sequence_writer
+from tfrl.replay.kinds import check_restarts, make_writer, row_layout, sequence_writer
 from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
+from tfrl.replay.sequence_rows import RowSink, SequenceRows
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.runtime import batches, checkpoint, rehearsal, residency, seeds
 from tfrl.runtime.actor import Actor
@@ -140,7 +141,10 @@ class _Run:
         if assembly.sequences:
             check_restarts(env)
         item, num_envs = agent.replay.item, env.num_envs
-        if self.resident is not None:
+        if self.resident is not None and assembly.sequences:
+            sink = RowSink(self._insert, SequenceRows(assembly.layout))
+            writer = sequence_writer(sink, item, assembly.layout, num_envs)
+        elif self.resident is not None:
             writer = BlockWriter(self._insert, item, assembly.layout, num_envs)
         elif self.local is not None:
             writer = sequence_writer(self.local, item, assembly.layout, num_envs, policy=policy)
@@ -185,7 +189,7 @@ class _Run:
     def _resident(self, found: checkpoint.Found | None) -> ResidentReplay:
         """The replay beside the learner, with the contents of a checkpoint."""
         seed = seeds.integer(self.job.seed, "replay")
-        replay = ResidentReplay(self.agent.replay, self.assembly.layout, seed)
+        replay = ResidentReplay(self.agent.replay, row_layout(self.assembly.layout), seed)
         if found and found.replay:
             replay.restore(found.replay)
         return replay
