@@ -23,8 +23,11 @@ MANIFEST, STATE = "manifest.json", "state.json"
 DAMAGED = "damaged.json"  # the manifest of a checkpoint that has failed its checksums
 SCRATCH = "tfrl-replay-"  # how the names of a replay server's scratch folders begin
 _NAME = re.compile(r"^\d{12}(\.\d+)?$")
-# How the names of all that is in a checkpoint begin; `.` is something half-written.
-_CONTENTS = ("learner", "replay", STATE, MANIFEST, DAMAGED, ".")
+_SIGNS = (
+    "learner",
+    MANIFEST,
+    DAMAGED,
+)  # how a name begins that every checkpoint has one of, once it is not empty
 _PIECE_BYTES = 2**22
 
 
@@ -40,7 +43,8 @@ def of(folder: pathlib.Path) -> list[pathlib.Path]:
 def _is_one(path: pathlib.Path) -> bool:
     if path.is_symlink() or not path.is_dir():
         return False
-    return all(entry.name.startswith(_CONTENTS) for entry in path.iterdir())
+    names = [entry.name for entry in path.iterdir()]
+    return not names or any(name.startswith(_SIGNS) for name in names)
 
 
 def _age(path: pathlib.Path) -> tuple[int, int]:
