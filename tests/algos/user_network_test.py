@@ -295,15 +295,14 @@ class UserNetworkTest(tf.test.TestCase, parameterized.TestCase):
         with self.assertRaisesRegex(SettingError, "moving_mean.*only gradients reach.*LayerNorm"):
             agent_of(algo, normed)
 
-    @parameterized.product(algo=["dqn", "ppo"], mode=["graph", "xla"])
-    def test_dropout_drops_in_training_only(self, algo, mode):
+    @parameterized.parameters("dqn", "ppo")
+    def test_dropout_drops_in_training_only(self, algo):
         losses = []
-        for builder in (dropping, dropping):
-            _, _, metrics, _ = self.run_once(algo, builder, mode=mode)
+        for _ in range(2):
+            loop, _, metrics, _ = self.run_once(algo, dropping, mode="auto")
+            self.assertEqual(loop.compiled, "graph")  # XLA would ignore the seed
             losses.append(metrics["learner/loss"])
-        self.assertTrue(np.isfinite(losses).all())
-        if mode == "graph":  # the same seed draws the same
-            self.assertEqual(*losses)
+        self.assertEqual(*losses)
         policy = agent_of(algo, dropping).make_policy()
         obs = conformance.observations(SPEC, 64, 0)
         values = policy.q_values if algo == "dqn" else lambda x: policy.heads(x).params

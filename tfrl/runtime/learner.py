@@ -357,8 +357,12 @@ def _known_mode(learner: Any, updates_per_call: int) -> tuple[str, str]:
     """How to compile on a CPU where no timing is needed to know, and why; empty where it is.
 
     Measured with TensorFlow 2.15: XLA takes two to twenty times as long for convolutions, and half to a tenth of the
-    time for loops of updates of narrow dense layers.
+    time for loops of updates of narrow dense layers. The random ops of Keras layers such as Dropout ignore the seed
+    under XLA: what they draw depends on what the process has compiled before.
     """
+    random_layer = tf.keras.__internal__.layers.BaseRandomLayer
+    if any(isinstance(module, random_layer) for module in learner.policy.submodules):
+        return "graph", ", as XLA draws the numbers of the network's random layers from no seed"
     if tf.config.list_logical_devices("GPU"):
         return "", ""
     kernels = [v.shape for v in learner.policy.trainable_variables if v.shape.rank >= 2]
