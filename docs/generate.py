@@ -111,7 +111,7 @@ def results(algo: str) -> str:
         scores = [result["return_mean"] for result in found]
         rows.append(
             f"| `configs/{algo}/{folder.name}.flags` | {_seeds(found)} "
-            f"| {statistics.median(scores):.1f} | {min(scores):.1f} | {max(scores):.1f} "
+            f"| {_score(statistics.median(scores))} | {_score(min(scores))} | {_score(max(scores))} "
             f"| {found[0]['env_steps']:,} | {_median(found, 'train_s'):.0f} |"
         )
     return "\n".join(rows) + "\n"
@@ -169,7 +169,7 @@ def header(config: pathlib.Path, text: str) -> str:
     found = runs(config.parent.name, config.stem)
     if not found:
         return text
-    scores = ", ".join(f"{result['return_mean']:.1f}" for result in found)
+    scores = ", ".join(_score(result["return_mean"]) for result in found)
     seconds = f"{_median(found, 'train_s'):.0f} s of training"
     # A run that was killed and resumed does not know all of its time.
     whole = [result for result in found if result["total_s"] >= result["train_s"]]
@@ -184,6 +184,11 @@ def header(config: pathlib.Path, text: str) -> str:
     for key, value in lines.items():
         text = re.sub(rf"^# {key}:.*$", f"# {key}: {value}", text, flags=re.MULTILINE)
     return text
+
+
+def _score(value: float) -> str:
+    """A return with one decimal, or three where all that there is lies below 1."""
+    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
 def _seeds(found: list[dict]) -> str:

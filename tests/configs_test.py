@@ -1,8 +1,10 @@
 """Every file of `configs/` parses, builds, and says where its figures come from."""
 
+import csv
 import importlib.util
 import json
 import pathlib
+import statistics
 
 from absl.testing import parameterized
 
@@ -14,7 +16,12 @@ RUNS = ROOT.parent / "benchmarks" / "runs"
 RECORDED = sorted(str(p.parent.relative_to(RUNS)) for p in RUNS.glob("*/*/*/job.json"))
 FILES = sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob("*.flags"))
 HEADER = ("source", "seeds", "score", "env steps", "wall time", "command")
-EXTRAS = {"ALE/": "ale_py", "MinAtar/": "minatar", "procgen": "procgen"}
+EXTRAS = {
+    "ALE/": "ale_py",
+    "MinAtar/": "minatar",
+    "MiniGrid-": "minigrid",
+    "procgen": "procgen",
+}
 
 
 class ConfigsTest(parameterized.TestCase):
@@ -60,6 +67,29 @@ class ConfigsTest(parameterized.TestCase):
                     self.assertLessEqual(mine, theirs)
                 else:
                     self.assertEqual(mine, theirs, f"{run}: {setting}")
+
+    @parameterized.parameters(*[run for run in RECORDED if run.startswith("dqn/acrobot/")])
+    def test_evaluations_of_acrobot_stay_good(self, run):
+        """In the second half of a run, not the best one alone."""
+        scores = self.evaluations(run)
+        self.assertLen(scores, 10)
+        self.assertGreater(statistics.median(scores[5:]), -120.0)
+
+    @parameterized.parameters(*[run for run in RECORDED if run.startswith("ppo/minigrid_")])
+    def test_minigrid_is_solved(self, run):
+        """0.9 within 30,000 env steps of Empty-5x5, within 200,000 of DoorKey-5x5."""
+        limit = 30_000 if "empty" in run else 200_000
+        scores = self.evaluations(run, limit)
+        self.assertGreaterEqual(max(scores), 0.9)
+        result = json.loads((RUNS / run / "result.json").read_text())
+        self.assertGreaterEqual(result["return_mean"], 0.9)
+
+    def evaluations(self, run, limit=float("inf")):
+        """Mean returns of a recorded run's evaluations up to so many env steps, in their order."""
+        with open(RUNS / run / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        column = "evaluator/return_mean"
+        return [float(r[column]) for r in rows if r[column] and float(r["run/env_steps"]) <= limit]
 
     @parameterized.parameters(FILES)
     def test_parses_and_builds(self, name):
