@@ -13,8 +13,9 @@ import tensorflow as tf
 def main() -> None:
     policy = tf.saved_model.load(sys.argv[1])
 
-    # `act` takes the observation as the environment gives it, with a batch axis of any size, and
-    # the recurrent state, () for a policy without one.
+    # `act` takes the observation as the environment gives it, in the dtypes of its space, with a batch
+    # axis of any size, and the recurrent state, () for a policy without one. Its actions are those
+    # that the environment's action space contains. The dtypes of Discrete spaces are int64.
     serving = policy.signatures["serving_default"]
     specs = serving.structured_input_signature[1]
     for batch_size in (1, 7):
@@ -24,6 +25,11 @@ def main() -> None:
         # The signature has one named tensor per leaf, which is what TensorFlow Serving shows.
         inputs = {k: tf.zeros([batch_size, *s.shape[1:]], s.dtype) for k, s in specs.items()}
         print(f"actions of {batch_size}:", serving(**inputs)["action"].numpy().tolist())
+
+    # What the policy expects of its actions, where the algorithm has it.
+    for name in ("q_values", "probabilities"):
+        if name in policy.signatures:
+            print(f"{name}:", {k: v.shape for k, v in policy.signatures[name](**inputs).items()})
 
     # The same by hand, where the observation is a single array and there is no state.
     if list(specs) == ["observation"]:

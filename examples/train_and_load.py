@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 import corridor
-import tensorflow as tf
+import numpy as np
 
 import tfrl
 
@@ -34,11 +34,18 @@ def main() -> None:
     )
     print(f"{result.run_dir}: {result.return_mean:.2f} after {result.env_steps:,} env steps")
 
-    # The policy of a finished run, with its weights: `step` takes a batch of raw observations.
+    # The policy of a finished run, with its weights: one observation or a batch, as the environment gives them.
     policy = tfrl.load(result.run_dir)
-    places = tf.constant([[0.0], [0.4], [0.8]])
-    step = policy.step(places, policy.initial_state(3), {}, {}, explore=False)
-    print("actions:", step.action.numpy().tolist())
+    env = corridor.make_env(length=6)
+    obs, _ = env.reset()
+    policy.reset()  # of a memory, where there is one
+    for _ in range(50):
+        obs, _, terminated, truncated, _ = env.step(policy.predict(obs))
+        if terminated or truncated:
+            break
+    places = np.array([[0.0], [0.4], [0.8]], np.float32)
+    print("actions:", policy.predict(places).tolist())
+    print("action values:", policy.q_values(places).round(2).tolist())
 
     # Seeded games: full ones, unclipped rewards, greedy unless told otherwise.
     evaluation = tfrl.evaluate(result.run_dir, episodes=10, seed=7)

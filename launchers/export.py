@@ -19,7 +19,8 @@ from tfrl.runtime import folders  # noqa: E402
 _USAGE = """Writes the exported policy of a run as a SavedModel: export.py --run_dir=FOLDER [...]
 
 It loads with TensorFlow alone: `act(observation, state)`, `initial_state(batch_size)` and the
-signature serving_default, for batches of any size."""
+signature serving_default, for batches of any size; q_values or probabilities where the algorithm
+has them. It takes observations as the environment gives them and gives actions that it accepts."""
 
 
 @dataclasses.dataclass(frozen=True)

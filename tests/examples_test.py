@@ -44,10 +44,12 @@ class ExamplesTest(absltest.TestCase):
                 lines,
             )
             self.assertIn("actions: [1, 1, 1]", lines)
+            self.assertTrue(any(line.startswith("action values: [[-") for line in lines), lines)
             self.assertIn(f"returns: {(-5.0,) * 10}", lines)
             program = ROOT / "examples" / "serve_savedmodel.py"
             lines = self.call(folder, "-c", WITHOUT_TFRL, program, "run/export")
             self.assertIn(f"actions of 7: {[1] * 7}", lines)
+            self.assertIn("q_values: {'q_values': TensorShape([7, 2])}", lines)
             self.assertIn("action: [1, 1] next state: ()", lines)
 
 
