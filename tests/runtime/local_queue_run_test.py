@@ -11,6 +11,7 @@ from absl.testing import parameterized
 import tfrl
 from tfrl.config.settings import SettingError
 from tfrl.logs import csv_file
+from tfrl.logs.logger import Logger
 from tfrl.runtime import batches, folders
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import assemble
@@ -90,6 +91,14 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         name = "learner/policy_lag_max_updates"
         self.assertEqual({row[name] for row in rows if name in row}, {0.0})
         self.assertEqual(result.updates, 4000 // (16 * 4))
+
+    def test_a_run_too_short_for_an_update_says_so(self):
+        lines = []
+        with mock.patch.object(Logger, "announce", lambda self, text: lines.append(text)):
+            result, _ = self.train("pg", **SETTINGS, episodes_per_item=1000)
+        self.assertEqual(result.updates, 0)
+        line = next(text for text in lines if text.startswith("no update was made"))
+        self.assertIn("1 items of 1,000 episodes", line)
 
     def test_processes_need_a_server(self):
         with self.assertRaisesRegex(
