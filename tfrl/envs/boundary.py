@@ -95,7 +95,9 @@ class Boundary:
 
     def leaf(self, index: int, value: Any, row: int, step: int) -> np.ndarray:
         """One array of an observation; see `observation`."""
-        leaf = self.leaves[index]
+        leaf, dtypes = self.leaves[index], self.dtypes[index]
+        if value.__class__ is np.ndarray and value.shape == leaf.shape and value.dtype in dtypes:
+            return value
         try:
             array = np.asarray(value)
         except ValueError:  # lists of unequal lengths
@@ -115,7 +117,7 @@ class Boundary:
                 f"{name} has shape {list(array.shape)}",
                 f"{list(leaf.shape)}, as its space says",
             )
-        if array.dtype not in self.dtypes[index]:
+        if array.dtype not in dtypes:
             with np.errstate(invalid="ignore"):
                 lost = np.argwhere(array.astype(leaf.dtype) != array)
             if len(lost):
