@@ -1,6 +1,7 @@
 """The learner loop with DQN: one expected number, and that nothing depends on how it runs."""
 
 import dataclasses
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
+from tfrl.runtime import learner as learner_loop
 from tfrl.testing import conformance, reference, replicas
 from tfrl.types import EnvSpec
 
@@ -269,3 +271,46 @@ class DataTest(tf.test.TestCase, parameterized.TestCase):
         for seed in range(2):
             loop.run(conformance.samples(agent, SPEC, 24, seed))
         self.assertAllEqual(seen, [[7, i] for i in range(6)])
+
+
+class CompareTest(tf.test.TestCase):
+    def test_turns_and_medians(self):
+        order, times = [], {"a": iter([1.0, 90.0, 1.2, 1.1, 1.0]), "b": iter([0.1, 2, 2, 2, 2])}
+
+        def measure(name):
+            order.append(name)
+            return next(times[name])
+
+        with mock.patch.object(learner_loop, "MOST_ROUNDS", 5):
+            found = learner_loop.compare(
+                {name: lambda name=name: measure(name) for name in times}, budget_s=60.0
+            )
+        self.assertEqual(order, ["a", "b"] * 5)
+        self.assertEqual(found, {"a": 1.1, "b": 2.0})  # a slow and a quick moment decide nothing
+
+    def test_a_slow_learner_is_timed_a_few_times_only(self):
+        calls = []
+        learner_loop.compare({"a": lambda: calls.append(0) or 1.0}, budget_s=0.0)
+        self.assertLen(calls, learner_loop.LEAST_ROUNDS)
+
+    def test_the_line_says_what_the_choice_cost(self):
+        agent, lines = agent_of(), []
+        loop = conformance.loop(agent, SPEC, "auto")
+        loop._announce = lines.append
+        loop.run(conformance.samples(agent, SPEC, 8, 0))
+        self.assertRegex(
+            lines[-1],
+            r"^learning: (graph|xla), 1 updates per call \(graph \d+ us, xla \d+ us per update; compiling and timing "
+            r"both took \d+\.\d s, which --compile=(graph|xla) saves\)$",
+        )
+
+    def test_values_of_variables(self):
+        agent = agent_of()
+        for strategy in (None, replicas.two_cpus()):
+            loop = conformance.loop(agent, SPEC, "graph", strategy)
+            before = loop.arrays()
+            self.assertAllEqual(before[0], loop.learner.policy.variables[0].numpy())
+            kept = before[0].copy()
+            loop.run(conformance.samples(agent, SPEC, 8, 0))
+            self.assertAllEqual(before[0], kept)  # a copy, which an update does not change
+            self.assertNotAllEqual(loop.arrays()[0], kept)

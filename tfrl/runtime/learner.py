@@ -24,6 +24,9 @@ from tfrl.runtime import shuffle
 from tfrl.runtime.divergence import diverged, refuse_arrays
 
 NARROW = 84 * 202  # weights of the largest layer that is known to be faster under XLA on a CPU
+TIMING_S = 1.0  # of calls of both, to choose one; at least so many rounds, and no more than these
+LEAST_ROUNDS, MOST_ROUNDS = 3, 15
+CLEARLY = 0.95  # of the time of the graph, below which XLA is chosen: about what the timing cannot tell apart
 LOOP_UPDATES = 8  # in one call, from which on that holds
 
 
@@ -156,7 +159,7 @@ class LearnerLoop(tf.Module):
         Raises:
           RunFailed: they are not all finite, and so no policy.
         """
-        arrays = [v.numpy() for v in self._published]
+        arrays = [_value(v) for v in self._published]
         refuse_arrays(self._names, arrays, self.version)
         return arrays
 
@@ -186,18 +189,23 @@ class LearnerLoop(tf.Module):
         ]
         if self.resident is not None:
             everything += self.resident.priority_variables
-        state = [v.numpy() for v in everything]
-        times, functions = {}, {}
-        for mode in ("graph", "xla"):
-            function = functions[mode] = self._traced(mode)
-            function(*data)
-            times[mode] = min(_timed(function, *data) for _ in range(2))
+        started, state = time.perf_counter(), [v.numpy() for v in everything]
+        functions = {mode: self._traced(mode) for mode in ("graph", "xla")}
+        for function in functions.values():
+            function(*data)  # compiles
+        times = compare(
+            {m: functools.partial(_timed, f, *data) for m, f in functions.items()}, TIMING_S
+        )
         for variable, value in zip(everything, state, strict=True):  # timing must not train
             variable.assign(value)
-        best = self.compiled = min(times, key=times.__getitem__)
+        best = self.compiled = "xla" if times["xla"] < CLEARLY * times["graph"] else "graph"
         per_update = {m: t / calls * 1e6 for m, t in times.items()}
         figures = ", ".join(f"{m} {t:.0f} us" for m, t in per_update.items())
-        self._announce(f"learning: {best}, {calls} updates per call ({figures} per update)")
+        spent = time.perf_counter() - started
+        self._announce(
+            f"learning: {best}, {calls} updates per call ({figures} per update; compiling and timing both took "
+            f"{spent:.1f} s, which --compile={best} saves)"
+        )
         return functions[best]
 
     def _traced(self, mode: str) -> Callable:
@@ -383,9 +391,35 @@ def _keep_products_on_one_thread() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
 
 
+def _value(variable: tf.Variable) -> np.ndarray:
+    """A variable's value; a third of the time of `numpy()`, which counts where one update is a call."""
+    if isinstance(variable, tf.distribute.DistributedValues):
+        return variable.numpy()
+    read = tf.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+    return read.numpy()
+
+
 def _and_zero(fn: Callable[[], None]) -> tf.Tensor:
     fn()
     return tf.constant(0)
+
+
+def compare(functions: Mapping[str, Callable[[], float]], budget_s: float) -> dict[str, float]:
+    """Medians of what functions measure, each called in turn with the others, so that a machine that is busy for a
+    moment slows all of them.
+
+    Args:
+      functions: {name: one measurement, s}.
+      budget_s: time after which no round begins, from `LEAST_ROUNDS` on; there are `MOST_ROUNDS` at most.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    start = time.perf_counter()
+    for rounds in range(MOST_ROUNDS):
+        if rounds >= LEAST_ROUNDS and time.perf_counter() - start > budget_s:
+            break
+        for name, measure in functions.items():
+            samples[name].append(measure())
+    return {name: float(np.median(found)) for name, found in samples.items()}
 
 
 def _timed(function: Callable, *args: Any) -> float:
