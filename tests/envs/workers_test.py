@@ -1,5 +1,6 @@
 """Environments in processes of their own: who failed is named, and nobody is left behind."""
 
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -8,6 +9,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -93,6 +95,26 @@ class WorkersTest(parameterized.TestCase):
             vector.step(np.array([0, 1]))
         vector.close()
         self.assertEmpty(end_of(workers, 10))
+
+    def test_signals_to_the_whole_group_leave_workers_alone(self):
+        """Ctrl-C at a terminal and GNU timeout reach them too, while they start and later."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        plan = EnvPlan(env="tfrl.envs.fakes:TruncatingChain", env_backend="async")
+        started = multiprocessing.process.BaseProcess.start
+
+        def start(process):
+            started(process)
+            os.kill(process.pid, signal.SIGINT)  # its first line is yet to come
+
+        with mock.patch.object(multiprocessing.process.BaseProcess, "start", start):
+            vector = make.make_vector(plan, 2, seed=0)
+        self.addCleanup(vector.close)
+        self.assertEqual(signal.pthread_sigmask(signal.SIG_BLOCK, ()), mask)
+        vector.reset()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for worker in vector.env.processes:
+                os.kill(worker.pid, number)
+        self.assertEqual(vector.step(np.array([0, 0])).reward.tolist(), [1.0, 1.0])
 
     def test_no_worker_outlives_a_killed_process(self):
         program = f"""

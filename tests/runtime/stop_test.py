@@ -39,6 +39,7 @@ class Signalling(gym.Env):
 
     moments: list[str] = []
     fatal: int | None = None  # index of the moment with the signal
+    fails = False  # raise an error after the signal in place of that
     cut = 0  # moments that were ended from outside
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
@@ -64,6 +65,8 @@ class Signalling(gym.Env):
         cls.moments.append(moment)
         if cls.fatal == len(cls.moments) - 1:
             signal.raise_signal(signal.SIGTERM)
+            if cls.fails:
+                raise ConnectionError("the simulator has ended")
             try:
                 time.sleep(300)
             except BaseException:
@@ -133,13 +136,21 @@ class StopTest(tf.test.TestCase, parameterized.TestCase):
                 self.assertLen(Signalling.moments, fatal + 1)  # no further step is made
         self.assert_resumes("dqn")
 
-    @parameterized.parameters(("dqn", True), ("ppo", False), ("ppo", True))
+    @parameterized.parameters(("dqn", True), ("ppo", False))
     def test_in_a_later_step_and_the_run_goes_on(self, algo, overlap):
         moments, _ = self.moments(algo, overlap=overlap)
         result = self.train(algo, len(moments) // 2, overlap=overlap)
         self.assert_left(result)
         self.assertBetween(result.env_steps, 8, 40)
         self.assert_resumes(algo, overlap=overlap)
+
+    def test_an_environment_that_fails_of_the_same_signal(self):
+        moments, final = self.moments("ppo")
+        for number, fatal in enumerate((len(moments) // 2, final)):
+            self.run_dir = self.run_dir.with_name(str(number))
+            with mock.patch.object(Signalling, "fails", True):
+                self.assert_left(self.train("ppo", fatal))
+        self.assert_resumes("ppo")
 
     def test_before_anything_was_made(self):
         stop = Stop()

@@ -14,6 +14,7 @@ import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Iterable
+from multiprocessing import resource_tracker
 from typing import Any
 
 import gymnasium as gym
@@ -24,6 +25,7 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.boundary import Boundary, EnvironmentFailed
 from tfrl.lifeline import die_with
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # those that ask a run to stop
 _EXIT_S = 5.0  # a worker whose pipe has closed ends within this time
 
 
@@ -41,8 +43,14 @@ class Workers(gym.vector.AsyncVectorEnv):
         self._name = name = str(name)  # not the object that may come with it
         self._busy = context.RawArray("b", num_envs)
         worker = functools.partial(_work, name, self._busy)
-        with self._naming_the_dead():
-            super().__init__([make] * num_envs, context="spawn", copy=False, worker=worker)
+        # A worker must not hear Ctrl-C before `_work` has seen to that; it inherits what is blocked here.
+        resource_tracker.ensure_running()  # which lets signals through again when it starts
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            with self._naming_the_dead():
+                super().__init__([make] * num_envs, context="spawn", copy=False, worker=worker)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict]:
         """As of `AsyncVectorEnv.reset`; raises EnvironmentFailed for a process that failed or died."""
@@ -72,6 +80,11 @@ class Workers(gym.vector.AsyncVectorEnv):
             raise EnvironmentFailed(
                 f"env={self._name!r}: the process of environment row {row} {_how(process.exitcode)} without a word"
             ) from error
+
+    def _check_spaces(self) -> None:
+        """Called once, when all processes have started."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        super()._check_spaces()
 
     def _raise_if_errors(self, successes: Iterable[bool]) -> None:
         """Raises the error of the first worker that failed; gymnasium loses a text with a % in it."""
@@ -138,6 +151,9 @@ class _Row(gym.Wrapper):
 def _work(name: str, busy: Any, index: int, make: Callable, pipe: Any, *rest: Any) -> None:
     """Start of a worker; the arguments after `busy` are those of gymnasium's."""
     die_with(multiprocessing.parent_process().pid)
+    for number in _SIGNALS:  # the run says when to end; unlike SIG_IGN this is not inherited
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     faulthandler.enable()
     error_queue = rest[2]
     try:

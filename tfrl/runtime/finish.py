@@ -30,6 +30,7 @@ from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate, unfinished
 from tfrl.runtime.export import export
 from tfrl.runtime.export import save as save_export
 from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.interrupt import start_tensorflow
 from tfrl.runtime.report import peak_memory_mb, write_result
 from tfrl.runtime.stop import Stop
 from tfrl.types import EnvSpec
@@ -171,6 +172,7 @@ def load_policy(run_dir: pathlib.Path, network: Any = None) -> tuple[Assembly, P
     # The folder may have moved, nothing is resumed here, and this machine may have fewer devices.
     topology = dataclasses.replace(job.topology, num_learner_devices=1)
     job = dataclasses.replace(job, run_dir=str(run_dir), resume=False, topology=topology)
+    start_tensorflow()
     assembly = assemble(job, _saved_spec(job))
     policy = assembly.agent.make_policy()
     arrays = checkpoint.load_arrays(run_dir / folders.POLICY)[0]

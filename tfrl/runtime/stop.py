@@ -54,11 +54,19 @@ class Stop:
 
     @contextlib.contextmanager
     def inside_environment(self) -> Iterator[None]:
-        """Inside, a stop interrupts the main thread after a little patience; raises Stopped at once if one is due."""
+        """Inside, a stop interrupts the main thread after a little patience; raises Stopped at once if one is due.
+
+        An error once the run is to stop is a stop too: a simulator that the environment has started dies of the same
+        Ctrl-C.
+        """
         self.check()
         self.interruptible = True
         try:
             yield
+        except Exception as error:
+            if self.requested:
+                raise Stopped from error
+            raise
         finally:
             self.interruptible = False
 
@@ -119,6 +127,10 @@ class StoppableVector:
         stop.interruptible = True
         try:
             return self._env.step(action)
+        except Exception as error:
+            if stop.requested:  # as in `inside_environment`, without its cost
+                raise Stopped from error
+            raise
         finally:
             stop.interruptible = False
 
