@@ -56,6 +56,13 @@ class CurveTest(absltest.TestCase):
         (line,) = [line for line in axes.get_lines() if word in line.get_label()]
         return line.get_xydata().tolist()
 
+    def test_a_dollar_in_a_name_is_no_formula(self):
+        rows = self.rows()
+        runs = [self.run_folder(x, rows, env="mine:$a^$", network=f"{x}:$b_{{$") for x in "ab"]
+        (axes,) = self.draw(*runs)
+        self.assertEqual(axes.get_title(), "mine:$a^$")
+        self.draw(runs[0])
+
     def test_one_run(self):
         result = {"return_mean": 7.0, "episodes": 3, "env_steps": 30, "exported_env_steps": 20}
         (axes,) = self.draw(self.run_folder("a", self.rows(), seed=4, result=result))
