@@ -59,7 +59,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
                     loops[m].run(actor.samples(loops[m]))[0]
                     for m, actor in ((a3c, first), (a2c, second))
                 ]
-                for name in (*a3c.METRICS, "learner/gradient_norm"):
+                for name in (*a3c.SENT, "learner/gradient_norm"):
                     self.assertAllClose(metrics[0][name], metrics[1][name], 1e-4, 1e-5, msg=name)
         end = policies()
         self.assertLess(conformance.apart(*end), 1e-6)
@@ -76,7 +76,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         gradient[:3] = [3.0, 4.0, 12.0]
         before = np.concatenate([v.numpy().reshape(-1) for v in variables])
         computed = a3c.Computed(
-            {"gradient": tf.constant(gradient[None]), "metrics": tf.zeros([1, len(a3c.METRICS)])},
+            {"gradient": tf.constant(gradient[None]), "metrics": tf.zeros([1, len(a3c.SENT)])},
             tf.zeros([1], tf.int64),
         )
         metrics = learner.update(computed, None).metrics

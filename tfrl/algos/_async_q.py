@@ -20,7 +20,7 @@ from tfrl.config.settings import SettingError
 from tfrl.optim import apply
 from tfrl.types import Computed, PolicyStep, Trajectory, UpdateOutput
 
-METRICS = ("learner/loss", "learner/td_error_abs_mean", "learner/q_mean")
+SENT = ("learner/loss", "learner/td_error_abs_mean", "learner/q_mean")
 
 
 def check(config: Any) -> None:
@@ -76,7 +76,7 @@ class TargetedPolicy(tf.Module):
 def gradient(
     config: Any, loss: Callable[..., value_based.Loss], policy: TargetedPolicy, batch: Trajectory
 ) -> dict[str, tf.Tensor]:
-    """The gradient of an unroll, as `_gradients.pack` has it, float32 [P], with `METRICS`, float32 [M].
+    """The gradient of an unroll, as `_gradients.pack` has it, float32 [P], with `SENT`, float32 [M].
 
     Args:
       config: settings.
@@ -90,7 +90,7 @@ def gradient(
         steps = value_based.of_sequences(online, target, batch, config.n_step, 0)
         out = loss(config, online, target, steps, tf.zeros([2], tf.int32))  # nothing is drawn
         mean = tf.add_n([apply.masked_mean(out.loss, valid), *online.body.losses()])
-    metrics = {name: apply.masked_mean(out.parts[name], valid) for name in METRICS[1:]}
+    metrics = {name: apply.masked_mean(out.parts[name], valid) for name in SENT[1:]}
     metrics = {"learner/loss": mean, **metrics}
     return gradients.pack(tape, mean, online.trainable_variables, metrics)
 
@@ -116,7 +116,7 @@ class AsyncQLearner(tf.Module):
         del seed
         rate = self._rate(self.optimizer.iterations)
         metrics = gradients.apply_packed(
-            batch, METRICS, self.optimizer, self._variables, self._config.gradient_clip_norm
+            batch, SENT, self.optimizer, self._variables, self._config.gradient_clip_norm
         )
         return UpdateOutput({**metrics, "learner/learning_rate": rate}, None)
 

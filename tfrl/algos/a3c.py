@@ -27,7 +27,7 @@ from tfrl.nn.actor_critic import ActorCritic, ModelSettings
 from tfrl.optim import apply
 from tfrl.types import Computed, EnvSpec, Trajectory, UpdateOutput
 
-METRICS = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/entropy")
+SENT = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/entropy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Config(on_policy.Settings, ModelSettings):
 
 
 def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str, tf.Tensor]:
-    """The gradient of an unroll as one vector, float32 [P], and its `METRICS`, float32 [M] (Mnih et al. 2016,
+    """The gradient of an unroll as one vector, float32 [P], and its `SENT`, float32 [M] (Mnih et al. 2016,
     algorithm S3).
 
     Args:
@@ -72,7 +72,7 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
             config, policy, new, gae.advantages, gae.targets, batch.valid
         )
         loss = tf.add_n([apply.masked_mean(step.loss, batch.valid), *policy.losses()])
-    metrics = {name: on_policy.mean_of(step.parts[name], batch.valid) for name in METRICS[1:]}
+    metrics = {name: on_policy.mean_of(step.parts[name], batch.valid) for name in SENT[1:]}
     metrics = {"learner/loss": tf.stop_gradient(loss), **metrics}
     return gradients.pack(tape, loss, policy.trainable_variables, metrics)
 
@@ -95,7 +95,7 @@ class A3CLearner(tf.Module):
         del seed
         training, variables = self._training, self.policy.trainable_variables
         metrics = gradients.apply_packed(
-            batch, METRICS, training.optimizer, variables, self._config.gradient_clip_norm
+            batch, SENT, training.optimizer, variables, self._config.gradient_clip_norm
         )
         return UpdateOutput(
             {**metrics, "learner/learning_rate": training.learning_rate()},

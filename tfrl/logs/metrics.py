@@ -172,4 +172,7 @@ def check_names(row: Iterable[str], table: Mapping[str, Metric] = METRICS) -> No
     """Raises KeyError, with the nearest listed name, for a metric that is not in the table."""
     for name in row:
         if name not in table:
-            raise KeyError(f"metric {name!r} is not in logs/metrics.py{nearest(name, table)}")
+            raise KeyError(
+                f"metric {name!r} is not declared{nearest(name, table)}; tfrl's are in logs/metrics.py, a user's own "
+                "algorithm has METRICS, a callback has metrics"
+            )

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfrl.callbacks import Callback, Run, StopAtReturn
 from tfrl.config.settings import SettingError
-from tfrl.job import PLANS, Job
+from tfrl.job import PLANS, Job, algorithm
 from tfrl.logs.metrics import METRICS, Metric, check_declared
 from tfrl.logs.window import info_metric
 from tfrl.runtime import checkpoint, folders
@@ -30,7 +30,7 @@ class Hooks:
 
     Attributes:
       run: what they are given.
-      metrics: those that they declare, and the means of `info_metrics`.
+      metrics: those that the algorithm and they declare, and the means of `info_metrics`.
 
     Raises:
       SettingError: something that is no callback, or a metric that cannot be declared.
@@ -45,7 +45,9 @@ class Hooks:
                 )
         target = job.evaluation.stop_at_return
         self._callbacks = [*callbacks, *([] if target is None else [StopAtReturn(target)])]
-        self.metrics: dict[str, Metric] = {}
+        declared = getattr(algorithm(job.algo), "METRICS", {})
+        check_declared(declared, f"algo={job.algo}")
+        self.metrics: dict[str, Metric] = dict(declared)
         for callback in self._callbacks:
             who = f"callback {type(callback).__name__}"
             check_declared(callback.metrics, who, {**METRICS, **self.metrics})

@@ -1,0 +1,224 @@
+"""What every algorithm must do, checked on a tiny environment; also for an algorithm of a user's own:
+
+    python -m tfrl.testing.algorithm_checks --algo=my_package.my_algo --env=CartPole-v1 --hidden_sizes=8
+
+The flags are those of `launchers/run.py`. Settings for small networks and batches make it fast. Each check says what it
+found; the exit code is 0 if all passed, 1 if one failed, 2 for settings that cannot be used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfrl.agent import Agent
+from tfrl.config import flags
+from tfrl.config.settings import SettingError
+from tfrl.envs.make import make_spec
+from tfrl.job import algorithm
+from tfrl.logs.metrics import METRICS, check_declared, check_names
+from tfrl.runtime.checkpoint import Checkpoints, restore_learner
+from tfrl.runtime.export import export
+from tfrl.runtime.learner import LearnerLoop
+from tfrl.testing import conformance, replicas
+from tfrl.types import EnvSpec
+
+# A field whose name ends so is an interval or a length, and says in which unit.
+UNITS = {"_env_steps": "env steps", "_updates": "updates", "_s": "s", "_items": "items"}
+
+
+class Subject(NamedTuple):
+    """An algorithm bound to an environment: its name, its module, its agent and the environment's spec."""
+
+    name: str
+    module: types.ModuleType
+    agent: Agent
+    spec: EnvSpec
+
+    def blocks(self, count: int) -> list[Any]:
+        """Made-up data of so many calls of the learner."""
+        return [conformance.block(self.agent, self.spec, seed) for seed in range(count)]
+
+    def trained(self, blocks: Sequence[Any], strategy: Any = None) -> LearnerLoop:
+        """A learner that has learned from the blocks: its metrics are declared and finite, its policy has changed."""
+        loop = conformance.loop(self.agent, self.spec, "graph", strategy)
+        before = [v.numpy() for v in loop.learner.policy.variables]
+        for block in blocks:
+            metrics, _ = loop.run(block)
+        check_names(metrics, {**METRICS, **getattr(self.module, "METRICS", {})})
+        for name, metric in metrics.items():
+            _require(np.isfinite(metric.numpy()), f"metric {name} is {metric.numpy()}")
+        after = [v.numpy() for v in loop.learner.policy.variables]
+        change = conformance.apart(before, after)
+        _require(change > 1e-5, f"updates change the policy's variables by {change:g} at most")
+        return loop
+
+
+def eager_equals_traced(subject: Subject) -> None:
+    """Two calls of the learner give the same variables with and without tf.function."""
+    blocks = subject.blocks(2)
+    traced = subject.trained(blocks)
+    tf.config.run_functions_eagerly(True)
+    try:
+        eager = subject.trained(blocks)
+    finally:
+        tf.config.run_functions_eagerly(False)
+    _near(traced, eager, 2e-6)
+
+
+def two_devices_equal_one(subject: Subject) -> None:
+    """Two replicas with half of each batch give the variables of one with all of it."""
+    blocks = subject.blocks(2)
+    _near(subject.trained(blocks), subject.trained(blocks, replicas.two_cpus()), 1e-6)
+
+
+def save_and_restore_continue_exactly(subject: Subject) -> None:
+    """A learner restored from a checkpoint goes on bit for bit; a checkpoint of another algorithm is refused."""
+    blocks = subject.blocks(4)
+    with tempfile.TemporaryDirectory() as place:
+        folder = pathlib.Path(place)
+        checkpoints = Checkpoints(folder, subject.name, subject.spec, 1)
+        loop = conformance.loop(subject.agent, subject.spec)
+        for i, block in enumerate(blocks):
+            if i == 2:
+                checkpoints.save(2, loop, {}, None)
+            loop.run(block)
+        again = conformance.loop(subject.agent, subject.spec)
+        for variable in conformance.variables(again):
+            variable.assign(tf.zeros_like(variable))
+        restore_learner(checkpoints.newest(), again)
+        for block in blocks[2:]:
+            again.run(block)
+        _near(loop, again, 0.0)
+        try:
+            Checkpoints(folder, "other", subject.spec, 1).newest()
+        except SettingError as error:
+            said = f"algo is {subject.name}, but this run has other"
+            _require(said in str(error), f"{error} does not say: {said}")
+        else:
+            _require(False, "the checkpoint of another algorithm is accepted")
+
+
+def export_acts_alike(subject: Subject) -> None:
+    """The SavedModel chooses the actions of the policy, for several batch sizes."""
+    policy = subject.agent.make_policy()
+    with tempfile.TemporaryDirectory() as place:
+        folder = export(policy, subject.spec, pathlib.Path(place) / "export")
+        loaded = tf.saved_model.load(str(folder))
+        for size in (1, 7):
+            obs = conformance.observations(subject.spec, size, size)
+            obs = tf.nest.map_structure(tf.constant, obs)
+            acted = loaded.act(obs, loaded.initial_state(tf.constant(size)))
+            expected = policy.step(obs, policy.initial_state(size), {}, {}, False)
+            # Eager ops and a graph may round the last digit of a real number differently.
+            tf.nest.map_structure(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
+                acted["action"],
+                expected.action,
+            )
+
+
+def acts_with_what_it_declares(subject: Subject) -> None:
+    """A greedy step needs no noise and an exploring one what the policy declares; actions are of the space."""
+    agent, spec, policy = subject.agent, subject.spec, subject.agent.make_policy()
+    obs = conformance.observations(spec, 5, 0)
+    knobs = dict(agent.knobs(0, 1, 5, 0))
+    for knob, x in knobs.items():
+        _require((x.shape, x.dtype) == ((5,), np.float32), f"knob {knob}: expected float32 [5]")
+    rng = np.random.default_rng(0)
+    noise = {k: rng.random((5, *n.shape), np.float32) for k, n in policy.noise.items()}
+    for step in (
+        policy.step(obs, policy.initial_state(5), {}, {}, False),
+        policy.step(obs, policy.initial_state(5), knobs, noise, True),
+    ):
+        flat = tf.nest.flatten(step.action)
+        if len(flat) > 1:  # a nest of actions: its environment checks it
+            continue
+        for action in flat[0].numpy():
+            fits = spec.action_space.contains(action.astype(spec.action_space.dtype))
+            _require(fits, f"action {action} is not in {spec.action_space}")
+
+
+def settings_are_documented_and_read(subject: Subject) -> None:
+    """Every field of `Config` has a help text and the unit that its name says, and something reads it."""
+    config = subject.module.Config
+    modules = [sys.modules[c.__module__] for c in config.__mro__[:-1]]
+    modules += [
+        x
+        for x in vars(subject.module).values()
+        if inspect.ismodule(x) and x.__name__.startswith("tfrl.algos._")
+    ]
+    source = "\n".join(inspect.getsource(x) for x in modules)
+    for field in dataclasses.fields(config):
+        _require(bool(field.metadata and field.metadata["help"]), f"{field.name} has no help text")
+        for suffix, unit in UNITS.items():
+            if field.name.endswith(suffix):
+                _require(field.metadata["unit"] == unit, f"the unit of {field.name} is not {unit}")
+        reads = re.findall(rf"(?:config|self)\.{field.name}\b", source)
+        _require(bool(reads), f"{field.name} is read nowhere")
+
+
+def metrics_are_declared_well(subject: Subject) -> None:
+    """The metrics that the module declares are named like tfrl's, with a unit and a meaning."""
+    check_declared(getattr(subject.module, "METRICS", {}), f"algo={subject.name}")
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    eager_equals_traced,
+    two_devices_equal_one,
+    save_and_restore_continue_exactly,
+    export_acts_alike,
+    acts_with_what_it_declares,
+    settings_are_documented_and_read,
+    metrics_are_declared_well,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs every check of the algorithm that the flags name; returns the exit code."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    sys.path.append(os.getcwd())  # where the user's own module is
+    replicas.configure()
+    try:
+        job = flags.parse(argv)
+        spec, module = make_spec(job.env), algorithm(job.algo)
+        subject = Subject(job.algo, module, module.make(job.config, spec), spec)
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    failed = 0
+    for check in CHECKS:
+        try:
+            check(subject)
+        except Exception as error:  # whatever the algorithm raises
+            failed += 1
+            print(f"FAILED {check.__name__}: {type(error).__name__}: {error}", flush=True)
+        else:
+            print(f"passed {check.__name__}", flush=True)
+    print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed")
+    return 1 if failed else 0
+
+
+def _near(a: LearnerLoop, b: LearnerLoop, most: float) -> None:
+    gap = conformance.apart(conformance.values(a), conformance.values(b))
+    _require(gap <= most, f"variables differ by {gap:g}, expected at most {most:g}")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
