@@ -88,6 +88,12 @@ class Learner(Protocol):
     def finish(self) -> None:
         """Optional. In cross-replica context after the last update of a batch, e.g. to adapt a coefficient."""
 
+    def adopt(self, env_steps: int) -> None:
+        """Optional. The policy's variables were set to those of another run after so many env steps.
+
+        Brings into line what depends on them and is no copy that `periodic` makes, e.g. statistics of observations.
+        """
+
     env_steps: Any  # optional int64 variable; the runtime writes the env steps of the run into it before each call
 
 

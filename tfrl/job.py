@@ -300,6 +300,11 @@ class Job:
     seed: int = setting(0, "seed of everything random in the run", minimum=0)
     total_env_steps: int = setting(50_000, "length of the run", unit="env steps", minimum=1)
     run_dir: str = setting("", "folder of the run; default runs/<algo>-<env>-<time>")
+    initial_weights: str = setting(
+        "",
+        "run folder whose policy's weights this run starts from; spaces and network must be the same. Optimiser, "
+        "counters and schedules begin anew",
+    )
     resume: bool = setting(False, "continue the run of run_dir from its newest checkpoint")
     asked_for: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 

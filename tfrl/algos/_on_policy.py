@@ -201,6 +201,11 @@ class Training(tf.Module):
         self.optimizer = optimizers.make(config.optimizer, variables, rate, **options)
         self.statistics = Statistics(config, spec)
 
+    def adopt(self, env_steps: int) -> None:
+        """As of `Learner.adopt`: the statistics of observations go on from those of the policy."""
+        if self.statistics.observations is not None:
+            self.statistics.observations.adopt(self.policy.normaliser, env_steps)
+
     def learning_rate(self) -> tf.Tensor:
         """Step size now, float32 scalar."""
         config = self._config

@@ -47,6 +47,7 @@ class A2CLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
+        self.adopt = self._training.adopt
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         """As of `Learner.prepare`: the batch with advantages by GAE."""

@@ -85,6 +85,7 @@ class A3CLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
+        self.adopt = self._training.adopt
 
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
         """As of `Learner.update`: one optimiser step along the gradient of one item.

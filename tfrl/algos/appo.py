@@ -53,6 +53,7 @@ class AppoLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
+        self.adopt = self._training.adopt
         self.target = ActorCritic(config, spec)
         self._copy_target()
         self._kl = on_policy.shared_variable(tf.constant(config.kl_target), "kl")

@@ -40,6 +40,7 @@ class ImpalaLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
+        self.adopt = self._training.adopt
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
         """As of `Learner.update`: `actor_critic_step` with advantages and targets by V-trace (Espeholt et al. 2018,

@@ -56,6 +56,7 @@ class PGLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec, config.baseline)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
+        self.adopt = self._training.adopt
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         """As of `Learner.prepare`: the batch with its discounted returns, minus the baseline and standardised where

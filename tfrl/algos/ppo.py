@@ -91,6 +91,7 @@ class PPOLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
+        self.adopt = self._training.adopt
         self._measures_kl = bool(config.kl_coefficient) or config.kl_stop is not None
         # KL of the last updates of a batch, as many as an epoch has; equal on all replicas.
         self._kl = on_policy.shared_variable(tf.zeros([config.minibatches]), "kl")

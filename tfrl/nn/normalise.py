@@ -79,6 +79,12 @@ class RunningMoments(tf.Module):
         _assign(self._m2, m2)
         _assign(self.count, total)
 
+    def adopt(self, mean: Any, std: Any, count: int) -> None:
+        """Goes on as if it had merged `count` observations with this mean and deviation (n - 1), [*shape]."""
+        self._mean.assign(tf.cast(mean, tf.float64))
+        self._m2.assign(tf.cast(std, tf.float64) ** 2 * max(count - 1, 0))
+        self.count.assign(float(count))
+
     def mean(self) -> tf.Tensor:
         """float64 [*shape], 0 before anything was merged."""
         return self._mean.read_value()
@@ -121,6 +127,11 @@ class ObservationMoments(tf.Module):
         for path, moments in self.leaves.items():
             moments.merge(tf.reshape(arrays[path], [-1, *moments.shape]), valid)
 
+    def adopt(self, normaliser: ObservationNormaliser, count: int) -> None:
+        """Goes on as if it had merged `count` observations to what the policy's normaliser holds."""
+        for path, moments in self.leaves.items():
+            moments.adopt(*normaliser.moments(path), count)
+
 
 class ObservationNormaliser(tf.Module):
     """clip((x - mean) / std, -limit, limit) of each leaf that is normalised; the others pass unchanged.
@@ -159,6 +170,10 @@ class ObservationNormaliser(tf.Module):
         for path, leaf in moments.leaves.items():
             _assign(self._mean[path], tf.cast(leaf.mean(), tf.float32))
             _assign(self._scale[path], tf.cast(1.0 / (leaf.std() + EPSILON), tf.float32))
+
+    def moments(self, path: str) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and deviation of a leaf, as `update` was given them; float32 [*shape]."""
+        return self._mean[path].read_value(), 1.0 / self._scale[path].read_value() - EPSILON
 
     def _normalise(self, x: Any, space: gym.Space, path: str) -> Any:
         if isinstance(space, gym.spaces.Dict):

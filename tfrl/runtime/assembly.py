@@ -19,7 +19,7 @@ from tfrl.envs.vector import VectorEnv
 from tfrl.job import Job, algorithm
 from tfrl.replay import local_queue, resident
 from tfrl.replay.kinds import Layout, make_layout
-from tfrl.runtime import memory, mend, residency
+from tfrl.runtime import memory, mend, residency, warm_start
 from tfrl.runtime.checkpoint import Checkpoints, Found
 from tfrl.runtime.facts import facts
 from tfrl.runtime.replay_server import saved_shapes
@@ -240,6 +240,8 @@ def assemble(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> A
     _check_replay(assembly)
     _check_shards(assembly)
     found = _found(assembly) if job.resume else None
+    if job.initial_weights and starting and found is None:
+        warm_start.read(job.initial_weights, spec, policy.variables)  # refused now or never
     place = residency.pick(job, agent, assembly.layout, found.replay if found else None)
     return dataclasses.replace(assembly, residency=place[0], residency_why=place[1], found=found)
 

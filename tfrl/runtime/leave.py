@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.logs.logger import Logger
-from tfrl.runtime import checkpoint, seeds
+from tfrl.runtime import checkpoint, seeds, warm_start
 from tfrl.runtime.assembly import Assembly
 from tfrl.runtime.evaluator import Evaluator
 from tfrl.runtime.learner import LearnerLoop
@@ -36,6 +36,9 @@ def leave_policy(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, An
         totals = Totals(**found.state["totals"])
     else:
         totals = Totals()
+        if job.initial_weights:
+            strategy = tf.distribute.get_strategy()
+            warm_start.start(loop, assembly, strategy.scope(), logger.announce)
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         state = {
             "totals": totals.to_dict(),

@@ -27,7 +27,7 @@ from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import check_restarts, make_writer
 from tfrl.replay.resident import ResidentReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import batches, checkpoint, rehearsal, seeds
+from tfrl.runtime import batches, checkpoint, rehearsal, seeds, warm_start
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every, assemble
 from tfrl.runtime.batches import make_batcher
@@ -244,6 +244,8 @@ def learner_main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> 
             if found.replay:
                 resident.restore(found.replay)
         link.say(f"learner: goes on at update {loop.version:,} from {found.folder}")
+    elif job.initial_weights:
+        warm_start.start(loop, assembly, strategy.scope(), link.say)
     rehearsal.of_checkpoint(assembly, loop, {"max_priority": loop.max_priority})
     link.ready()
     if link.wait(lambda orders: "addresses" in orders):

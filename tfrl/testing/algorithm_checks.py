@@ -28,9 +28,11 @@ from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
 from tfrl.job import algorithm
 from tfrl.logs.metrics import METRICS, check_declared, check_names
+from tfrl.nn import torsos
 from tfrl.runtime.checkpoint import Checkpoints, restore_learner
 from tfrl.runtime.export import export
 from tfrl.runtime.learner import LearnerLoop
+from tfrl.runtime.translate import Translator
 from tfrl.testing import conformance, replicas
 from tfrl.types import EnvSpec
 
@@ -111,21 +113,25 @@ def save_and_restore_continue_exactly(subject: Subject) -> None:
 
 
 def export_acts_alike(subject: Subject) -> None:
-    """The SavedModel chooses the actions of the policy, for several batch sizes."""
-    policy = subject.agent.make_policy()
+    """The SavedModel chooses the actions of the policy, for several batch sizes, in the environment's own values."""
+    policy, translator = subject.agent.make_policy(), Translator(subject.spec)
+    outside = dataclasses.replace(
+        subject.spec, observation_space=translator.observation_space, env_observation_space=None
+    )
     with tempfile.TemporaryDirectory() as place:
         folder = export(policy, subject.spec, pathlib.Path(place) / "export")
         loaded = tf.saved_model.load(str(folder))
         for size in (1, 7):
-            obs = conformance.observations(subject.spec, size, size)
+            obs = conformance.observations(outside, size, size)
             obs = tf.nest.map_structure(tf.constant, obs)
             acted = loaded.act(obs, loaded.initial_state(tf.constant(size)))
-            expected = policy.step(obs, policy.initial_state(size), {}, {}, False)
+            state = policy.initial_state(size)
+            step = policy.step(translator.observation(obs), state, {}, {}, False)
             # Eager ops and a graph may round the last digit of a real number differently.
             tf.nest.map_structure(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
                 acted["action"],
-                expected.action,
+                translator.action(step.action),
             )
 
 
@@ -153,7 +159,7 @@ def acts_with_what_it_declares(subject: Subject) -> None:
 def settings_are_documented_and_read(subject: Subject) -> None:
     """Every field of `Config` has a help text and the unit that its name says, and something reads it."""
     config = subject.module.Config
-    modules = [sys.modules[c.__module__] for c in config.__mro__[:-1]]
+    modules = [torsos, *(sys.modules[c.__module__] for c in config.__mro__[:-1])]
     modules += [
         x
         for x in vars(subject.module).values()

@@ -30,7 +30,7 @@ from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
 from tfrl.replay.sequence_rows import RowSink, SequenceRows
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import batches, checkpoint, rehearsal, residency, seeds
+from tfrl.runtime import batches, checkpoint, rehearsal, residency, seeds, warm_start
 from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import Assembly, Every
 from tfrl.runtime.batches import make_batcher
@@ -121,6 +121,8 @@ class _Run:
                 self.written, self.sampled = found.state["written"], found.state["sampled"]
             logger.rewind(self.totals.env_steps)
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
+        elif job.initial_weights:
+            warm_start.start(self.learner, assembly, strategy.scope(), logger.announce)
 
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
         with stop.inside_environment():

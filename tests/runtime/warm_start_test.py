@@ -1,0 +1,102 @@
+"""Runs that start from the weights of another run."""
+
+import json
+import pathlib
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import absltest, parameterized
+
+import tfrl
+from tfrl.api import make_job
+from tfrl.config.settings import SettingError
+from tfrl.runtime import checkpoint, seeds, warm_start
+from tfrl.runtime.assembly import assemble
+from tfrl.runtime.learner import LearnerLoop
+
+SMALL = dict(
+    env="tfrl.envs.fakes:MaskedBandit", total_env_steps=200, eval_every_env_steps=0, final_eval_episodes=0,
+    console="none", tensorboard=False, compile="graph", inference="function", hidden_sizes=(8,),
+)  # fmt: skip
+DQN = dict(min_replay=20, batch_size=8, updates_per_call=4)
+PPO = dict(unroll_length=20, normalize_observations=True)
+
+
+class WarmStartTest(parameterized.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.runs = {
+            algo: tfrl.train(
+                algo, **SMALL, **more, run_dir=pathlib.Path(cls.folder.name, algo)
+            ).run_dir
+            for algo, more in (("dqn", DQN), ("ppo", PPO))
+        }
+
+    def loop(self, algo, **settings):
+        job = make_job(algo, **{**SMALL, **settings}, run_dir=self.folder.name)
+        assembly = assemble(job, starting=True)
+        strategy, seed = tf.distribute.get_strategy(), seeds.integer(5, "learner")
+        return (
+            LearnerLoop(assembly.agent, assembly.layout, strategy, "graph", seed),
+            assembly,
+            strategy,
+        )
+
+    def test_policy_and_target_are_those_of_the_run(self):
+        loop, assembly, strategy = self.loop("dqn", **DQN, initial_weights=str(self.runs["dqn"]))
+        lines = []
+        warm_start.start(loop, assembly, strategy.scope(), lines.append)
+        arrays, _ = checkpoint.load_arrays(self.runs["dqn"] / "checkpoints" / "policy.npz")
+        for module in (loop.learner.policy, loop.learner.target):
+            for variable, array in zip(module.variables, arrays, strict=True):
+                np.testing.assert_array_equal(variable.numpy(), array)
+        self.assertEqual(loop.version, 0)
+        self.assertRegex(lines[0], "^initial weights: .*policy.npz, after 200 env steps$")
+
+    def test_statistics_of_observations_go_on_from_those_of_the_policy(self):
+        loop, assembly, strategy = self.loop("ppo", **PPO, initial_weights=str(self.runs["ppo"]))
+        warm_start.start(loop, assembly, strategy.scope(), lambda text: None)
+        policy, statistics = loop.learner.policy, loop.learner._training.statistics
+        before = [v.numpy() for v in policy.normaliser.variables]
+        self.assertGreater(max(np.abs(x).max() for x in before), 0.0)
+        policy.normaliser.update(statistics.observations)  # what the next batch does after merging
+        for old, new in zip(before, policy.normaliser.variables, strict=True):
+            np.testing.assert_allclose(new.numpy(), old, rtol=1e-5, atol=1e-6)
+        _, facts = checkpoint.load_arrays(self.runs["ppo"] / "checkpoints" / "policy.npz")
+        for moments in statistics.observations.leaves.values():
+            self.assertEqual(float(moments.count), facts["env_steps"])
+
+    @parameterized.parameters("inprocess", "processes")
+    def test_a_run_begins_with_them_and_says_so(self, backend):
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        # So small a step changes nothing that can be seen.
+        result = tfrl.train(
+            "dqn", **{**SMALL, "total_env_steps": 60}, **DQN, backend=backend, learning_rate=1e-12,
+            initial_weights=self.runs["dqn"], run_dir=folder,
+        )  # fmt: skip
+        mine, theirs = tfrl.load(result.run_dir), tfrl.load(self.runs["dqn"])
+        for a, b in zip(mine.variables, theirs.variables, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+    @parameterized.parameters(
+        (dict(initial_weights="nowhere"), "initial_weights='nowhere': expected the folder of a run"),
+        (dict(hidden_sizes=(9,)), r"variable 0 \(.*\) has shape \[\d+, 8\] there and \[\d+, 9\] here"),
+        (dict(dueling=True), r"(the policy has \d variables there|variable \d)"),
+        (dict(env="CartPole-v1"), "its observation_space is Dict.*, this run has Box"),
+    )  # fmt: skip
+    def test_another_network_or_space_is_refused_before_the_run(self, changes, message):
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        settings = {**SMALL, **DQN, "initial_weights": str(self.runs["dqn"]), **changes}
+        with self.assertRaisesRegex(SettingError, message):
+            tfrl.train("dqn", **settings, run_dir=folder)
+        self.assertFalse(
+            (folder / "job.json").exists() and json.loads((folder / "job.json").read_text())
+        )
+
+
+if __name__ == "__main__":
+    absltest.main()
