@@ -1,10 +1,17 @@
 """Images of any layout and scale, against NumPy."""
 
+import contextlib
+import io
+import tempfile
+from unittest import mock
+
 import gymnasium as gym
 import numpy as np
 import tensorflow as tf
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 
+import tfrl
+from tfrl import api
 from tfrl.algos import dqn, ppo
 from tfrl.config.settings import SettingError
 from tfrl.nn import images, inputs
@@ -22,6 +29,19 @@ def box(shape, dtype=np.uint8, low=0, high=255):
 def own(spec):
     del spec
     return tf.keras.Sequential([tf.keras.layers.Rescaling(1 / 255), tf.keras.layers.Flatten()])
+
+
+class Grid(gym.Env):
+    """Categories in bytes, as MiniGrid has them."""
+
+    observation_space, action_space = box((7, 7, 3)), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((7, 7, 3), np.uint8), {}
+
+    def step(self, action):
+        return np.zeros((7, 7, 3), np.uint8), 0.0, True, False, {}
 
 
 class ReaderTest(tf.test.TestCase, parameterized.TestCase):
@@ -178,6 +198,23 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         for algo in (dqn, ppo):
             with self.assertRaisesRegex(SettingError, message):
                 algo.make(algo.Config(**settings), spec)
+
+
+class Begun(Exception):
+    pass
+
+
+class StartTest(absltest.TestCase):
+    def test_what_was_picked_is_a_line_of_the_run(self):
+        folder = self.enter_context(tempfile.TemporaryDirectory())
+        output = io.StringIO()
+        with (
+            mock.patch.object(api, "_backend", side_effect=Begun),
+            contextlib.redirect_stdout(output),
+            self.assertRaises(Begun),
+        ):
+            tfrl.train("dqn", env=Grid, run_dir=f"{folder}/run", console="plain", tensorboard=False)
+        self.assertIn("observation uint8 [7, 7, 3]: an image, values read twice", output.getvalue())
 
 
 if __name__ == "__main__":
