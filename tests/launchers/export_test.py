@@ -169,7 +169,8 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
         for _ in range(2):
             export_run(run, run / "export")
         self.assertEqual(
-            sorted(p.name for p in run.iterdir()), ["checkpoints", "export", "job.json"]
+            sorted(p.name for p in run.iterdir()),
+            ["checkpoints", "export", "job.json", "spec.json"],
         )
         (self.folder / "file").write_text("")
         for out, message in (
