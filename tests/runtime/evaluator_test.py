@@ -18,6 +18,7 @@ from tfrl.runtime.actor import Actor
 from tfrl.runtime.assembly import assemble
 from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate
 from tfrl.runtime.inference import FunctionEngine, StepSignature
+from tfrl.runtime.stop import Stop
 from tfrl.types import EnvSpec, NoiseSpec, PolicyStep
 
 
@@ -236,3 +237,16 @@ class EvaluatorTest(tf.test.TestCase):
         self.assertAllEqual(exported[0], 2 * np.eye(2))
         self.assertEqual(facts["env_steps"], 200.0)
         self.assertEqual(evaluation.returns, (20.0,) * 6)
+
+    def test_without_scores_the_newest_policy_is_the_best(self):
+        """So a run that is stopped twice before its first evaluation exports what it has learned since."""
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        job = make_job("dqn", env="tfrl.envs.fakes:IdentityGame", run_dir=str(run_dir))
+        assembly, best = assemble(job), run_dir / "checkpoints" / "best.npz"
+        stop = Stop()
+        stop.request()  # no environments
+        for session, score, expected in ((1, None, 1), (2, None, 2), (3, 5.0, 3), (4, None, 3)):
+            evaluator = Evaluator(assembly, "function", stop=stop)
+            scores = () if score is None else (score,)
+            evaluator.keep([np.zeros(1, np.float32)], session, session, *scores)
+            self.assertEqual(checkpoint.load_arrays(best)[1]["version"], expected)

@@ -141,7 +141,9 @@ class Evaluator:
         self._engine: Engine | None = None
         self.folder = assembly.run_dir / "checkpoints"
         self._best = -np.inf
-        if assembly.job.resume and (self.folder / "best.npz").exists():
+        if (
+            self.folder / "best.npz"
+        ).exists():  # of an earlier session, or of an evaluator before this one
             self._best = checkpoint.load_arrays(self.folder / "best.npz")[1]["return_mean"]
 
     def refuse_shared(self, training: VectorEnv) -> None:
@@ -189,15 +191,13 @@ class Evaluator:
         version: int,
         return_mean: float = -np.inf,
     ) -> None:
-        """Stores a policy as the newest, and as the best if it is; without a score it is the best
-        only if there is none."""
+        """Stores a policy as the newest, and as the best if it is; without a score it is the best only while
+        no policy has one."""
         if np.isnan(return_mean):  # the worst score there is, not one that compares with none
             return_mean = -np.inf
         facts = {"return_mean": return_mean, "env_steps": env_steps, "version": version}
         checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
-        if return_mean >= self._best and (
-            return_mean > -np.inf or not (self.folder / "best.npz").exists()
-        ):
+        if return_mean >= self._best:  # among policies without a score the newest
             self._best = return_mean
             checkpoint.save_arrays(self.folder / "best.npz", arrays, **facts)
 
