@@ -347,6 +347,22 @@ class RandomSpacesTest(tf.test.TestCase):
             played += paid
         self.assertAllClose(played, total, atol=1e-4)
 
+    def test_wide_whole_numbers_under_litert(self):
+        """LiteRT has no inputs of uint16: the file takes the same numbers as int32."""
+        observation = spaces.Box(0, 60_000, (3,), np.uint16)
+        spec = make_spec(plan(observation, spaces.Discrete(5, start=2)))
+        policy = Linear(spec, 0)
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        export(policy, spec, folder / "export", lite=True)
+        run = tf.lite.Interpreter(str(folder / "export" / "policy.tflite")).get_signature_runner()
+        loaded, seen = LoadedPolicy(policy, spec), set()
+        for obs in np.random.default_rng(0).integers(0, 4, (20, 3)).astype(np.uint16):
+            loaded.reset()
+            out = run(observation=obs[None].astype(np.int32), state_0=np.zeros([1, 3], np.float32))
+            self.assertEqual(out["action"], loaded.predict(obs))
+            seen.add(out["action"].item())
+        self.assertGreater(len(seen), 1)
+
     def test_limits_that_float32_does_not_have(self):
         """LiteRT clips in float32; the action is inside the limits all the same."""
         action = spaces.Box(np.array([-0.1, -np.inf]), np.array([0.1, 0.3]), dtype=np.float64)
