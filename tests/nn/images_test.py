@@ -185,6 +185,21 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(algo.make(config, spec).notes, ())
 
     @parameterized.parameters(
+        (box((128,)), "observation uint8 [128]: values up to 255 as they are"),
+        (box((4, 9), np.int64, -50, 50), "observation int64 [4, 9]: values up to 50"),
+        (box((4, 9), np.int8, -1, 1), None),
+        (box((4,), np.float32, -50, 50), None),
+    )
+    def test_integers_of_a_wide_range_are_said_to_be_unscaled(self, space, line):
+        spec = EnvSpec("e", space, spaces.Discrete(3))
+        for algo in (dqn, ppo):
+            notes = algo.make(algo.Config(), spec).notes
+            self.assertLen(notes, 0 if line is None else 1)
+            if line:
+                self.assertStartsWith(notes[0], line)
+            self.assertEqual(algo.make(algo.Config(normalize_observations=True), spec).notes, ())
+
+    @parameterized.parameters(
         (box((3,), np.float32, -1, 1), dict(image_scale=2.0), "image_scale=2.0: .*no image"),
         (spaces.Discrete(3), dict(image_layout="channels_last"), "image_layout=.*no image"),
         (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import tensorflow as tf
 
 from tfrl.config import objects
@@ -16,6 +17,7 @@ from tfrl.types import EnvSpec
 PRECISIONS = ("float32", "bfloat16")
 NETWORKS = ("auto", "mlp", "cnn", "small_cnn", "resnet", "rllib_cnn")
 CNN_LEAST = images.PICTURE_LEAST  # pixels of a side, for `nature_cnn`
+WIDE = 20  # largest integer of an observation that passes for a small one
 INITIALIZERS = ("glorot", "orthogonal")
 
 # (filters, size, stride) of RLlib's default networks by image side, padded. A third layer of 256 filters covers what
@@ -298,7 +300,8 @@ def image_readers(spec: EnvSpec, options: inputs.ImageOptions) -> list[images.Re
 
 
 def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
-    """What was picked for the images of the observation, one line for each where something was open.
+    """What was picked for the observation, one line for each part where something was open: how an image is read, and
+    that integers of a wide range go to the network as they are.
 
     Args:
       config: settings of a model.
@@ -306,8 +309,22 @@ def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
     """
     if _is_own(config.network):
         return ()
-    lines = (reader.line for reader in image_readers(spec, image_options(config)))
+    lines = [reader.line for reader in image_readers(spec, image_options(config))]
+    if not (config.normalize_observations or getattr(config, "rescale_observations", False)):
+        space = inputs.model_space(spec.observation_space)
+        lines += [_line_of_integers(leaf) for leaf, _ in inputs.leaves(space, space)]
     return tuple(line for line in lines if line)
+
+
+def _line_of_integers(space: gym.Space) -> str:
+    """That the values of a Box of integers are not scaled; '' for anything else, and for a range of small ones."""
+    if not isinstance(space, gym.spaces.Box) or images.is_image(space):
+        return ""
+    high = space.high.max()
+    if not np.issubdtype(space.dtype, np.integer) or high <= WIDE:
+        return ""
+    shape = ", ".join(map(str, space.shape))
+    return f"observation {space.dtype.name} [{shape}]: values up to {high} as they are (--normalize_observations)"
 
 
 def check(config: Any, spec: EnvSpec, sends_gradients: bool = False) -> None:
