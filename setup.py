@@ -4,7 +4,13 @@ The numbers here are the bounds within which tfrl is meant to work. The exact se
 with hashes, is in requirements/ (`make` installs from there; requirements/lock.py writes it).
 """
 
+import pathlib
+import shutil
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+HERE = pathlib.Path(__file__).parent
 
 INSTALL_REQUIRES = [
     # dm-reverb 0.14.0 is its newest release and loads with TensorFlow 2.15 only; the next six lines
@@ -36,6 +42,7 @@ EXTRAS = {
     "envpool": ['envpool>=1.0; python_version >= "3.11"'],
     # MinAtar is under the GPL; nothing of tfrl needs it or holds any of it.
     "minatar": ["MinAtar>=1.0.15"],
+    "minigrid": ["minigrid>=3.0"],
     "ray": ["ray>=2.9,<3"],
     "video": ["moviepy>=2.0", "imageio-ffmpeg", "pygame-ce"],
     "tune": ["optuna>=4.0"],
@@ -44,13 +51,29 @@ EXTRAS = {
     "dev": ["psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"],
 }
 
+
+class BuildWithConfigs(build_py):
+    """Puts `configs/` into the package, where an installed tfrl finds it."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = pathlib.Path(self.build_lib) / "tfrl" / "configs"
+            shutil.copytree(HERE / "configs", target, dirs_exist_ok=True)
+
+
 setup(
     name="tfrl",
     version="0.1.0",
     description="Reinforcement learning on TensorFlow 2, Keras, Reverb and gymnasium",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10,<3.12",
     packages=find_packages(include=["tfrl", "tfrl.*"]),
+    package_data={"tfrl": ["py.typed"]},
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["tfrl=tfrl.cli:main"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
 )

@@ -1,51 +1,8 @@
-"""Draws learning curves of run folders: `python launchers/plot.py runs/* --out=curve.png`."""
+"""Draws learning curves of run folders: `python launchers/plot.py`, the same as `tfrl plot`."""
 
-from __future__ import annotations
-
-import dataclasses
-import pathlib
 import sys
 
-from tfrl import command
-from tfrl.config import flags
-from tfrl.config.settings import SettingError, setting, validate
-from tfrl.runtime import folders
-
-_USAGE = """Draws learning curves: plot.py RUN_FOLDER [RUN_FOLDER ...] [--out=FILE] [--labels=A,B,...]
-
-Runs of one algorithm that differ in their seed alone become one line with a band; each
-environment has a plot of its own."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Settings of this launcher."""
-
-    out: str = setting("curve.png", "file to write, a PNG")
-    labels: tuple[str, ...] = setting(
-        (), "names for the legend, one for each run folder; those of the same name are one line"
-    )
-
-    def __post_init__(self) -> None:
-        validate(self)
-
-
-def main(argv: list[str]) -> int:
-    """Exit code: 0, or 2 for arguments that cannot be used."""
-    try:
-        options, run_dirs = flags.parse_options(Options, argv, _USAGE, positional="run folders")
-        if not run_dirs:
-            raise SettingError("expected at least one run folder")
-        folders.check_writable(pathlib.Path(options.out), ".png")
-        from tfrl.logs.curve import draw_curve  # matplotlib only when there is something to draw
-
-        draw_curve(run_dirs, options.out, options.labels)
-    except SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(options.out)
-    return 0
-
+from tfrl import cli
 
 if __name__ == "__main__":
-    sys.exit(command.run(main, sys.argv[1:]))
+    sys.exit(cli.launch("plot", sys.argv[1:]))

@@ -1,6 +1,7 @@
 """Writes and checks the hashed locks of this folder.
 
     python3.11 requirements/lock.py           # writes py311.txt, py311-all.txt, py311-gpu.txt
+    python3.11 requirements/lock.py --keep    # adds what setup.py asks for, with all other versions as they are
     python3.11 requirements/lock.py --check   # resolves the three as they stand, installs nothing
 
 Run it once with each supported Python; it needs nothing but the standard library and pip 23 or
@@ -84,6 +85,12 @@ def resolve(requirements, constraints):
     return found
 
 
+def pins(path):
+    """Name -> (version, '', '') of the packages in a lock."""
+    found = re.findall(r"^([\w.-]+)==(\S+) ", path.read_text(), re.MULTILINE)
+    return {name: (version, "", "") for name, version in found}
+
+
 def glibc_of(wheel):
     """The oldest glibc that a wheel accepts, (0, 0) for one without compiled code."""
     tags = wheel.removesuffix(".whl").rsplit("-", 1)[-1].split(".")
@@ -112,7 +119,9 @@ def write(path, extras, found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="resolve the files as they stand")
-    check = parser.parse_args().check
+    parser.add_argument("--keep", action="store_true", help="keep the versions in the files")
+    options = parser.parse_args()
+    check = options.check
     if PYTHON not in SUPPORTED:
         raise SystemExit(
             f"locks are written for Python {' and '.join(SUPPORTED)}, this is {PYTHON}"
@@ -125,6 +134,8 @@ def main():
         "": sorted(DEFAULT_EXTRAS),
     }
     widest = {}
+    if options.keep:
+        widest = pins(HERE / f"py{PYTHON.replace('.', '')}-gpu.txt")
     for suffix, names in sets.items():
         path = HERE / f"py{PYTHON.replace('.', '')}{suffix}.txt"
         if check:
@@ -132,7 +143,7 @@ def main():
             print(f"{path.name}: resolves")
             continue
         found = resolve(base + [r for name in names for r in extras[name]], widest)
-        widest = widest or found
+        widest = {**widest, **found}
         write(path, names, found)
 
 

@@ -78,7 +78,7 @@ class DocsTest(absltest.TestCase):
         for name in algorithms():
             known.update(field_types(algorithm(name).Config))
         for launcher in ("evaluate", "export", "plot"):
-            source = (ROOT / "launchers" / f"{launcher}.py").read_text(encoding="utf-8")
+            source = (ROOT / "tfrl" / "cli" / f"{launcher}.py").read_text(encoding="utf-8")
             known.update(re.findall(r"^    (\w+): .* = setting\(", source, re.M))
         known.add("name")  # stands for any
         known.update(f"no{name}" for name in set(known))

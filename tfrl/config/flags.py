@@ -34,7 +34,10 @@ from tfrl.config.settings import (
 )
 from tfrl.job import PLANS, Job, algorithm, algorithms
 
-CONFIGS = pathlib.Path(__file__).parents[2] / "configs"  # absent from an installed package
+PACKAGED = (
+    pathlib.Path(__file__).parents[1] / "configs"
+)  # of an installed package; a checkout has its own
+CONFIGS = PACKAGED if PACKAGED.is_dir() else pathlib.Path(__file__).parents[2] / "configs"
 
 _TITLES = {
     "job": "Run",
@@ -172,7 +175,7 @@ def expand(argv: Iterable[str]) -> list[Token]:
     """Replaces every `--flagfile` by the lines of the file, in place, so that later arguments win.
 
     The path in a nested `--flagfile` is looked up beside the file that names it, then from the
-    working directory.
+    working directory, then among the configs of tfrl, where `dqn/cartpole` will do.
 
     Raises:
       SettingError: a file that does not exist or includes itself, or a line that is not a flag.
@@ -201,7 +204,8 @@ def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) ->
     if not path:
         raise SettingError(f"--flagfile: expected the path of a file{where}")
     beside = parents[-1].parent / path if parents else pathlib.Path(path)
-    file = beside if beside.is_file() else pathlib.Path(path)
+    places = (beside, pathlib.Path(path), *_packaged(path))
+    file = next((place for place in places if place.is_file()), pathlib.Path(path))
     if file.resolve() in parents:
         raise SettingError(f"--flagfile={path}: the file includes itself{where}")
     try:
@@ -223,6 +227,15 @@ def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) ->
             raise SettingError(f"{path}:{number}: {line!r}: expected --name=value")
         tokens.append(Token(line, f"{path}:{number}"))
     return _expand(tokens, (*parents, file.resolve()))
+
+
+def _packaged(path: str) -> list[pathlib.Path]:
+    """Where a config of tfrl may be: `configs/dqn/cartpole.flags` from any folder, or `dqn/cartpole`."""
+    name = pathlib.PurePath(path)
+    if name.is_absolute() or ".." in name.parts:
+        return []
+    inside = pathlib.PurePath(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
+    return [CONFIGS / inside, CONFIGS / f"{inside}.flags"]
 
 
 def _nearest_config(path: str) -> str:
@@ -468,7 +481,7 @@ def _source_settings(path: pathlib.Path, name: str = "Config") -> list[str]:
 
 def help_text(algo: str | None) -> str:
     """The text of `--help`: the algorithms, or all settings of one, and the common settings."""
-    lines = ["Trains an agent: run.py --algo=NAME [--flagfile=FILE] [--SETTING=VALUE ...]", ""]
+    lines = ["Trains an agent: tfrl run --algo=NAME [--flagfile=FILE] [--SETTING=VALUE ...]", ""]
     if algo:
         module = algorithm(algo)
         sections = job_sections(module.Config)

@@ -1,6 +1,6 @@
 """Checks a user's environment and reports everything that is wrong with it at once.
 
-python -m tfrl.envs.check my_package.my_module:make_env
+tfrl check my_package.my_module:make_env
 """
 
 from __future__ import annotations
@@ -358,7 +358,7 @@ class Progress:
 def main(argv: Sequence[str]) -> int:
     """Prints the findings for the environment named on the command line; 1 if there are errors, 2 if none is named."""
     if len(argv) != 1 or argv[0].startswith("-"):
-        print("usage: python -m tfrl.envs.check <gymnasium id or package.module:factory>")
+        print("usage: tfrl check <gymnasium id or package.module:factory>")
         return 0 if argv and argv[0] in ("--help", "-h") else 2
     progress = Progress(STEPS, sys.stderr)
     try:

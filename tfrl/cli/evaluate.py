@@ -1,0 +1,83 @@
+"""Plays episodes with the policy of a run: `tfrl evaluate`, and `launchers/evaluate.py` of a checkout."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+from tfrl.config import flags, trust
+from tfrl.config.settings import SettingError, setting, validate
+from tfrl.runtime import folders
+
+_USAGE = """Plays seeded games with the exported policy of a run: tfrl evaluate --run_dir=FOLDER [...]
+
+Full games with unclipped rewards, without learning; one seed gives one list of games."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Settings of this launcher."""
+
+    run_dir: str = setting("", "folder of a finished run")
+    trust_modules: tuple[str, ...] = setting(
+        (), "modules of yours whose code the run folder may run; a folder from elsewhere runs none"
+    )
+    episodes: int = setting(100, "games to play", minimum=1)
+    seed: int = setting(0, "seed of the environments and of exploration", minimum=0)
+    stochastic: bool = setting(
+        False, "act with the exploration of the end of training, not greedily"
+    )
+    num_envs: int = setting(10, "environments stepped together", minimum=1)
+    record_video: bool = setting(
+        False, "write games to <run_dir>/videos as mp4, the score in the file name; needs no screen"
+    )
+    video_episodes: int = setting(
+        1, "games that --record_video writes, besides those scored", minimum=1
+    )
+    json: bool = setting(False, "print one JSON line on stdout; the rest goes to stderr")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0, 1 where no episode ended, 2 for arguments that cannot be used, 130 when interrupted."""
+    try:
+        options, _ = flags.parse_options(Options, argv, _USAGE)
+        run_dir = folders.finished_run(options.run_dir)
+        if options.record_video:
+            from tfrl.logs import video
+
+            video.prepare()
+        trust.name(options.trust_modules)
+        from tfrl.runtime import finish  # after the checks: TensorFlow
+
+        out = sys.stderr if options.json else sys.stdout
+        greedy = not options.stochastic
+        files = []
+        if options.record_video:  # first, so that what cannot be drawn is said before the games
+            files = finish.record_run(run_dir, options.video_episodes, options.seed, greedy)
+        evaluation = finish.evaluate_run(
+            run_dir, options.episodes, options.seed, greedy, options.num_envs
+        )
+    except SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not evaluation:  # the warning has been printed
+        return 1
+    row = {name.removeprefix("evaluator/"): value for name, value in evaluation.metrics().items()}
+    row["episodes"] = len(evaluation.returns)
+    mode = "greedy" if greedy else "exploring"
+    print(
+        f"return: {row['return_mean']:.2f} +- {row['return_std']:.2f}, "
+        f"min {row['return_min']:.2f}, max {row['return_max']:.2f}, "
+        f"over {row['episodes']} {mode} episodes, seed {options.seed}",
+        file=out,
+    )
+    for file in files:
+        print(f"video:  {file}", file=out)
+    if options.json:
+        facts = {"run_dir": options.run_dir, "seed": options.seed, "mode": mode, **row}
+        print(json.dumps({**facts, "videos": [str(file) for file in files]}))
+    return 0
