@@ -25,7 +25,10 @@ CASES = {
              dict(dueling=True)),
     "cnn": (spaces.Box(0, 255, (36, 36, 2), np.uint8), {}),
     "bfloat16": (spaces.Box(0, 255, (36, 36, 2), np.uint8), dict(precision="bfloat16")),
-    "resnet": (spaces.Box(0, 255, (6, 6, 2), np.uint8), dict(network="resnet")),
+    "resnet": (
+        spaces.Box(0, 255, (6, 6, 2), np.uint8),
+        dict(network="resnet", image_scale=255.0),
+    ),
     "image in a nest": (spaces.Dict(a=spaces.Box(0, 255, (36, 36, 1), np.uint8),
                                     b=spaces.Box(-9, 9, (), np.float32),
                                     c=spaces.Discrete(3, dtype=np.int32)), {}),
