@@ -178,6 +178,18 @@ class MultiprocessTest(parameterized.TestCase):
         self.assertTrue(run.result()["interrupted"])
         self.assertLess(run.result()["env_steps"], 1_000_000)
 
+    def test_a_stop_while_the_processes_start_leaves_a_run_to_resume(self):
+        run = self.start()
+        run.wait_for("first process", run.children)
+        run.process.send_signal(signal.SIGHUP)
+        self.assertEqual(run.wait(), 128 + signal.SIGINT, run.text())
+        self.assertEmpty(end_of(list(run.children().values()), 5))
+        result = run.result()
+        self.assertEqual((result["interrupted"], result["env_steps"]), (True, 0))
+        self.assertLen(self.checkpoints(run), 1)
+        self.assertTrue((run.dir / "export" / "saved_model.pb").exists())
+        self.assertIn("interrupted; continue with --resume", run.text())
+
     def test_killed_supervisor_leaves_no_orphan(self):
         run = self.start(total_env_steps=1_000_000)
         run.wait_for_updates(1)
