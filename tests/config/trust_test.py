@@ -172,7 +172,7 @@ class TrustTest(parameterized.TestCase):
         for argv in ((), ("--env=evil_run:make",), ("--network=evil_run:build",)):
             trust._named.clear()
             if argv == ():
-                with self.assertRaisesRegex(SettingError, "stands in a run folder"):
+                with self.assertRaisesRegex(SettingError, "is named by a run folder"):
                     self.resume(*argv)
                 self.assert_untouched()
             else:
@@ -221,7 +221,7 @@ class TrustTest(parameterized.TestCase):
         (self.run / folders.SPEC).unlink()
         self.assertEqual(tfrl.load(self.run).initial_state(1), ())
         self.change("env", env="evil_run:make")
-        with self.assertRaisesRegex(SettingError, "env='evil_run:make' stands in a run folder"):
+        with self.assertRaisesRegex(SettingError, "env='evil_run:make' is named by a run folder"):
             tfrl.load(self.run)
         self.assert_untouched()
 
@@ -263,7 +263,7 @@ class TrustTest(parameterized.TestCase):
         if launcher == "plot":
             self.assertIn("this run has logged nothing yet", last)
         else:
-            self.assertRegex(last, "error: .*evil_run.* stands in a run folder")
+            self.assertRegex(last, "error: .*evil_run.* is named by a run folder")
         self.assertFalse(self.marker.exists(), textwrap.shorten(done.stderr, 500))
 
 

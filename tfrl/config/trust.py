@@ -2,15 +2,15 @@
 
 A run folder may come from anywhere, and its `job.json` holds names of Python objects: a module with an algorithm, a
 builder of networks, a factory of environments. Importing a module runs it, so none is imported because a file says so.
-Code is run if
+Code is run in three cases:
 
-  its module was named by whoever uses this process: in the settings of `tfrl.train`, on the command line, or to `name`;
+  its module was named by whoever uses this process: in the settings of `tfrl.train`, on the command line, or by `name`;
   it belongs to tfrl;
-  it needs no import, as its module is part of this process already, and is an environment class, a builder or an
-  algorithm there. A function that makes environments is not enough then: it would be called with any arguments.
+  its module has been imported by this process already, and it is an environment class, a builder or an algorithm. A
+  function that makes environments is not enough there: the folder chooses the arguments that it is called with.
 
-Of a module that may be imported only an object that is what it is used as is called, and none that the module has
-imported from elsewhere. Nothing here imports TensorFlow, and gymnasium only to look at an environment.
+Even in a module that was named, only an environment factory or a builder is called, and only if the module itself
+defines it. Nothing here imports TensorFlow, and gymnasium only to look at an environment.
 """
 
 from __future__ import annotations
@@ -194,6 +194,6 @@ def _kind(found: Any) -> str:
 
 def _refusal(setting: str, value: str, module: str) -> SettingError:
     return SettingError(
-        f"{setting}={value!r} stands in a run folder, which may come from elsewhere; to let it run code of {module!r}, "
-        f"name that: --{setting}={value} to resume, --trust_modules={module} to evaluate or export"
+        f"{setting}={value!r} is named by a run folder, which may come from elsewhere; to let it run code of "
+        f"{module!r}, name that: --{setting}={value} to resume, --trust_modules={module} to evaluate or export"
     )

@@ -96,9 +96,9 @@ def damage(folder: pathlib.Path) -> str | None:
 
 
 def set_aside_damaged(folder: pathlib.Path) -> list[str]:
-    """Reads the newest complete checkpoint, and as long as that is damaged the one before, which is left to be taken.
+    """Compares the newest complete checkpoint with its checksums, and as long as one fails the next older checkpoint.
 
-    The damaged ones are not complete any more, for all processes.
+    A checkpoint that fails loses its manifest, so that no process takes it for complete.
 
     Returns:
       One line for each of them.
