@@ -36,6 +36,8 @@ SUPPORTED = ("3.10", "3.11")
 
 # What `make` installs; the rest is asked for by name (`make install EXTRAS=all`).
 DEFAULT_EXTRAS = ("atari", "box2d", "dev", "mujoco", "video")
+# Clients of services that a user runs; whoever wants one installs it beside the lock.
+UNLOCKED = {"mlflow", "wandb"}
 # Never a dependency of tfrl: it is what the benchmarks compare with.
 FORBIDDEN = ("torch",)
 
@@ -129,8 +131,8 @@ def main():
 
     base, extras = read_setup()
     sets = {  # widest first
-        "-gpu": sorted(extras),
-        "-all": sorted(set(extras) - {"gpu"}),
+        "-gpu": sorted(set(extras) - UNLOCKED),
+        "-all": sorted(set(extras) - UNLOCKED - {"gpu"}),
         "": sorted(DEFAULT_EXTRAS),
     }
     widest = {}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
 from absl.testing import absltest
 
 import tfrl
@@ -63,6 +64,7 @@ class AddAnAlgorithmTest(absltest.TestCase):
             self.train(algo, folder)
         self.assertFalse((folder / "run" / "metrics.csv").exists())
 
+    @pytest.mark.slow
     def test_the_command_checks_it_and_finds_what_is_wrong(self):
         algo, folder = self.package(CODE)
         # The mean of this replica instead of its part of the mean of all.

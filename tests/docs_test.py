@@ -77,7 +77,7 @@ class DocsTest(absltest.TestCase):
             known.update(section.names)
         for name in algorithms():
             known.update(field_types(algorithm(name).Config))
-        for launcher in ("evaluate", "export", "plot"):
+        for launcher in ("evaluate", "export", "plot", "tune"):
             source = (ROOT / "tfrl" / "cli" / f"{launcher}.py").read_text(encoding="utf-8")
             known.update(re.findall(r"^    (\w+): .* = setting\(", source, re.M))
         known.add("name")  # stands for any

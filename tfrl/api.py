@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import numbers
 import pathlib
@@ -129,6 +130,9 @@ def train(
             return _train(_settle_evaluation(job), started, callbacks, stop)
     except SystemExit as error:  # it would end the program as if all were well
         raise RunFailed(f"something in the run called sys.exit({error.code!r})") from error
+    finally:
+        # Traced functions are cycles: many runs in one process would keep the networks and replays of several.
+        gc.collect()
 
 
 def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
@@ -220,11 +224,15 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
             episode_file.start(assembly.run_dir / episode_file.NAME, names, kept)
         for line in assembly.agent.notes:
             logger.announce(line)
-        hooks.start()
-        rehearsed = rehearsal.before_training(assembly)
-        outcome = _backend(job.topology.backend)(assembly, logger, stop, hooks)
-        outcome["stopped_by"] = hooks.run.stopped_by
-        result = Result(**finish(assembly, outcome, started, logger, stop, rehearsed))
+        try:
+            hooks.start()
+            rehearsed = rehearsal.before_training(assembly)
+            outcome = _backend(job.topology.backend)(assembly, logger, stop, hooks)
+            outcome["stopped_by"] = hooks.run.stopped_by
+            result = Result(**finish(assembly, outcome, started, logger, stop, rehearsed))
+        except BaseException as error:
+            hooks.failed(error)
+            raise
     hooks.ended(result)
     return result
 

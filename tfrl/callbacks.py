@@ -78,6 +78,9 @@ class Callback:
     def on_end(self, run: Run, result: Any) -> None:
         """After the export, with the `tfrl.Result`; not where the run fails."""
 
+    def on_failure(self, run: Run, error: BaseException) -> None:
+        """The run ends with this error, which `tfrl.train` raises; what this method raises is dropped."""
+
 
 class StopAtReturn(Callback):
     """Stops at a mean return of an evaluation, or of the last 100 training episodes where none is made.

@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("tfrl.cli.evaluate", "plays episodes with the policy of a run"),
     "export": ("tfrl.cli.export", "writes the policy of a run as a SavedModel"),
     "plot": ("tfrl.cli.plot", "draws learning curves of run folders"),
+    "tune": ("tfrl.cli.tune", "searches settings with Optuna"),
     "check": ("tfrl.envs.check", "checks an environment of yours"),
     "benchmark": ("tfrl.cli.benchmark", "times tfrl, and other libraries in turn"),
 }

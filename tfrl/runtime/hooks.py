@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -105,6 +106,14 @@ class Hooks:
             self._call(callback, "on_end", result)
         if self._error is not None:
             raise self._error
+
+    def failed(self, error: BaseException) -> None:
+        """The run ends with an error of its own."""
+        for callback in self._callbacks:
+            try:
+                callback.on_failure(self.run, error)
+            except Exception as second:  # a user's code; the first error is the one to be seen
+                logging.warning("%s.on_failure: %r", type(callback).__name__, second)
 
     def _call(self, callback: Callback, hook: str, *args: Any) -> Any:
         if self._error is not None:
