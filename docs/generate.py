@@ -7,7 +7,8 @@ A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND 
 `settings ALGO` (its Config), `settings SECTION` (job or a part of it), `metrics ALGO` (those that
 its file and the shared functions it calls name), `metrics all`, `results ALGO` (the runs in
 `benchmarks/runs/ALGO/CONFIG/`), `speed all` (the newest file of each workload in
-`benchmarks/results/`) and `parts all` (tfrl's time by part in the same files).
+`benchmarks/results/`), `parts all` (tfrl's time by part in the same files), `names all` (settings in other
+libraries, `tfrl/config/foreign.py`) and `api NAME` (what is public in a module, from its docstrings).
 
 The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`, `# env steps:` and
 `# wall time:` from the same runs.
@@ -16,6 +17,7 @@ The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`,
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import json
 import os
@@ -24,11 +26,13 @@ import re
 import statistics
 import sys
 import types
+import typing
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tfrl.benchmark.workloads import FIGURES, RIVALS  # noqa: E402
-from tfrl.config import flags  # noqa: E402
+from tfrl.config import flags, foreign  # noqa: E402
 from tfrl.config.resolve import may_change  # noqa: E402
 from tfrl.job import algorithm, algorithms  # noqa: E402
 from tfrl.logs.metrics import HISTOGRAMS, METRICS  # noqa: E402
@@ -160,6 +164,48 @@ def speed(name: str) -> str:
     return "\n".join(rows) + "\n"
 
 
+def names(name: str) -> str:
+    """What stands for the names of other libraries here."""
+    del name
+    rows = ["| tfrl | Stable-Baselines3 | CleanRL | RLlib | |", "| --- | --- | --- | --- | --- |"]
+    for row in foreign.SETTINGS:
+        if row.settings:
+            cells = [row.settings, *(there.split() for there in (row.sb3, row.cleanrl, row.rllib))]
+            code = (", ".join(f"`{word}`" for word in words) for words in cells)
+            rows.append(f"| {' | '.join(code)} | {row.note} |")
+    return "\n".join(rows) + "\n"
+
+
+def api(name: str) -> str:
+    """The public functions and classes of a module with their signatures and docstrings."""
+    module = importlib.import_module(name)
+    listed = getattr(module, "__all__", None)
+    parts = []
+    for key in listed or sorted(vars(module)):
+        what = getattr(module, key)
+        mine = getattr(what, "__module__", None) == name
+        if key.startswith("_") or not callable(what) or not (listed or mine):
+            continue
+        if typing.get_origin(what) or not inspect.getdoc(what):
+            continue
+        parts.append(_entry(key, what))
+        if inspect.isclass(what):
+            for method, function in vars(what).items():
+                if not method.startswith("_") and inspect.isfunction(function):
+                    parts.append(_entry(f"{key}.{method}", function))
+    return "\n".join(parts)
+
+
+def _entry(name: str, what: Any) -> str:
+    try:
+        # A default that is a function has an address, which changes.
+        signature = re.sub(r"<function (\S+) at \w+>", r"\1", str(inspect.signature(what)))
+    except ValueError:  # of an exception, which takes anything
+        signature = ""
+    text = inspect.getdoc(what) or ""
+    return f"### {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{text}\n```\n"
+
+
 def _cell(value: float | None, form: str) -> str:
     return "not reached" if value is None else format(value, form)
 
@@ -203,7 +249,7 @@ def render(text: str) -> str:
     """A page with its tables written anew."""
     kinds = {
         "settings": settings, "resumable": resumable, "metrics": metrics, "results": results,
-        "speed": speed, "parts": parts,
+        "speed": speed, "parts": parts, "names": names, "api": api,
     }  # fmt: skip
     return _BLOCK.sub(lambda m: m[1] + "\n" + kinds[m[2]](m[3]) + "\n" + m[4], text)
 
