@@ -1,6 +1,6 @@
 """tfrl: reinforcement learning on TensorFlow 2.
 
-`train` runs a job, `load` gives the policy of a run, `evaluate` plays games with it; see `docs/`.
+`train` runs a job, `load` gives the policy of a run, `evaluate` plays episodes with it; see `docs/`.
 TensorFlow is imported by the first of these calls, not by `import tfrl`.
 """
 

@@ -268,11 +268,11 @@ def evaluate(
     network: Any = None,
     trust_modules: Sequence[str] = (),
 ) -> Evaluation:
-    """Plays seeded games with the exported policy of a run folder: full games, unclipped rewards.
+    """Plays seeded episodes with the exported policy of a run folder: full episodes, unclipped rewards.
 
     Args:
       path: of the run folder. It may come from anywhere: nothing that it names is run unless you name it too.
-      episodes, seed: which games; the same seed plays the same ones.
+      episodes, seed: which episodes; the same seed plays the same ones.
       greedy: False: with the exploration of the end of training.
       num_envs: environments that are stepped together, at most.
       env, network: those of the run, where they are objects of yours or come from a module of yours.

@@ -175,7 +175,7 @@ class Topology:
 
 @dataclasses.dataclass(frozen=True)
 class EvalPlan:
-    """When and how the policy is evaluated: separate environments, greedy, unclipped full games."""
+    """When and how the policy is evaluated: separate environments, greedy, unclipped full episodes."""
 
     eval_every_env_steps: int = setting(
         10_000, "interval of evaluations; 0: only at the end", unit="env steps", minimum=0
@@ -317,7 +317,7 @@ class Job:
         idle.refuse(self.asked_for, (self.config, *(getattr(self, name) for name in PLANS)), facts)
 
     def summary(self) -> dict[str, Any]:
-        """What tells runs apart in a table: {setting: value} of the algorithm, with its name, environment and seed."""
+        """What distinguishes runs in a table: {setting: value} of the algorithm, with its name, environment and seed."""
         names = [f.name for f in dataclasses.fields(self.config)]
         return {
             "algo": self.algo,
@@ -384,7 +384,7 @@ def algorithms() -> list[str]:
 
 
 def algorithm(name: str) -> Any:
-    """The module of an algorithm: `dqn` -> `tfrl.algos.dqn`; a name with a dot is imported as it stands.
+    """The module of an algorithm: `dqn` -> `tfrl.algos.dqn`; a name with a dot is imported as given.
 
     Raises:
       SettingError: no such algorithm (the nearest is named), or a module without `Config` and `make`.

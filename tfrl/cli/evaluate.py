@@ -10,9 +10,9 @@ from tfrl.config import flags, trust
 from tfrl.config.settings import SettingError, setting, validate
 from tfrl.runtime import folders
 
-_USAGE = """Plays seeded games with the exported policy of a run: tfrl evaluate --run_dir=FOLDER [...]
+_USAGE = """Plays seeded episodes with the exported policy of a run: tfrl evaluate --run_dir=FOLDER [...]
 
-Full games with unclipped rewards, without learning; one seed gives one list of games."""
+Full episodes with unclipped rewards, without learning; one seed gives one list of episodes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,17 +23,18 @@ class Options:
     trust_modules: tuple[str, ...] = setting(
         (), "modules of yours whose code the run folder may run; a folder from elsewhere runs none"
     )
-    episodes: int = setting(100, "games to play", minimum=1)
+    episodes: int = setting(100, "episodes to play", minimum=1)
     seed: int = setting(0, "seed of the environments and of exploration", minimum=0)
     stochastic: bool = setting(
         False, "act with the exploration of the end of training, not greedily"
     )
     num_envs: int = setting(10, "environments stepped together", minimum=1)
     record_video: bool = setting(
-        False, "write games to <run_dir>/videos as mp4, the score in the file name; needs no screen"
+        False,
+        "write episodes to <run_dir>/videos as mp4, the score in the file name; needs no screen",
     )
     video_episodes: int = setting(
-        1, "games that --record_video writes, besides those scored", minimum=1
+        1, "episodes that --record_video writes, besides those scored", minimum=1
     )
     json: bool = setting(False, "print one JSON line on stdout; the rest goes to stderr")
 
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
         out = sys.stderr if options.json else sys.stdout
         greedy = not options.stochastic
         files = []
-        if options.record_video:  # first, so that what cannot be drawn is said before the games
+        if options.record_video:  # first, so that what cannot be drawn is said before the episodes
             files = finish.record_run(run_dir, options.video_episodes, options.seed, greedy)
         evaluation = finish.evaluate_run(
             run_dir, options.episodes, options.seed, greedy, options.num_envs

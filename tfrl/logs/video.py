@@ -41,7 +41,7 @@ class VideoRecorder(VectorEnv):
     not finished leaves nothing.
 
     Attributes:
-      files: what was written, in the order of the games.
+      files: what was written, in the order of the episodes.
     """
 
     def __init__(self, inner: VectorEnv, folder: pathlib.Path, name: str, fps: float):

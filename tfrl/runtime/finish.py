@@ -60,7 +60,7 @@ def finish(
     arrays, facts = evaluator.exported()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     _assign(rehearsed.policy, arrays)
-    # Before the games: whatever ends these leaves a policy that other programs can use.
+    # Before the episodes: whatever ends these leaves a policy that other programs can use.
     if not stop.hurried:
         logger.announce(f"exporting the {job.evaluation.export_policy} policy")
     export_dir = None if stop.hurried else save_export(rehearsed.exported, run_dir / "export")
@@ -195,7 +195,7 @@ def evaluate_run(
     env: Any = None,
     network: Any = None,
 ) -> Evaluation:
-    """Plays seeded games with a run's exported policy; see `tfrl.evaluate`."""
+    """Plays seeded episodes with a run's exported policy; see `tfrl.evaluate`."""
     assembly, policy = load_policy(run_dir, network)
     plan = assembly.job.env
     if env is not None:
@@ -206,7 +206,7 @@ def evaluate_run(
 
 
 def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) -> list[pathlib.Path]:
-    """Records seeded games of a run's exported policy to `run_dir/videos`, after `video.prepare`.
+    """Records seeded episodes of a run's exported policy to `run_dir/videos`, after `video.prepare`.
 
     Returns:
       The files, one per game; the score is in the name.
