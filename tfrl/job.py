@@ -317,7 +317,7 @@ class Job:
         idle.refuse(self.asked_for, (self.config, *(getattr(self, name) for name in PLANS)), facts)
 
     def summary(self) -> dict[str, Any]:
-        """What distinguishes runs in a table: {setting: value} of the algorithm, with its name, environment and seed."""
+        """What distinguishes runs in a table: {setting: value} of the algorithm, its name, environment and seed."""
         names = [f.name for f in dataclasses.fields(self.config)]
         return {
             "algo": self.algo,
