@@ -54,13 +54,13 @@ class LinkTest(absltest.TestCase):
         self.link.say("two")
         self.link.add_row({"run/env_steps": 5.0})
         for i in range(250):
-            self.link.add_episode(i, i)
+            self.link.add_episode(i, i, (i / 2,))
         self.link.close(None)
         statuses = self.supervisor.statuses
         self.assertEqual([t for s in statuses for t in s.texts], ["one", "two"])
         self.assertEqual([s.row for s in statuses if s.row], [{"run/env_steps": 5.0}])
         self.assertEqual(
-            [e for s in statuses for e in s.episodes], [(float(i), i) for i in range(250)]
+            [e for s in statuses for e in s.episodes], [(float(i), i, (i / 2,)) for i in range(250)]
         )
         self.assertEqual(statuses[-1].numbers, {"env_steps": 5, "episodes": 1})
         self.assertTrue(statuses[-1].done)
