@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import tempfile
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ from absl.testing import parameterized
 import tfrl
 from tfrl.envs import fakes
 from tfrl.logs import csv_file
-from tfrl.runtime import checkpoint
+from tfrl.runtime import assembly, checkpoint
 from tfrl.runtime.control import RunFailed
 from tfrl.runtime.divergence import refuse_arrays
 from tfrl.runtime.report import write_result
@@ -95,12 +96,13 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue((self.run_dir / "export").exists())
 
     def test_without_a_time_limit_an_evaluation_has_one(self):
+        self.enter_context(mock.patch.object(assembly, "ENDLESS_ENV_STEPS", 200))
         settings = {
             **SETTINGS,
             **REPLAY,
             "env": f"{__name__}:Endless",
             "eval_episodes": 1,
-            "final_eval_episodes": 0,
+            "final_eval_episodes": 1,
         }
         result = tfrl.train(
             "dqn",
@@ -111,11 +113,9 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         )
         self.assertIsNone(result.return_mean)
         self.assertRegex(
-            self.out.getvalue(), "environment has no time limit, so 1 episodes get 10,000 env steps"
+            self.out.getvalue(), "environment has no time limit, so 1 episodes get 200 env steps"
         )
-        self.assertRegex(
-            self.out.getvalue(), "no episode ended within 10,000 env steps of evaluation"
-        )
+        self.assertRegex(self.out.getvalue(), "no episode ended within 200 env steps of evaluation")
 
 
 class FilesTest(tf.test.TestCase):

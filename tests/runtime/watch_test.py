@@ -172,6 +172,7 @@ class LeavingTest(parameterized.TestCase):
             "network": "leaving_network:build",
             "console": "none",
         }
+        del settings["hidden_sizes"]  # the network has its own
         with self.assertRaisesRegex((RunFailed, SettingError), r"sys.exit\(0\)|SystemExit"):
             tfrl.train("dqn", run_dir=str(self.folder / "run"), **settings)
 
