@@ -312,7 +312,7 @@ class UserNetworkTest(tf.test.TestCase, parameterized.TestCase):
         losses = [self.run_once("dqn", b)[2]["learner/loss"] for b in (plain, inside)]
         self.assertAllClose(losses[1] - losses[0], 120.0, rtol=1e-4)
 
-    @parameterized.parameters("dqn", "ppo")
+    @parameterized.parameters(("dqn",))
     def test_penalties_on_two_devices_are_those_of_one(self, algo):
         found = []
         for devices in (1, 2):
@@ -363,7 +363,7 @@ class GlobalPolicyTest(tf.test.TestCase, parameterized.TestCase):
         tf.keras.backend.set_floatx("float32")
         super().tearDown()
 
-    @parameterized.product(algo=["iqn", "ppo"], policy=["mixed_float16", "float64"])
+    @parameterized.parameters(("iqn", "float64"), ("ppo", "mixed_float16"))
     def test_named_networks_stay_float32(self, algo, policy):
         losses = []
         image = EnvSpec("i", spaces.Box(0, 255, (8, 8, 2), np.uint8), spaces.Discrete(2))
