@@ -59,7 +59,10 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_an_error_of_the_learner_ends_the_run(self):
         with self.assertRaisesRegex(Exception, "no such loss"):
-            self.train(overlap=True, network="tests.runtime.overlap_test:broken")
+            settings = {k: v for k, v in SETTINGS.items() if k != "hidden_sizes"}
+            self.train_of(
+                "ppo", dict(settings, overlap=True, network="tests.runtime.overlap_test:broken")
+            )
 
     def test_a_replay_beside_the_learner_is_trained_on_while_the_next_steps_are_made(self):
         settings = dict(
@@ -69,6 +72,7 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
             overlap=True, eval_every_env_steps=200, checkpoint_every_env_steps=300,
         )  # fmt: skip
         settings = {**SETTINGS, **settings}
+        del settings["unroll_length"]
         (result, one, rows), (_, two, _) = (self.train_of("dqn", settings) for _ in range(2))
         for name, array in one.items():
             self.assertEqual(array.tobytes(), two[name].tobytes(), name)

@@ -163,8 +163,9 @@ class SequenceLayout:
         if all(self.fits({name: x.shape for name, x in item.items()}) for item in items):
             return list(items)
         column = lambda name, x, i: x[:, i] if name == "packed" else x[i]
+        stored = [name for name in ("packed", "state", "frames") if name in items[0]]
         columns = [
-            {name: x if name == "facts" else column(name, x, i) for name, x in item.items()}
+            {"facts": item["facts"], **{name: column(name, item[name], i) for name in stored}}
             for item in items
             for i in range(item["packed"].shape[1])
         ]
@@ -172,7 +173,7 @@ class SequenceLayout:
         for start in range(0, len(columns) - self.columns + 1, self.columns):
             mine = columns[start : start + self.columns]
             oldest = min((c["facts"] for c in mine), key=lambda facts: facts[0])
-            joined = {n: join([c[n] for c in mine]) for n in mine[0] if n != "facts"}
+            joined = {name: join([c[name] for c in mine]) for name in stored}
             joined["packed"] = np.moveaxis(joined["packed"], 0, 1)
             out.append({**joined, "facts": oldest})
         return out
