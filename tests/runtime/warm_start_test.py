@@ -19,7 +19,7 @@ SMALL = dict(
     env="tfrl.envs.fakes:MaskedBandit", total_env_steps=200, eval_every_env_steps=0, final_eval_episodes=0,
     console="none", tensorboard=False, compile="graph", inference="function", hidden_sizes=(8,),
 )  # fmt: skip
-DQN = dict(min_replay=20, batch_size=8, updates_per_call=4)
+DQN = dict(min_replay=20, batch_size=8, updates_per_call=4, normalize_observations=True)
 PPO = dict(unroll_length=20, normalize_observations=True)
 
 
@@ -57,18 +57,21 @@ class WarmStartTest(parameterized.TestCase):
         self.assertEqual(loop.version, 0)
         self.assertRegex(lines[0], "^initial weights: .*policy.npz, after 200 env steps$")
 
-    def test_statistics_of_observations_go_on_from_those_of_the_policy(self):
-        loop, assembly, strategy = self.loop("ppo", **PPO, initial_weights=str(self.runs["ppo"]))
+    @parameterized.parameters(("dqn", DQN), ("ppo", PPO))
+    def test_statistics_of_observations_go_on_from_those_of_the_policy(self, algo, settings):
+        loop, assembly, strategy = self.loop(algo, **settings, initial_weights=str(self.runs[algo]))
         warm_start.start(loop, assembly, strategy.scope(), lambda text: None)
-        policy, statistics = loop.learner.policy, loop.learner._training.statistics
+        policy, learner = loop.learner.policy, loop.learner
+        of_dqn = algo == "dqn"
+        moments = learner.statistics if of_dqn else learner._training.statistics.observations
         before = [v.numpy() for v in policy.normaliser.variables]
         self.assertGreater(max(np.abs(x).max() for x in before), 0.0)
-        policy.normaliser.update(statistics.observations)  # what the next batch does after merging
+        policy.normaliser.update(moments)  # what the next batch does after merging
         for old, new in zip(before, policy.normaliser.variables, strict=True):
             np.testing.assert_allclose(new.numpy(), old, rtol=1e-5, atol=1e-6)
-        _, facts = checkpoint.load_arrays(self.runs["ppo"] / "checkpoints" / "policy.npz")
-        for moments in statistics.observations.leaves.values():
-            self.assertEqual(float(moments.count), facts["env_steps"])
+        _, facts = checkpoint.load_arrays(self.runs[algo] / "checkpoints" / "policy.npz")
+        for leaf in moments.leaves.values():
+            self.assertEqual(float(leaf.count), facts["env_steps"])
 
     @parameterized.parameters("inprocess", "processes")
     def test_a_run_begins_with_them_and_says_so(self, backend):

@@ -556,6 +556,11 @@ class QLearner(tf.Module):
         variables = self.policy.trainable_variables
         self._rate, self.optimizer = make_optimizer(config, variables, self.env_steps)
 
+    def adopt(self, env_steps: int) -> None:
+        """As of `Learner.adopt`: the statistics of observations go on from those of the policy."""
+        if self.statistics is not None:
+            self.statistics.adopt(self.policy.normaliser, env_steps)
+
     def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
         """As of `Learner.update`: one step of Adam on the mean loss, with the importance weights of prioritized replay
         (Schaul et al. 2016, section 3.4).
