@@ -216,7 +216,7 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
         if job.resume and assembly.found is None:
             mend.start_over(assembly.run_dir)
             logger.announce(
-                "starts again from 0 env steps: it was stopped before its first checkpoint"
+                "starting again at 0 env steps: the run was stopped before its first checkpoint"
             )
         if job.log.episodes_csv:
             kept = assembly.found and assembly.found.state["env_steps"]

@@ -22,60 +22,62 @@ class EnvPlan:
     """Which environment, and what is done to it before the algorithm sees it."""
 
     env: str = setting(
-        "CartPole-v1", "gymnasium id, or 'package.module:factory' of a function that returns an Env"
+        "CartPole-v1", "gymnasium id, or 'package.module:factory', a function that returns an Env"
     )
-    env_kwargs: dict = setting({}, "keyword arguments of the environment, as a JSON object")
+    env_kwargs: dict = setting({}, "keyword arguments for the environment, a JSON object")
     env_wrappers: tuple[str, ...] = setting(
         (),
-        "gymnasium wrappers around each environment, 'package.module:Class', the innermost first",
+        "gymnasium wrappers of each environment, 'package.module:Class', innermost first",
     )
     env_backend: str = setting(
         "auto",
-        "who steps the environments; auto picks and says what it picked",
+        "how environments are stepped; auto: picked and shown at the start",
         choices=("auto", "native", "sync", "async", "ale", "envpool"),
     )
     max_episode_steps: int | None = setting(
         None,
-        "time limit that replaces the environment's own; ends are truncations",
+        "time limit that replaces the environment's own; episodes that reach it are truncated",
         unit="env steps",
         minimum=1,
     )
     clip_rewards: bool | None = setting(
         None,
-        "learn from the sign of rewards; unset: only Atari. Reported returns are never clipped",
+        "train on the sign of each reward; none: only on Atari. Logged returns are never clipped",
     )
-    observe_previous: bool = setting(
-        False, "the observation also holds the action before it and the reward it gave"
-    )
+    observe_previous: bool = setting(False, "add the previous action and reward to the observation")
     atari_frame_skip: int = setting(
         4, "Atari: frames per env step", unit="frames", minimum=1, idle_if={"atari": False}
     )
     atari_frame_stack: int = setting(
         4,
-        "Atari: newest frames in one observation",
+        "Atari: most recent frames in an observation",
         unit="frames",
         minimum=1,
         idle_if={"atari": False},
     )
     atari_screen_size: int = setting(
         84,
-        "Atari: side of the square grey image",
+        "Atari: side of the square grayscale image",
         unit="pixels",
         minimum=16,
         idle_if={"atari": False},
     )
     atari_noop_max: int = setting(
-        30, "Atari: most no-ops after a reset", unit="frames", minimum=0, idle_if={"atari": False}
+        30,
+        "Atari: maximum number of no-ops after a reset",
+        unit="frames",
+        minimum=0,
+        idle_if={"atari": False},
     )
     atari_terminal_on_life_loss: bool = setting(
-        True, "Atari: a lost life is a termination for the learner", idle_if={"atari": False}
+        True, "Atari: losing a life ends the episode for the learner", idle_if={"atari": False}
     )
     atari_fire_on_reset: bool = setting(
-        True, "Atari: press FIRE after a reset where the game has it", idle_if={"atari": False}
+        True, "Atari: press FIRE after a reset in games that have it", idle_if={"atari": False}
     )
     atari_sticky_actions: float = setting(
         0.0,
-        "Atari: probability that the emulator repeats the last action",
+        "Atari: probability that the emulator repeats the previous action",
         minimum=0.0,
         maximum=1.0,
         idle_if={"atari": False},
@@ -90,48 +92,59 @@ class Topology:
     """Where the parts of a run live and how they are compiled."""
 
     backend: str = setting(
-        "inprocess", "one process, or many on this machine", choices=("inprocess", "processes")
+        "inprocess",
+        "run in one process, or in several on this machine",
+        choices=("inprocess", "processes"),
     )
-    num_actors: int = setting(1, "actor processes; 1 in process", minimum=1)
+    num_actors: int = setting(1, "actor processes; always 1 with backend=inprocess", minimum=1)
     num_envs: int = setting(1, "environments per actor, stepped as one batch", minimum=1)
     num_learner_devices: int = setting(
-        0, "replicas of the learner; 0: all visible accelerators, else one CPU", minimum=0
+        0,
+        "devices that train, one replica of the learner each; 0: all visible accelerators, or one CPU",
+        minimum=0,
     )
     compile: str = setting(
-        "auto", "how the update loop is compiled; auto times both", choices=("auto", "xla", "graph")
+        "auto",
+        "how updates are compiled; auto: the faster of the two, timed if it is not known in advance",
+        choices=("auto", "xla", "graph"),
     )
     inference: str = setting(
-        "auto", "engine of the acting policy; auto times both", choices=("auto", "function", "lite")
+        "auto",
+        "engine that runs the acting policy; auto: times both and keeps the faster",
+        choices=("auto", "function", "lite"),
     )
     replay_residency: str = setting(
         "auto",
-        "where experience waits: in a Reverb server or beside the learner; auto: a queue of one process "
-        "beside the learner, a replay of transitions on a CPU where it takes at most half of the free memory",
+        "where experience is kept: in a Reverb server, or in the learner's process. auto: in the learner's "
+        "process for a queue with backend=inprocess, and for a replay of transitions on a CPU that takes at "
+        "most half of the free memory; otherwise in a server",
         choices=("auto", "server", "learner"),
     )
     overlap: bool = setting(
         False,
-        "in process, act for the next call of the learner while it trains for this one: weights that act "
-        "are those before the newest call",
+        "with backend=inprocess: act and train at the same time; the acting weights are one learner call old",
     )
     num_replay_shards: int = setting(
         1,
-        "Reverb servers that a replay of transitions is spread over, each in a process of its own",
+        "Reverb servers that share a replay of transitions, each in its own process",
         minimum=1,
     )
     max_weight_delay_env_steps: int = setting(
         0,
-        "most env steps that an actor process makes between two looks for newer weights; 0: it looks every 20 ms",
+        "most env steps an actor process takes before it checks for newer weights; 0: it checks every 20 ms",
         unit="env steps",
         minimum=0,
     )
     isolate: bool = setting(
         False,
-        "processes run in a network of their own, so that nobody else reaches the replay server; Linux with user "
-        "and network namespaces",
+        "run all processes in a private network namespace, so that no other program can reach the replay "
+        "server; needs Linux with user and network namespaces",
     )
     heartbeat_timeout_s: float = setting(
-        60.0, "silence after which a process counts as frozen and is replaced", unit="s", above=0.0
+        60.0,
+        "a process that sends no sign of life for this long is considered frozen and is replaced",
+        unit="s",
+        above=0.0,
     )
 
     def __post_init__(self) -> None:
@@ -178,34 +191,36 @@ class EvalPlan:
     """When and how the policy is evaluated: separate environments, greedy, unclipped full episodes."""
 
     eval_every_env_steps: int = setting(
-        10_000, "interval of evaluations; 0: only at the end", unit="env steps", minimum=0
+        10_000, "interval between evaluations; 0: only at the end", unit="env steps", minimum=0
     )
-    eval_episodes: int = setting(20, "episodes of each evaluation during training", minimum=1)
-    final_eval_episodes: int = setting(
-        100, "episodes of the evaluation at the end; 0: none", minimum=0
+    eval_episodes: int = setting(20, "episodes per evaluation during training", minimum=1)
+    final_eval_episodes: int = setting(100, "episodes of the final evaluation; 0: none", minimum=0)
+    eval_num_envs: int = setting(
+        10, "environments that an evaluation steps as one batch", minimum=1
     )
-    eval_num_envs: int = setting(10, "environments that an evaluation steps together", minimum=1)
     eval_max_env_steps: int = setting(
         0,
-        "most env steps of one evaluation; 0: no limit, or without a time limit 10,000 for each of its episodes",
+        "maximum env steps per evaluation; 0: no limit if episodes have a time limit, otherwise 10,000 per "
+        "episode",
         unit="env steps",
         minimum=0,
     )
     export_policy: str = setting(
         "best",
-        "which policy is exported and scored at the end: best evaluated, or the last",
+        "policy that is exported and scored at the end: the best evaluated one, or the last one",
         choices=("best", "last"),
     )
     eval_env: str = setting(
         "auto",
-        "environments of evaluations: of their own, or none, where only one environment can exist: then no policy is "
-        "evaluated and returns are those of training; auto: none where env is one environment, else own",
+        "own: separate environments for evaluation; none: no evaluation, all returns are those of training "
+        "(for an environment that can exist only once); auto: none if env is an environment instance, "
+        "otherwise own",
         choices=("auto", "own", "none"),
     )
     stop_at_return: float | None = setting(
         None,
-        "end the run at this mean return of an evaluation, or of the last 100 training episodes where no evaluation is "
-        "made during training; none: at total_env_steps only",
+        "end the run once an evaluation reaches this mean return; without evaluations during training, the "
+        "mean of the last 100 training episodes counts. none: run for total_env_steps",
         unit="reward",
         resumable=True,
     )
@@ -231,10 +246,10 @@ class CheckpointPlan:
     """When state is saved, and what is kept."""
 
     checkpoint_every_env_steps: int = setting(
-        50_000, "interval of checkpoints; 0: only at the end", unit="env steps", minimum=0
+        50_000, "interval between checkpoints; 0: only at the end", unit="env steps", minimum=0
     )
-    checkpoint_keep: int = setting(2, "complete checkpoints kept", minimum=1)
-    checkpoint_replay: bool = setting(True, "save the replay contents too")
+    checkpoint_keep: int = setting(2, "number of complete checkpoints to keep", minimum=1)
+    checkpoint_replay: bool = setting(True, "include the replay's contents in checkpoints")
 
     def __post_init__(self) -> None:
         validate(self)
@@ -244,18 +259,19 @@ class CheckpointPlan:
 class LogPlan:
     """What the user sees while it runs."""
 
-    log_every_s: float = setting(1.0, "interval of log rows", unit="s", above=0.0)
+    log_every_s: float = setting(1.0, "interval between log rows", unit="s", above=0.0)
     console: str = setting(
         "auto",
-        "live panel, plain lines or nothing; auto: panel on a terminal",
+        "console output: a live panel, plain lines or nothing; auto: a panel on a terminal, otherwise plain "
+        "lines",
         choices=("auto", "panel", "plain", "none"),
     )
-    tensorboard: bool = setting(True, "write TensorBoard events")
-    episodes_csv: bool = setting(True, "write a row for each training episode to episodes.csv")
+    tensorboard: bool = setting(True, "write TensorBoard event files")
+    episodes_csv: bool = setting(True, "write one row per training episode to episodes.csv")
     info_metrics: tuple[str, ...] = setting(
         (),
-        "names of numbers in the info of an episode's last step, e.g. is_success: columns of episodes.csv, and logged "
-        "as info/<name>, the mean of the last 100 training episodes",
+        "numbers to read from the info dict of each episode's last step, e.g. is_success; written to "
+        "episodes.csv, and logged as info/<name>, the mean over the last 100 training episodes",
     )
 
     def __post_init__(self) -> None:
@@ -297,15 +313,15 @@ class Job:
     evaluation: EvalPlan = dataclasses.field(default_factory=EvalPlan)
     checkpoint: CheckpointPlan = dataclasses.field(default_factory=CheckpointPlan)
     log: LogPlan = dataclasses.field(default_factory=LogPlan)
-    seed: int = setting(0, "seed of everything random in the run", minimum=0)
+    seed: int = setting(0, "seed of all random numbers of the run", minimum=0)
     total_env_steps: int = setting(50_000, "length of the run", unit="env steps", minimum=1)
-    run_dir: str = setting("", "folder of the run; default runs/<algo>-<env>-<time>")
+    run_dir: str = setting("", "folder of the run; default: runs/<algo>-<env>-<time>")
     initial_weights: str = setting(
         "",
-        "run folder whose policy's weights this run starts from; spaces and network must be the same. Optimiser, "
-        "counters and schedules begin anew",
+        "run folder to copy the initial policy weights from; it must have the same spaces and network. The "
+        "optimiser, counters and schedules start afresh",
     )
-    resume: bool = setting(False, "continue the run of run_dir from its newest checkpoint")
+    resume: bool = setting(False, "continue the run in run_dir from its newest checkpoint")
     asked_for: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -282,19 +282,21 @@ class PlanTest(tf.test.TestCase, parameterized.TestCase):
         settings = {**SETTINGS, "env": "tfrl.envs.memory:RepeatPrevious", "updates_per_call": 4}
         assembly = assemble(make_job("dqn", **settings))
         self.assertEqual((assembly.residency, assembly.queue), ("learner", False))
-        self.assertRegex(assembly.residency_line, r"replay: learner \(it takes \d+ MB of ")
+        self.assertRegex(
+            assembly.residency_line, r"replay: learner \(it takes \d+ MB of [\d,]+ MB free\)"
+        )
         processes = assemble(make_job("dqn", **settings, backend="processes"))
         self.assertEqual((processes.residency, processes.residency_line), ("server", ""))
         frames = dict(env="ALE/Pong-v5", core="lstm", core_size=4)
         line = assemble(make_job("dqn", **frames)).residency_line
-        self.assertEqual(line, "replay: server (sequences of stacked frames, over a port)")
+        self.assertEqual(line, "replay: server (sequences of stacked frames need a server)")
         with self.assertRaisesRegex(SettingError, "=learner .*, not sequences of stacked frames"):
             assemble(make_job("dqn", **frames, replay_residency="learner"))
         self.assertEqual(assembly.env_steps_per_call, 16)
         self.assertEqual(
             assembly.arithmetic,
             "16 env steps -> 4 updates of 5 sequences of 9 steps, 3.75 samples per insert, "
-            "from 334 sequences on",
+            "starting at 334 sequences",
         )
 
 

@@ -72,7 +72,7 @@ class GuardedTest(parameterized.TestCase):
         out = Failing(error, writes, where)
         self.log(out, kind)
         text = self.file.read_text()
-        self.assertStartsWith(text, "The console has failed")
+        self.assertStartsWith(text, "The console failed; the following lines were not shown on it.")
         # Of a closed pipe the library that draws the panel only says that it exits.
         self.assertIn(
             "SystemExit" if (kind, error.errno) == ("panel", errno.EPIPE) else str(error), text

@@ -137,7 +137,7 @@ class ReaderTest(tf.test.TestCase, parameterized.TestCase):
         (box((84, 84)), r"one channel \(--image_layout\)$"),
         (box((7, 7, 3)), r"read twice, divided by 255 and by 10, .* \(--image_scale\)$"),
         (box((7, 7, 3), np.uint8, 0, 10), r"divided by 10 \(--image_scale\)$"),
-        (box((64, 64, 3), np.float32, 0, 1), r"values as they are \(--image_scale\)$"),
+        (box((64, 64, 3), np.float32, 0, 1), r"values not scaled \(--image_scale\)$"),
     )
     def test_what_was_picked_is_said(self, space, line):
         self.assertRegex(images.Reader(space).line, f"^{line}$" if not line else line)
@@ -185,7 +185,7 @@ class PolicyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(algo.make(config, spec).notes, ())
 
     @parameterized.parameters(
-        (box((128,)), "observation uint8 [128]: values up to 255 as they are"),
+        (box((128,)), "observation uint8 [128]: values up to 255 are not scaled"),
         (box((4, 9), np.int64, -50, 50), "observation int64 [4, 9]: values up to 50"),
         (box((4, 9), np.int8, -1, 1), None),
         (box((4,), np.float32, -50, 50), None),

@@ -35,7 +35,7 @@ class AssembleTest(parameterized.TestCase):
         self.assertEqual(assembly.env_steps_per_call, 256)
         self.assertEqual(
             assembly.arithmetic,
-            "256 env steps -> 128 updates of 64 items, 32 samples per insert, from 1,000 items on",
+            "256 env steps -> 128 updates of 64 items, 32 samples per insert, starting at 1,000 items",
         )
 
     def test_an_environment_that_shows_the_previous_action(self):
@@ -104,18 +104,18 @@ class ResidencyTest(parameterized.TestCase):
     def test_auto_says_what_it_picked_and_why(self):
         self.assertRegex(
             assemble(make_job("dqn", env=IDENTITY)).residency_line,
-            r"replay: learner \(it takes \d+ MB of [\d,]+ MB\)",
+            r"replay: learner \(it takes \d+ MB of [\d,]+ MB free\)",
         )
         with mock.patch.object(resident, "free_bytes", lambda: 3 * 2**20):
             large = assemble(make_job("dqn", env=IDENTITY))
         self.assertRegex(
-            large.residency_line, r"replay: server \(it takes [\d,]+ MB of [\d,]+ MB\)"
+            large.residency_line, r"replay: server \(it takes [\d,]+ MB of [\d,]+ MB free\)"
         )
         forced = assemble(make_job("dqn", env=IDENTITY, replay_residency="server"))
         self.assertEqual(forced.residency_line, "replay: server (as set)")
         self.assertRegex(
             assemble(make_job("dqn", env=IDENTITY, replay_residency="learner")).residency_line,
-            r"replay: learner \(as set; it takes \d+ MB of [\d,]+ MB\)",
+            r"replay: learner \(as set; it takes \d+ MB of [\d,]+ MB free\)",
         )
 
     def test_a_replay_that_does_not_fit_is_refused_before_a_folder_is_made(self):

@@ -113,7 +113,8 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         )
         self.assertIsNone(result.return_mean)
         self.assertRegex(
-            self.out.getvalue(), "environment has no time limit, so 1 episodes get 200 env steps"
+            self.out.getvalue(),
+            "environment has no time limit, so an evaluation of 1 episodes ends after 200 env steps",
         )
         self.assertRegex(self.out.getvalue(), "no episode ended within 200 env steps of evaluation")
 

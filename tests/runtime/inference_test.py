@@ -131,7 +131,7 @@ class EnginesTest(tf.test.TestCase, parameterized.TestCase):
         said = []
         engine = make_engine("auto", policy, StepSignature(policy, spec, 1, [], False), said.append)
         self.assertRegex(
-            said[0], rf"^acting: {engine.name} \(function \d+ us, lite \d+ us per step of 1\)$"
+            said[0], rf"^acting: {engine.name} \(function \d+ us, lite \d+ us per batch of 1\)$"
         )
 
 
@@ -216,5 +216,5 @@ class FallbackTest(tf.test.TestCase):
         said = []
         engine = make_engine("auto", policy, signature, said.append)
         self.assertEqual(engine.name, "function")
-        self.assertRegex(said[0], "^acting: function .lite is not possible: ")
+        self.assertRegex(said[0], "^acting: function .lite is unavailable: ")
         self.assertAllEqual(engine.act(np.zeros((2, 4), np.float32), (), {}, {}).action, [4, 4])

@@ -138,14 +138,16 @@ class IsolationTest(parameterized.TestCase):
             self.assertFalse(reachable(port))
         self.assertEqual(run.wait(), 0, run.text())
         self.assertIn(
-            "network: isolated, only the processes of this run reach the replay", run.text()
+            "network: isolated; only the processes of this run can reach the replay server",
+            run.text(),
         )
         self.assertEqual(run.result()["episodes"], 1)
 
     def test_a_run_without_says_who_can_connect(self):
         line = isolation.network_line(False, "--isolate closes it")
         self.assertRegex(
-            line, "^network: whoever can connect .* all interfaces .* no password; --isolate"
+            line,
+            "^network: .* all interfaces without a password, so anyone who can connect .* weights; --isolate",
         )
 
 

@@ -64,7 +64,7 @@ class MendTest(parameterized.TestCase):
         (self.run / "result.json").write_text(text)
         (line,) = mend.mend(self.run)
         self.assertRegex(
-            line, "/result.json: cannot be read, it is now result.damaged.json; the time"
+            line, "/result.json: cannot be read, renamed to result.damaged.json; the earlier time"
         )
         self.assertFalse((self.run / "result.json").exists())
         self.assertEqual((self.run / "result.damaged.json").read_text(), text)
@@ -107,7 +107,8 @@ class MendTest(parameterized.TestCase):
         (self.run / "metrics.csv").write_bytes(content)
         (line,) = mend.mend(self.run)
         self.assertRegex(
-            line, "/metrics.csv: cannot be read, it is now metrics.damaged.csv; a new one begins"
+            line,
+            "/metrics.csv: cannot be read, renamed to metrics.damaged.csv; a new file is started",
         )
         self.assertEqual((self.run / "metrics.damaged.csv").read_bytes(), content)
 

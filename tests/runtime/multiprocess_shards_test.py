@@ -51,8 +51,8 @@ class MultiprocessShardsTest(absltest.TestCase):
         self.assertEqual(run.wait(), 0, run.text())
         text = run.text()
         self.assertIn(
-            "replay 1 was killed by SIGKILL; replay 2 takes its place: shard 1 of the replay fills anew, "
-            "the others go on",
+            "replay 1 was killed by SIGKILL; replay 2 takes its place: shard 1 of the replay starts empty, "
+            "the others are kept",
             text,
         )
         self.assertIn("actor 1 was killed by SIGKILL; actor 2 takes its place", text)

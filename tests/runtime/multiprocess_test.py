@@ -102,7 +102,7 @@ class MultiprocessTest(parameterized.TestCase):
         self.assertEqual(run.wait(), 0, run.text())
         self.assertIn("actor 1 was killed by SIGKILL; actor 2 takes its place", run.text())
         self.assertRegex(
-            run.text(), "learner 0 was killed by SIGKILL; learner 1 goes on from .*checkpoints"
+            run.text(), "learner 0 was killed by SIGKILL; learner 1 continues from .*checkpoints"
         )
         self.assertIn("learner: goes on at update", run.text())
         result = run.result()
@@ -121,7 +121,7 @@ class MultiprocessTest(parameterized.TestCase):
         run.children()["learner-0"].send_signal(signal.SIGKILL)
         self.assertEqual(run.wait(), 0, run.text())
         self.assertRegex(
-            run.text(), "learner 0 was killed by SIGKILL; learner 1 goes on from .*checkpoints"
+            run.text(), "learner 0 was killed by SIGKILL; learner 1 continues from .*checkpoints"
         )
         self.assertEqual(run.text().count("takes its place"), 0)
         self.assertBetween(run.result()["env_steps"], 5000, 5000 + 3 * 4)
@@ -205,7 +205,7 @@ class MultiprocessTest(parameterized.TestCase):
         run.children()["replay-0"].send_signal(signal.SIGKILL)
         self.assertEqual(run.wait(), 0, run.text())
         self.assertRegex(
-            run.text(), "replay 0 was killed by SIGKILL; all processes go on from .*checkpoints"
+            run.text(), "replay 0 was killed by SIGKILL; all processes continue from .*checkpoints"
         )
         self.assertBetween(run.result()["env_steps"], 8000, 8000 + 4 * 4)
 

@@ -63,7 +63,7 @@ class BarrierTest(UnrollsTestCase):
         run.children()["learner-0"].send_signal(signal.SIGKILL)
         result = self.assertEnds(run)
         self.assertRegex(
-            run.text(), "learner 0 was killed by SIGKILL; learner 1 goes on from .*checkpoints"
+            run.text(), "learner 0 was killed by SIGKILL; learner 1 continues from .*checkpoints"
         )
         self.assertGreaterEqual(result["env_steps"], 20_000)
 
@@ -123,7 +123,7 @@ class FreeActorsTest(UnrollsTestCase):
         run.children()["learner-0"].send_signal(signal.SIGKILL)
         result = self.assertEnds(run)
         self.assertIn("actor 0 was killed by SIGKILL; actor 2 takes its place", run.text())
-        self.assertIn("learner 0 was killed by SIGKILL; learner 1 goes on from", run.text())
+        self.assertIn("learner 0 was killed by SIGKILL; learner 1 continues from", run.text())
         self.assertBetween(result["updates"], 0.6 * 20_000 / 80, 1.15 * result["env_steps"] / 80)
         more = dict(total_env_steps=26_000, resume=True)
         again = Run(run.dir.parent, "dqn", **{**SHARED, **settings, **more})

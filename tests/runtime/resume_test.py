@@ -160,7 +160,9 @@ class BeforeTheFirstCheckpointTest(tf.test.TestCase, parameterized.TestCase):
             (run_dir / "checkpoints" / f"{150:012d}").mkdir()
         out = self.enter_context(contextlib.redirect_stdout(io.StringIO()))
         result = tfrl.train("dqn", run_dir=str(run_dir), resume=True)
-        self.assertIn("starts again from 0 env steps: it was stopped before its", out.getvalue())
+        self.assertIn(
+            "starting again at 0 env steps: the run was stopped before its", out.getvalue()
+        )
         self.assertBetween(result.env_steps, 200, 207)
         self.assertEqual(result.updates, updates_after(result.env_steps))
         self.assertLess(checkpoint.load_arrays(best)[1]["return_mean"], 1e9)

@@ -308,12 +308,14 @@ class SettingsTest(parameterized.TestCase):
         line = assemble(make_job("dqn", **settings)).exploration_line
         self.assertEqual(
             line,
-            "exploration: epsilon 0.4 to 0.000655 over 6 environments; training returns are those of 2, "
-            "the least random",
+            "exploration: epsilon 0.4 to 0.000655 over 6 environments; training returns come from the 2 "
+            "least random",
         )
         alone = {**settings, "num_actors": 1}
         line = assemble(make_job("dqn", **alone)).exploration_line
-        self.assertRegex(line, "epsilon 0.4 everywhere: the rungs of the ladder are all the same")
+        self.assertRegex(
+            line, "epsilon 0.4 in every environment: all rungs of the ladder are equal"
+        )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class WarmStartTest(parameterized.TestCase):
             for variable, array in zip(module.variables, arrays, strict=True):
                 np.testing.assert_array_equal(variable.numpy(), array)
         self.assertEqual(loop.version, 0)
-        self.assertRegex(lines[0], "^initial weights: .*policy.npz, after 200 env steps$")
+        self.assertRegex(lines[0], "^initial weights: .*policy.npz, trained for 200 env steps$")
 
     @parameterized.parameters(("dqn", DQN), ("ppo", PPO))
     def test_statistics_of_observations_go_on_from_those_of_the_policy(self, algo, settings):

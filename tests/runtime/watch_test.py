@@ -89,7 +89,7 @@ class WatchTest(parameterized.TestCase):
             if backend == "native"
             else "environment row 1 of training"
         )
-        self.assertStartsWith(lines[0], f"warning: {who} has given no answer for")
+        self.assertStartsWith(lines[0], f"warning: {who} has not responded for")
 
     def test_a_run_says_so_and_goes_on(self):
         out = self.enter_context(contextlib.redirect_stdout(io.StringIO()))
@@ -97,7 +97,7 @@ class WatchTest(parameterized.TestCase):
 
         def come_back(limit_s):
             end = time.monotonic() + limit_s
-            while "environment row 0 of training has given no answer" not in out.getvalue():
+            while "environment row 0 of training has not responded" not in out.getvalue():
                 if time.monotonic() > end:
                     return False
                 time.sleep(0.01)
@@ -111,7 +111,7 @@ class WatchTest(parameterized.TestCase):
             "console": "plain",
         }
         self.assertEqual(tfrl.train("dqn", run_dir=str(run_dir), **settings).env_steps, 300)
-        self.assertIn("environment row 0 of training has come back after", out.getvalue())
+        self.assertIn("environment row 0 of training responded after", out.getvalue())
 
 
 class Waiting(fakes.TruncatingChain):

@@ -16,7 +16,7 @@ def queue_items() -> Any:
     """The setting of that name."""
     return setting(
         4,
-        "gradients that may wait for the learner; actors wait when it is full",
+        "maximum number of gradients that wait for the learner; actors wait while the queue is full",
         unit="items",
         minimum=1,
         idle_if=({"sends_gradients": False}, {"backend": "inprocess"}),

@@ -25,31 +25,40 @@ OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf1", "sgd")
 class Settings:
     """Settings of every algorithm of the family, a base of their `Config`s beside `ModelSettings`."""
 
-    discount: float = setting(0.99, "discount of the return per env step", minimum=0.0, maximum=1.0)
+    discount: float = setting(0.99, "discount factor per env step", minimum=0.0, maximum=1.0)
     unroll_length: int = setting(
-        128, "consecutive steps of each environment in an item", unit="env steps", minimum=1
+        128, "consecutive steps of each environment in an unroll", unit="env steps", minimum=1
     )
     entropy_coefficient: float = setting(
         0.0, "weight of the entropy bonus", minimum=0.0, resumable=True
     )
     normalize_rewards: bool = setting(
-        False, "divide rewards by the running deviation of the discounted return"
+        False, "divide rewards by the running standard deviation of the discounted return"
     )
 
-    optimizer: str = setting("adam", "who steps", choices=OPTIMIZERS)
-    learning_rate: float = setting(3e-4, "step size", above=0.0, resumable=True)
+    optimizer: str = setting(
+        "adam", "optimiser of the policy and the value function", choices=OPTIMIZERS
+    )
+    learning_rate: float = setting(
+        3e-4, "learning rate of the optimiser", above=0.0, resumable=True
+    )
     learning_rate_final: float | None = setting(
-        None, "step size at the end of its decay; none: constant", minimum=0.0, resumable=True
+        None, "learning rate after linear decay; none: no decay", minimum=0.0, resumable=True
     )
     learning_rate_env_steps: int = setting(
-        0, "length of that decay", unit="env steps", minimum=0, resumable=True
+        0, "length of the learning rate's decay", unit="env steps", minimum=0, resumable=True
     )
     learning_rate_hold_env_steps: int = setting(
-        0, "env steps before that decay begins", unit="env steps", minimum=0, resumable=True
+        0,
+        "env steps before the learning rate's decay begins",
+        unit="env steps",
+        minimum=0,
+        resumable=True,
     )
     learning_rate_schedule: Points = setting(
         (),
-        "step sizes at env steps, linear in between, in place of the four settings above, e.g. 0:1e-3,50000:1e-4",
+        "learning rates at given env steps, interpolated linearly; replaces the four settings above, e.g. "
+        "0:1e-3,50000:1e-4",
         minimum=0.0,
         resumable=True,
     )
@@ -58,14 +67,14 @@ class Settings:
     )
     rmsprop_decay: float = setting(
         0.99,
-        "decay of RMSProp",
+        "decay of RMSProp's mean square",
         minimum=0.0,
         maximum=1.0,
         idle_if={"optimizer": frozenset(("adam", "sgd"))},
     )
     gradient_clip_norm: float | None = setting(
         0.5,
-        "largest global norm of the gradient; none: no limit",
+        "maximum global norm of the gradient; none: no clipping",
         above=0.0,
         resumable=True,
     )
@@ -108,48 +117,56 @@ class AsyncSettings:
     entropy_coefficient: float = setting(
         0.01, "weight of the entropy bonus", minimum=0.0, resumable=True
     )
-    learning_rate: float = setting(5e-4, "step size", above=0.0, resumable=True)
-    shared_torso: bool = setting(True, "policy and value read one network instead of one each")
+    learning_rate: float = setting(
+        5e-4, "learning rate of the optimiser", above=0.0, resumable=True
+    )
+    shared_torso: bool = setting(
+        True, "policy and value function share one network instead of having one each"
+    )
     batch_env_steps: int = setting(
-        500, "least size of a batch; 0: one unroll of every actor", unit="env steps", minimum=0
+        500, "minimum batch size; 0: one unroll from each actor", unit="env steps", minimum=0
     )
     queue_items: int = setting(
         16,
-        "unrolls that may wait for the learner; actors wait when it is full",
+        "maximum number of unrolls that wait for the learner; actors wait while the queue is full",
         unit="items",
         minimum=1,
         idle_if={"backend": "inprocess"},
     )
     vtrace: bool = setting(
-        True, "correct for old weights by V-trace; off: advantages by GAE as they are"
+        True, "correct for outdated acting weights with V-trace; false: uncorrected GAE advantages"
     )
     trace_lambda: float = setting(1.0, "lambda of V-trace or GAE", minimum=0.0, maximum=1.0)
     rho_bar: float | None = setting(
         1.0,
-        "limit of the ratio in value targets; none: no limit",
+        "upper limit of the importance ratio in value targets; none: no limit",
         above=0.0,
         idle_if={"vtrace": False},
     )
     pg_rho_bar: float | None = setting(
         1.0,
-        "limit of the ratio in advantages; none: no limit",
+        "upper limit of the importance ratio in advantages; none: no limit",
         above=0.0,
         idle_if={"vtrace": False},
     )
     normalize_advantage: str = setting(
-        "none", "standardise advantages over the batch, or not", choices=("batch", "none")
+        "none", "standardise advantages over the batch, or not at all", choices=("batch", "none")
     )
-    replay_proportion: float = setting(0.0, "old unrolls trained on for each new one", minimum=0.0)
+    replay_proportion: float = setting(
+        0.0, "replayed unrolls per new unroll in training", minimum=0.0
+    )
     replay_unrolls: int = setting(
-        100, "unrolls kept for that", minimum=1, idle_if={"replay_proportion": 0.0}
+        100, "number of unrolls kept for replay", minimum=1, idle_if={"replay_proportion": 0.0}
     )
-    passes: int = setting(1, "times that each batch is trained on", minimum=1)
+    passes: int = setting(1, "number of times each batch is trained on", minimum=1)
     pass_buffer_batches: int = setting(
-        1, "batches between whose passes the learner turns; more than 1 needs passes", minimum=1
+        1,
+        "number of batches that the learner cycles through; above 1 it needs passes above 1",
+        minimum=1,
     )
     broadcast_interval_updates: int = setting(
         1,
-        "least number of updates between two sets of weights sent out",
+        "minimum number of updates between two publications of weights to the actors",
         unit="updates",
         minimum=1,
         idle_if={"backend": "inprocess"},

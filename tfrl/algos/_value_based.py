@@ -30,35 +30,39 @@ from tfrl.types import EnvSpec, PolicyStep, Trajectory, Transition, UpdateOutput
 class Settings:
     """Settings of every algorithm of the family, a base of their `Config`s beside `ModelSettings`."""
 
-    discount: float = setting(0.99, "discount of the return per env step", minimum=0.0, maximum=1.0)
+    discount: float = setting(0.99, "discount factor per env step", minimum=0.0, maximum=1.0)
     n_step: int = setting(1, "length of the n-step return", unit="env steps", minimum=1)
-    double: bool = setting(True, "choose the bootstrap action with the online network")
+    double: bool = setting(
+        True, "double Q-learning: the online network chooses the bootstrap action"
+    )
     target_period_updates: int = setting(
-        500, "interval of copies to the target network", unit="updates", minimum=1
+        500, "interval between copies to the target network", unit="updates", minimum=1
     )
     value_rescaling_epsilon: float | None = setting(
         None,
-        "epsilon of R2D2's value rescaling h, there 0.001: the network learns h of returns; none: returns",
+        "epsilon of R2D2's value rescaling h (0.001 in R2D2): the network learns h(return); none: no "
+        "rescaling",
         above=0.0,
     )
 
     sequence_length: int = setting(
         40,
-        "with a memory: steps of a replayed sequence, burn-in included",
+        "with a memory: steps per replayed sequence, including burn-in",
         unit="env steps",
         minimum=1,
         idle_if=({"core": "none"}, {"sends_gradients": True}),
     )
     sequence_period: int = setting(
         20,
-        "with a memory: steps between the beginnings of two sequences; less than the length: they overlap",
+        "with a memory: steps from the start of one sequence to the start of the next; below sequence_length "
+        "they overlap",
         unit="env steps",
         minimum=1,
         idle_if=({"core": "none"}, {"sends_gradients": True}),
     )
     burn_in: int = setting(
         20,
-        "with a memory: first steps of a sequence that only bring its stored state up to date",
+        "with a memory: initial steps of a sequence that only refresh the stored state and are not trained on",
         unit="env steps",
         minimum=0,
         idle_if=({"core": "none"}, {"sends_gradients": True}),
@@ -66,45 +70,54 @@ class Settings:
 
     batch_size: int = setting(
         32,
-        "transitions, or with a memory sequences, per update, over all replicas",
+        "transitions per update (with a memory: sequences), over all learner devices",
         unit="items",
         minimum=1,
         idle_if={"sends_gradients": True},
     )
     env_steps_per_update: float = setting(
         4.0,
-        "env steps sampled per update",
+        "env steps per update",
         unit="env steps",
         above=0.0,
         idle_if={"sends_gradients": True},
     )
     updates_per_call: int = setting(
         32,
-        "updates that run in one compiled call between two pieces of acting",
+        "updates per compiled call; no env steps are taken in between",
         unit="updates",
         minimum=1,
         idle_if={"sends_gradients": True},
     )
     replay_capacity: int = setting(
-        50_000, "transitions kept", unit="transitions", minimum=1, idle_if={"sends_gradients": True}
-    )
-    min_replay: int = setting(
-        1_000,
-        "transitions stored before the first update",
+        50_000,
+        "maximum number of transitions in the replay",
         unit="transitions",
         minimum=1,
         idle_if={"sends_gradients": True},
     )
-    prioritized: bool = setting(False, "prioritized instead of uniform replay")
+    min_replay: int = setting(
+        1_000,
+        "transitions in the replay before the first update",
+        unit="transitions",
+        minimum=1,
+        idle_if={"sends_gradients": True},
+    )
+    prioritized: bool = setting(False, "sample by priority instead of uniformly")
     priority_exponent: float = setting(
-        0.6, "alpha of prioritized replay", minimum=0.0, maximum=1.0, idle_if={"prioritized": False}
+        0.6,
+        "exponent alpha of prioritized replay",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if={"prioritized": False},
     )
     priority_epsilon: float = setting(
-        1e-6, "added to each priority", above=0.0, idle_if={"prioritized": False}
+        1e-6, "constant added to each priority", above=0.0, idle_if={"prioritized": False}
     )
     priority_eta: float = setting(
         0.9,
-        "with a memory: share of the largest error of a sequence in its priority, the rest is the mean",
+        "with a memory: weight of the largest error in the priority of a sequence; the mean error has the "
+        "remaining weight",
         minimum=0.0,
         maximum=1.0,
         idle_if=({"prioritized": False}, {"core": "none"}),
@@ -124,16 +137,20 @@ class Settings:
         idle_if={"prioritized": False},
     )
     importance_beta_updates: int = setting(
-        20_000, "length of that change", unit="updates", minimum=0, idle_if={"prioritized": False}
+        20_000,
+        "updates over which the exponent changes from importance_beta to importance_beta_final",
+        unit="updates",
+        minimum=0,
+        idle_if={"prioritized": False},
     )
 
-    learning_rate: float = setting(5e-4, "step size of Adam", above=0.0, resumable=True)
+    learning_rate: float = setting(5e-4, "learning rate of Adam", above=0.0, resumable=True)
     learning_rate_final: float | None = setting(
-        None, "step size at the end of its decay; none: constant", minimum=0.0, resumable=True
+        None, "learning rate after linear decay; none: no decay", minimum=0.0, resumable=True
     )
     learning_rate_updates: int = setting(
         0,
-        "length of that decay",
+        "length of the learning rate's decay",
         unit="updates",
         minimum=0,
         resumable=True,
@@ -141,35 +158,36 @@ class Settings:
     )
     learning_rate_schedule: Points = setting(
         (),
-        "step sizes at env steps, linear in between, in place of the three settings above, e.g. 0:1e-3,50000:1e-4",
+        "learning rates at given env steps, interpolated linearly; replaces the three settings above, e.g. "
+        "0:1e-3,50000:1e-4",
         minimum=0.0,
         resumable=True,
     )
     adam_epsilon: float = setting(1e-7, "epsilon of Adam", above=0.0)
     gradient_clip_norm: float | None = setting(
         10.0,
-        "largest global norm of the gradient; none: no limit",
+        "maximum global norm of the gradient; none: no clipping",
         above=0.0,
         resumable=True,
     )
 
     epsilon_initial: float | None = setting(
         None,
-        "share of random actions at the start; none: 1, or 0 with noisy layers",
+        "initial probability of a random action; none: 1, or 0 with noisy layers",
         minimum=0.0,
         maximum=1.0,
         resumable=True,
     )
     epsilon_final: float | None = setting(
         None,
-        "share of random actions after the decay; none: 0.05, or 0 with noisy layers",
+        "probability of a random action after the decay; none: 0.05, or 0 with noisy layers",
         minimum=0.0,
         maximum=1.0,
         resumable=True,
     )
     epsilon_decay_env_steps: int = setting(
         10_000,
-        "length of the linear decay",
+        "length of epsilon's linear decay",
         unit="env steps",
         minimum=0,
         resumable=True,
@@ -184,7 +202,7 @@ class Settings:
     )
     epsilon_schedule: Points = setting(
         (),
-        "shares of random actions at env steps, linear in between, in place of the three settings above, e.g. "
+        "epsilon at given env steps, interpolated linearly; replaces the three settings above, e.g. "
         "0:1,10000:0.1,100000:0.01",
         minimum=0.0,
         maximum=1.0,
@@ -192,20 +210,20 @@ class Settings:
     )
     epsilon_ladder: str = setting(
         "none",
-        "in place of the decay each actor, or each environment of all actors, has a constant share of its own, as in "
-        "Ape-X; training returns are then those of the least random third",
+        "constant epsilon per actor or per environment (Ape-X), replacing the decay; training returns then "
+        "come only from the least random third",
         choices=("none", "actor", "env"),
     )
     epsilon_ladder_base: float = setting(
         0.4,
-        "share of random actions of the first on the ladder",
+        "epsilon of the first rung of the ladder",
         above=0.0,
         maximum=1.0,
         idle_if={"epsilon_ladder": "none"},
     )
     epsilon_ladder_exponent: float = setting(
         7.0,
-        "the last on the ladder has base**(1 + exponent)",
+        "the last rung of the ladder has epsilon base**(1 + exponent)",
         minimum=0.0,
         idle_if={"epsilon_ladder": "none"},
     )

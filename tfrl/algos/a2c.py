@@ -31,12 +31,14 @@ class Config(on_policy.Settings, ModelSettings):
     unroll_length: int = setting(
         5, "consecutive steps of each environment in a batch", unit="env steps", minimum=1
     )
-    gae_lambda: float = setting(
-        1.0, "lambda of the advantages; 1: n-step returns", minimum=0.0, maximum=1.0
-    )
+    gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    optimizer: str = setting("rmsprop", "who steps", choices=on_policy.OPTIMIZERS)
-    learning_rate: float = setting(7e-4, "step size", above=0.0, resumable=True)
+    optimizer: str = setting(
+        "rmsprop", "optimiser of the policy and the value function", choices=on_policy.OPTIMIZERS
+    )
+    learning_rate: float = setting(
+        7e-4, "learning rate of the optimiser", above=0.0, resumable=True
+    )
 
 
 class A2CLearner(tf.Module):

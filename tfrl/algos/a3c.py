@@ -35,13 +35,13 @@ class Config(on_policy.Settings, ModelSettings):
     """Settings of A3C."""
 
     unroll_length: int = setting(
-        10, "consecutive steps of each environment behind a gradient", unit="env steps", minimum=1
+        10, "consecutive steps of each environment per gradient", unit="env steps", minimum=1
     )
-    gae_lambda: float = setting(
-        1.0, "lambda of the advantages; 1: n-step returns", minimum=0.0, maximum=1.0
-    )
+    gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    learning_rate: float = setting(1e-3, "step size", above=0.0, resumable=True)
+    learning_rate: float = setting(
+        1e-3, "learning rate of the optimiser", above=0.0, resumable=True
+    )
     queue_items: int = gradients.queue_items()
 
     def __post_init__(self) -> None:

@@ -29,15 +29,24 @@ from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
     """Settings of APPO."""
 
-    clip: float = setting(0.4, "the surrogate is clipped at ratios of 1 -+ this", above=0.0)
+    clip: float = setting(
+        0.4,
+        "the surrogate is clipped where the probability ratio leaves [1 - clip, 1 + clip]",
+        above=0.0,
+    )
     target_period_updates: int = setting(
-        1, "interval of copies to the target policy", unit="updates", minimum=1
+        1, "interval between copies to the target policy", unit="updates", minimum=1
     )
     kl_coefficient: float = setting(
-        0.0, "initial weight of KL(target || new), adapted to kl_target; 0: no term", minimum=0.0
+        0.0,
+        "initial weight of the penalty KL(target || new), adapted to kl_target; 0: no penalty",
+        minimum=0.0,
     )
     kl_target: float = setting(
-        0.01, "KL that this weight is adapted to", above=0.0, idle_if={"kl_coefficient": 0.0}
+        0.01,
+        "KL divergence that the penalty's weight is adapted to",
+        above=0.0,
+        idle_if={"kl_coefficient": 0.0},
     )
 
     def __post_init__(self) -> None:

@@ -32,9 +32,9 @@ from tfrl.types import EnvSpec
 class Config(value_based.Settings, ModelSettings):
     """Settings of C51."""
 
-    num_atoms: int = setting(101, "atoms of the distribution", minimum=2)
-    v_min: float = setting(-100.0, "return of the first atom", unit="reward")
-    v_max: float = setting(100.0, "return of the last atom", unit="reward")
+    num_atoms: int = setting(101, "number of atoms of the return distribution", minimum=2)
+    v_min: float = setting(-100.0, "return at the first atom", unit="reward")
+    v_max: float = setting(100.0, "return at the last atom", unit="reward")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,20 +43,21 @@ class Config(value_based.Settings, ModelSettings):
         "huber", "loss of the temporal-difference error", choices=("huber", "squared")
     )
     huber_delta: float = setting(
-        1.0, "error at which the Huber loss turns linear", above=0.0, idle_if={"loss": "squared"}
+        1.0, "error at which the Huber loss becomes linear", above=0.0, idle_if={"loss": "squared"}
     )
     actor_priorities: bool = setting(
         False,
-        "new transitions have the priority that the action values of the actor give them, as in Ape-X, not the "
-        "largest so far",
+        "actors compute the priority of new transitions from their own action values (Ape-X); false: new "
+        "transitions get the largest priority so far",
     )
     sends_gradients: bool = setting(
         False,
-        "without a replay: every actor computes gradients of its own unrolls and sends these, as in A3C",
+        "train without a replay: each actor computes gradients from its own unrolls and sends them to the "
+        "learner, as in A3C",
     )
     unroll_length: int = setting(
         10,
-        "with sends_gradients: consecutive steps of each environment behind a gradient",
+        "with sends_gradients: consecutive steps of each environment per gradient",
         unit="env steps",
         minimum=1,
         idle_if={"sends_gradients": False},

@@ -37,12 +37,12 @@ TAU = "tau"  # the noise that holds an exploring step's fractions
 class Config(value_based.Settings, ModelSettings):
     """Settings of IQN."""
 
-    num_tau: int = setting(64, "fractions drawn for the prediction of an update (N)", minimum=1)
-    num_target_tau: int = setting(64, "fractions drawn for its target (N')", minimum=1)
-    num_act_tau: int = setting(32, "fractions whose mean is an action's value (K)", minimum=1)
-    num_cosines: int = setting(64, "cosines that embed a fraction", minimum=1)
+    num_tau: int = setting(64, "fractions drawn per prediction (N)", minimum=1)
+    num_target_tau: int = setting(64, "fractions drawn per target (N')", minimum=1)
+    num_act_tau: int = setting(32, "fractions averaged into an action's value (K)", minimum=1)
+    num_cosines: int = setting(64, "number of cosines that embed a fraction", minimum=1)
     huber_delta: float = setting(
-        1.0, "error at which the quantile Huber loss turns linear (kappa)", above=0.0
+        1.0, "error at which the quantile Huber loss becomes linear (kappa)", above=0.0
     )
 
 

@@ -32,20 +32,25 @@ class Config(on_policy.Settings, ModelSettings):
 
     unroll_length: int = setting(
         0,
-        "longest episode, a longer one is cut as by a time limit; 0: the environment's limit",
+        "maximum episode length; longer episodes are truncated. 0: the environment's time limit",
         unit="env steps",
         minimum=0,
     )
     episodes_per_item: int = setting(
         8,
-        "least number of episodes that an actor sends together; all that end in the step that completes them go along",
+        "minimum number of episodes that an actor sends together; all episodes that end on the same step are "
+        "included",
         unit="episodes",
         minimum=1,
     )
-    normalize_returns: bool = setting(False, "standardise returns (or advantages) over a batch")
-    baseline: bool = setting(False, "learn state values and subtract them from returns")
+    normalize_returns: bool = setting(
+        False, "standardise returns (with a baseline: advantages) over each batch"
+    )
+    baseline: bool = setting(False, "learn a state-value function and subtract it from returns")
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    learning_rate: float = setting(4e-3, "step size", above=0.0, resumable=True)
+    learning_rate: float = setting(
+        4e-3, "learning rate of the optimiser", above=0.0, resumable=True
+    )
 
 
 class PGLearner(tf.Module):

@@ -32,38 +32,45 @@ class Config(on_policy.Settings, ModelSettings):
 
     value_coefficient: float = on_policy.value_coefficient(0.5)
     gae_lambda: float = setting(
-        0.95, "lambda of the advantages; 1: Monte Carlo returns", minimum=0.0, maximum=1.0
+        0.95, "lambda of GAE; 1: Monte Carlo returns", minimum=0.0, maximum=1.0
     )
-    epochs: int = setting(10, "passes over a batch", minimum=1)
-    minibatches: int = setting(4, "parts of a batch, an update each", minimum=1)
+    epochs: int = setting(10, "number of passes over each batch", minimum=1)
+    minibatches: int = setting(4, "number of minibatches per epoch, one update each", minimum=1)
     batch_env_steps: int = setting(
-        0, "least size of a batch; 0: one unroll of every actor", unit="env steps", minimum=0
+        0, "minimum batch size; 0: one unroll from each actor", unit="env steps", minimum=0
     )
     clip: float | None = setting(
-        0.2, "the surrogate is clipped at ratios of 1 -+ this; none: not at all", above=0.0
+        0.2,
+        "the surrogate is clipped where the probability ratio leaves [1 - clip, 1 + clip]; none: no clipping",
+        above=0.0,
     )
     clip_final: float | None = setting(
         None,
-        "this limit at the end of the decay of the step size, linearly; none: constant",
+        "value of clip at the end of the learning rate's decay, reached linearly; none: constant",
         minimum=0.0,
     )
     value_clip: float | None = setting(
-        None, "largest change of a value in the value loss; none: no limit", above=0.0
+        None, "maximum change of a value in the value loss; none: no limit", above=0.0
     )
     kl_coefficient: float = setting(
-        0.0, "initial weight of KL(old || new); 0: no term", minimum=0.0
+        0.0,
+        "initial weight of the penalty KL(old || new), adapted to kl_target; 0: no penalty",
+        minimum=0.0,
     )
     kl_target: float = setting(
-        0.01, "KL that this weight is adapted to", above=0.0, idle_if={"kl_coefficient": 0.0}
+        0.01,
+        "KL divergence that the penalty's weight is adapted to",
+        above=0.0,
+        idle_if={"kl_coefficient": 0.0},
     )
     kl_stop: float | None = setting(
         None,
-        "skip what is left of a batch once an update's KL exceeds this; none: never",
+        "skip the remaining updates of a batch once an update's KL exceeds this; none: never",
         above=0.0,
     )
     normalize_advantage: str = setting(
         "minibatch",
-        "standardise advantages over the batch, over each minibatch, or not",
+        "standardise advantages over the batch, over each minibatch, or not at all",
         choices=("batch", "minibatch", "none"),
     )
 

@@ -32,9 +32,9 @@ from tfrl.types import EnvSpec
 class Config(value_based.Settings, ModelSettings):
     """Settings of QR-DQN."""
 
-    num_quantiles: int = setting(25, "quantiles of each action's return", minimum=1)
+    num_quantiles: int = setting(25, "number of quantiles per action", minimum=1)
     huber_delta: float = setting(
-        1.0, "error at which the quantile Huber loss turns linear (kappa)", above=0.0
+        1.0, "error at which the quantile Huber loss becomes linear (kappa)", above=0.0
     )
 
 

@@ -11,13 +11,13 @@ from tfrl import command
 
 # Name -> module with `main(argv) -> exit code`, and what it does.
 COMMANDS = {
-    "run": ("tfrl.cli.run", "trains an agent, or goes on with a run"),
+    "run": ("tfrl.cli.run", "trains an agent, or resumes a run"),
     "evaluate": ("tfrl.cli.evaluate", "plays episodes with the policy of a run"),
-    "export": ("tfrl.cli.export", "writes the policy of a run as a SavedModel"),
+    "export": ("tfrl.cli.export", "exports the policy of a run as a SavedModel"),
     "plot": ("tfrl.cli.plot", "draws learning curves of run folders"),
-    "tune": ("tfrl.cli.tune", "searches settings with Optuna"),
-    "check": ("tfrl.envs.check", "checks an environment of yours"),
-    "benchmark": ("tfrl.cli.benchmark", "times tfrl, and other libraries in turn"),
+    "tune": ("tfrl.cli.tune", "searches for good settings with Optuna"),
+    "check": ("tfrl.envs.check", "checks your own environment"),
+    "benchmark": ("tfrl.cli.benchmark", "times tfrl, and compares it with other libraries"),
 }
 
 
@@ -51,5 +51,5 @@ def launch(name: str, argv: Sequence[str]) -> int:
 
 def usage() -> str:
     """The text of `tfrl --help`."""
-    lines = ["usage: tfrl COMMAND [...]; tfrl COMMAND --help shows what it takes", ""]
+    lines = ["usage: tfrl COMMAND [...]; tfrl COMMAND --help lists its options", ""]
     return "\n".join([*lines, *(f"  {name:10} {what}" for name, (_, what) in COMMANDS.items())])

@@ -17,27 +17,28 @@ from tfrl.config.settings import SettingError, setting, validate
 
 _USAGE = """Times workloads of tfrl: tfrl benchmark [--workloads=NAME,...] [--rival_python=PATH]
 
-With the Python of a rival, the same workload of the rival runs in turn: tfrl, rival, tfrl, rival, ...
-Several rivals may run: tfrl, one, the other, tfrl, ... --list shows the workloads and their rivals."""
+If the path to a rival library's Python is given, the same workload also runs in that library, in
+turns: tfrl, rival, tfrl, rival, ... Several rivals may be given. --list shows the workloads and their
+rivals."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Settings of this launcher."""
 
-    workloads: tuple[str, ...] = setting(("all",), "names of workloads, or all")
-    list: bool = setting(False, "show the workloads and end")
-    rival_python: str = setting(
-        "", "Python of an environment with Stable-Baselines3 (and sb3-contrib)"
+    workloads: tuple[str, ...] = setting(("all",), "names of workloads, or 'all'")
+    list: bool = setting(False, "list the workloads and exit")
+    rival_python: str = setting("", "path to a Python with Stable-Baselines3 (and sb3-contrib)")
+    rllib_python: str = setting("", "path to a Python with RLlib")
+    sample_factory_python: str = setting("", "path to a Python with Sample Factory")
+    cleanrl_python: str = setting("", "path to a Python that finds CleanRL's scripts")
+    repeats: int = setting(3, "runs per library", minimum=1)
+    scale: float = setting(
+        1.0, "multiplies the timed part of each run, but not its warm-up", above=0
     )
-    rllib_python: str = setting("", "Python of an environment with RLlib")
-    sample_factory_python: str = setting("", "Python of an environment with Sample Factory")
-    cleanrl_python: str = setting("", "Python of an environment that finds CleanRL's scripts")
-    repeats: int = setting(3, "runs of each side", minimum=1)
-    scale: float = setting(1.0, "multiplies the timed piece of every run, not its warm-up", above=0)
-    timeout_s: float = setting(1800.0, "longest that one run may take", unit="s", above=0)
+    timeout_s: float = setting(1800.0, "maximum duration of one run", unit="s", above=0)
     out: str = setting(
-        "", "JSON file, or a folder; default benchmarks/results/<workload>-<date>.json"
+        "", "JSON file or folder to write; default: benchmarks/results/<workload>-<date>.json"
     )
 
     def __post_init__(self) -> None:

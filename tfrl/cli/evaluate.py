@@ -12,7 +12,7 @@ from tfrl.runtime import folders
 
 _USAGE = """Plays seeded episodes with the exported policy of a run: tfrl evaluate --run_dir=FOLDER [...]
 
-Full episodes with unclipped rewards, without learning; one seed gives one list of episodes."""
+Episodes are complete and rewards unclipped; nothing is learned. The same seed gives the same episodes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,22 +21,22 @@ class Options:
 
     run_dir: str = setting("", "folder of a finished run")
     trust_modules: tuple[str, ...] = setting(
-        (), "modules of yours whose code the run folder may run; a folder from elsewhere runs none"
+        (), "your modules whose code the run folder may execute; by default it executes none"
     )
     episodes: int = setting(100, "episodes to play", minimum=1)
     seed: int = setting(0, "seed of the environments and of exploration", minimum=0)
     stochastic: bool = setting(
-        False, "act with the exploration of the end of training, not greedily"
+        False, "act with the exploration of the end of training instead of greedily"
     )
-    num_envs: int = setting(10, "environments stepped together", minimum=1)
+    num_envs: int = setting(10, "environments stepped as one batch", minimum=1)
     record_video: bool = setting(
         False,
-        "write episodes to <run_dir>/videos as mp4, the score in the file name; needs no screen",
+        "write episodes as mp4 files to <run_dir>/videos, with the score in the file name; needs no display",
     )
     video_episodes: int = setting(
-        1, "episodes that --record_video writes, besides those scored", minimum=1
+        1, "episodes to record with --record_video, in addition to the scored ones", minimum=1
     )
-    json: bool = setting(False, "print one JSON line on stdout; the rest goes to stderr")
+    json: bool = setting(False, "print one line of JSON to stdout and everything else to stderr")
 
     def __post_init__(self) -> None:
         validate(self)

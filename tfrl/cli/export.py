@@ -12,9 +12,9 @@ from tfrl.runtime import folders
 
 _USAGE = """Writes the exported policy of a run as a SavedModel: tfrl export --run_dir=FOLDER [...]
 
-It loads with TensorFlow alone: `act(observation, state)`, `initial_state(batch_size)` and the
-signature serving_default, for batches of any size; q_values or probabilities where the algorithm
-has them. It takes observations as the environment gives them and gives actions that it accepts."""
+The SavedModel needs only TensorFlow. It has `act(observation, state)`, `initial_state(batch_size)` and
+the signature serving_default, for any batch size, and q_values or probabilities if the algorithm has
+them. Observations and actions are those of the environment."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,14 @@ class Options:
 
     run_dir: str = setting("", "folder of a finished run")
     trust_modules: tuple[str, ...] = setting(
-        (), "modules of yours whose code the run folder may run; a folder from elsewhere runs none"
+        (), "your modules whose code the run folder may execute; by default it executes none"
     )
-    out: str = setting("", "folder to write; default <run_dir>/export. An export there is replaced")
-    lite: bool = setting(False, "also write policy.tflite there, for LiteRT, with batch size 1")
+    out: str = setting(
+        "", "folder to write; default: <run_dir>/export. An export in it is replaced"
+    )
+    lite: bool = setting(
+        False, "also write policy.tflite for LiteRT, with batch size 1, to that folder"
+    )
 
     def __post_init__(self) -> None:
         validate(self)

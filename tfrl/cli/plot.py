@@ -12,17 +12,17 @@ from tfrl.runtime import folders
 
 _USAGE = """Draws learning curves: tfrl plot RUN_FOLDER [RUN_FOLDER ...] [--out=FILE] [--labels=A,B,...]
 
-Runs of one algorithm that differ in their seed alone become one line with a band; each
-environment has a plot of its own."""
+Runs of one algorithm that differ only in their seed become one line with a band. Each environment
+gets its own plot."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Settings of this launcher."""
 
-    out: str = setting("curve.png", "file to write, a PNG")
+    out: str = setting("curve.png", "PNG file to write")
     labels: tuple[str, ...] = setting(
-        (), "names for the legend, one for each run folder; those of the same name are one line"
+        (), "names for the legend, one per run folder; runs with the same name become one line"
     )
 
     def __post_init__(self) -> None:

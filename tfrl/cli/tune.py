@@ -8,9 +8,9 @@ import sys
 from tfrl.config import flags
 from tfrl.config.settings import SettingError, setting, validate
 
-_USAGE = """Searches settings with Optuna: tfrl tune [--trials=N] --search=JSON -- --algo=NAME [flags of a run]
+_USAGE = """Searches for good settings with Optuna: tfrl tune [--trials=N] --search=JSON -- --algo=NAME [flags of a run]
 
-What follows -- are the flags of every run. Each run that falls behind the others is ended early."""
+The flags after -- apply to every run. Runs that fall behind the others are ended early."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +22,11 @@ class Options:
         'settings to search, {name: {kind: values}}, e.g. {"learning_rate": {"log": [1e-5, 1e-2]}, '
         '"n_step": {"choices": [1, 3, 5]}}; kinds: log, uniform, int (lowest and highest), choices',
     )
-    trials: int = setting(20, "runs to make", minimum=1)
-    study_dir: str = setting("runs/tune", "folder of the study; one that is there goes on")
-    prune: bool = setting(True, "end runs whose evaluations are below the median of the others")
+    trials: int = setting(20, "number of runs", minimum=1)
+    study_dir: str = setting("runs/tune", "folder of the study; an existing study is continued")
+    prune: bool = setting(
+        True, "end a run early when its evaluations are below the median of the other runs"
+    )
     search_seed: int = setting(0, "seed of the search", minimum=0)
 
     def __post_init__(self) -> None:
@@ -48,6 +50,6 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; repeat the command to continue", file=sys.stderr)
         return 130
     return 0

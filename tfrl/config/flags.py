@@ -47,7 +47,7 @@ _TITLES = {
     "checkpoint": "Checkpoints",
     "log": "Console and logs",
 }
-_FLAGFILE = "file of flags, one --name=value per line, # for comments; later flags win"
+_FLAGFILE = "file of flags, one --name=value per line; # starts a comment; later flags override earlier ones"
 
 
 class Section(NamedTuple):
@@ -496,7 +496,7 @@ def help_text(algo: str | None) -> str:
             lines += textwrap.wrap(
                 lead + _first_line(name), _width(), subsequent_indent=" " * len(lead)
             )
-        lines += ["  or the dotted name of a module of yours that has Config and make", ""]
+        lines += ["  or the dotted name of your own module with Config and make", ""]
     lines += ["General", *_entry("--algo", "str", "required", "algorithm to train")]
     lines += [*_entry("--flagfile", "path", "none", _FLAGFILE), ""]
     for section in sections:

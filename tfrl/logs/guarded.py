@@ -75,6 +75,8 @@ class GuardedView:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 self._lost = open(self._file, "a", encoding="utf-8", errors="replace")
                 self._view = PlainView(self._lost, self._total)
-                self._view.announce(f"The console has failed; what follows was not shown.\n{error}")
+                self._view.announce(
+                    f"The console failed; the following lines were not shown on it.\n{error}"
+                )
                 return
         self._view = SilentView()

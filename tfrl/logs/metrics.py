@@ -1,4 +1,4 @@
-"""Every metric that a run may emit: its unit and meaning. A name that is not here cannot be logged.
+"""All metrics of a run with unit and meaning. Names that are not listed here cannot be logged.
 
 Names are `role/name_unit`. A metric without data is absent from a row, never NaN.
 """
@@ -13,23 +13,23 @@ from tfrl.config.settings import SettingError, nearest
 
 
 class Metric(NamedTuple):
-    """unit of the number (empty for pure numbers), and what it means in one sentence."""
+    """The unit of a number (empty for pure numbers) and its meaning in one sentence."""
 
     unit: str
     meaning: str
 
 
 METRICS: dict[str, Metric] = {
-    "run/env_steps": Metric("env steps", "env steps taken in training, over all actors"),
+    "run/env_steps": Metric("env steps", "env steps of training, summed over all actors"),
     "run/updates": Metric("updates", "optimiser steps"),
     "run/episodes": Metric("episodes", "training episodes finished"),
     "run/wall_time_s": Metric("s", "time since this process started the run"),
     "run/env_steps_per_s": Metric("env steps/s", "env steps per second since the last row"),
     "run/updates_per_s": Metric("updates/s", "updates per second since the last row"),
-    "run/progress_ratio": Metric("", "env steps taken as a share of total_env_steps"),
-    "run/memory_peak_mb": Metric("MB", "largest resident memory of the process so far"),
+    "run/progress_ratio": Metric("", "fraction of total_env_steps taken so far"),
+    "run/memory_peak_mb": Metric("MB", "peak resident memory of the process so far"),
     "actor/episode_return_mean": Metric(
-        "reward", "mean of unclipped returns over the last 100 training episodes"
+        "reward", "mean unclipped return of the last 100 training episodes"
     ),
     "actor/episode_return_min": Metric("reward", "smallest of these returns"),
     "actor/episode_return_max": Metric("reward", "largest of these returns"),
@@ -39,97 +39,106 @@ METRICS: dict[str, Metric] = {
     ),
     "actor/epsilon": Metric("", "probability of a random action, mean over environments"),
     "actor/policy_lag_updates": Metric(
-        "updates", "updates by which the acting policy is behind the learner"
+        "updates", "number of updates by which the acting policy lags behind the learner"
     ),
     "actor/weight_delay_max_env_steps": Metric(
-        "env steps", "most env steps that an actor process made between two looks for newer weights"
+        "env steps", "most env steps an actor process took between two checks for newer weights"
     ),
     "learner/loss": Metric("", "loss that the optimiser minimises, mean over the last batches"),
     "learner/network_loss": Metric(
-        "", "what the layers of your own network add to that loss, e.g. penalties on weights"
+        "", "losses that the layers of your own network add, e.g. weight penalties"
     ),
     "learner/td_error_abs_mean": Metric("reward", "mean absolute temporal-difference error"),
     "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),
     "learner/kl_target": Metric(
-        "nat", "mean divergence of the predicted distribution from its target"
+        "nat", "mean KL divergence between target and predicted distributions"
     ),
     "learner/edge_mass": Metric(
         "",
-        "probability that targets have on the first and last atom; near 1: the support is too small",
+        "probability mass of targets on the first and last atoms; near 1: the support is too narrow",
     ),
     "learner/gradient_norm": Metric("", "global norm of the gradient before clipping"),
-    "learner/learning_rate": Metric("", "step size of the optimiser"),
-    "learner/policy_loss": Metric("", "surrogate of the policy gradient, mean over the last batch"),
-    "learner/value_loss": Metric("reward^2", "loss of the value function, without its weight"),
+    "learner/learning_rate": Metric("", "learning rate of the optimiser"),
+    "learner/policy_loss": Metric(
+        "", "surrogate loss of the policy gradient, mean over the last batch"
+    ),
+    "learner/value_loss": Metric("reward^2", "loss of the value function, before its coefficient"),
     "learner/entropy": Metric("nat", "mean entropy of the policy's action distributions"),
-    "learner/kl": Metric("nat", "mean divergence of the new policy from the one that acted"),
-    "learner/kl_coefficient": Metric("", "weight of the divergence in the loss"),
+    "learner/kl": Metric(
+        "nat",
+        "mean KL divergence of the updated policy from the acting policy (APPO: from the target policy)",
+    ),
+    "learner/kl_coefficient": Metric("", "weight of the KL penalty in the loss"),
     "learner/clipped_ratio": Metric(
-        "", "share of steps whose probability ratio is beyond the clip"
+        "", "fraction of steps whose probability ratio is outside the clip range"
     ),
     "learner/rho": Metric(
-        "", "mean ratio of the learning to the acting policy's probabilities, before its limit"
+        "", "mean probability ratio of the learned policy to the acting policy, before clipping"
     ),
     "learner/explained_variance": Metric(
-        "", "share of the value targets' variance that the values explain; 1 is perfect"
+        "", "fraction of the value targets' variance that the values explain; 1 is perfect"
     ),
     "learner/policy_lag_mean_updates": Metric(
         "updates",
-        "updates between acting and learning, mean over the unrolls trained since the last row",
+        "updates between acting and learning, mean over the unrolls trained on since the last row",
     ),
-    "learner/policy_lag_p95_updates": Metric(
-        "updates", "lag that 95 in 100 of these unrolls do not exceed"
-    ),
-    "learner/policy_lag_max_updates": Metric("updates", "largest lag of these unrolls"),
+    "learner/policy_lag_p95_updates": Metric("updates", "95th percentile of this lag"),
+    "learner/policy_lag_max_updates": Metric("updates", "maximum of this lag"),
     "learner/importance_beta": Metric("", "exponent of the importance weights"),
     "learner/policy_version_updates": Metric(
-        "updates", "updates behind the newest policy sent out"
+        "updates", "update count of the newest published policy"
     ),
     "learner/retraces": Metric(
-        "", "times the compiled update was traced again; more than 0 is slow"
+        "", "number of times the compiled update was retraced; more than 0 is slow"
     ),
     "replay/size_items": Metric("items", "items in the replay"),
     "replay/queue_items": Metric(
-        "items", "unrolls of actors that do not wait, made and not yet trained on"
+        "items", "unrolls produced but not yet trained on, where actors do not wait for the learner"
     ),
-    "replay/samples_per_insert": Metric("", "items sampled per item inserted, over the run"),
+    "replay/samples_per_insert": Metric("", "items sampled per item inserted, over the whole run"),
     "replay/items_inserted": Metric("items", "items inserted"),
     "replay/items_sampled": Metric("items", "items sampled"),
-    "time/env_us": Metric("us", "stepping environments, per env step since the last row"),
-    "time/act_us": Metric("us", "choosing actions, per env step since the last row"),
-    "time/write_us": Metric("us", "writing to the replay, per env step since the last row"),
-    "time/sample_us": Metric("us", "waiting for samples, per env step since the last row"),
-    "time/learn_us": Metric("us", "updating, per env step since the last row"),
+    "time/env_us": Metric(
+        "us", "time spent stepping environments, per env step since the last row"
+    ),
+    "time/act_us": Metric("us", "time spent choosing actions, per env step since the last row"),
+    "time/write_us": Metric(
+        "us", "time spent writing to the replay, per env step since the last row"
+    ),
+    "time/sample_us": Metric(
+        "us", "time spent waiting for samples, per env step since the last row"
+    ),
+    "time/learn_us": Metric("us", "time spent on updates, per env step since the last row"),
     "time/room_us": Metric(
         "us",
-        "actors waiting until the replay takes what they made, per env step since the last row",
+        "time that actors waited for space in the replay, per env step since the last row",
     ),
     "time/weights_us": Metric(
         "us",
-        "actors waiting for the weights that their unrolls train, per env step since the last row",
+        "time that actors waited for weights trained on their unrolls, per env step since the last row",
     ),
     "time/experience_us": Metric(
-        "us", "the learner waiting for experience, per env step since the last row"
+        "us", "time that the learner waited for experience, per env step since the last row"
     ),
-    "evaluator/return_mean": Metric("reward", "mean return of the evaluated episodes"),
+    "evaluator/return_mean": Metric("reward", "mean return of the evaluation episodes"),
     "evaluator/return_std": Metric("reward", "standard deviation of these returns"),
     "evaluator/return_min": Metric("reward", "smallest of these returns"),
     "evaluator/return_max": Metric("reward", "largest of these returns"),
-    "evaluator/episodes": Metric("episodes", "episodes of the evaluation"),
+    "evaluator/episodes": Metric("episodes", "number of episodes in the evaluation"),
     "evaluator/length_mean_env_steps": Metric("env steps", "mean length of these episodes"),
 }
 
-# Drawn by TensorBoard; `metrics.csv` has numbers that sum them up.
+# Histograms for TensorBoard; `metrics.csv` has summary statistics instead.
 HISTOGRAMS: dict[str, Metric] = {
     "learner/policy_lag_updates": Metric(
         "updates",
-        "updates between acting and learning, of each unroll trained since the last row (TensorBoard)",
+        "updates between acting and learning, for each unroll trained on since the last row (TensorBoard)",
     ),
 }
 
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")
-# A name that ends so has this unit.
+# Units implied by the end of a name.
 _SUFFIXES = {
     "_env_steps": "env steps",
     "_updates": "updates",
@@ -142,14 +151,14 @@ _SUFFIXES = {
 def check_declared(
     table: Mapping[str, Metric], who: str, known: Mapping[str, Metric] = METRICS
 ) -> None:
-    """Checks the metrics that an algorithm or a callback of a user's own declares.
+    """Checks the metrics declared by a user's algorithm or callback.
 
     Args:
-      who: declares them, the beginning of the message.
-      known: names that are taken.
+      who: the algorithm or callback, named at the start of the message.
+      known: metrics whose names are taken.
 
     Raises:
-      SettingError: a name that is not like those of tfrl or is taken, no meaning, or a unit that its suffix denies.
+      SettingError: a malformed or taken name, an empty meaning, or a unit that contradicts the name's suffix.
     """
     for name, metric in table.items():
         where = f"{who}: metric {name!r}"

@@ -36,48 +36,57 @@ class ModelSettings:
 
     network: str = setting(
         "auto",
-        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a cnn for images) or package.module:builder",
+        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a CNN for images) or package.module:builder of a Keras "
+        "model",
     )
     hidden_sizes: tuple[int, ...] = setting(
-        (64, 64), "units of the MLP's layers", unit="units", minimum=1, idle_if={"mlp": False}
+        (64, 64),
+        "units per hidden layer of the MLP",
+        unit="units",
+        minimum=1,
+        idle_if={"mlp": False},
     )
     activation: str = setting(
-        "tanh", "activation of the MLP", idle_if={"mlp": False, "action_features": False}
+        "tanh", "activation function of the MLP", idle_if={"mlp": False, "action_features": False}
     )
     precision: str = setting(
         "float32",
-        "arithmetic of the networks for images; variables and all that follows stay float32",
+        "precision of computation in image networks; variables and later layers stay float32",
         choices=torsos.PRECISIONS,
     )
     image_layout: str = setting(
         "auto",
-        "where images have their channels; auto: as their shape suggests, said at the start",
+        "position of the channels in images; auto: inferred from the shape and shown at the start",
         choices=images.LAYOUTS,
     )
     image_scale: float | None = setting(
         None,
-        "what the values of images are divided by; none: picked from the limits of their space, said at the start",
+        "divisor of image values; none: inferred from the limits of the space and shown at the start",
         above=0.0,
     )
     shared_torso: bool = setting(
         False,
-        "policy and value read one network instead of one each (images: sharing is faster)",
+        "policy and value function share one network instead of having one each (faster on images)",
         idle_if={"baseline": False},
     )
-    core: str = setting("none", "memory after the network", choices=("none", *recurrent.KINDS))
+    core: str = setting(
+        "none", "recurrent memory after the network", choices=("none", *recurrent.KINDS)
+    )
     core_size: int = setting(
-        128, "width of the memory", unit="units", minimum=1, idle_if={"core": "none"}
+        128, "units of the memory", unit="units", minimum=1, idle_if={"core": "none"}
     )
     action_hidden_sizes: tuple[int, ...] = setting(
         (64,),
-        "units of the MLP that embeds action features; empty: they are the embedding",
+        "units per layer of the MLP that embeds action features; empty: the features themselves are the "
+        "embedding",
         unit="units",
         minimum=1,
         idle_if={"action_features": False},
     )
     log_std_initial: float = setting(
         0.0,
-        "logarithm of a Gaussian policy's first deviation; of each entry with state_dependent_exploration",
+        "initial log standard deviation of a Gaussian policy; with state_dependent_exploration, of each "
+        "matrix entry",
         idle_if=(
             {"box_actions": False},
             {"free_log_std": False, "state_dependent_exploration": False},
@@ -85,29 +94,31 @@ class ModelSettings:
     )
     free_log_std: bool = setting(
         True,
-        "a Gaussian policy's deviation is a variable; off: an output of the network",
+        "the standard deviation of a Gaussian policy is a free variable; false: an output of the network",
         idle_if={"box_actions": False},
     )
     state_dependent_exploration: bool = setting(
-        False, "gSDE: Box actions explore by a matrix times the features that stays for some steps"
+        False,
+        "gSDE: exploration noise of Box actions is a random matrix times the features; the matrix is kept for "
+        "several steps",
     )
     sde_resample_env_steps: int | None = setting(
         None,
-        "steps of an episode that share this matrix; none: a whole episode",
+        "steps before the matrix is redrawn within an episode; none: once per episode",
         unit="env steps",
         minimum=1,
     )
     squash_actions: bool = setting(
         False,
-        "Box actions go through tanh onto their limits instead of being clipped",
+        "map Box actions to their limits with tanh instead of clipping",
         idle_if={"box_actions": False},
     )
     normalize_observations: bool = setting(
-        False, "subtract the running mean of observations and divide by their deviation"
+        False, "subtract the running mean of observations and divide by their standard deviation"
     )
     observation_clip: float = setting(
         10.0,
-        "limit of normalised observations",
+        "maximum magnitude of normalised observations",
         above=0.0,
         idle_if={"normalize_observations": False},
     )

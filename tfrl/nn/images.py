@@ -100,11 +100,11 @@ class Reader:
             said.append(f"{what[rank]} (--image_layout)")
         bytes_or_planes = self.space.dtype in (np.uint8, np.bool_) and self._limit() in (1.0, 255.0)
         if self.scale is None and (self._twice or not bytes_or_planes):
-            how = "values as they are"
+            how = "values not scaled"
             if self._twice:
                 how = (
-                    f"values read twice, divided by 255 and by {CATEGORIES:g}, as categories and intensities look "
-                    "alike in the space"
+                    f"values read twice, divided by 255 and by {CATEGORIES:g}, because the space does not show "
+                    "whether they are intensities or categories"
                 )
             elif self._limit() != 1.0:
                 how = f"values divided by {self._limit():g}"

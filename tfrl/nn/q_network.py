@@ -25,70 +25,76 @@ class ModelSettings:
 
     network: str = setting(
         "auto",
-        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a cnn for images) or package.module:builder of a Keras model",
+        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a CNN for images) or package.module:builder of a Keras "
+        "model",
     )
     hidden_sizes: tuple[int, ...] = setting(
-        (64, 64), "units of the MLP's layers", unit="units", minimum=1, idle_if={"mlp": False}
+        (64, 64),
+        "units per hidden layer of the MLP",
+        unit="units",
+        minimum=1,
+        idle_if={"mlp": False},
     )
     activation: str = setting(
         "relu",
-        "activation of the MLP",
+        "activation function of the MLP",
         idle_if={"mlp": False, "action_features": False, "head_hidden_sizes": ()},
     )
     precision: str = setting(
         "float32",
-        "arithmetic of the networks for images; variables and all that follows stay float32",
+        "precision of computation in image networks; variables and later layers stay float32",
         choices=torsos.PRECISIONS,
     )
     image_layout: str = setting(
         "auto",
-        "where images have their channels; auto: as their shape suggests, said at the start",
+        "position of the channels in images; auto: inferred from the shape and shown at the start",
         choices=images.LAYOUTS,
     )
     image_scale: float | None = setting(
         None,
-        "what the values of images are divided by; none: picked from the limits of their space, said at the start",
+        "divisor of image values; none: inferred from the limits of the space and shown at the start",
         above=0.0,
     )
     rescale_observations: bool = setting(
         False,
-        "the MLP sees bounded components of a Box observation mapped to [-1, 1]",
+        "map bounded components of Box observations to [-1, 1] for the MLP",
         idle_if={"vectors": False},
     )
     normalize_observations: bool = setting(
-        False, "subtract the running mean of observations and divide by their deviation"
+        False, "subtract the running mean of observations and divide by their standard deviation"
     )
     observation_clip: float = setting(
         10.0,
-        "limit of normalised observations",
+        "maximum magnitude of normalised observations",
         above=0.0,
         idle_if={"normalize_observations": False},
     )
     core: str = setting(
         "none",
-        "memory after the network; with one the replay holds sequences",
+        "recurrent memory after the network; with a memory the replay holds sequences",
         choices=("none", *recurrent.KINDS),
     )
     core_size: int = setting(
-        128, "width of the memory", unit="units", minimum=1, idle_if={"core": "none"}
+        128, "units of the memory", unit="units", minimum=1, idle_if={"core": "none"}
     )
     head_hidden_sizes: tuple[int, ...] = setting(
-        (), "units of each head's hidden layers", unit="units", minimum=1
+        (), "units per hidden layer of each head", unit="units", minimum=1
     )
     dueling: bool = setting(False, "separate heads for state value and advantages")
     noisy: str = setting(
-        "none", "learnt noise on the weights of the heads", choices=("none", *noisy.KINDS)
+        "none", "learned noise on the weights of the heads", choices=("none", *noisy.KINDS)
     )
     noisy_sigma: float | None = setting(
         None,
-        "first size of that noise: sigma_0 if factorised, the deviation if independent; "
-        "none: 0.5 and 0.017",
+        "initial scale of the noise: sigma_0 if factorised, the standard deviation if independent; none: 0.5 "
+        "or 0.017",
         above=0.0,
         idle_if={"noisy": "none"},
     )
     action_hidden_sizes: tuple[int, ...] = setting(
         (64,),
-        "units of the MLP that embeds action features; empty: they are the embedding",
+        "units per layer of the MLP that embeds action features; empty: the features themselves are the "
+        "embedding",
         unit="units",
         minimum=1,
         idle_if={"action_features": False},

@@ -324,7 +324,7 @@ def _line_of_integers(space: gym.Space) -> str:
     if not np.issubdtype(space.dtype, np.integer) or high <= WIDE:
         return ""
     shape = ", ".join(map(str, space.shape))
-    return f"observation {space.dtype.name} [{shape}]: values up to {high} as they are (--normalize_observations)"
+    return f"observation {space.dtype.name} [{shape}]: values up to {high} are not scaled (--normalize_observations)"
 
 
 def check(config: Any, spec: EnvSpec, sends_gradients: bool = False) -> None:

@@ -70,9 +70,9 @@ class Assembly:
         unfit, topology, contents = "", self.job.topology, found.replay
         if local_queue.saved_here(contents) or resident.saved_here(contents):
             if topology.backend != "inprocess":
-                unfit = "they lay beside the learner of one process"
+                unfit = "they were kept in the learner of a run in one process"
         elif self.queue and not self.layout.fits(saved_shapes(found.replay)):
-            unfit = f"each is of another number of environments than num_envs={topology.num_envs}"
+            unfit = f"they were made with a different num_envs than {topology.num_envs}"
         return dataclasses.replace(found, unfit=unfit)
 
     @property
@@ -148,17 +148,19 @@ class Assembly:
 
     @property
     def residency_line(self) -> str:
-        """The start-up line that says where the replay or the queue lives and why; '' where there is no choice."""
+        """The start-up line with the place of the replay or the queue, and the reason; '' where there is no choice."""
         what = "queue" if self.queue else "replay"
         line = f"{what}: {self.residency} ({self.residency_why})" if self.residency_why else ""
         if self.found and self.found.unfit:
-            left = f"the contents of the {what} in the checkpoint are left out: {self.found.unfit}"
+            left = (
+                f"the contents of the {what} in the checkpoint are not restored: {self.found.unfit}"
+            )
             return f"{line}; {left}" if line else left
         return line
 
     @property
     def exploration_line(self) -> str:
-        """The start-up line that says who explores how much; '' where all do alike and all games count."""
+        """The start-up line about exploration; '' where epsilon is the same everywhere and all episodes count."""
         agent, topology = self.agent, self.job.topology
         if agent.counted is None:
             return ""
@@ -167,22 +169,22 @@ class Assembly:
         epsilon = np.concatenate([agent.knobs(i, *sizes, 0)["epsilon"] for i in rows])
         counted = np.concatenate([agent.counted(i, *sizes) for i in rows])
         if epsilon.max() == epsilon.min():
-            return f"exploration: epsilon {epsilon[0]:.3g} everywhere: the rungs of the ladder are all the same"
+            return f"exploration: epsilon {epsilon[0]:.3g} in every environment: all rungs of the ladder are equal"
         return (
             f"exploration: epsilon {epsilon.max():.3g} to {epsilon.min():.3g} over {len(epsilon)} environments; "
-            f"training returns are those of {np.count_nonzero(counted)}, the least random"
+            f"training returns come from the {np.count_nonzero(counted)} least random"
         )
 
     @property
     def evaluation_line(self) -> str:
-        """The start-up line that says when an evaluation gives up; '' where every episode ends by the time limit."""
+        """The start-up line about the limit of an evaluation; '' where a time limit ends every episode."""
         episodes = self.job.evaluation.eval_episodes
         limit = self.most_evaluation_env_steps(episodes)
         if self.job.evaluation.eval_max_env_steps or not limit:
             return ""
         return (
-            f"evaluation: the environment has no time limit, so {episodes} episodes get {limit:,} env steps; "
-            "max_episode_steps limits episodes, eval_max_env_steps an evaluation"
+            f"evaluation: the environment has no time limit, so an evaluation of {episodes} episodes ends after "
+            f"{limit:,} env steps at most; --max_episode_steps limits episodes, --eval_max_env_steps evaluations"
         )
 
     def most_evaluation_env_steps(self, episodes: int) -> int:
@@ -192,7 +194,7 @@ class Assembly:
 
     @property
     def arithmetic(self) -> str:
-        """The start-up line that answers which number is a batch."""
+        """The start-up line with the sizes of batches."""
         plan, replay = self.agent.updates, self.agent.replay
         if self.queue:
             most = "up to " if self.sequences.episodes else ""
@@ -207,7 +209,7 @@ class Assembly:
         return (
             f"{self.env_steps_per_call:,} env steps -> "
             f"{plan.updates_per_call:,} updates of {plan.batch_size:,} {items}, "
-            f"{replay.samples_per_insert:g} samples per insert, from {replay.min_items:,} {what} on"
+            f"{replay.samples_per_insert:g} samples per insert, starting at {replay.min_items:,} {what}"
         )
 
 

@@ -94,10 +94,10 @@ def unfinished(evaluation: Evaluation, episodes: int, limit: int) -> str:
     if ended == episodes:
         return ""
     what = f"only {ended} of {episodes} episodes" if ended else "no episode"
-    then = "the score is that of these" if ended else "there is no score"
+    then = "the score covers only these" if ended else "there is no score"
     return (
-        f"warning: {what} ended within {limit:,} env steps of evaluation: {then}; max_episode_steps limits episodes, "
-        "eval_max_env_steps an evaluation"
+        f"warning: {what} ended within {limit:,} env steps of evaluation: {then}; --max_episode_steps limits episodes, "
+        "--eval_max_env_steps evaluations"
     )
 
 

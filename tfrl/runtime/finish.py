@@ -90,9 +90,9 @@ def finish(
         text = console.score(score["return_mean"], score["return_std"])
         logger.announce(f"score: {text} over {score['episodes']:,} greedy episodes")
     if not totals.updates and not interrupted:
-        short = f"{totals.env_steps:,} env steps do not pay for one"
+        short = f"{totals.env_steps:,} env steps are too few for one"
         logger.announce(
-            f"no update was made, the policy is untrained: {short} ({assembly.arithmetic})"
+            f"no update was made and the policy is untrained: {short} ({assembly.arithmetic})"
         )
     if export_dir is not None:
         logger.announce(f"policy: {export_dir} (SavedModel)")

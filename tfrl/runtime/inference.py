@@ -241,12 +241,12 @@ def make_engine(
     try:
         lite = LiteEngine(policy, signature)
     except SettingError as error:
-        announce(f"acting: function (lite is not possible: {error})")
+        announce(f"acting: function (lite is unavailable: {error})")
         return function
     times = {engine: _time(engine) for engine in (function, lite)}
     best = min(times, key=times.__getitem__)
     figures = ", ".join(f"{e.name} {t * 1e6:.0f} us" for e, t in times.items())
-    announce(f"acting: {best.name} ({figures} per step of {signature.batch_size})")
+    announce(f"acting: {best.name} ({figures} per batch of {signature.batch_size})")
     return best
 
 

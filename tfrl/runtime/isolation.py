@@ -28,16 +28,16 @@ TIMEOUT_S = 60.0
 
 
 def network_line(isolated: bool, way: str) -> str:
-    """The line at the start that says who can reach the server of the replay.
+    """The start-up line about access to the replay server.
 
     Args:
-      way: what closes it.
+      way: what prevents access by others.
     """
     if isolated:
-        return "network: isolated, only the processes of this run reach the replay"
+        return "network: isolated; only the processes of this run can reach the replay server"
     return (
-        "network: whoever can connect to this machine can read and replace experience and weights; the replay server "
-        f"listens on all interfaces and asks for no password; {way}"
+        "network: the replay server listens on all interfaces without a password, so anyone who can connect to this "
+        f"machine can read and replace experience and weights; {way}"
     )
 
 

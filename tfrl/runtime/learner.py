@@ -181,7 +181,7 @@ class LearnerLoop(tf.Module):
             self._announce(f"learning: {mode}, {calls} updates per call{why}")
             return self._traced(mode)
         if self.compiled is not None:
-            self._announce(f"learning: {self.compiled}, {calls} updates per call, as before")
+            self._announce(f"learning: {self.compiled}, {calls} updates per call (as before)")
             return self._traced(self.compiled)
         # What a checkpoint holds: `self.variables` would leave out a Keras optimiser, which is no tf.Module.
         everything = [
@@ -370,14 +370,14 @@ def _known_mode(learner: Any, updates_per_call: int) -> tuple[str, str]:
     """
     random_layer = tf.keras.__internal__.layers.BaseRandomLayer
     if any(isinstance(module, random_layer) for module in learner.policy.submodules):
-        return "graph", ", as XLA draws the numbers of the network's random layers from no seed"
+        return "graph", " (XLA would ignore the seed of the network's random layers)"
     if tf.config.list_logical_devices("GPU"):
         return "", ""
     kernels = [v.shape for v in learner.policy.trainable_variables if v.shape.rank >= 2]
     if any(shape.rank == 4 for shape in kernels):
-        return "graph", ", as XLA is slow at convolutions on a CPU"
+        return "graph", " (XLA is slow on convolutions on a CPU)"
     if updates_per_call >= LOOP_UPDATES and all(s.num_elements() <= NARROW for s in kernels):
-        return "xla", ", as it is fast at narrow layers"
+        return "xla", " (XLA is fast on narrow layers)"
     return "", ""
 
 

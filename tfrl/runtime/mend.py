@@ -36,12 +36,12 @@ def mend(run_dir: pathlib.Path) -> list[str]:
     lines = checkpoint_files.set_aside_damaged(checkpoints)
     result = run_dir / "result.json"
     if result.exists() and _seconds(result) is None:
-        lines.append(_set_aside(result, "the time before is counted from the checkpoint"))
+        lines.append(_set_aside(result, "the earlier time is taken from the checkpoint"))
     for name, step in _TABLES.items():
         table = run_dir / name
         lost = csv_file.lost_lines(table, step) if table.exists() else 0
         if lost is None:
-            lines.append(_set_aside(table, "a new one begins"))
+            lines.append(_set_aside(table, "a new file is started"))
         elif lost:
             lines.append(f"{table}: {lost} damaged line{'s' * (lost > 1)} dropped")
     return lines
@@ -77,4 +77,4 @@ def _seconds(result: pathlib.Path) -> float | None:
 def _set_aside(path: pathlib.Path, then: str) -> str:
     aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
     os.replace(path, aside)
-    return f"{path}: cannot be read, it is now {aside.name}; {then}"
+    return f"{path}: cannot be read, renamed to {aside.name}; {then}"

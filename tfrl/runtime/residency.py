@@ -45,7 +45,7 @@ def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) 
                 "items that are sampled again can live beside the learner, not sequences of stacked frames"
             )
         alone = kept and job.topology.backend == "inprocess"
-        return SERVER, "sequences of stacked frames, over a port" if alone else ""
+        return SERVER, "sequences of stacked frames need a server" if alone else ""
     if isinstance(replay.item, SequenceOf) and job.topology.backend != "inprocess":
         if wanted == LEARNER:
             raise SettingError(
@@ -64,7 +64,7 @@ def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) 
     if shards > 1:
         return SERVER, f"{shards} shards of {math.ceil(replay.capacity_items / shards):,} items"
     needed, free = resident.sizes(replay, rows).nbytes, resident.free_bytes()
-    takes = f"it takes {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB"
+    takes = f"it takes {needed / 2**20:,.0f} MB of {free / 2**20:,.0f} MB free"
     if contents is not None:
         found = LEARNER if resident.saved_here(contents) else SERVER
         _refuse_other(wanted, found)

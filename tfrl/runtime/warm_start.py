@@ -75,7 +75,7 @@ def start(
             follow()
         if hasattr(loop.learner, "adopt"):
             loop.learner.adopt(weights.env_steps)
-    announce(f"initial weights: {weights.path}, after {weights.env_steps:,} env steps")
+    announce(f"initial weights: {weights.path}, trained for {weights.env_steps:,} env steps")
 
 
 def _check_spaces(where: str, folder: pathlib.Path, spec: EnvSpec) -> None:

@@ -53,7 +53,7 @@ class Watch:
             del place
             if here != seen:
                 if said:
-                    self._announce(f"{said} has come back after {now - since:.0f} s")
+                    self._announce(f"{said} responded after {now - since:.0f} s")
                 seen, since, said = here, now, ""
             elif here and not said and now - since > self._limit_s:
                 rows = ", ".join(map(str, here[1]))
@@ -63,5 +63,5 @@ class Watch:
                     else f"the environments of {self._what}"
                 )
                 self._announce(
-                    f"warning: {said} has given no answer for {now - since:.0f} s (heartbeat_timeout_s); the run waits"
+                    f"warning: {said} has not responded for {now - since:.0f} s (heartbeat_timeout_s); the run waits"
                 )

@@ -97,9 +97,7 @@ class _Run:
             contents, scratch = found.replay if found else None, assembly.run_dir / "checkpoints"
             self.server = ReplayServer([table], contents, scratch=scratch)
             self.client = reverb.Client(self.server.address)
-            logger.announce(
-                network_line(False, "--backend=processes has --isolate, which closes it")
-            )
+            logger.announce(network_line(False, "--backend=processes with --isolate prevents this"))
         strategy = make_strategy(job.topology.num_learner_devices)
         seed = seeds.integer(job.seed, "learner")
         self.learner = LearnerLoop(
@@ -171,7 +169,7 @@ class _Run:
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(assembly)
         if found and (lost := self.batcher.restore(found.folder / batches.FOLDER, assembly.layout)):
-            logger.announce(f"left out, as they are of another number of environments: {lost}")
+            logger.announce(f"not restored, because num_envs has changed: {lost}")
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
         self.thread = None

@@ -92,7 +92,7 @@ class _Run:
             assembly.residency_line,
             assembly.exploration_line,
             assembly.evaluation_line,
-            network_line(self.job.topology.isolate, "--isolate closes it"),
+            network_line(self.job.topology.isolate, "--isolate prevents this"),
         ):
             if line:
                 logger.announce(line)
@@ -216,11 +216,11 @@ class _Run:
         self._while(learner, HURRY_S)
         saving = lambda: any(child.numbers.get("saving") for child in self._of("learner"))
         if saving():
-            self.logger.announce("a checkpoint is being written; another signal drops it")
+            self.logger.announce("writing a checkpoint; another signal abandons it")
             self._while(lambda: learner() and saving() and not self.stop.hurried, SAVE_S)
         if learner():
             self.logger.announce(
-                "the learner was killed before it had saved; older checkpoints are whole"
+                "the learner was killed before it saved; older checkpoints are intact"
             )
 
     def _stop_servers(self) -> None:
@@ -418,7 +418,7 @@ class _Run:
             times = f" ({len(failures)} times in a row)" if len(failures) > 1 else ""
             lost = {
                 "replay": "the replay is lost and no checkpoint holds its contents\n",
-                "weights": "the server of weights is lost and there is no checkpoint to go on from\n",
+                "weights": "the weight server is lost and there is no checkpoint to continue from\n",
             }
             why = "" if restorable else lost[child.role]
             self.failure = RunFailed(f"{why}{failures[0]}{times}")
@@ -432,13 +432,13 @@ class _Run:
         if shard:
             self._shards[child.slot] = new.index
             self._sampled_of[new.index] = 0
-            how += f": shard {child.slot} of the replay fills anew, the others go on"
+            how += f": shard {child.slot} of the replay starts empty, the others are kept"
         if child.role == "learner":
             found = self.assembly.newest()
             how = (
-                f"{new.name} goes on from {found.folder}"
+                f"{new.name} continues from {found.folder}"
                 if found
-                else f"{new.name} starts anew: no checkpoint yet"
+                else f"{new.name} starts from scratch: there is no checkpoint yet"
             )
         self.logger.announce(f"{child.name} {what}; {how}")
 
@@ -449,7 +449,7 @@ class _Run:
     def _restart_all(self, child: Child, what: str) -> None:
         """Clients wait for ever on a dead server, and the learner must fit the contents."""
         found = self.assembly.newest()
-        self.logger.announce(f"{child.name} {what}; all processes go on from {found.folder}")
+        self.logger.announce(f"{child.name} {what}; all processes continue from {found.folder}")
         for other in list(self._children):
             self._remove(other)
         self._start_all(restore=True)
