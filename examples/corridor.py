@@ -1,6 +1,6 @@
-"""An environment and a network of one's own, for `train_and_load.py`.
+"""A custom environment and a custom network for `train_and_load.py`.
 
-They stand in a module because a run stores their names: every process of it, a resume and a later
+They are in a module because a run stores their names. Every process of the run, a resume and a later
 `tfrl.load` import them again.
 """
 
@@ -40,13 +40,13 @@ class Corridor(gym.Env):
 
 
 def make_env(length: int = 8) -> gym.Env:
-    """What `env=` takes: a function that returns an environment; `env_kwargs` are its arguments."""
+    """Returns an environment, for `env=`; `env_kwargs` are the arguments."""
     return Corridor(length)
 
 
 def network(spec: EnvSpec) -> tf.keras.Model:
-    """What `network=` takes: a Keras model from the observation [B, 1] to features [B, F]."""
-    del spec  # it tells the spaces, for networks that depend on them
+    """Returns a Keras model from the observation [B, 1] to features [B, F], for `network=`."""
+    del spec  # has the spaces, for networks that depend on them
     return tf.keras.Sequential(
         [
             tf.keras.layers.Dense(32, "tanh"),

@@ -13,9 +13,9 @@ import tensorflow as tf
 def main() -> None:
     policy = tf.saved_model.load(sys.argv[1])
 
-    # `act` takes the observation as the environment gives it, in the dtypes of its space, with a batch
-    # axis of any size, and the recurrent state, () for a policy without one. Its actions are those
-    # that the environment's action space contains. The dtypes of Discrete spaces are int64.
+    # `act` takes the observation as the environment returns it, in the dtypes of its space, with a
+    # batch axis of any size. It also takes the recurrent state, which is () for a policy without memory.
+    # Its actions belong to the environment's action space. The dtypes of Discrete spaces are int64.
     serving = policy.signatures["serving_default"]
     specs = serving.structured_input_signature[1]
     for batch_size in (1, 7):
@@ -26,12 +26,12 @@ def main() -> None:
         inputs = {k: tf.zeros([batch_size, *s.shape[1:]], s.dtype) for k, s in specs.items()}
         print(f"actions of {batch_size}:", serving(**inputs)["action"].numpy().tolist())
 
-    # What the policy expects of its actions, where the algorithm has it.
+    # Action values or probabilities, if the algorithm has them.
     for name in ("q_values", "probabilities"):
         if name in policy.signatures:
             print(f"{name}:", {k: v.shape for k, v in policy.signatures[name](**inputs).items()})
 
-    # The same by hand, where the observation is a single array and there is no state.
+    # The same through `act`, if the observation is a single array.
     if list(specs) == ["observation"]:
         observation = tf.zeros([2, *specs["observation"].shape[1:]], specs["observation"].dtype)
         out = policy.act(observation, policy.initial_state(2))

@@ -1,4 +1,4 @@
-"""The Python door: train, load and evaluate, with an environment and a network of one's own.
+"""Trains, loads and evaluates in Python, with a custom environment and a custom network.
 
 python examples/train_and_load.py [run folder]
 """
@@ -34,11 +34,11 @@ def main() -> None:
     )
     print(f"{result.run_dir}: {result.return_mean:.2f} after {result.env_steps:,} env steps")
 
-    # The policy of a finished run, with its weights: one observation or a batch, as the environment gives them.
+    # `predict` takes one observation or a batch of them, as the environment returns them.
     policy = tfrl.load(result.run_dir)
     env = corridor.make_env(length=6)
     obs, _ = env.reset()
-    policy.reset()  # of a memory, where there is one
+    policy.reset()  # clears the memory of a recurrent policy
     for _ in range(50):
         obs, _, terminated, truncated, _ = env.step(policy.predict(obs))
         if terminated or truncated:
@@ -47,7 +47,7 @@ def main() -> None:
     print("actions:", policy.predict(places).tolist())
     print("action values:", policy.q_values(places).round(2).tolist())
 
-    # Seeded games: full ones, unclipped rewards, greedy unless told otherwise.
+    # Seeded full episodes with unclipped rewards; greedy by default.
     evaluation = tfrl.evaluate(result.run_dir, episodes=10, seed=7)
     print("returns:", evaluation.returns)
 

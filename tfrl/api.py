@@ -1,4 +1,4 @@
-"""The Python door: `train`, `load`, `evaluate`. The launchers are thin over it. TensorFlow is imported by the calls."""
+"""The Python interface: `train`, `load`, `evaluate`. The commands call it. TensorFlow is imported inside the calls."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
       run_dir: folder with everything the run wrote.
-      return_mean, return_std, episodes: greedy evaluation of the exported policy; None and 0 when none was asked for.
-      env_steps, updates: of the whole run, restarts included.
+      return_mean, return_std, episodes: greedy evaluation of the exported policy; None and 0 if there was none.
+      env_steps, updates: totals of the whole run, restarts included.
       train_s: seconds of acting and learning; total_s: seconds in all, start-up and evaluation included.
-      export_dir: the SavedModel; None where a second signal left it out.
-      curve: the PNG of the learning curve; None as above.
+      export_dir: folder of the SavedModel; None if a second signal skipped the export.
+      curve: PNG of the learning curve; None as above.
       interrupted: the run was stopped; `resume` continues it.
-      stopped_by: why a callback or `stop_at_return` ended it before `total_env_steps`; '' if none did.
+      stopped_by: reason why a callback or `stop_at_return` ended it before `total_env_steps`; '' if none did.
     """
 
     run_dir: pathlib.Path
@@ -55,7 +55,7 @@ class Result:
 
 
 def make_job(algo: str, **settings: Any) -> Job:
-    """A job from settings of any of its parts, by flag name; an object becomes its name, see `config/objects.py`.
+    """Makes a job of settings by flag name. Objects are replaced by their names, see `config/objects.py`.
 
     Raises:
       SettingError: an unknown setting (the nearest is named) or a value that cannot be used.
@@ -72,7 +72,7 @@ def make_job(algo: str, **settings: Any) -> Job:
 
 
 def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Settings by the part of a job they belong to: 'config', 'job' or a key of `job.PLANS`.
+    """Groups settings by the part of a job that has them: 'config', 'job' or a key of `job.PLANS`.
 
     Raises:
       SettingError: a setting that no part has.
@@ -104,20 +104,21 @@ def train(
 ) -> Result:
     """Trains to the end of the job and exports the policy.
 
-    On the main thread, Ctrl-C, SIGTERM and SIGHUP end it early but in order, see docs/concepts.md.
+    On the main thread, Ctrl-C, SIGTERM and SIGHUP end it early in an orderly way, see docs/concepts.md.
 
     Args:
-      algo: name of an algorithm, or a whole job (then no settings).
-      callbacks: are called on every row of the log, evaluation and checkpoint; may stop the run. See `tfrl.Callback`.
-      stop: ends it in the same way from another thread, by `stop.request()`.
-      **settings: anything that is a flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
-        learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment; `network`
-        a Keras model or a function that builds one.
+      algo: name of an algorithm, or a whole job (then without settings).
+      callbacks: objects that are called on every row of the log, evaluation and checkpoint, and may stop the run. See
+        `tfrl.Callback`.
+      stop: `stop.request()` in another thread ends the run in the same way.
+      **settings: any flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
+        learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment. `network`
+        may be a Keras model or a function that builds one.
 
     Raises:
-      SettingError: something cannot be used; nothing has been started then, unless it is an environment that breaks its
-        own word in the middle of a run.
-      RunFailed: of `tfrl.runtime.control`: learning diverges, or with processes a role fails again and again.
+      SettingError: a setting cannot be used, and nothing has been started; or an environment violates its own spaces
+        during the run.
+      RunFailed: (of `tfrl.runtime.control`) learning diverges, or with processes a role fails repeatedly.
     """
     started = time.monotonic()
     from tfrl.config import resolve
@@ -240,15 +241,15 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
 def load(
     path: str | pathlib.Path, network: Any = None, trust_modules: Sequence[str] = ()
 ) -> LoadedPolicy:
-    """The exported policy of a run folder, with its weights: `env.step(policy.predict(obs))`.
+    """Loads the exported policy of a run folder: `env.step(policy.predict(obs))`.
 
     Args:
-      path: of the run folder. It may come from anywhere: nothing that it names is run unless you name it too.
-      network: the builder of the run's network, where it has one of its own; an object or its name.
-      trust_modules: modules whose code the folder may run: that of the network, or an algorithm's.
+      path: the run folder. It may come from anywhere: no code that it names is run unless you name it too.
+      network: builder of the run's network, an object or its name, if the run has a network of your own.
+      trust_modules: modules whose code the folder may run, for a network or an algorithm.
 
     Raises:
-      SettingError: the folder holds no finished run, or needs code that nobody has named.
+      SettingError: the folder holds no finished run, or needs code that was not named.
     """
     from tfrl.runtime.finish import last_knobs, load_policy
     from tfrl.runtime.loaded import LoadedPolicy
@@ -268,19 +269,20 @@ def evaluate(
     network: Any = None,
     trust_modules: Sequence[str] = (),
 ) -> Evaluation:
-    """Plays seeded episodes with the exported policy of a run folder: full episodes, unclipped rewards.
+    """Evaluates the exported policy of a run folder on seeded, full episodes with unclipped rewards.
 
     Args:
-      path: of the run folder. It may come from anywhere: nothing that it names is run unless you name it too.
-      episodes, seed: which episodes; the same seed plays the same ones.
-      greedy: False: with the exploration of the end of training.
-      num_envs: environments that are stepped together, at most.
-      env, network: those of the run, where they are objects of yours or come from a module of yours.
+      path: the run folder. It may come from anywhere: no code that it names is run unless you name it too.
+      episodes: number of episodes.
+      seed: the same seed gives the same episodes.
+      greedy: if False, acts with the exploration of the end of training.
+      num_envs: most environments that are stepped together.
+      env, network: environment and network of the run, if they are objects of yours or come from a module of yours.
       trust_modules: modules whose code the folder may run, instead of naming each object.
 
     Raises:
-      SettingError: the folder holds no finished run, or needs code that nobody has named; a number that cannot be used;
-        an environment of other spaces.
+      SettingError: the folder holds no finished run, or needs code that was not named; a number cannot be used; the
+        environment has other spaces.
     """
     for name, value, least in (
         ("episodes", episodes, 1),

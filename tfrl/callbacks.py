@@ -7,8 +7,8 @@
 
     tfrl.train("dqn", env="CartPole-v1", callbacks=[StopWhenSolved()])
 
-They run in the process that called `tfrl.train`, in every backend, between two pieces of training. They are given
-numbers and the policy, nothing of the machinery. Nothing here imports TensorFlow.
+They run in the process that called `tfrl.train`, with every backend, between two pieces of training. They receive
+numbers and the policy, but no internals of the run. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from tfrl.logs.metrics import Metric
 
 
 class Run:
-    """What a callback may know of its run, and ask of it.
+    """The interface of a run to its callbacks.
 
     Attributes:
       run_dir: folder of the run.
       settings: all settings by name, those of the algorithm among them.
-      env_steps: taken so far.
-      stopped_by: why the run ends before `total_env_steps`; '' while it does not.
+      env_steps: env steps so far.
+      stopped_by: reason why the run ends before `total_env_steps`; '' if it does not.
     """
 
     def __init__(self, run_dir: pathlib.Path, settings: dict[str, Any], load: Callable[[], Any]):
@@ -39,7 +39,7 @@ class Run:
         """Ends training as if `total_env_steps` were reached: a checkpoint, the final evaluation, the export.
 
         Args:
-          reason: shown to the user and kept in `result.json`; the first one counts.
+          reason: shown to the user and kept in `result.json`; only the first one counts.
         """
         self.stopped_by = self.stopped_by or reason or "a callback"
 
@@ -54,36 +54,36 @@ class Run:
 class Callback:
     """Base of callbacks: every hook does nothing; override those that you need.
 
-    A hook that raises ends the run in order, and `tfrl.train` raises the error then.
+    If a hook raises, the run ends in an orderly way, and `tfrl.train` then raises the error.
 
     Attributes:
       metrics: {name: Metric(unit, meaning)} of the numbers that its hooks add to the log, e.g. 'callback/distance_m'.
-        Names are like tfrl's own and none of them.
+        Names have the form of tfrl's names and differ from all of them.
     """
 
     metrics: Mapping[str, Metric] = {}
 
     def on_start(self, run: Run) -> None:
-        """Before the first step."""
+        """Called before the first step."""
 
     def on_log(self, run: Run, row: Mapping[str, float]) -> Mapping[str, float] | None:
-        """A row of training metrics, every `log_every_s`; returns metrics of its own to add to it, or None."""
+        """Called on a row of training metrics, every `log_every_s`; returns metrics to add to it, or None."""
 
     def on_evaluation(self, run: Run, row: Mapping[str, float]) -> Mapping[str, float] | None:
-        """A row with the `evaluator/...` metrics; returns metrics of its own to add to it, or None."""
+        """Called on a row with the `evaluator/...` metrics; returns metrics to add to it, or None."""
 
     def on_checkpoint(self, run: Run, env_steps: int) -> None:
-        """A checkpoint at so many env steps is complete."""
+        """Called when the checkpoint at `env_steps` is complete."""
 
     def on_end(self, run: Run, result: Any) -> None:
-        """After the export, with the `tfrl.Result`; not where the run fails."""
+        """Called after the export with the `tfrl.Result`, unless the run fails."""
 
     def on_failure(self, run: Run, error: BaseException) -> None:
-        """The run ends with this error, which `tfrl.train` raises; what this method raises is dropped."""
+        """Called when the run ends with `error`, which `tfrl.train` raises. Errors of this method are dropped."""
 
 
 class StopAtReturn(Callback):
-    """Stops at a mean return of an evaluation, or of the last 100 training episodes where none is made.
+    """Stops at a mean return of an evaluation, or of the last 100 training episodes if none is made.
 
     Args:
       target: return that is enough.
@@ -95,18 +95,18 @@ class StopAtReturn(Callback):
         self._target, self._evaluates = target, True
 
     def on_start(self, run: Run) -> None:
-        """Looks which return there will be."""
+        """Finds out whether the run makes evaluations."""
         self._evaluates = (
             run.settings["eval_every_env_steps"] > 0 and run.settings["eval_env"] != "none"
         )
 
     def on_log(self, run: Run, row: Mapping[str, float]) -> None:
-        """Stops where no evaluation is made."""
+        """Stops on the training return if no evaluation is made."""
         if not self._evaluates and row["run/episodes"] >= self.LEAST_EPISODES:
             self._look(run, row.get("actor/episode_return_mean"), "training")
 
     def on_evaluation(self, run: Run, row: Mapping[str, float]) -> None:
-        """Stops where the evaluation is good enough."""
+        """Stops if the evaluation reaches the target."""
         self._look(run, row.get("evaluator/return_mean"), "evaluation")
 
     def _look(self, run: Run, reached: float | None, where: str) -> None:

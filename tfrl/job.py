@@ -19,7 +19,7 @@ from tfrl.config.settings import SettingError, from_dict, import_module, nearest
 
 @dataclasses.dataclass(frozen=True)
 class EnvPlan:
-    """Which environment, and what is done to it before the algorithm sees it."""
+    """The environment, and the preprocessing before the algorithm sees it."""
 
     env: str = setting(
         "CartPole-v1", "gymnasium id, or 'package.module:factory', a function that returns an Env"
@@ -89,7 +89,7 @@ class EnvPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Where the parts of a run live and how they are compiled."""
+    """The placement of the parts of a run in processes and devices, and how they are compiled."""
 
     backend: str = setting(
         "inprocess",
@@ -243,7 +243,7 @@ class EvalPlan:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPlan:
-    """When state is saved, and what is kept."""
+    """The interval and the contents of checkpoints."""
 
     checkpoint_every_env_steps: int = setting(
         50_000, "interval between checkpoints; 0: only at the end", unit="env steps", minimum=0
@@ -257,7 +257,7 @@ class CheckpointPlan:
 
 @dataclasses.dataclass(frozen=True)
 class LogPlan:
-    """What the user sees while it runs."""
+    """The logs of a run."""
 
     log_every_s: float = setting(1.0, "interval between log rows", unit="s", above=0.0)
     console: str = setting(
@@ -296,12 +296,12 @@ _PARTS = ("config", *PLANS)  # of a job, each a settings dataclass
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Everything a run is.
+    """The full description of a run.
 
     Attributes:
       algo: name of a module of `tfrl.algos`, or the dotted name of a user's module with `Config` and `make`.
       config: the algorithm's own settings, an instance of its `Config`.
-      run_dir: folder of the run; every file it writes is inside.
+      run_dir: folder of the run; it contains every file that the run writes.
       asked_for: settings that the user gave for this job rather than by a flagfile or a stored job; they must have an
         effect. Not stored.
     """
@@ -333,7 +333,7 @@ class Job:
         idle.refuse(self.asked_for, (self.config, *(getattr(self, name) for name in PLANS)), facts)
 
     def summary(self) -> dict[str, Any]:
-        """What distinguishes runs in a table: {setting: value} of the algorithm, its name, environment and seed."""
+        """Returns {setting: value} of the algorithm, its name, environment and seed, to tell runs in a table apart."""
         names = [f.name for f in dataclasses.fields(self.config)]
         return {
             "algo": self.algo,
@@ -344,10 +344,10 @@ class Job:
         }
 
     def to_json(self) -> str:
-        """The job as JSON text, which `from_json` reads back: {field: value}, the plans as objects.
+        """Returns the job as JSON text, {field: value} with the plans as objects, which `from_json` reads back.
 
         Raises:
-          SettingError: an entry of `env_kwargs`, or of another setting that is a dict, which `json_form` cannot hold.
+          SettingError: `json_form` cannot hold an entry of `env_kwargs`, or of another setting that is a dict.
         """
         values = dataclasses.asdict(self)
         del values["asked_for"]
@@ -379,7 +379,7 @@ class Job:
         return cls(config=config, **plans, **values)
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes `to_json` and a newline to `path`, in place of what is there; raises OSError where it cannot."""
+        """Writes `to_json` and a newline to `path`, replacing the file; raises OSError if it cannot."""
         files.write_text(path, self.to_json() + "\n")
 
     @classmethod

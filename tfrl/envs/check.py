@@ -42,17 +42,17 @@ def check_env(
     strict: bool = True,
     progress: Callable[[int], None] = lambda steps: None,
 ) -> list[str]:
-    """Plays random valid actions and lists all that breaks gymnasium's contract or tfrl's.
+    """Takes random valid actions and lists every violation of the contract of gymnasium or tfrl.
 
     Args:
       env: an environment, a function that returns one, or what `--env` takes.
-      num_steps: env steps to play.
-      seed: of the resets and of the actions.
-      strict: raise if anything but warnings was found.
-      progress: is called before each step with the number of those made.
+      num_steps: env steps to take.
+      seed: seed of the resets and of the actions.
+      strict: raise if there are findings other than warnings.
+      progress: called before each step with the number of steps made.
 
     Returns:
-      The findings, one sentence each; those that begin with "warning: " can be lived with.
+      The findings, one sentence each. Those that begin with "warning: " do not prevent training.
 
     Raises:
       SettingError: with every finding in the message, if `strict`.
@@ -323,12 +323,12 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 class Progress:
-    """A line about a check every second, rewritten on a terminal; nothing about a quick one.
+    """Shows the progress of a check in a line every second, rewritten on a terminal; a quick check shows none.
 
     Args:
-      total: env steps that will be played.
-      out: where it goes.
-      clock: seconds that only grow.
+      total: env steps that will be taken.
+      out: stream that the line is written to.
+      clock: monotonic seconds.
     """
 
     def __init__(self, total: int, out: TextIO, clock: Callable[[], float] = time.monotonic):
