@@ -102,7 +102,10 @@ class CallbacksTest(parameterized.TestCase):
         ({"callback/Bad": tfrl.Metric("", "x")}, "expected 'role/name_unit'"),
         ({"run/env_steps": tfrl.Metric("env steps", "x")}, "the name is taken"),
         ({"callback/x": tfrl.Metric("", " ")}, "with a meaning"),
-        ({"callback/x_updates": tfrl.Metric("s", "x")}, "its unit is 's'; _updates says 'updates'"),
+        (
+            {"callback/x_updates": tfrl.Metric("s", "x")},
+            "its unit is 's'; _updates means 'updates'",
+        ),
     )
     def test_declared_metrics_are_like_those_of_tfrl(self, table, message):
         with self.assertRaisesRegex(SettingError, f"callback X: metric .*{message}"):

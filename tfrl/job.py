@@ -161,8 +161,8 @@ class Topology:
             )
         if self.isolate and self.backend == "inprocess":
             raise SettingError(
-                "isolate with backend=inprocess: expected backend=processes; one process opens no port, unless its "
-                "replay is in a server, as the line 'network:' says then"
+                "isolate with backend=inprocess: expected backend=processes; one process opens no port unless its "
+                "replay is in a server, which the start-up line 'network:' reports"
             )
         if self.num_replay_shards > 1 and self.replay_residency == "learner":
             raise SettingError(
@@ -182,7 +182,7 @@ class Topology:
         if self.overlap and self.backend != "inprocess":
             raise SettingError(
                 f"overlap with backend={self.backend}: expected backend=inprocess; "
-                "actors in processes of their own do not wait, but for a2c, pg and ppo"
+                "actor processes do not wait anyway, except in a2c, pg and ppo"
             )
 
 
@@ -333,7 +333,7 @@ class Job:
         idle.refuse(self.asked_for, (self.config, *(getattr(self, name) for name in PLANS)), facts)
 
     def summary(self) -> dict[str, Any]:
-        """Returns {setting: value} of the algorithm, its name, environment and seed, to tell runs in a table apart."""
+        """Returns {setting: value} that distinguish runs in a table: algorithm, environment, seed, the Config."""
         names = [f.name for f in dataclasses.fields(self.config)]
         return {
             "algo": self.algo,
@@ -364,7 +364,7 @@ class Job:
         Raises:
           SettingError: settings that this version does not know, or that do not fit; no such algorithm, or one of a
             module that nobody has named.
-          ValueError, KeyError, TypeError: the text is no JSON, or not that of a job.
+          ValueError, KeyError, TypeError: the text is not JSON, or not a job.
         """
         values = json.loads(text)
         _check_object(values)

@@ -94,7 +94,7 @@ def tune(
       prune: end trials whose evaluations are below the median of the others at as many env steps.
       seed: of the search; trials differ in what is searched alone, and in `seed` of the settings if that is.
       announce: takes a line for each trial.
-      **settings: of every run, as of `tfrl.train`.
+      **settings: of every run, as in `tfrl.train`.
 
     Returns:
       The study. `best.flags` in its folder holds what the best trial took.

@@ -132,13 +132,13 @@ class Trajectory(NamedTuple):
       discount: float32, gamma, or 0 where the step terminated the episode.
       cut: bool, the step was the last of its episode or is not valid; no trace may cross it.
       valid: bool, False for padding and for rows in which an environment was only reset.
-      fresh: bool [T + 1, B], the recurrent state was that of a new episode before this observation.
+      fresh: bool [T + 1, B], True where an episode begins: the recurrent state is reset before this observation.
       return_so_far: float32, gamma-discounted sum of the episode's rewards up to this step, the oldest discounted most.
       state: recurrent state before the first observation, leaves [B, ...].
       extras: named arrays that the policy stored with each step.
       version: int64 [B], updates behind the weights that acted.
       first_use: bool [B], False where these steps have been trained on before.
-      probability: float32 [B], of the item as in `Transition`; 1 where all are as likely.
+      probability: float32 [B], of the item as in `Transition`; 1 if all are equally likely.
     """
 
     obs: Any

@@ -54,7 +54,7 @@ class TargetedPolicy(tf.Module):
         self.copy_target()
 
     def initial_state(self, batch_size: int) -> Any:
-        """As of `Policy.initial_state`: that of the online network."""
+        """Implements `Policy.initial_state`: that of the online network."""
         return self.online.initial_state(batch_size)
 
     def step(
@@ -65,7 +65,7 @@ class TargetedPolicy(tf.Module):
         noise: Mapping[str, tf.Tensor],
         explore: bool,
     ) -> PolicyStep:
-        """As of `Policy.step`: the online network acts."""
+        """Implements `Policy.step`: the online network acts."""
         return self.online.step(obs, state, knobs, noise, explore)
 
     def copy_target(self) -> None:
@@ -108,7 +108,7 @@ class AsyncQLearner(tf.Module):
         )
 
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
-        """As of `Learner.update`: one step of Adam along the gradient of one item.
+        """Implements `Learner.update`: one step of Adam along the gradient of one item.
 
         The metrics are those of the actor, the norm of the gradient and the step size; `seed` is not read, and there
         are no priorities.
@@ -121,7 +121,7 @@ class AsyncQLearner(tf.Module):
         return UpdateOutput({**metrics, "learner/learning_rate": rate}, None)
 
     def periodic(self) -> Sequence[Periodic]:
-        """As of `Learner.periodic`: the copy to the target network, which is published with the weights."""
+        """Implements `Learner.periodic`: the copy to the target network, which is published with the weights."""
         return (Periodic(self._config.target_period_updates, self.policy.copy_target),)
 
 

@@ -219,7 +219,7 @@ class Training(tf.Module):
         self.statistics = Statistics(config, spec)
 
     def adopt(self, env_steps: int) -> None:
-        """As of `Learner.adopt`: the statistics of observations go on from those of the policy."""
+        """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
         if self.statistics.observations is not None:
             self.statistics.observations.adopt(self.policy.normaliser, env_steps)
 
@@ -491,7 +491,7 @@ def actor_critic_step(
 
     Args:
       config: has the entropy coefficient c_e and, with a critic, the value coefficient c_v.
-      policy: says whether there is a critic.
+      policy: decides whether there is a critic.
       new: steps under the present weights, log_prob, values and entropy [...].
       advantages, targets: float32 [...]; no gradient flows through them.
       valid: bool [...]; nothing is left out of the loss here.
@@ -549,7 +549,7 @@ def off_policy(
 
 
 def shared_variable(value: tf.Tensor, name: str) -> tf.Variable:
-    """A variable that every replica sets to the same value, not trained; shape and dtype are those of `value`."""
+    """An untrained variable that all replicas set to the same value; it has the shape and dtype of `value`."""
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA
     return tf.Variable(value, trainable=False, aggregation=first, name=name)
 

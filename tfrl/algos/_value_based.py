@@ -286,7 +286,7 @@ class Settings:
 class QPolicy(tf.Module):
     """The epsilon-greedy choice among the action values of a model.
 
-    With noisy layers an exploring step acts on weights with noise, drawn anew for each environment and step; a greedy
+    With noisy layers an exploring step adds new noise to the weights for each environment and step; a greedy
     step acts on the mean weights.
 
     Args:
@@ -332,7 +332,7 @@ class QPolicy(tf.Module):
         return self.values(features, obs, noise)
 
     def masked(self, q: tf.Tensor, obs: Any) -> tf.Tensor:
-        """Action values [B, A], those of actions that are invalid in `obs` replaced."""
+        """Action values [B, A] with the values of actions that are invalid in `obs` replaced."""
         return value.mask_invalid(q, inputs.action_mask(obs))
 
     def inputs(self, obs: Any) -> Any:
@@ -345,7 +345,7 @@ class QPolicy(tf.Module):
         return user_model.trainable(self, super().trainable_variables)
 
     def initial_state(self, batch_size: int) -> Any:
-        """As of `Policy.initial_state`: that of the memory, () without one."""
+        """Implements `Policy.initial_state`: the state of the memory, () without one."""
         return self.body.initial_state(batch_size)
 
     def step(
@@ -356,9 +356,7 @@ class QPolicy(tf.Module):
         noise: Mapping[str, tf.Tensor],
         explore: bool,
     ) -> PolicyStep:
-        """As of `Policy.step`, with the knob 'epsilon'; the action is int32 [B], the extras float32 [B] where there are
-        any.
-        """
+        """Implements `Policy.step`, with the knob 'epsilon'; the action is int32 [B], extras are float32 [B]."""
         obs = self.inputs(obs)
         features, state = self.body.step(obs, state)
         q = self.values(features, obs, noise if explore and self.model.noise else None)
@@ -371,7 +369,7 @@ class QPolicy(tf.Module):
         return PolicyStep(action, state, extras)
 
     def estimates(self, obs: Any, state: Any) -> Mapping[str, tf.Tensor]:
-        """As of `Policy.estimates`: 'q_values', without exploration, as returns."""
+        """Implements `Policy.estimates`: 'q_values', without exploration, as returns."""
         obs = self.inputs(obs)
         features, _ = self.body.step(obs, state)
         q = self.model.q_values(features, obs, None)
@@ -382,7 +380,7 @@ class QPolicy(tf.Module):
     def unroll(self, batch: Trajectory, burn_in: int, training: bool = False) -> tf.Tensor:
         """Features of a sequence's observations from its stored state on, [T + 1 - burn_in, B, F].
 
-        The first `burn_in` observations only bring the state up to date (Kapturowski et al. 2019, section 3); no
+        The first `burn_in` observations only refresh the state (Kapturowski et al. 2019, section 3); no
         gradient passes through them.
 
         Args:
@@ -406,7 +404,7 @@ class Steps(NamedTuple):
     Attributes:
       obs_tm1, obs_t: observations acted on and bootstrapped from; for masks and action features.
       features_tm1, features_t: what the online network's body makes of them [n, F].
-      target_features_t: what that of the target network makes of `obs_t` [n, F].
+      target_features_t: features of `obs_t` by the body of the target network [n, F].
       action_tm1, reward_t, discount_t: as in `Transition`.
     """
 
@@ -483,11 +481,11 @@ def by_sequence(x: tf.Tensor) -> tf.Tensor:
 
 
 class Loss(NamedTuple):
-    """What an algorithm makes of steps, float32, rows [n] as of `Steps`.
+    """Loss of each step, float32, rows [n] as in `Steps`.
 
     Attributes:
-      loss: what is minimised.
-      magnitude: not negative, how much there was to learn of the row: its new priority, or its part in a sequence's.
+      loss: the quantity to minimise.
+      magnitude: absolute error of the row, its new priority. A sequence combines those of its steps.
       parts: {metric: [n]}, logged as means.
     """
 
@@ -575,13 +573,13 @@ class QLearner(tf.Module):
         self._rate, self.optimizer = make_optimizer(config, variables, self.env_steps)
 
     def adopt(self, env_steps: int) -> None:
-        """As of `Learner.adopt`: the statistics of observations go on from those of the policy."""
+        """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
         if self.statistics is not None:
             self.statistics.adopt(self.policy.normaliser, env_steps)
 
     def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
-        """As of `Learner.update`: one step of Adam on the mean loss, with the importance weights of prioritized replay
-        (Schaul et al. 2016, section 3.4).
+        """Implements `Learner.update`: one step of Adam on the mean loss, weighted by the importance weights of
+        prioritized replay (Schaul et al. 2016, section 3.4).
 
         Priorities, float32 [b], are the magnitudes plus `priority_epsilon`, of sequences as `value.sequence_priority`
         joins them; None with uniform replay.
@@ -654,7 +652,7 @@ class QLearner(tf.Module):
         self.policy.normaliser.update(self.statistics)
 
     def periodic(self) -> Sequence[Periodic]:
-        """As of `Learner.periodic`: the copy to the target network."""
+        """Implements `Learner.periodic`: the copy to the target network."""
         return (Periodic(self._config.target_period_updates, self._copy_target),)
 
     def _beta(self) -> tf.Tensor:
@@ -754,7 +752,7 @@ def _has_memory(config: Any) -> bool:
 def _replay(config: Any) -> ReplayPlan:
     """Of transitions, or with a memory of as many sequences as take as many env steps to make."""
     item: NStep | SequenceOf = NStep(config.n_step, config.discount)
-    period = 1  # env steps that bring one item
+    period = 1  # env steps per item
     if _has_memory(config):
         period, trained = config.sequence_period, config.sequence_length - config.burn_in
         item = SequenceOf(config.sequence_length, config.discount, period=period)

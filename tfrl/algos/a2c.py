@@ -1,14 +1,14 @@
-"""A2C: one update on each batch of short unrolls, made by all actors with the same weights.
+"""A2C: synchronous actor-critic; one update per batch of short unrolls.
 
-What it is: the synchronous form of A3C (Mnih et al. 2016, section 4): policy gradient with advantages by GAE (lambda 1:
-n-step returns), a value loss and an entropy bonus. What it is not: asynchronous (A3C, IMPALA), or careful about the
-size of its steps (PPO).
+What it is: the synchronous form of A3C (Mnih et al. 2016, section 4): a policy gradient with GAE advantages (lambda 1:
+n-step returns), a value loss and an entropy bonus. All actors act with the same weights. What it is not: asynchronous
+(A3C, IMPALA), or limited in the size of its updates (PPO).
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: unrolls of all environments of an actor, each trained on once.
 
-Differences from the paper: losses are means over steps, where RLlib of 2018 had sums; policy and value have a network
-each unless `shared_torso`; time limits bootstrap.
+Differences from the paper: losses are means over steps (sums in RLlib of 2018); policy and value function have separate
+networks unless `shared_torso` is set; time limits bootstrap.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class A2CLearner(tf.Module):
         self.adopt = self._training.adopt
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
-        """As of `Learner.prepare`: the batch with advantages by GAE."""
+        """Implements `Learner.prepare`: the batch with advantages by GAE."""
         config = self._config
         return self._training.prepare(batch, config.gae_lambda)
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
-        """As of `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
+        """Implements `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
         del seed
         return self._training.actor_critic_update(rows)
 

@@ -1,14 +1,14 @@
-"""A3C: every actor computes gradients of its own unrolls, and the learner applies them as they come.
+"""A3C: asynchronous actor-critic; actors compute gradients, and the learner applies them in order of arrival.
 
-What it is: asynchronous advantage actor-critic (Mnih et al. 2016, algorithm S3): advantages by GAE (lambda 1: n-step
-returns), a value loss and an entropy bonus; gradients travel, not experience. What it is not: synchronous (A2C), or
-corrected for the age of the weights (IMPALA); the lag is recorded.
+What it is: asynchronous advantage actor-critic (Mnih et al. 2016, algorithm S3): GAE advantages (lambda 1: n-step
+returns), a value loss and an entropy bonus. Actors send gradients, not experience. What it is not: synchronous (A2C),
+or corrected for the age of the weights (IMPALA); the lag is recorded.
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: one gradient per unroll of all environments of an actor.
 
 Differences from the paper: losses are means over steps; gradients go through a queue to one learner, which holds the
-state of the optimiser; observations and rewards cannot be normalised, as no learner sees them.
+optimiser's state; observations and rewards cannot be normalised, because the learner never sees them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class A3CLearner(tf.Module):
         self.adopt = self._training.adopt
 
     def update(self, batch: Computed, seed: Any) -> UpdateOutput:
-        """As of `Learner.update`: one optimiser step along the gradient of one item.
+        """Implements `Learner.update`: one optimiser step along the gradient of one item.
 
         The metrics are those of the actor, the norm of the gradient and the step size; `seed` is not read, and there
         are no priorities.

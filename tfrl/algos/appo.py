@@ -1,14 +1,14 @@
 """APPO: PPO's clipped surrogate on IMPALA's architecture.
 
 What it is: asynchronous actors and V-trace as in IMPALA (Espeholt et al. 2018), with PPO's surrogate (Schulman et al.
-2017, eq. 7) around a target policy that is copied from time to time; as an option a KL penalty towards it, adapted as
-in PPO. It follows RLlib's algorithm of 2019. What it is not: synchronous (PPO).
+2017, eq. 7) around a target policy that is copied periodically, and optionally an adaptive KL penalty towards it, as in
+PPO. It follows RLlib's algorithm of 2019. What it is not: synchronous (PPO).
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: unrolls of all environments of an actor, through a bounded queue.
 
-Differences from RLlib: the interval of the target's copies is in updates; losses are means over valid steps; without
-V-trace the advantages are by GAE with the learner's values.
+Differences from RLlib: the interval between copies of the target counts updates; losses are means over valid steps;
+without V-trace, advantages are GAE with the learner's values.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class AppoLearner(tf.Module):
         )
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
-        """As of `Learner.update`: PPO's surrogate around the target policy (without V-trace: around the one that
+        """Implements `Learner.update`: PPO's surrogate around the target policy (without V-trace: around the one that
         acted), a value loss, an entropy bonus and the KL penalty.
 
         Statistics take in the batch: rewards before the step, observations after it. `seed` is not read, and there are
@@ -118,11 +118,11 @@ class AppoLearner(tf.Module):
         return UpdateOutput(metrics, None)
 
     def periodic(self) -> tuple[Periodic, ...]:
-        """As of `Learner.periodic`: the copy to the target policy."""
+        """Implements `Learner.periodic`: the copy to the target policy."""
         return (Periodic(self._config.target_period_updates, self._copy_target),)
 
     def finish(self) -> None:
-        """As of `Learner.finish`: adapts the weight of the KL penalty to the newest update's KL."""
+        """Implements `Learner.finish`: adapts the weight of the KL penalty to the newest update's KL."""
         if self._config.kl_coefficient:
             self._kl_coefficient.assign(
                 losses.kl_coefficient(self._kl_coefficient, self._kl, self._config.kl_target)

@@ -1,15 +1,15 @@
-"""C51: the distribution of the return on fixed atoms; with every option on it is Rainbow.
+"""C51: the distribution of the return on fixed atoms; Rainbow with all options on.
 
-What it is: categorical distributional Q-learning (Bellemare et al. 2017, algorithm 1), with the options of DQN: double,
+What it is: categorical distributional Q-learning (Bellemare et al. 2017, algorithm 1) with the options of DQN: double,
 dueling per atom, n-step, prioritized replay, noisy layers. All of them together are Rainbow (Hessel et al. 2018):
-`configs/c51/rainbow_cartpole.flags`. What it is not: free of a range; returns beyond `v_min` and `v_max` count as
-these.
+`configs/c51/rainbow_cartpole.flags`. What it is not: free of a range; returns beyond `v_min` and `v_max` count as these
+limits.
 
-Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions; with a memory
-sequences.
+Spaces: as in DQN: Discrete actions, any observation, action masks and action features. Data: transitions, or sequences
+with a memory.
 
-Differences from the papers: priorities are KL(target || prediction), as in Rainbow; logits, not probabilities, are
-averaged over actions in dueling heads; those of DQN hold too (time limits, importance weights, clipping, Adam).
+Differences from the papers: priorities are KL(target || prediction), as in Rainbow; dueling heads average logits, not
+probabilities, over actions. The differences of DQN apply too (time limits, importance weights, clipping, Adam).
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class Distributions(tf.Module):
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """As of `QHeads.q_values`: the means of the distributions, float32 [B, A]; invalid actions have values too."""
+        """Like `QHeads.q_values`: the means of the distributions, float32 [B, A]; invalid actions have values too."""
         return self.mean(self.logits(features, obs, noise))
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
-        """As of `QHeads.draw`: noise for a batch from a seed int32 [2], None without noisy layers."""
+        """Like `QHeads.draw`: noise for a batch from a seed int32 [2], None without noisy layers."""
         return self._heads.draw(seed)
 
 

@@ -1,20 +1,19 @@
 """DQN: one network of action values, trained on replayed n-step transitions.
 
-What it is: Q-learning with a target network (Mnih et al. 2015), and as options double Q-learning
-(van Hasselt et al. 2016, eq. 4), dueling heads (Wang et al. 2016, eq. 9), prioritized replay
-(Schaul et al. 2016), n-step returns (Sutton 1988, as in Hessel et al. 2018), noisy layers
-(Fortunato et al. 2018), value rescaling (Pohlen et al. 2018) and a memory trained on replayed sequences with a stored
-state and burn-in, R2D2 (Kapturowski et al. 2019), or gradients from the actors in place of a replay (Mnih et al. 2016).
-What it is not: distributional (C51, QR-DQN and IQN are).
+What it is: Q-learning with a target network (Mnih et al. 2015). Options: double Q-learning (van Hasselt et al. 2016,
+eq. 4), dueling heads (Wang et al. 2016, eq. 9), prioritized replay (Schaul et al. 2016), n-step returns (Sutton 1988,
+as in Hessel et al. 2018), noisy layers (Fortunato et al. 2018), value rescaling (Pohlen et al. 2018), a memory trained
+on replayed sequences with a stored state and burn-in, R2D2 (Kapturowski et al. 2019), and gradients computed by
+actors instead of a replay (Mnih et al. 2016). What it is not: distributional (C51, QR-DQN and IQN are).
 
-Spaces: Discrete actions; any observation (images through the Nature CNN, the rest flattened), a Dict observation with
-`action_mask` restricts the actions that are chosen, explored and bootstrapped from, and with `action_features` Q(s, a)
-compares the state with the features of each action. Data: transitions; with a memory sequences.
+Spaces: Discrete actions; any observation (images through the Nature CNN, the rest flattened). In a Dict observation,
+`action_mask` restricts the actions that are chosen, explored and bootstrapped from; with `action_features`, Q(s, a)
+compares the state with the features of each action. Data: transitions, or sequences with a memory.
 
 Differences from the papers: time limits bootstrap; importance weights are normalised by the largest of the batch;
-the gradient is clipped by its global norm; RMSProp is replaced by Adam; noise is on the layers of the heads only.
-From R2D2: sequences go on over the ends of episodes, where the state restarts; new ones enter with the largest
-priority; n-step sums are shortened at the end of a sequence; the memory is an option of the network as it is.
+the gradient is clipped by its global norm; Adam replaces RMSProp; only the layers of the heads are noisy.
+From R2D2: sequences continue across the ends of episodes, where the state is reset; new sequences get the largest
+priority so far; n-step sums are shortened at the end of a sequence; the memory is added to any network.
 """
 
 from __future__ import annotations

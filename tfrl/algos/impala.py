@@ -1,14 +1,14 @@
-"""IMPALA: actors that never wait, and a learner that corrects for their older weights by V-trace.
+"""IMPALA: actors that never wait, and a learner that corrects for their older weights with V-trace.
 
-What it is: the actor-learner of Espeholt et al. 2018 (eq. 1 and section 4.2): V-trace value targets and advantages, an
-entropy bonus; as options the replay of old unrolls, several passes over a batch and RLlib's buffer of batches between
-them. What it is not: clipped (APPO), or synchronous; in one process acting and learning take turns and the lag is 0.
+What it is: the actor-learner of Espeholt et al. 2018 (eq. 1 and section 4.2): V-trace value targets and advantages and
+an entropy bonus. Options: replay of old unrolls, several passes over a batch, and RLlib's buffer of batches between
+passes. What it is not: clipped (APPO), or synchronous. In one process, acting and learning alternate and the lag is 0.
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: unrolls of all environments of an actor, through a bounded queue.
 
 Differences from the paper: losses are means over steps, not sums; a time limit inside an unroll bootstraps and cuts the
-trace; no step of an unroll is dropped; Gaussian actions are served, ratios are made in log space.
+trace; no step of an unroll is dropped; Gaussian actions are supported; ratios are computed in log space.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ImpalaLearner(tf.Module):
         self.adopt = self._training.adopt
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
-        """As of `Learner.update`: `actor_critic_step` with advantages and targets by V-trace (Espeholt et al. 2018,
-        section 4.2).
+        """Implements `Learner.update`: `actor_critic_step` with advantages and targets by V-trace (Espeholt et al.
+        2018, section 4.2).
 
         Statistics take in the batch: rewards before the step, observations after it. `seed` is not read, and there are
         no priorities.

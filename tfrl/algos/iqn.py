@@ -1,16 +1,16 @@
-"""IQN: the distribution of the return as a function of the fraction tau, at fractions drawn anew in every update.
+"""IQN: quantiles of the return at any fraction tau, with random fractions in every update.
 
-What it is: implicit quantile networks (Dabney et al. 2018b, eq. 2 to 4): the features of the state, multiplied by an
-embedding of tau by cosines, give the quantile at tau; with the options of DQN: double, dueling, n-step, prioritized
-replay, noisy layers. What it is not: risk-sensitive; actions maximise the mean.
+What it is: implicit quantile networks (Dabney et al. 2018b, eq. 2 to 4): the features of the state, multiplied by a
+cosine embedding of tau, give the quantile at tau. Options as in DQN: double, dueling, n-step, prioritized replay, noisy
+layers. What it is not: risk-sensitive; actions maximise the mean.
 
-Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions; with a memory
-sequences.
+Spaces: as in DQN: Discrete actions, any observation, action masks and action features. Data: transitions, or sequences
+with a memory.
 
-Differences from the paper: cosines are cos(pi i tau) for i = 0, 1, ..., as in the text and in Dopamine (some codes
-begin at 1); an exploring step draws its fractions, a greedy one takes the midpoints of as many equal parts, so that
-exported policies have no randomness; priorities are the loss of each transition; those of DQN hold too
-(time limits, importance weights, clipping).
+Differences from the paper: cosines are cos(pi i tau) for i = 0, 1, ..., as in the text and in Dopamine (some
+implementations start at 1); exploring steps draw their fractions, greedy steps use fixed midpoints, so exported
+policies are deterministic; the priority of a transition is its loss. The differences of DQN apply too (time limits,
+importance weights, clipping).
 """
 
 from __future__ import annotations

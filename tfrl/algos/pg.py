@@ -1,14 +1,14 @@
 """PG: the plain policy gradient on the returns of complete episodes.
 
-What it is: REINFORCE (Williams 1992), each action weighted by the discounted return that followed it; as options a
-learned baseline and standardised returns. What it is not: bootstrapped. Nothing is learned from an episode before it is
-over.
+What it is: REINFORCE (Williams 1992): each action is weighted by the discounted return that followed it. Options: a
+learned baseline and standardised returns. What it is not: bootstrapped. An episode is trained on only after it has
+ended.
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: whole episodes, side by side, each trained on once.
 
-Differences from RLlib of 2018: it took unrolls as they came, and a return ended with its unroll. Episodes that were
-begun under older weights are used, like there; all of a batch end under the newest. Time limits end a return here; a
+Differences from RLlib of 2018: RLlib trained on unrolls, and a return ended with its unroll. As in RLlib, episodes that
+began under older weights are used; all episodes of a batch end under the newest weights. Time limits end a return; a
 baseline does not bootstrap them.
 """
 
@@ -64,8 +64,8 @@ class PGLearner(tf.Module):
         self.adopt = self._training.adopt
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
-        """As of `Learner.prepare`: the batch with its discounted returns, minus the baseline and standardised where
-        asked.
+        """Implements `Learner.prepare`: the batch with its discounted returns, minus the baseline and standardised if
+        configured.
         """
         config = self._config
         rows = self._training.prepare(batch, lambda_=None)
@@ -74,7 +74,7 @@ class PGLearner(tf.Module):
         return rows
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
-        """As of `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
+        """Implements `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
         del seed
         return self._training.actor_critic_update(rows)
 

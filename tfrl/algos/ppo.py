@@ -1,15 +1,15 @@
-"""PPO: several epochs of minibatch updates on each batch of unrolls, held near the policy that acted.
+"""PPO: several epochs of minibatch updates per batch of unrolls, kept close to the policy that acted.
 
 What it is: the clipped surrogate (Schulman et al. 2017, eq. 7), the adaptive KL penalty (their section 4), or both;
 generalised advantage estimation or Monte Carlo returns (lambda 1); value clipping; shuffled minibatches; an early stop
-by KL. What it is not: asynchronous; every actor waits for the weights that its last unroll has trained (APPO does not).
+by KL. What it is not: asynchronous; each actor waits for the weights that its last unroll has trained (not so in APPO).
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: unrolls of all environments of an actor, each trained on once.
 
 Differences from the paper: the value loss has no factor 1/2, so `value_coefficient` 0.5 is Stable-Baselines3's; policy
-and value have a network each unless `shared_torso`; time limits bootstrap; rows that do not fill a minibatch are
-dropped, other ones in each epoch. With memory, minibatches are made of whole unrolls.
+and value function have separate networks unless `shared_torso` is set; time limits bootstrap; rows that do not fill a
+minibatch are left out, different rows in each epoch. With a memory, minibatches consist of whole unrolls.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class PPOLearner(tf.Module):
         )
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
-        """As of `Learner.prepare`: the batch with advantages by GAE, standardised where that is asked of the batch."""
+        """Implements `Learner.prepare`: the batch with GAE advantages, standardised if configured for the batch."""
         config = self._config
         rows = self._training.prepare(batch, config.gae_lambda)
         if config.normalize_advantage == "batch":
@@ -116,7 +116,7 @@ class PPOLearner(tf.Module):
         return rows
 
     def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
-        """As of `Learner.update`: one step on a minibatch of rows; surrogate, value loss, entropy bonus and KL penalty.
+        """Implements `Learner.update`: one step on a minibatch of surrogate, value loss, entropy bonus and KL penalty.
 
         `seed` is not read, and there are no priorities.
         """
@@ -162,14 +162,14 @@ class PPOLearner(tf.Module):
         return UpdateOutput(metrics, None)
 
     def stop(self) -> tf.Tensor:
-        """As of `Learner.stop`: the newest update went too far, by `kl_stop`; bool scalar."""
+        """Implements `Learner.stop`: the newest update went too far, by `kl_stop`; bool scalar."""
         if self._config.kl_stop is None:
             return tf.constant(False)
         newest = (self._updates - 1) % self._config.minibatches
         return self._kl[newest] > self._config.kl_stop
 
     def finish(self) -> None:
-        """As of `Learner.finish`: adapts the weight of the KL penalty to the mean KL of the last epoch.
+        """Implements `Learner.finish`: adapts the weight of the KL penalty to the mean KL of the last epoch.
 
         Of fewer updates, where `kl_stop` ended the first epoch: to theirs.
         """

@@ -1,15 +1,14 @@
-"""QR-DQN: the distribution of the return by quantiles at fixed fractions.
+"""QR-DQN: quantiles of the return at fixed fractions.
 
-What it is: quantile regression Q-learning (Dabney et al. 2018a, algorithm 1): `num_quantiles` outputs for each action,
-the quantiles at the midpoints of as many equal parts of [0, 1], with the options of DQN: double, dueling per quantile,
-n-step, prioritized replay, noisy layers. What it is not: tied to a range of returns (C51 is), nor to sampled fractions
-(IQN).
+What it is: quantile regression Q-learning (Dabney et al. 2018a, algorithm 1): for each action, `num_quantiles` outputs
+are the quantiles at the midpoints of equal parts of [0, 1]. Options as in DQN: double, dueling per quantile, n-step,
+prioritized replay, noisy layers. What it is not: tied to a range of returns (C51 is) or to sampled fractions (IQN is).
 
-Spaces: as DQN: Discrete actions, any observation, action masks and action features. Data: transitions; with a memory
-sequences.
+Spaces: as in DQN: Discrete actions, any observation, action masks and action features. Data: transitions, or sequences
+with a memory.
 
-Differences from the paper: priorities are the loss of each transition; those of DQN hold too (time limits, importance
-weights, clipping).
+Differences from the paper: the priority of a transition is its loss. The differences of DQN apply too (time limits,
+importance weights, clipping).
 """
 
 from __future__ import annotations
@@ -61,11 +60,11 @@ class Quantiles(tf.Module):
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """As of `QHeads.q_values`: the means of the quantiles, float32 [B, A]; invalid actions have values too."""
+        """Like `QHeads.q_values`: the means of the quantiles, float32 [B, A]; invalid actions have values too."""
         return tf.reduce_mean(self.quantiles(features, obs, noise), axis=2)
 
     def draw(self, seed: tf.Tensor) -> dict[str, tf.Tensor] | None:
-        """As of `QHeads.draw`: noise for a batch from a seed int32 [2], None without noisy layers."""
+        """Like `QHeads.draw`: noise for a batch from a seed int32 [2], None without noisy layers."""
         return self._heads.draw(seed)
 
 

@@ -68,7 +68,7 @@ class Token(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Parsed:
-    """What a command line says.
+    """A parsed command line.
 
     Attributes:
       algo: name of the algorithm.
@@ -109,7 +109,7 @@ def parse_given(tokens: Sequence[Token], algo: str | None = None) -> Parsed:
 
     Args:
       tokens: arguments.
-      algo: used where no `--algo` is given, e.g. that of a run to resume.
+      algo: default if `--algo` is not given, e.g. from a run to resume.
 
     Raises:
       SettingError: an unknown flag, a value of the wrong type, a leftover argument, no algorithm.
@@ -289,7 +289,7 @@ class _Parser(flags.ArgumentParser):
 
 
 def convert(text: str, kind: Any) -> Any:
-    """The value of type `kind` that `text` stands for.
+    """Parses `text` as a value of type `kind`.
 
     The word `none` is None where None is allowed; lists are separated by commas; dicts are JSON
     objects; an int may be written 1e6 or 10_000.

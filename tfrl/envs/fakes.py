@@ -26,13 +26,13 @@ class TruncatingChain(gym.Env):
         self._length, self._t = length, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: ones."""
+        """Implements `gymnasium.Env.reset`: ones."""
         super().reset(seed=seed)
         self._t = 0
         return np.ones(1, np.float32), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: ones and a reward of 1, whatever the action."""
+        """Implements `gymnasium.Env.step`: ones and a reward of 1, whatever the action."""
         self._t += 1
         return np.ones(1, np.float32), 1.0, False, self._t >= self._length, {}
 
@@ -51,13 +51,13 @@ class Counter(gym.Env):
         self._lengths, self._episode, self._t = tuple(lengths), -1, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: the next episode; with a seed episode 0."""
+        """Implements `gymnasium.Env.reset`: the next episode; with a seed episode 0."""
         super().reset(seed=seed)
         self._episode, self._t = (0 if seed is not None else self._episode + 1), 0
         return self._obs(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: the next place of the episode, whatever the action."""
+        """Implements `gymnasium.Env.step`: the next place of the episode, whatever the action."""
         self._t += 1
         ends = self._t >= self._lengths[self._episode % len(self._lengths)]
         even = self._episode % 2 == 0
@@ -80,13 +80,13 @@ class IdentityGame(gym.Env):
         self._length, self._t, self._target = length, 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: a random target."""
+        """Implements `gymnasium.Env.reset`: a random target."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: pays by the target that was seen and draws the next one."""
+        """Implements `gymnasium.Env.step`: pays by the target that was seen and draws the next one."""
         reward = float(int(action) == self._target)
         self._t += 1
         return self._draw(), reward, False, self._t >= self._length, {}
@@ -114,13 +114,13 @@ class MaskedBandit(gym.Env):
         self._length, self._t, self._mask = length, 0, np.ones(num_actions, np.int8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: a random mask with one valid action at least."""
+        """Implements `gymnasium.Env.reset`: a random mask with one valid action at least."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: the next mask; raises ValueError for an invalid action."""
+        """Implements `gymnasium.Env.step`: the next mask; raises ValueError for an invalid action."""
         if not self._mask[int(action)]:
             raise ValueError(f"action {int(action)} is invalid, the mask is {self._mask.tolist()}")
         reward = int(action) / int(self.action_space.n)
@@ -145,13 +145,13 @@ class ImageGame(gym.Env):
         self._size, self._length, self._t, self._target = size, length, 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: a frame with a random half lit."""
+        """Implements `gymnasium.Env.reset`: a frame with a random half lit."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: pays by the half that was lit and draws the next one."""
+        """Implements `gymnasium.Env.step`: pays by the half that was lit and draws the next one."""
         reward = float(int(action) == self._target)
         self._t += 1
         return self._draw(), reward, self._t >= self._length, False, {}
@@ -177,13 +177,13 @@ class TargetPoint(gym.Env):
         self._length, self._t, self._target = length, 0, np.zeros(size, np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: a random target."""
+        """Implements `gymnasium.Env.reset`: a random target."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: the next target; raises ValueError for an action outside the space."""
+        """Implements `gymnasium.Env.step`: the next target; raises ValueError for an action outside the space."""
         if not self.action_space.contains(action):
             raise ValueError(f"action {action} is outside {self.action_space}")
         reward = -float(np.square(action - self._target).sum())
@@ -225,13 +225,13 @@ class Matching(gym.Env):
         self._targets: list[np.ndarray] = []
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: a random target."""
+        """Implements `gymnasium.Env.reset`: a random target."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: the next target; raises ValueError for an action outside the space."""
+        """Implements `gymnasium.Env.step`: the next target; raises ValueError for an action outside the space."""
         if not self.action_space.contains(action):
             raise ValueError(f"action {action} is outside {self.action_space}")
         values = _values(self.action_space, action)
@@ -367,13 +367,13 @@ class MaskedPair(gym.Env):
         self._length, self._t, self._mask = length, 0, np.ones((2, num_actions), np.int8)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: random masks, each with one valid choice at least."""
+        """Implements `gymnasium.Env.reset`: random masks, each with one valid choice at least."""
         super().reset(seed=seed)
         self._t = 0
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: the next masks; raises ValueError for an invalid choice."""
+        """Implements `gymnasium.Env.step`: the next masks; raises ValueError for an invalid choice."""
         if not self._mask[[0, 1], action].all():
             raise ValueError(f"action {action} is invalid, the masks are {self._mask.tolist()}")
         best = [int(np.flatnonzero(mask)[-1]) for mask in self._mask]
@@ -403,7 +403,7 @@ class AnySpaces(gym.Env):
         self._length, self._t, self._obs = length, 0, None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: a sample of the space."""
+        """Implements `gymnasium.Env.reset`: a sample of the space."""
         super().reset(seed=seed)
         if seed is not None:
             self.observation_space.seed(seed)
@@ -411,7 +411,7 @@ class AnySpaces(gym.Env):
         return self._obs, {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: another sample; raises ValueError for an action outside the space."""
+        """Implements `gymnasium.Env.step`: another sample; raises ValueError for an action outside the space."""
         if not self.action_space.contains(action):
             raise ValueError(f"action {action!r} is outside {self.action_space}")
         parts = [*_numbers(self.observation_space, self._obs), *_numbers(self.action_space, action)]
@@ -433,7 +433,7 @@ class CrashingEnv(TruncatingChain):
         self._left = crash_after
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `TruncatingChain.step`; raises RuntimeError at its time, and at every step after it."""
+        """Like `TruncatingChain.step`; raises RuntimeError at its time, and at every step after it."""
         self._left -= 1
         if self._left <= 0:
             raise RuntimeError("this environment crashes on purpose")

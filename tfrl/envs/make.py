@@ -307,7 +307,7 @@ def _build(plan: EnvPlan) -> tuple[gym.Env, int | None]:
 
 
 def _build_plain(plan: EnvPlan) -> tuple[gym.Env, int | None]:
-    """The environment before `env_wrappers`, and its limit as of `_build`."""
+    """The environment before `env_wrappers`, and its limit as in `_build`."""
     target = _resolve(plan.env)
     if not isinstance(target, gym.envs.registration.EnvSpec):
         env = target if is_one(plan) else _call(plan, target, **plan.env_kwargs)

@@ -39,13 +39,13 @@ class RepeatFirst(gym.Env):
         self._t, self._cue = 0, 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: a random cue."""
+        """Implements `gymnasium.Env.reset`: a random cue."""
         super().reset(seed=seed)
         self._t, self._cue = 0, int(self.np_random.integers(self._num_cues))
         return self._obs(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: the action counts at the question only; what follows it is all zeros."""
+        """Implements `gymnasium.Env.step`: the action counts at the question only; what follows it is all zeros."""
         asked = self._t == self._delay + 1
         reward = float(asked and int(action) == self._cue)
         self._t += 1
@@ -91,13 +91,13 @@ class RepeatPrevious(gym.Env):
         self._symbols: list[int] = []  # of this episode, the newest last
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: the first symbol."""
+        """Implements `gymnasium.Env.reset`: the first symbol."""
         super().reset(seed=seed)
         self._symbols = []
         return self._draw(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: the next symbol, and a reward from the step `lag` on."""
+        """Implements `gymnasium.Env.step`: the next symbol, and a reward from the step `lag` on."""
         t = len(self._symbols) - 1
         reward = float(t >= self._lag and int(action) == self._symbols[t - self._lag])
         return self._draw(), reward, False, t + 1 == self._length, {}

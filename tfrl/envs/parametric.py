@@ -62,14 +62,14 @@ class ParametricCartPole(gym.Env):
         self.action_space = spaces.Discrete(num_slots)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: CartPole's, with actions in new slots."""
+        """Implements `gymnasium.Env.reset`: CartPole's, with actions in new slots."""
         super().reset(seed=seed)
         self._t = 0
         obs, info = self._cartpole.reset(seed=seed, options=options)
         return self._draw(obs), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
-        """As of `gymnasium.Env.step`: CartPole's, with actions in new slots; raises ValueError for an invalid one."""
+        """Implements `gymnasium.Env.step`: CartPole's step with shuffled actions; ValueError for an invalid one."""
         push = int(self._pushes[int(action)])
         if push < 0:
             valid = np.flatnonzero(self._pushes >= 0).tolist()
@@ -79,11 +79,11 @@ class ParametricCartPole(gym.Env):
         return self._draw(obs), float(reward), terminated, self._t >= self._length, info
 
     def render(self) -> Any:
-        """As of `gymnasium.Env.render`: CartPole's picture."""
+        """Implements `gymnasium.Env.render`: CartPole's picture."""
         return self._cartpole.render()
 
     def close(self) -> None:
-        """As of `gymnasium.Env.close`."""
+        """Implements `gymnasium.Env.close`."""
         self._cartpole.close()
 
     def _draw(self, obs: np.ndarray) -> dict[str, np.ndarray]:

@@ -79,13 +79,13 @@ class PreviousStep(VectorEnv):
         self._is_dict = isinstance(inner.spec.observation_space, spaces.Dict)
 
     def reset(self, seed: int | None = None) -> Any:
-        """As of `VectorEnv.reset`; previous action and reward are zero."""
+        """Implements `VectorEnv.reset`; previous action and reward are zero."""
         obs = self._inner.reset(seed)
         action = _zeros(self._action_space, self.num_envs)
         return self._join(obs, action, np.zeros(self.num_envs, np.float32))
 
     def step(self, action: Any) -> VectorStep:
-        """As of `VectorEnv.step`; the rewards stay those of `inner`, only what is observed is clipped here."""
+        """Implements `VectorEnv.step`; the rewards stay those of `inner`, only what is observed is clipped here."""
         step = self._inner.step(action)
         action = _cast(self._action_space, action)
         reward = np.sign(step.reward) if self._clip else step.reward
@@ -98,7 +98,7 @@ class PreviousStep(VectorEnv):
         return step._replace(obs=obs, next_obs=next_obs)
 
     def close(self) -> None:
-        """As of `VectorEnv.close`."""
+        """Implements `VectorEnv.close`."""
         self._inner.close()
 
     def render(self, row: int = 0) -> Any:

@@ -60,7 +60,7 @@ class VectorEnv(abc.ABC):
     Attributes:
       spec: one environment as the algorithm sees it.
       num_envs: B.
-      backend: who steps them: "native", "sync", "async", "ale" or "envpool".
+      backend: how they are stepped: "native", "sync", "async", "ale" or "envpool".
       place: where the environments' own code runs.
       restarts_in_step: SAME_STEP rather than NEXT_STEP, see above.
     """
@@ -194,7 +194,7 @@ class SyncVector(VectorEnv):
         self._lengths = [0] * self.num_envs
 
     def reset(self, seed: int | None = None) -> Any:
-        """As of `VectorEnv.reset`.
+        """Implements `VectorEnv.reset`.
 
         Raises:
           SettingError: an observation of another shape than its space says.
@@ -221,7 +221,7 @@ class SyncVector(VectorEnv):
         return self._pack(arrays)
 
     def step(self, action: Any) -> VectorStep:
-        """As of `VectorEnv.step`, one environment after the other; `next_obs` is `obs` (NEXT_STEP).
+        """Implements `VectorEnv.step`, one environment after the other; `next_obs` is `obs` (NEXT_STEP).
 
         Raises:
           SettingError: an environment gave what cannot be used, see `envs/boundary.py`.
@@ -306,7 +306,7 @@ class SyncVector(VectorEnv):
         return VectorStep(nest, nest, reward, terminated, truncated, valid, episodes)
 
     def close(self) -> None:
-        """As of `VectorEnv.close`: closes each environment that is its own."""
+        """Implements `VectorEnv.close`: closes each environment that is its own."""
         for i, env in enumerate(self.envs if self._closes_envs else ()):
             _close(env, f"environment row {i} of {self.spec.name!r}")
 
@@ -382,7 +382,7 @@ class BatchVector(VectorEnv):
           env: the vector; its metadata must say its autoreset mode.
           spec: of one environment, after the casts of `envs/spaces.py` (and the transposition).
           seed: of the first `reset(None)`.
-          backend: name of who steps.
+          backend: name of the backend.
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `infos["lives"]` of Atari games in `lives`.
           info_names: see `make_vector`.
@@ -431,7 +431,7 @@ class BatchVector(VectorEnv):
         self._lengths = np.zeros(self.num_envs, np.int64)
 
     def reset(self, seed: int | None = None) -> Any:
-        """As of `VectorEnv.reset`."""
+        """Implements `VectorEnv.reset`."""
         seed, self._seed = (self._seed if seed is None else seed), None
         seeds = None if seed is None else self._seed_form(environment_seeds(seed, self.num_envs))
         obs, info = self._call(self.env.reset, seed=seeds)
@@ -443,7 +443,7 @@ class BatchVector(VectorEnv):
         return self._convert(obs)
 
     def step(self, action: Any) -> VectorStep:
-        """As of `VectorEnv.step`, all of them in one call of `env`.
+        """Implements `VectorEnv.step`, all of them in one call of `env`.
 
         Raises:
           SettingError: an environment gave what cannot be used, see `envs/boundary.py`.
@@ -486,7 +486,7 @@ class BatchVector(VectorEnv):
         return VectorStep(obs, next_obs, paid, terminated, truncated, valid, episodes)
 
     def close(self) -> None:
-        """As of `VectorEnv.close`: closes `env`."""
+        """Implements `VectorEnv.close`: closes `env`."""
         _close(self.env, f"the environments of {self.spec.name!r}")
 
     def _call(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -631,13 +631,13 @@ class AtariLives(VectorEnv):
         self._pending: np.ndarray | None = None
 
     def reset(self, seed: int | None = None) -> Any:
-        """As of `VectorEnv.reset`: new games with all lives."""
+        """Implements `VectorEnv.reset`: new games with all lives."""
         obs = self._inner.reset(seed)
         self._lives, self._pending = self._inner.lives.copy(), None
         return obs
 
     def step(self, action: np.ndarray) -> VectorStep:
-        """As of `VectorEnv.step`; the action of a row that has lost a life in the step before is not read either."""
+        """Implements `VectorEnv.step`; the action of a row that lost a life in the previous step is not read either."""
         pending = self._pending
         if pending is not None:
             action = np.where(pending, self._action, action)
@@ -662,7 +662,7 @@ class AtariLives(VectorEnv):
         return step._replace(reward=reward, terminated=terminated, truncated=truncated, valid=valid)
 
     def close(self) -> None:
-        """As of `VectorEnv.close`."""
+        """Implements `VectorEnv.close`."""
         self._inner.close()
 
     def render(self, row: int = 0) -> Any:
@@ -681,13 +681,13 @@ class CheckedMasks(VectorEnv):
         self._starts = space_lib.mask_starts(inner.spec.action_space)
 
     def reset(self, seed: int | None = None) -> Any:
-        """As of `inner`; raises SettingError for a state without a valid action, as `step` does."""
+        """Like `inner`; raises SettingError for a state without a valid action, as `step` does."""
         obs = self._inner.reset(seed)
         self._check(obs, np.zeros(self.num_envs, np.bool_))
         return obs
 
     def step(self, action: Any) -> VectorStep:
-        """As of `VectorEnv.step`.
+        """Implements `VectorEnv.step`.
 
         Raises:
           SettingError: a state that is not terminal has no valid action.
@@ -699,7 +699,7 @@ class CheckedMasks(VectorEnv):
         return step
 
     def close(self) -> None:
-        """As of `VectorEnv.close`."""
+        """Implements `VectorEnv.close`."""
         self._inner.close()
 
     def render(self, row: int = 0) -> Any:

@@ -53,12 +53,12 @@ class Workers(gym.vector.AsyncVectorEnv):
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict]:
-        """As of `AsyncVectorEnv.reset`; raises EnvironmentFailed for a process that failed or died."""
+        """Implements `AsyncVectorEnv.reset`; raises EnvironmentFailed for a process that failed or died."""
         with self._naming_the_dead():
             return super().reset(**kwargs)
 
     def step(self, actions: Any) -> tuple:
-        """As of `AsyncVectorEnv.step`; raises EnvironmentFailed for a process that failed or died."""
+        """Implements `AsyncVectorEnv.step`; raises EnvironmentFailed for a process that failed or died."""
         with self._naming_the_dead():
             return super().step(actions)
 

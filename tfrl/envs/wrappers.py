@@ -16,7 +16,7 @@ class FireReset(gym.Wrapper):
         self._action = action
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """As of `gymnasium.Env.reset`: the observation after `action`; a plain reset where that ended the episode."""
+        """Implements `gymnasium.Env.reset`: the observation after `action`, or a reset if it ended the episode."""
         obs, info = self.env.reset(seed=seed, options=options)
         obs, _, terminated, truncated, step_info = self.env.step(self._action)
         if terminated or truncated:
@@ -29,7 +29,7 @@ class EndsByTime(gym.Wrapper):
     `terminated`."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
-        """As of `gymnasium.Env.step`; `terminated` is always False, `truncated` says any end."""
+        """Implements `gymnasium.Env.step`; `terminated` is always False, `truncated` says any end."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         return obs, reward, False, terminated or truncated, info
 
@@ -46,7 +46,7 @@ class DrawsPixels(gym.Wrapper):
         self._side = side
 
     def render(self) -> Any:
-        """As of `gymnasium.Env.render`: floats [H, W, 3] in [0, 1] become uint8 [side H, side W, 3], anything else
+        """Implements `gymnasium.Env.render`: floats [H, W, 3] in [0, 1] become uint8 [side H, side W, 3], anything else
         passes.
         """
         frame = self.env.render()

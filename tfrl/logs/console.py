@@ -45,15 +45,15 @@ class SilentView:
     """Shows nothing."""
 
     def show(self, row: Mapping[str, float]) -> None:
-        """As of `View.show`: nothing."""
+        """Implements `View.show`: nothing."""
         pass
 
     def announce(self, text: str) -> None:
-        """As of `View.announce`: nothing."""
+        """Implements `View.announce`: nothing."""
         pass
 
     def close(self) -> None:
-        """As of `View.close`: nothing."""
+        """Implements `View.close`: nothing."""
         pass
 
 
@@ -75,7 +75,7 @@ class PlainView:
         self._pending = False
 
     def show(self, row: Mapping[str, float]) -> None:
-        """As of `View.show`: prints a line where one is due."""
+        """Implements `View.show`: prints a line where one is due."""
         if _EVALUATION in row:
             self.announce(evaluation_line(row))
             return
@@ -87,11 +87,11 @@ class PlainView:
             self._print()
 
     def announce(self, text: str) -> None:
-        """As of `View.announce`."""
+        """Implements `View.announce`."""
         print(text, file=self._out, flush=True)
 
     def close(self) -> None:
-        """As of `View.close`: prints what came since the last line."""
+        """Implements `View.close`: prints what came since the last line."""
         if self._pending:
             self._print()
 
@@ -116,7 +116,7 @@ class PanelView:
         self._drawn = 0, 0  # width and height of the panel on the screen
 
     def show(self, row: Mapping[str, float]) -> None:
-        """As of `View.show`: draws the panel, on the thread of the caller."""
+        """Implements `View.show`: draws the panel, on the thread of the caller."""
         if _EVALUATION in row:
             self._state |= {name: x for name, x in row.items() if name.startswith("evaluator/")}
             self._state["evaluation at"] = row["run/env_steps"]
@@ -149,12 +149,12 @@ class PanelView:
             self._drawn = now, height
 
     def announce(self, text: str) -> None:
-        """As of `View.announce`; the text is not read as markup."""
+        """Implements `View.announce`; the text is not read as markup."""
         self._erase_after_resize()
         self._console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
-        """As of `View.close`: leaves the panel as it is; a row after it begins a new one."""
+        """Implements `View.close`: leaves the panel as it is; a row after it begins a new one."""
         if self._live is not None:
             self._erase_after_resize()
             self._live.stop()

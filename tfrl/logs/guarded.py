@@ -40,15 +40,15 @@ class GuardedView:
                 self._lose(traceback.format_exc())
 
     def show(self, row: Mapping[str, float]) -> None:
-        """As of `View.show`."""
+        """Implements `View.show`."""
         self._guard(lambda: self._view.show(row))
 
     def announce(self, text: str) -> None:
-        """As of `View.announce`."""
+        """Implements `View.announce`."""
         self._guard(lambda: self._view.announce(text))
 
     def close(self) -> None:
-        """As of `View.close`."""
+        """Implements `View.close`."""
         self._guard(lambda: self._view.close())
 
     def _guard(self, call: Callable[[], None]) -> None:

@@ -174,7 +174,7 @@ def check_declared(
             )
         for suffix, unit in _SUFFIXES.items():
             if name.endswith(suffix) and metric.unit != unit:
-                raise SettingError(f"{where}: its unit is {metric.unit!r}; {suffix} says {unit!r}")
+                raise SettingError(f"{where}: its unit is {metric.unit!r}; {suffix} means {unit!r}")
 
 
 def check_names(row: Iterable[str], table: Mapping[str, Metric] = METRICS) -> None:

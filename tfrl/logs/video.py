@@ -66,7 +66,7 @@ class VideoRecorder(VectorEnv):
         self._shape: tuple[int, ...] = ()  # of the pictures of a game
 
     def reset(self, seed: int | None = None) -> Any:
-        """As of `VectorEnv.reset`; a game under way is dropped.
+        """Implements `VectorEnv.reset`; a game under way is dropped.
 
         Raises:
           SettingError: the environment cannot be drawn.
@@ -77,7 +77,7 @@ class VideoRecorder(VectorEnv):
         return obs
 
     def step(self, action: np.ndarray) -> VectorStep:
-        """As of `VectorEnv.step`; a game that ends becomes a file.
+        """Implements `VectorEnv.step`; a game that ends becomes a file.
 
         Raises:
           SettingError: the environment cannot be drawn.
@@ -94,7 +94,7 @@ class VideoRecorder(VectorEnv):
         return step
 
     def close(self) -> None:
-        """As of `VectorEnv.close`; a game under way is dropped."""
+        """Implements `VectorEnv.close`; a game under way is dropped."""
         self._drop()
         self._inner.close()
 

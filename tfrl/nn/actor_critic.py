@@ -125,7 +125,7 @@ class ModelSettings:
 
 
 class Heads:
-    """What the networks say: params [..., P] of the action distribution (masked), values [...]."""
+    """Outputs of the networks: params [..., P] of the action distribution (masked), values [...]."""
 
     def __init__(self, params: tf.Tensor, values: tf.Tensor):
         self.params, self.values = params, values
@@ -196,8 +196,8 @@ class ActorCritic(tf.Module):
         return obs if self.normaliser is None else self.normaliser(obs)
 
     def initial_state(self, batch_size: int) -> Any:
-        """As of `Policy.initial_state`: those of the two networks by name, 'policy' and, where it has one of its own,
-        'value'; () without memory.
+        """Implements `Policy.initial_state`: the states of the networks by name, 'policy' and, if separate, 'value'; ()
+        without memory.
         """
         if not self.recurrent:
             return ()
@@ -214,7 +214,7 @@ class ActorCritic(tf.Module):
         noise: Mapping[str, tf.Tensor],
         explore: bool,
     ) -> PolicyStep:
-        """As of `Policy.step`: a sample when exploring, else the mode; knobs are not read.
+        """Implements `Policy.step`: a sample when exploring, else the mode; knobs are not read.
 
         An exploring step's extras are 'log_prob', float32 [B], and with squashed actions 'sample', before they are
         squashed.
@@ -237,7 +237,7 @@ class ActorCritic(tf.Module):
         return PolicyStep(distribution.action(sample), state, extras)
 
     def estimates(self, obs: Any, state: Any) -> Mapping[str, Any]:
-        """As of `Policy.estimates`: 'probabilities', where no part of the actions is a Box."""
+        """Implements `Policy.estimates`: 'probabilities', where no part of the actions is a Box."""
         obs = self.inputs(obs)
         params = self._params(self._features(obs, state)[0], obs)
         probabilities = self.distribution.probabilities(params)

@@ -38,7 +38,7 @@ class Body(tf.Module):
             self.output_size = self.core.output_size
 
     def initial_state(self, batch_size: int) -> Any:
-        """State of fresh episodes, zeros float32, leaves [batch_size, ...]; () without a memory."""
+        """State at the start of episodes, zeros float32, leaves [batch_size, ...]; () without a memory."""
         return () if self.core is None else self.core.initial_state(batch_size)
 
     def losses(self) -> list[tf.Tensor]:

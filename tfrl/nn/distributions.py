@@ -157,19 +157,19 @@ class Categorical(Distribution):
         self._largest = max(sizes)
 
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """As of `Distribution.sample`: int32 [..., *shape], the largest logit after noise by Gumbel (Gumbel-max)."""
+        """Implements `Distribution.sample`: int32 [..., *shape], the largest logit after Gumbel noise."""
         # Gumbel-max. 2**-25 is below the smallest positive draw: the logarithm stays finite, so
         # that no invalid choice can win.
         gumbel = -tf.math.log(-tf.math.log(tf.maximum(noise[self._name], 2.0**-25)))
         return self.mode(params + gumbel)
 
     def mode(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.mode`: the largest logit of each component, int32 [..., *shape]."""
+        """Implements `Distribution.mode`: the largest logit of each component, int32 [..., *shape]."""
         best = tf.argmax(self._components(params), axis=-1, output_type=tf.int32)
         return _unflatten(best, self._shape)
 
     def log_prob(self, params: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.log_prob`: the sum over the components."""
+        """Implements `Distribution.log_prob`: the sum over the components."""
         chosen = _flatten(tf.cast(sample, tf.int32), self._shape)
         # A product with a one-hot, which compiles better than a gather.
         one_hot = tf.one_hot(chosen, self._largest, True, False, dtype=tf.bool)
@@ -177,24 +177,24 @@ class Categorical(Distribution):
         return tf.reduce_sum(tf.where(one_hot, log_p, 0.0), axis=[-2, -1])
 
     def entropy(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.entropy`: the sum over the components; choices of probability 0 add nothing."""
+        """Implements `Distribution.entropy`: the sum over the components; choices of probability 0 add nothing."""
         p, log_p = self._log_p(params)
         return -tf.reduce_sum(p * log_p, axis=[-2, -1])
 
     def kl(self, params_p: tf.Tensor, params_q: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.kl`: the sum over the components; choices that p never takes add nothing."""
+        """Implements `Distribution.kl`: the sum over the components; choices that p never takes add nothing."""
         p, log_p = self._log_p(params_p)
         log_q = tf.nn.log_softmax(self._components(params_q))
         gap = tf.where(p > 0.0, log_p - log_q, 0.0)
         return tf.reduce_sum(p * gap, axis=[-2, -1])
 
     def probabilities(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.probabilities`."""
+        """Implements `Distribution.probabilities`."""
         p = tf.nn.softmax(self._components(params))
         return _reshape(p, p.shape.rank - 2, (*self._shape, self._largest))
 
     def mask(self, params: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.mask`: logits of invalid choices become `INVALID_LOGIT`."""
+        """Implements `Distribution.mask`: logits of invalid choices become `INVALID_LOGIT`."""
         return tf.where(tf.cast(mask, tf.bool), params, INVALID_LOGIT)
 
     def _log_p(self, params: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -233,31 +233,31 @@ class Bernoulli(Distribution):
         self._shape, self._name = tuple(shape), name
 
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """As of `Distribution.sample`: int8 [..., *shape]."""
+        """Implements `Distribution.sample`: int8 [..., *shape]."""
         ones = noise[self._name] < tf.sigmoid(params)
         return _unflatten(tf.cast(ones, tf.int8), self._shape)
 
     def mode(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.mode`: int8 [..., *shape], 1 where it is more likely than 0."""
+        """Implements `Distribution.mode`: int8 [..., *shape], 1 where it is more likely than 0."""
         return _unflatten(tf.cast(params > 0.0, tf.int8), self._shape)
 
     def log_prob(self, params: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.log_prob`: the sum over the bits."""
+        """Implements `Distribution.log_prob`: the sum over the bits."""
         ones = _flatten(tf.cast(sample, tf.float32), self._shape)
         return tf.reduce_sum(ones * params - _softplus(params), axis=-1)
 
     def entropy(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.entropy`: the sum over the bits."""
+        """Implements `Distribution.entropy`: the sum over the bits."""
         return tf.reduce_sum(_softplus(params) - tf.sigmoid(params) * params, axis=-1)
 
     def kl(self, params_p: tf.Tensor, params_q: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.kl`: the sum over the bits."""
+        """Implements `Distribution.kl`: the sum over the bits."""
         p = tf.sigmoid(params_p)
         gap = p * (params_p - params_q) - _softplus(params_p) + _softplus(params_q)
         return tf.reduce_sum(gap, axis=-1)
 
     def probabilities(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.probabilities`: of ones."""
+        """Implements `Distribution.probabilities`: of ones."""
         return _unflatten(tf.sigmoid(params), self._shape)
 
 
@@ -281,27 +281,27 @@ class Gaussian(Distribution):
         self._shape, self._name = tuple(shape), name
 
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """As of `Distribution.sample`: mean + std * noise, float32 [..., *shape]."""
+        """Implements `Distribution.sample`: mean + std * noise, float32 [..., *shape]."""
         mean, log_std = self._split(params)
         return _unflatten(mean + tf.exp(log_std) * noise[self._name], self._shape)
 
     def mode(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.mode`: the mean, float32 [..., *shape]."""
+        """Implements `Distribution.mode`: the mean, float32 [..., *shape]."""
         return _unflatten(self._split(params)[0], self._shape)
 
     def log_prob(self, params: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.log_prob`: the density, summed over the components."""
+        """Implements `Distribution.log_prob`: the density, summed over the components."""
         mean, log_std = self._split(params)
         x = _flatten(tf.cast(sample, tf.float32), self._shape)
         z = (x - mean) * tf.exp(-log_std)
         return -tf.reduce_sum(0.5 * z * z + log_std + _LOG_SQRT_2PI, axis=-1)
 
     def entropy(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.entropy`: log std + log(2 pi e) / 2, summed over the components; it may be negative."""
+        """Implements `Distribution.entropy`: log std + log(2 pi e) / 2, summed over components; it may be negative."""
         return tf.reduce_sum(self._split(params)[1] + (0.5 + _LOG_SQRT_2PI), axis=-1)
 
     def kl(self, params_p: tf.Tensor, params_q: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.kl`: in closed form, summed over the components."""
+        """Implements `Distribution.kl`: in closed form, summed over the components."""
         mean_p, log_std_p = self._split(params_p)
         mean_q, log_std_q = self._split(params_q)
         log_ratio = log_std_p - log_std_q
@@ -354,7 +354,7 @@ class SquashedGaussian(Distribution):
         self._shape = space.shape
 
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """As of `Distribution.sample`: u, before tanh, float32 [..., *shape]."""
+        """Implements `Distribution.sample`: u, before tanh, float32 [..., *shape]."""
         return self._inner.sample(params, noise)
 
     def mode(self, params: tf.Tensor) -> tf.Tensor:
@@ -362,7 +362,7 @@ class SquashedGaussian(Distribution):
         return self._inner.mode(params)
 
     def log_prob(self, params: tf.Tensor, sample: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.log_prob`: log p(u) - log |da/du| (Haarnoja et al. 2018, appendix C)."""
+        """Implements `Distribution.log_prob`: log p(u) - log |da/du| (Haarnoja et al. 2018, appendix C)."""
         slope = _log_tanh_slope(_flatten(sample, self._shape))
         volume = tf.reduce_sum(slope, axis=-1) + self.log_half_range
         return self._inner.log_prob(params, sample) - volume
@@ -379,7 +379,7 @@ class SquashedGaussian(Distribution):
         return self._inner.kl(params_p, params_q)
 
     def action(self, sample: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.action`: u through tanh, float32 [..., *shape] within the Box's limits."""
+        """Implements `Distribution.action`: u through tanh, float32 [..., *shape] within the Box's limits."""
         x = self._centre + self._half * tf.tanh(sample)
         return tf.minimum(tf.maximum(x, self._low), self._high)  # rounding may step over a limit
 
@@ -408,40 +408,40 @@ class Nest(Distribution):
         }
 
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> Any:
-        """As of `Distribution.sample`: a dict or tuple of the samples of the parts."""
+        """Implements `Distribution.sample`: a dict or tuple of the samples of the parts."""
         return self._pack([p.sample(x, noise) for p, x in self._split(params)])
 
     def mode(self, params: tf.Tensor) -> Any:
-        """As of `Distribution.mode`: a dict or tuple of the modes of the parts."""
+        """Implements `Distribution.mode`: a dict or tuple of the modes of the parts."""
         return self._pack([p.mode(x) for p, x in self._split(params)])
 
     def log_prob(self, params: tf.Tensor, sample: Any) -> tf.Tensor:
-        """As of `Distribution.log_prob`: the sum over the parts."""
+        """Implements `Distribution.log_prob`: the sum over the parts."""
         parts = zip(self._split(params), self._keys)
         return tf.add_n([p.log_prob(x, sample[key]) for (p, x), key in parts])
 
     def entropy(self, params: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.entropy`: the sum over the parts."""
+        """Implements `Distribution.entropy`: the sum over the parts."""
         return tf.add_n([p.entropy(x) for p, x in self._split(params)])
 
     def kl(self, params_p: tf.Tensor, params_q: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.kl`: the sum over the parts."""
+        """Implements `Distribution.kl`: the sum over the parts."""
         parts = zip(self._split(params_p), self._split(params_q))
         return tf.add_n([p.kl(x, y) for (p, x), (_, y) in parts])
 
     def probabilities(self, params: tf.Tensor) -> Any:
-        """As of `Distribution.probabilities`: a dict or tuple of those of the parts."""
+        """Implements `Distribution.probabilities`: a dict or tuple of those of the parts."""
         parts = [p.probabilities(x) for p, x in self._split(params)]
         return None if any(part is None for part in parts) else self._pack(parts)
 
     def mask(self, params: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """As of `Distribution.mask`: each part takes its share of the joined mask."""
+        """Implements `Distribution.mask`: each part takes its share of the joined mask."""
         masks = tf.split(mask, [p.mask_size for p in self._parts], axis=-1)
         masked = [p.mask(x, m) for (p, x), m in zip(self._split(params), masks)]
         return tf.concat(masked, axis=-1)
 
     def action(self, sample: Any) -> Any:
-        """As of `Distribution.action`: a dict or tuple of the actions of the parts."""
+        """Implements `Distribution.action`: a dict or tuple of the actions of the parts."""
         return self._pack([p.action(sample[key]) for p, key in zip(self._parts, self._keys)])
 
     def _split(self, params: tf.Tensor) -> list[tuple[Distribution, tf.Tensor]]:

@@ -118,7 +118,7 @@ class ObservationMoments(tf.Module):
         self.leaves = {path: RunningMoments(box.shape) for path, box in boxes.items()}
 
     def merge(self, obs: Any, valid: tf.Tensor | None = None) -> None:
-        """Adds observations, leaves [*lead, *shape], of which `valid`, bool [*lead], says what counts; None: all.
+        """Adds observations, leaves [*lead, *shape], where `valid`, bool [*lead], is True; None: all of them.
 
         In replica context, see `RunningMoments.merge`.
         """

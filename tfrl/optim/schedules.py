@@ -1,4 +1,4 @@
-"""Schedules over updates or env steps, as graphs, so that they go on where a checkpoint's counters are."""
+"""Schedules over updates or env steps, as graphs, so that they continue from a checkpoint's counters."""
 
 from __future__ import annotations
 

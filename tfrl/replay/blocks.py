@@ -50,7 +50,7 @@ class BlockWriter:
 
     Args:
       send: takes each block.
-      item, layout, num_envs: as of the other writers.
+      item, layout, num_envs: as in the other writers.
       max_rows: a block is sent when it has so many.
       writer: tells this writer from others that send to the same place.
 

@@ -115,7 +115,7 @@ def sequence_writer(
 
     Args:
       sink: where the items go.
-      item, layout, num_envs, actor, policy: as of `make_writer`.
+      item, layout, num_envs, actor, policy: as in `make_writer`.
     """
     sender = Sender(sink, layout, actor, policy)
     unrolls = layout.unrolls if isinstance(layout, ComputedLayout) else layout

@@ -49,7 +49,7 @@ class TableSink:
         self._earlier: list[reverb.TrajectoryWriter] = []  # whose last items may be under way
 
     def append(self, item: Mapping[str, np.ndarray], priority: float) -> None:
-        """As of `Sink`."""
+        """Implements `Sink`."""
         shapes = {name: x.shape for name, x in item.items()}
         if self._shapes and shapes != self._shapes:
             # A writer of Reverb keeps to the shapes that it began with.
@@ -61,14 +61,14 @@ class TableSink:
         writer.create_item(EXPERIENCE, priority, {n: writer.history[n][-1] for n in item})
 
     def flush(self, pending: int, timeout_ms: int) -> None:
-        """As of `Sink`."""
+        """Implements `Sink`."""
         while self._earlier:
             self._earlier[0].flush(timeout_ms=timeout_ms)
             self._earlier.pop(0).close()
         self._writer.flush(pending, timeout_ms=timeout_ms)
 
     def close(self) -> None:
-        """As of `Sink`."""
+        """Implements `Sink`."""
         for writer in (*self._earlier, self._writer):
             writer.close()
 
@@ -87,15 +87,15 @@ class LocalQueue:
         return len(self._items)
 
     def append(self, item: Mapping[str, np.ndarray], priority: float) -> None:
-        """As of `Sink`; a queue has no use for priorities."""
+        """Implements `Sink`; a queue has no use for priorities."""
         del priority
         self._items.append({name: np.array(x) for name, x in item.items()})
 
     def flush(self, pending: int, timeout_ms: int) -> None:
-        """As of `Sink`: every item has arrived when `append` returns."""
+        """Implements `Sink`: every item has arrived when `append` returns."""
 
     def close(self) -> None:
-        """As of `Sink`."""
+        """Implements `Sink`."""
 
     def take(self, count: int) -> Samples:
         """The oldest `count` items.

@@ -62,12 +62,12 @@ class RowSink:
         self._waiting: list[np.ndarray] = []
 
     def append(self, item: Mapping[str, np.ndarray], priority: float) -> None:
-        """As of `Sink`; the replay gives new items the largest priority it has seen."""
+        """Implements `Sink`; the replay gives new items the largest priority it has seen."""
         del priority
         self._waiting.append(self._rows.row(item))
 
     def flush(self, pending: int, timeout_ms: int) -> None:
-        """As of `Sink`: hands over all that there is, at once."""
+        """Implements `Sink`: hands over all that there is, at once."""
         del pending, timeout_ms
         if self._waiting:
             rows, self._waiting = np.stack(self._waiting), []
@@ -75,4 +75,4 @@ class RowSink:
             self._send(Block(rows, frames, refs, np.int64(0), np.int64(0)))
 
     def close(self) -> None:
-        """As of `Sink`; what was not flushed is dropped."""
+        """Implements `Sink`; what was not flushed is dropped."""

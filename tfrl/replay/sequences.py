@@ -224,12 +224,12 @@ class ComputedLayout:
         return Computed(values, columns["facts"][:, 0])
 
     def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """As of `SequenceLayout.fits`: what was computed has no columns."""
+        """Like `SequenceLayout.fits`: what was computed has no columns."""
         del shapes
         return True
 
     def refit(self, items: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
-        """As of `SequenceLayout.refit`: what was computed has no columns."""
+        """Like `SequenceLayout.refit`: what was computed has no columns."""
         return list(items)
 
     def share(self, batch: Computed, index: tf.Tensor, count: int) -> Computed:

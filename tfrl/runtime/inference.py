@@ -76,7 +76,7 @@ class StepSignature:
 
 
 class NoiseStream:
-    """Noise for step after step of B environments; what is held is drawn only in the rows where it is due.
+    """Exploration noise of B environments. Held noise is redrawn when its period or the episode ends.
 
     Args:
       signature: of the engine that it is for.

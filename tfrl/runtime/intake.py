@@ -321,7 +321,7 @@ class ResidentIntake:
         self._before, self._sampled = before["sampled"], 0
 
     def is_paid(self) -> bool:
-        """As of `TableIntake`; takes the next block of new transitions where there is one."""
+        """Like `TableIntake`; takes the next block of new transitions where there is one."""
         if not self._pays():
             block = self._feed.next(0.02)
             if block is not None:
@@ -330,11 +330,11 @@ class ResidentIntake:
         return self._pays()
 
     def is_dry(self, waited_s: float) -> bool:
-        """As of `TableIntake.is_dry`, after a shorter wait: blocks need not wait for each other."""
+        """Like `TableIntake.is_dry`, after a shorter wait: blocks need not wait for each other."""
         return waited_s > QUEUE_DRY_S
 
     def next(self) -> Samples | None:
-        """As of `TableIntake.next`; the block is only a sign, `DRAWN_HERE`: the updates draw from the replay."""
+        """Like `TableIntake.next`; the block is only a sign, `DRAWN_HERE`: the updates draw from the replay."""
         if not self.is_paid():
             return None
         self._sampled += self._items
@@ -345,16 +345,16 @@ class ResidentIntake:
         raise NotImplementedError("a replay beside the learner keeps its priorities itself")
 
     def numbers(self) -> dict[str, Any]:
-        """As of `TableIntake.numbers`: items taken and items inserted by this learner, and those that can be drawn."""
+        """Like `TableIntake.numbers`: items taken and items inserted by this learner, and those that can be drawn."""
         inserted = self.inserted - self._first
         return {"sampled": self._sampled, "inserted": inserted, "size": self._replay.size}
 
     def state(self) -> dict[str, Any]:
-        """As of `TableIntake.state`: items inserted and items taken, over all learners."""
+        """Like `TableIntake.state`: items inserted and items taken, over all learners."""
         return {"written": self.inserted, "sampled": self._before + self._sampled}
 
     def save(self, folder: Path) -> None:
-        """As of `TableIntake.save`: the contents of the replay."""
+        """Like `TableIntake.save`: the contents of the replay."""
         self._replay.save(folder)
 
     def _pays(self) -> bool:

@@ -68,15 +68,15 @@ class LearnerLoop(tf.Module):
       compile_mode: 'xla', 'graph', or 'auto' to time both on the first block, where the answer is
         not known beforehand, see `_known_mode`.
       seed: of the learner's random ops; update i uses (seed, i).
-      announce: takes the line that says what was picked.
-      resident: the replay beside the learner that updates draw from; None: `run` is given samples.
+      announce: receives the start-up line with the chosen mode.
+      resident: replay in this process that updates sample from; None: samples are passed to `run`.
 
     Attributes:
       learner: the algorithm's learner.
       updates: int64 variable, optimiser steps so far; also the version of the policy.
-      compiled: how the update loop is compiled, None before the first call; what is written into it before then is what
-        'auto' comes to, as in the run that is resumed.
-      max_priority: largest priority seen, the one that new items get.
+      compiled: how the update loop is compiled, 'graph' or 'xla'. None until chosen. A resumed run sets it to skip the
+        timing.
+      max_priority: largest priority so far; new items get it.
       seconds: spent in `run`.
       lags: updates between acting and learning, of every unroll of a queue so far.
     """

@@ -79,7 +79,7 @@ def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) 
 
 
 def _of_queue(job: Job, contents: pathlib.Path | None) -> tuple[str, str]:
-    """As of `pick`, for unrolls that are trained on in the order in which they come."""
+    """Like `pick`, for unrolls that are trained on in the order in which they come."""
     wanted = job.topology.replay_residency
     if job.topology.backend != "inprocess":
         if wanted == LEARNER:

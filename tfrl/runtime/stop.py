@@ -115,12 +115,12 @@ class StoppableVector:
         return getattr(self._env, name)
 
     def reset(self, seed: int | None = None) -> Any:
-        """As of `VectorEnv.reset`; raises Stopped where the run is to stop."""
+        """Implements `VectorEnv.reset`; raises Stopped where the run is to stop."""
         with self._stop.inside_environment():
             return self._env.reset(seed)
 
     def step(self, action: Any) -> Any:
-        """As of `VectorEnv.step`; raises Stopped where the run is to stop."""
+        """Implements `VectorEnv.step`; raises Stopped where the run is to stop."""
         stop = self._stop
         if stop.requested:
             raise Stopped
@@ -135,7 +135,7 @@ class StoppableVector:
             stop.interruptible = False
 
     def close(self) -> None:
-        """As of `VectorEnv.close`; an error after an interrupted step is logged, the state may be any then."""
+        """Implements `VectorEnv.close`; an error after an interrupted step is logged, the state may be any then."""
         if not self._stop.requested:
             self._env.close()
             return
