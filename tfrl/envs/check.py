@@ -368,7 +368,7 @@ def main(argv: Sequence[str]) -> int:
         print(error)
         return 1
     progress.close()
-    print("\n".join(findings) or "nothing is wrong with it")
+    print("\n".join(findings) or "no problems found")
     return 0
 
 
