@@ -515,7 +515,9 @@ class MemoryTest(tf.test.TestCase):
         layout = TransitionLayout(spec, False)
         resident.check_memory(plan(), layout)
         with self.assertRaisesRegex(
-            SettingError, "replay_residency=learner: a replay of 1,000,000,000 items takes"
+            SettingError,
+            r"replay_residency=learner: a replay of 1,000,000,000 items of [\d,]+ bytes takes [\d,]+ MB, "
+            r"expected at most the [\d,]+ MB that are free",
         ):
             resident.check_memory(plan(capacity_items=10**9), layout)
 
