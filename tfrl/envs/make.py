@@ -552,6 +552,7 @@ def _atari_spec(plan: EnvPlan) -> EnvSpec:
         space_lib.action_space(emulator.action_space, "action_space"),
         plan.atari_frame_stack,
         _atari_limit(plan),
+        env_observation_space=space,
         env_action_space=emulator.action_space,
     )
     emulator.close()
