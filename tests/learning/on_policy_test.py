@@ -66,9 +66,9 @@ class FakesTest(LearningTestCase):
         """An invalid action would raise."""
         result = self.train(algo, env=f"{FAKES}MaskedBandit", total_env_steps=16_000)
         policy = tfrl.load(result.run_dir)
-        masks = ((np.arange(1, 32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
-        obs = {"observation": masks, "action_mask": masks}
-        actions = policy.step(obs, (), {}, {}, False).action.numpy()
+        masks = ((np.arange(1, 32)[:, None] >> np.arange(5)) & 1).astype(np.int8)
+        obs = {"observation": masks.astype(np.float32), "action_mask": masks}
+        actions = policy.predict(obs)
         best = np.array([max(np.flatnonzero(mask)) for mask in masks])
         self.assertGreater(np.mean(actions == best), 0.9)
 

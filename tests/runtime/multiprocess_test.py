@@ -25,7 +25,10 @@ class MultiprocessTest(parameterized.TestCase):
     def start(self, **settings):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        run = Run(pathlib.Path(folder.name), "dqn", **{**SETTINGS, **settings})
+        settings = {**SETTINGS, **settings}
+        if settings["env"].startswith("ALE/"):
+            del settings["hidden_sizes"]  # of an MLP
+        run = Run(pathlib.Path(folder.name), "dqn", **settings)
         self.addCleanup(run.close)
         return run
 
