@@ -91,7 +91,7 @@ class MultiprocessShardsTest(absltest.TestCase):
         self.addCleanup(folder.cleanup)
         run = self.start(
             pathlib.Path(folder.name), env="ALE/Pong-v5", atari_screen_size=42, total_env_steps=12_000,
-            eval_max_env_steps=5000,
+            eval_max_env_steps=5000, hidden_sizes=None,
         )  # fmt: skip
         run.wait_for_updates(50)
         run.children()["replay-1"].send_signal(signal.SIGKILL)

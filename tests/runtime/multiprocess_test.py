@@ -25,10 +25,7 @@ class MultiprocessTest(parameterized.TestCase):
     def start(self, **settings):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        settings = {**SETTINGS, **settings}
-        if settings["env"].startswith("ALE/"):
-            del settings["hidden_sizes"]  # of an MLP
-        run = Run(pathlib.Path(folder.name), "dqn", **settings)
+        run = Run(pathlib.Path(folder.name), "dqn", **{**SETTINGS, **settings})
         self.addCleanup(run.close)
         return run
 
@@ -116,8 +113,8 @@ class MultiprocessTest(parameterized.TestCase):
     def test_killed_learner_of_stacked_frames_is_replaced(self):
         """The new one gets rows over frames that only the old one had."""
         run = self.start(
-            env="ALE/Pong-v5", atari_screen_size=42, total_env_steps=5000, min_replay=200, batch_size=8,
-            env_steps_per_update=4, checkpoint_every_env_steps=800, replay_capacity=3000,
+            env="ALE/Pong-v5", hidden_sizes=None, atari_screen_size=42, total_env_steps=5000,
+            min_replay=200, batch_size=8, env_steps_per_update=4, checkpoint_every_env_steps=800, replay_capacity=3000,
             replay_residency="learner", eval_max_env_steps=5000,
         )  # fmt: skip
         run.wait_for("checkpoint", lambda: self.checkpoints(run))

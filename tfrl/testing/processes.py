@@ -25,7 +25,7 @@ class Run:
     Args:
       folder: of the run's folder and of what it prints.
       algo: algorithm.
-      **settings: flags.
+      **settings: flags; one of None is left out.
 
     Attributes:
       dir: folder of the run.
@@ -35,7 +35,7 @@ class Run:
     def __init__(self, folder: pathlib.Path, algo: str, **settings: Any):
         self.dir, self.out = folder / "run", folder / f"out-{time.monotonic_ns()}.txt"
         values = {"algo": algo, "backend": "processes", "run_dir": self.dir, **settings}
-        flags = [f"--{name}={value}" for name, value in values.items()]
+        flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
         command = [sys.executable, str(ROOT / "launchers" / "run.py")]
         with open(self.out, "w") as file:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
