@@ -107,9 +107,8 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
             **own,
         )
         policy = tfrl.load(result.run_dir)
-        masks = ((np.arange(1, 32)[:, None] >> np.arange(5)) & 1).astype(np.float32)
-        actions = policy.step(
-            {"observation": masks, "action_mask": masks}, (), {}, {}, False
-        ).action
+        masks = ((np.arange(1, 32)[:, None] >> np.arange(5)) & 1).astype(np.int8)
+        obs = {"observation": masks.astype(np.float32), "action_mask": masks}
+        actions = policy.predict(obs)
         best = [max(np.flatnonzero(mask)) for mask in masks]
         self.assertAllEqual(actions, best)
