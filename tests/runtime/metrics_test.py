@@ -17,11 +17,20 @@ SETTINGS = dict(
 STALLS = {"time/room_us", "time/weights_us", "time/experience_us"}
 
 
+def penalized(spec):
+    """A network with a loss of its own."""
+    del spec
+    return tf.keras.Sequential([tf.keras.layers.Dense(8, kernel_regularizer="l2")])
+
+
 class MetricsTest(tf.test.TestCase):
     def run_of(self, algo, **settings):
         """Rows of a short run, and its folder."""
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
-        tfrl.train(algo, **{**SETTINGS, "run_dir": str(run_dir), **settings})
+        settings = {**SETTINGS, "run_dir": str(run_dir), **settings}
+        if "network" in settings:
+            del settings["hidden_sizes"]
+        tfrl.train(algo, **settings)
         return csv_file.read(run_dir / "metrics.csv"), run_dir
 
     def test_runs_emit_every_metric_of_the_tables(self):
@@ -31,7 +40,12 @@ class MetricsTest(tf.test.TestCase):
                 "dqn",
                 dict(prioritized=True, total_env_steps=700, min_replay=100, updates_per_call=4),
             ),
-            ("c51", dict(total_env_steps=400, min_replay=100, updates_per_call=4)),
+            (
+                "c51",
+                dict(
+                    network=penalized, total_env_steps=400, min_replay=100, updates_per_call=4
+                ),
+            ),
             ("ppo", dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64)),
             (
                 "appo",
