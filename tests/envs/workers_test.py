@@ -25,7 +25,7 @@ HERE = __name__
 
 
 class OwnError(Exception):
-    """Of two arguments, which gymnasium cannot raise again."""
+    """An error of two arguments, which gymnasium cannot raise again."""
 
     def __init__(self, first, second):
         super().__init__(f"{first} of {second}")

@@ -21,7 +21,7 @@ SPEC = EnvSpec("e", gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete
 
 
 def recorded(num_envs, steps):
-    """What an actor hands to a writer, with a memory of two numbers."""
+    """Steps as an actor hands them to a writer, with a memory of two numbers."""
     script = trajectories.random_script(SPEC, num_envs, steps, 0, same_step=False)
     rng = np.random.default_rng(0)
     out = []

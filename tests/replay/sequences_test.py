@@ -387,7 +387,7 @@ class EpisodeWriterTest(UnrollTestCase):
             self.assertLess(len(episodes), least)
 
     def items_of(self, records, length, least):
-        """Of each item: its episodes, and the weights under which the last vector step was made."""
+        """The episodes of each item, and the weights under which its last vector step was made."""
         items, sent = [], 0
         for t in range(len(records)):
             over = len(reference.whole_episodes(records[: t + 1], length, DISCOUNT)) - sent

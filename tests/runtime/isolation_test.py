@@ -64,7 +64,7 @@ def reachable(port: int) -> bool:
 
 
 def ports(table: str) -> set[int]:
-    """Those that somebody listens on, of a table as in /proc/net/tcp."""
+    """The ports with a listener, of a table as in /proc/net/tcp."""
     lines = [line.split() for line in table.splitlines()[1:]]
     return {int(line[1].rsplit(":", 1)[1], 16) for line in lines if line[3] == LISTENS}
 

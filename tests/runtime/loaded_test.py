@@ -214,7 +214,7 @@ class KeysTest(parameterized.TestCase):
         (["arm/left", "arm_left"],), ([("a", "b"), "a/b"],), (["a", "A", "ä", "", " "],), ([3, "3"],)
     )  # fmt: skip
     def test_no_two_parts_share_a_column(self, keys):
-        """Of a replay, of unrolls and of an export."""
+        """Columns of a replay, of unrolls and of an export."""
         inner = {k: spaces.Dict([(k[1], BOX)]) for k in keys if isinstance(k, tuple)}
         pairs = [(k[0] if k in inner else k, inner.get(k, BOX)) for k in keys]
         observation = spaces.Dict(pairs)

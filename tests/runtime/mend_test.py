@@ -1,4 +1,4 @@
-"""What a resume does to the run folder of a killed process before it reads it."""
+"""A resume mends the run folder of a killed process before it reads it."""
 
 import pathlib
 import tempfile

@@ -109,7 +109,7 @@ class StopTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(again.episodes, 1)
 
     def moments(self, algo, **settings):
-        """What an undisturbed run passes, and where the environments of its last evaluation are made."""
+        """The places that an undisturbed run passes, and where the environments of its last evaluation are made."""
         self.train(algo, **settings)
         moments = list(Signalling.moments)
         self.run_dir = self.run_dir.with_name("again")

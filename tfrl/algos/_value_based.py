@@ -341,7 +341,7 @@ class QPolicy(tf.Module):
 
     @property
     def trainable_variables(self) -> tuple[tf.Variable, ...]:
-        """What an optimiser may change: without the frozen layers of a user's network."""
+        """The variables that an optimiser may change: frozen layers of a user's network are left out."""
         return user_model.trainable(self, super().trainable_variables)
 
     def initial_state(self, batch_size: int) -> Any:

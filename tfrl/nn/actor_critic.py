@@ -249,7 +249,7 @@ class ActorCritic(tf.Module):
 
     @property
     def trainable_variables(self) -> tuple[tf.Variable, ...]:
-        """What an optimiser may change: without the frozen layers of a user's network."""
+        """The variables that an optimiser may change: frozen layers of a user's network are left out."""
         return user_model.trainable(self, super().trainable_variables)
 
     def losses(self) -> list[tf.Tensor]:
