@@ -541,7 +541,7 @@ class BatchVector(VectorEnv):
         return values
 
     def _infos(self, info: Mapping[str, Any], row: int) -> tuple[float, ...]:
-        """Of an episode that ended in `row`; `info` holds an array for each name, and one that says who has it."""
+        """The infos of an episode that ended in `row`; `info` has an array for each name, and a mask of its rows."""
         last = info.get("final_info", info) if self.restarts_in_step else info
         found = []
         for name in self._info_names:

@@ -317,7 +317,7 @@ def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
 
 
 def _line_of_integers(space: gym.Space) -> str:
-    """That the values of a Box of integers are not scaled; '' for anything else, and for a range of small ones."""
+    """A note that the integers of a Box are not scaled; '' for other spaces and for small ranges."""
     if not isinstance(space, gym.spaces.Box) or images.is_image(space):
         return ""
     high = space.high.max()

@@ -65,7 +65,7 @@ def _takes_training(model: Any) -> bool:
 
 
 def trainable(module: tf.Module, variables: Sequence[tf.Variable]) -> tuple[tf.Variable, ...]:
-    """Those of `variables` that no Keras layer inside `module` holds back, e.g. by `trainable=False`.
+    """The part of `variables` that no Keras layer inside `module` freezes, e.g. by `trainable=False`.
 
     A frozen layer's variables still say of themselves that they can be trained; only the layer knows.
     """

@@ -1,4 +1,4 @@
-"""What an environment and a network leave without effect: the facts that `config/idle.py` asks for."""
+"""Facts about an environment and a network, from which `config/idle.py` finds settings without effect."""
 
 from __future__ import annotations
 

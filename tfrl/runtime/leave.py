@@ -1,4 +1,4 @@
-"""What a stopped run leaves where its own parts had no time for it: a checkpoint to go on from, and a policy."""
+"""A stopped run leaves a checkpoint to resume from and a policy, also if its own parts had no time to write them."""
 
 from __future__ import annotations
 

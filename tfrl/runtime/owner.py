@@ -77,7 +77,7 @@ def owned(job: Job) -> Iterator[Job]:
 
 
 def owner_of(run_dir: str | os.PathLike) -> Owner | None:
-    """Who runs there now; None: nobody."""
+    """The process that owns the folder now; None: nobody."""
     path = pathlib.Path(run_dir) / LOCK
     try:
         file = open(path, "rb")

@@ -376,7 +376,7 @@ class _Run:
         return True
 
     def _state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside the learner and the replay."""
+        """The state that a checkpoint holds beside the learner and the replay."""
         return {
             "totals": self.totals.to_dict(),
             "written": self.written,
