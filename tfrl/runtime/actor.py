@@ -84,6 +84,7 @@ class Actor:
         )
         act_s = env_s = write_s = 0.0
         before = self.env_steps
+        carries = self._noise.holds or bool(self._initial_state)
         for noise in self._noise.steps(vector_steps):
             start = clock()
             choice = engine.act(self._obs, self._state, knobs, noise)
@@ -101,9 +102,10 @@ class Actor:
                 write_s + written - stepped,
             )
             self._obs = step.obs
-            self._noise.restart(step.fresh)
-            if self._initial_state:
-                self._state = reset_rows(choice.state, self._initial_state, step.fresh)
+            if carries:
+                fresh = step.fresh
+                self._noise.restart(fresh)
+                self._state = reset_rows(choice.state, self._initial_state, fresh)
             self.env_steps += int(np.count_nonzero(step.valid))
             self.episodes += len(step.episodes)
             for episode in step.episodes:

@@ -84,6 +84,7 @@ class NoiseStream:
 
     Attributes:
       size: B.
+      holds: some noise is held for several steps, so that `restart` is to be called.
     """
 
     def __init__(self, signature: StepSignature, rng: np.random.Generator):
@@ -95,6 +96,7 @@ class NoiseStream:
             k: np.zeros((self.size, *n.shape), np.float32) for k, n in self._held.items()
         }
         self._age = np.zeros(self.size, np.int64)  # env steps of each episode so far
+        self.holds = bool(self._held)
 
     def steps(self, count: int) -> Iterator[dict[str, np.ndarray]]:
         """{name: float32 [B, ...]} of each of the next `count` steps; held arrays change with the next one."""
@@ -168,6 +170,16 @@ class LiteEngine:
         num_inputs = len(tree.flatten(signature.args))
         # Inputs that the graph does not read are pruned by the converter.
         self._inputs = [position.get(i) for i in range(num_inputs)]
+        obs, state, knobs, noise = signature.args
+        # One array as observation and no state: the common case, without walking a nest at every step.
+        self._plain = isinstance(obs, tf.TensorSpec) and isinstance(state, tuple) and not state
+        names = [None, *sorted(knobs), *sorted(noise)]
+        fed = [
+            (name, index) for name, index in zip(names, self._inputs) if index is not None and name
+        ]
+        self._knobs = [(name, index) for name, index in fed if name in knobs]
+        self._noise = [(name, index) for name, index in fed if name in noise]
+        self._knobs_set: Mapping[str, Any] | None = None
         # LiteRT computes with uint16, but its Python interpreter takes no arrays of it; see `_convert`.
         self._widened = any(s.dtype == tf.uint16 for s in tree.flatten(signature.args))
         self._weights = [position.get(num_inputs + i) for i in range(len(policy.variables))]
@@ -187,14 +199,26 @@ class LiteEngine:
     def act(
         self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]
     ) -> PolicyStep:
-        """One step on arrays, leaves [B, ...]; returns arrays."""
+        """One step on arrays, leaves [B, ...]; returns arrays. A `knobs` that was given before is not read again."""
         interpreter = self._interpreter
-        arrays = _flatten(obs, state, knobs, noise)
-        if self._widened:
-            arrays = [x.astype(np.int32) if x.dtype == np.uint16 else x for x in arrays]
-        for index, array in zip(self._inputs, arrays, strict=True):
-            if index is not None:
-                interpreter.set_tensor(index, _dense(array))
+        if self._plain and not self._widened:
+            if self._inputs[0] is not None:
+                interpreter.set_tensor(self._inputs[0], _dense(obs))
+            if knobs is not self._knobs_set:
+                for name, index in self._knobs:
+                    interpreter.set_tensor(index, knobs[name])
+                self._knobs_set = knobs
+            for name, index in self._noise:
+                interpreter.set_tensor(index, noise[name])
+        else:
+            for index, array in zip(
+                self._inputs, tree.flatten((obs, state, dict(knobs), dict(noise))), strict=True
+            ):
+                if index is not None:
+                    wide = self._widened and array.dtype == np.uint16
+                    interpreter.set_tensor(
+                        index, array.astype(np.int32) if wide else _dense(array)
+                    )
         interpreter.invoke()
         results = [interpreter.get_tensor(index) for index in self._results]
         if self._bare:
