@@ -11,7 +11,7 @@ import pytest
 from absl.testing import absltest
 
 import tfrl
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.testing import algorithm_checks
 
@@ -36,7 +36,7 @@ class AddAnAlgorithmTest(absltest.TestCase):
 
     def train(self, algo, folder, **settings):
         settings = {
-            "env": "tfrl.envs.fakes:IdentityGame", "total_env_steps": 3_000, "eval_every_env_steps": 0,
+            "env": "tfrl.testing.fakes:IdentityGame", "total_env_steps": 3_000, "eval_every_env_steps": 0,
             "final_eval_episodes": 20, "console": "none", "tensorboard": False, "log_every_s": 0.05,
             "compile": "graph", **SMALL, **settings,
         }  # fmt: skip

@@ -9,10 +9,10 @@ import tempfile
 from absl.testing import absltest, parameterized
 
 import tfrl
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes
+from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.logs.metrics import METRICS, check_declared
+from tfrl.testing import fakes
 
 SETTINGS = dict(
     env="CartPole-v1", total_env_steps=900, eval_every_env_steps=200, eval_episodes=1, final_eval_episodes=2,

@@ -7,9 +7,9 @@ import pathlib
 import statistics
 
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 from tfrl.config import flags
-from tfrl.runtime.assembly import assemble
 
 ROOT = pathlib.Path(__file__).parents[1] / "configs"
 RUNS = ROOT.parent / "benchmarks" / "runs"
@@ -97,9 +97,9 @@ class ConfigsTest(parameterized.TestCase):
         for prefix, package in EXTRAS.items():
             if job.env.env.startswith(prefix) and importlib.util.find_spec(package) is None:
                 self.skipTest(f"{job.env.env} needs {package}, which is not installed")
-        assembly = assemble(job)
-        self.assertEqual(assembly.job.algo, pathlib.PurePath(name).parts[0])
-        self.assertLess(assembly.agent.replay.min_items, job.total_env_steps)
+        run_plan = plan_run(job)
+        self.assertEqual(run_plan.job.algo, pathlib.PurePath(name).parts[0])
+        self.assertLess(run_plan.agent.replay.min_items, job.total_env_steps)
 
     @parameterized.parameters(FILES)
     def test_the_header_is_complete(self, name):

@@ -7,8 +7,8 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.api import make_job
-from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, algorithm, algorithms
 from tfrl.testing import algorithm_checks
 
@@ -28,7 +28,7 @@ def _on_policy(name, **settings):
         normalize_rewards=True, learning_rate=1e-2,
     )  # fmt: skip
     return Facts(
-        "tfrl.envs.fakes:MaskedBandit", "tfrl.envs.fakes:IntegerPoint", {**shared, **settings},
+        "tfrl.testing.fakes:MaskedBandit", "tfrl.testing.fakes:IntegerPoint", {**shared, **settings},
         ("unrol_length", "unroll_length"),
     )  # fmt: skip
 
@@ -39,15 +39,15 @@ def _distributional(**settings):
         prioritized=True, dueling=True, target_period_updates=3,
     )  # fmt: skip
     return Facts(
-        "tfrl.envs.fakes:MaskedBandit", "tfrl.envs.fakes:TargetPoint", {**shared, **settings},
+        "tfrl.testing.fakes:MaskedBandit", "tfrl.testing.fakes:TargetPoint", {**shared, **settings},
         ("learning_rat", "learning_rate"),
     )  # fmt: skip
 
 
 FACTS = {
     "dqn": Facts(
-        "tfrl.envs.fakes:MaskedBandit",
-        "tfrl.envs.fakes:TargetPoint",
+        "tfrl.testing.fakes:MaskedBandit",
+        "tfrl.testing.fakes:TargetPoint",
         dict(hidden_sizes=(8,), batch_size=8, updates_per_call=2, prioritized=True, dueling=True,
              target_period_updates=3),
         ("learning_rat", "learning_rate"),
@@ -59,7 +59,7 @@ FACTS = {
     ),
     "ppo": _on_policy("ppo", epochs=2, minibatches=2, kl_coefficient=0.2),
     "a2c": _on_policy("a2c", state_dependent_exploration=True, squash_actions=True)._replace(
-        env="tfrl.envs.fakes:TargetPoint"
+        env="tfrl.testing.fakes:TargetPoint"
     ),
     "pg": _on_policy("pg", episodes_per_item=4, baseline=True),
     "a3c": _on_policy("a3c", normalize_observations=False, normalize_rewards=False),

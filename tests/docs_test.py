@@ -9,9 +9,9 @@ import re
 from absl.testing import absltest
 
 from tfrl.config import flags
-from tfrl.config.settings import field_types
 from tfrl.job import algorithm, algorithms
 from tfrl.logs.metrics import METRICS
+from tfrl.settings import field_types
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,7 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tfrl import spaces as space_lib
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.types import EnvSpec
 
 spaces = gym.spaces

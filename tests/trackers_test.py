@@ -10,8 +10,7 @@ from absl.testing import absltest
 
 import tfrl
 from tfrl import trackers
-from tfrl.config.settings import SettingError
-from tfrl.runtime.control import RunFailed
+from tfrl.errors import RunFailed, SettingError
 
 SETTINGS = dict(
     env="CartPole-v1", total_env_steps=300, eval_every_env_steps=100, eval_episodes=1, final_eval_episodes=1,

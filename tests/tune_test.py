@@ -7,12 +7,12 @@ import pytest
 from absl.testing import absltest, parameterized
 
 from tfrl import tune
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 
 pytest.importorskip("optuna")
 
 SETTINGS = dict(
-    env="tfrl.envs.fakes:IdentityGame", env_kwargs={"length": 5}, total_env_steps=400, eval_every_env_steps=100,
+    env="tfrl.testing.fakes:IdentityGame", env_kwargs={"length": 5}, total_env_steps=400, eval_every_env_steps=100,
     eval_episodes=2, final_eval_episodes=4, min_replay=100, console="none", tensorboard=False,
     compile="graph", inference="function", hidden_sizes=(8,), checkpoint_every_env_steps=0,
 )  # fmt: skip

@@ -187,13 +187,13 @@ class Agent:
       replay, updates: plans that the runtime carries out.
       knobs: (worker, num_workers, num_envs, env_steps) -> {name: float32 [num_envs]}, e.g. epsilon. `env_steps` is the
         run's total so far. Pure NumPy.
-      counted: None, or (worker, num_workers, num_envs) -> bool [num_envs]: environments whose episodes count in the
+      in_metrics: None, or (worker, num_workers, num_envs) -> bool [num_envs]: environments whose episodes count in the
         training metrics; None: all. Pure NumPy.
       initial_priority: None, or (reward [m], discount [m], before, after) -> float32 [m]: priorities of new n-step
         items from the extras {name: [m]} of the policy's steps on their first observation and on the one that they
         bootstrap from. None: the largest priority seen. Pure NumPy.
-      on_actor: None, or (policy, trajectory of one item) -> {name: tensor}. If given, the actor sends its result in
-        place of the trajectory; A3C sends gradients this way. The learner's `update` gets a `Computed` of one item.
+      actor_compute: None, or (policy, trajectory of one item) -> {name: tensor}. If given, the actor sends
+        its result in place of the trajectory; A3C sends gradients this way. The learner's `update` gets a `ActorOutput` of one item.
       notes: start-up lines: choices made for settings left at auto or none, and how to change them.
     """
 
@@ -202,7 +202,7 @@ class Agent:
     replay: ReplayPlan
     updates: UpdatePlan
     knobs: Callable[[int, int, int, int], Mapping[str, Any]]
-    on_actor: Callable[[Policy, Any], Any] | None = None
-    counted: Callable[[int, int, int], Any] | None = None
+    actor_compute: Callable[[Policy, Any], Any] | None = None
+    in_metrics: Callable[[int, int, int], Any] | None = None
     initial_priority: Callable[[Any, Any, Mapping[str, Any], Mapping[str, Any]], Any] | None = None
     notes: tuple[str, ...] = ()

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from tfrl import files
 from tfrl.config import foreign, objects, trust
-from tfrl.config.settings import SettingError, from_dict, nearest
+from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm
+from tfrl.settings import from_dict, nearest
 
 if TYPE_CHECKING:
     from tfrl.callbacks import Callback
-    from tfrl.runtime.assembly import Assembly
-    from tfrl.runtime.evaluator import Evaluation
-    from tfrl.runtime.loaded import LoadedPolicy
+    from tfrl.runtime.acting.evaluator import Evaluation
+    from tfrl.runtime.run_plan import RunPlan
+    from tfrl.runtime.serving.loaded import LoadedPolicy
     from tfrl.runtime.stop import Stop
 
 
@@ -118,13 +119,13 @@ def train(
     Raises:
       SettingError: a setting cannot be used, and nothing has been started; or an environment violates its own spaces
         during the run.
-      RunFailed: (of `tfrl.runtime.control`) learning diverges, or with processes a role fails repeatedly.
+      RunFailed: (of `tfrl.runtime.backends.control`) learning diverges, or with processes a role fails repeatedly.
     """
     started = time.monotonic()
     from tfrl.config import resolve
-    from tfrl.runtime.control import RunFailed
-    from tfrl.runtime.owner import owned
+    from tfrl.errors import RunFailed
     from tfrl.runtime.stop import stop_on_signals
+    from tfrl.runtime.storage.owner import owned
 
     try:
         with stop_on_signals(stop) as stop, owned(resolve.check(_job(algo, settings))) as job:
@@ -160,9 +161,9 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
 
         tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
     from tfrl.envs.make import make_vector
-    from tfrl.runtime import checkpoint_files, mend
-    from tfrl.runtime.assembly import assemble
     from tfrl.runtime.interrupt import start_tensorflow
+    from tfrl.runtime.run_plan import plan_run
+    from tfrl.runtime.storage import checkpoint_files, mend
 
     if job.resume:
         checkpoint_files.warn(mend.mend(pathlib.Path(job.run_dir)))
@@ -174,39 +175,40 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
             names = job.log.info_metrics
             only = make_vector(job.env, job.topology.num_envs, job.seed, info_names=names)
             stack.callback(only.close)
-        assembly = assemble(job, only and only.spec, starting=True)
-        return _run(dataclasses.replace(assembly, env=only), started, callbacks, stop)
+        run_plan = plan_run(job, only and only.spec, starting=True)
+        return _run(dataclasses.replace(run_plan, env=only), started, callbacks, stop)
 
 
-def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop: Stop) -> Result:
+def _run(run_plan: RunPlan, started: float, callbacks: Sequence[Callback], stop: Stop) -> Result:
     """Runs what has been built."""
     from tfrl.envs.make import pick_backend
     from tfrl.logs import episode_file
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
-    from tfrl.runtime import folders, memory, mend, rehearsal
+    from tfrl.runtime.backends.last_words import last_words
     from tfrl.runtime.finish import finish
     from tfrl.runtime.hooks import Hooks
-    from tfrl.runtime.last_words import last_words
+    from tfrl.runtime.plan import memory, rehearsal
+    from tfrl.runtime.storage import folders, mend
 
-    job = assembly.job
-    if assembly.found is not None:
-        _refuse_less(job, assembly.found.state["env_steps"])
-    memory.refuse_too_large(assembly)
+    job = run_plan.job
+    if run_plan.found is not None:
+        _refuse_less(job, run_plan.found.state["env_steps"])
+    memory.refuse_too_large(run_plan)
     for num_envs in (job.topology.num_envs, job.evaluation.eval_num_envs):
         pick_backend(job.env, num_envs)  # one that cannot serve is refused now
     if job.topology.isolate:
-        from tfrl.runtime.isolation import Isolation
+        from tfrl.runtime.backends.isolation import Isolation
 
         Isolation().close()  # a machine that has none is refused now
-    hooks = Hooks(assembly, callbacks)
-    job.save(assembly.run_dir / "job.json")
-    files.write_text(assembly.run_dir / folders.SPEC, json.dumps(assembly.spec.to_json()) + "\n")
+    hooks = Hooks(run_plan, callbacks)
+    job.save(run_plan.run_dir / "job.json")
+    files.write_text(run_plan.run_dir / folders.SPEC, json.dumps(run_plan.spec.to_json()) + "\n")
     with (
-        native_output_to(assembly.run_dir / "logs" / "native.log"),
-        last_words(assembly.run_dir),
+        native_output_to(run_plan.run_dir / "logs" / "native.log"),
+        last_words(run_plan.run_dir),
         Logger(
-            assembly.run_dir,
+            run_plan.run_dir,
             job.log,
             job.total_env_steps,
             metrics=hooks.metrics,
@@ -214,23 +216,23 @@ def _run(assembly: Assembly, started: float, callbacks: Sequence[Callback], stop
             settings=job.summary(),
         ) as logger,
     ):
-        if job.resume and assembly.found is None:
-            mend.start_over(assembly.run_dir)
+        if job.resume and run_plan.found is None:
+            mend.start_over(run_plan.run_dir)
             logger.announce(
                 "starting again at 0 env steps: the run was stopped before its first checkpoint"
             )
         if job.log.episodes_csv:
-            kept = assembly.found and assembly.found.state["env_steps"]
+            kept = run_plan.found and run_plan.found.state["env_steps"]
             names = job.log.info_metrics
-            episode_file.start(assembly.run_dir / episode_file.NAME, names, kept)
-        for line in assembly.agent.notes:
+            episode_file.start(run_plan.run_dir / episode_file.NAME, names, kept)
+        for line in run_plan.agent.notes:
             logger.announce(line)
         try:
             hooks.start()
-            rehearsed = rehearsal.before_training(assembly)
-            outcome = _backend(job.topology.backend)(assembly, logger, stop, hooks)
+            rehearsed = rehearsal.before_training(run_plan)
+            outcome = _backend(job.topology.backend)(run_plan, logger, stop, hooks)
             outcome["stopped_by"] = hooks.run.stopped_by
-            result = Result(**finish(assembly, outcome, started, logger, stop, rehearsed))
+            result = Result(**finish(run_plan, outcome, started, logger, stop, rehearsed))
         except BaseException as error:
             hooks.failed(error)
             raise
@@ -252,11 +254,11 @@ def load(
       SettingError: the folder holds no finished run, or needs code that was not named.
     """
     from tfrl.runtime.finish import last_knobs, load_policy
-    from tfrl.runtime.loaded import LoadedPolicy
+    from tfrl.runtime.serving.loaded import LoadedPolicy
 
     _trust(trust_modules, network=network)
-    assembly, policy = load_policy(pathlib.Path(path), network)
-    return LoadedPolicy(policy, assembly.spec, lambda rows: last_knobs(assembly, rows))
+    run_plan, policy = load_policy(pathlib.Path(path), network)
+    return LoadedPolicy(policy, run_plan.spec, lambda rows: last_knobs(run_plan, rows))
 
 
 def evaluate(
@@ -342,7 +344,7 @@ def _refuse_less(job: Job, done: int) -> None:
 
 def _backend(name: str) -> Callable:
     if name == "processes":
-        from tfrl.runtime.backends import multiprocess
+        from tfrl.runtime.backends import processes as multiprocess
 
         return multiprocess.run
     from tfrl.runtime.backends import inprocess

@@ -14,7 +14,8 @@ from typing import Any
 
 from tfrl import files
 from tfrl.config import foreign, idle, json_form, trust
-from tfrl.config.settings import SettingError, from_dict, import_module, nearest, setting, validate
+from tfrl.errors import SettingError
+from tfrl.settings import from_dict, import_module, nearest, setting, validate
 
 
 @dataclasses.dataclass(frozen=True)

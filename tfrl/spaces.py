@@ -20,7 +20,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 
 _PLAIN = re.compile(r"[A-Za-z0-9]|(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])(?!0x)")
 _KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple"

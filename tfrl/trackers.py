@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfrl.callbacks import Callback, Run
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 
 
 def _package(name: str, extra: str) -> Any:

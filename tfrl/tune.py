@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from tfrl import api
 from tfrl.callbacks import Callback, Run
 from tfrl.config.flags import value_text
-from tfrl.config.settings import SettingError, nearest
+from tfrl.errors import SettingError
+from tfrl.settings import nearest
 
 if TYPE_CHECKING:
     import optuna
@@ -109,7 +110,7 @@ def tune(
         raise SettingError(
             f"tune: a package is missing ({error}); pip install 'tfrl[tune]'"
         ) from error
-    from tfrl.runtime.control import RunFailed
+    from tfrl.errors import RunFailed
 
     wanted, folder = ranges(search, algo), pathlib.Path(study_dir)
     both = sorted(set(wanted) & set(settings))

@@ -122,7 +122,7 @@ class Transition(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """A sequence item, time-major: leaves [T, B, ...]; `obs` and `fresh` have T + 1 rows. Discounts are per step.
+    """A sequence item, time-major: leaves [T, B, ...]; `obs` and `is_first` have T + 1 rows. Discounts are per step.
 
     Attributes:
       obs: observations acted on, and the one after the last step. After a step that ended an episode comes its final
@@ -130,14 +130,14 @@ class Trajectory(NamedTuple):
       action: what the policy chose there, before it was clipped to the limits of a Box.
       reward: float32, as the learner sees it.
       discount: float32, gamma, or 0 where the step terminated the episode.
-      cut: bool, the step was the last of its episode or is not valid; no trace may cross it.
+      is_last: bool, the step was the last of its episode or is not valid; no trace may cross it.
       valid: bool, False for padding and for rows in which an environment was only reset.
-      fresh: bool [T + 1, B], True where an episode begins: the recurrent state is reset before this observation.
-      return_so_far: float32, gamma-discounted sum of the episode's rewards up to this step, the oldest discounted most.
+      is_first: bool [T + 1, B], True where an episode begins: the recurrent state is reset before this observation.
+      discounted_return: float32, discounted sum of the episode's rewards up to this step, the oldest discounted most.
       state: recurrent state before the first observation, leaves [B, ...].
       extras: named arrays that the policy stored with each step.
       version: int64 [B], updates behind the weights that acted.
-      first_use: bool [B], False where these steps have been trained on before.
+      is_new: bool [B], False where these steps have been trained on before.
       probability: float32 [B], of the item as in `Transition`; 1 if all are equally likely.
     """
 
@@ -145,19 +145,19 @@ class Trajectory(NamedTuple):
     action: Any
     reward: Any
     discount: Any
-    cut: Any
+    is_last: Any
     valid: Any
-    fresh: Any
-    return_so_far: Any
+    is_first: Any
+    discounted_return: Any
     state: Any
     extras: Mapping[str, Any]
     version: Any
-    first_use: Any
+    is_new: Any
     probability: Any
 
 
-class Computed(NamedTuple):
-    """What actors computed of their items (`Agent.on_actor`), e.g. gradients.
+class ActorOutput(NamedTuple):
+    """What actors computed of their items (`Agent.actor_compute`), e.g. gradients.
 
     Attributes:
       values: {name: [B, ...]}, one row per item.
@@ -205,14 +205,14 @@ class VectorStep(NamedTuple):
     episodes: tuple[Episode, ...]
 
     @property
-    def fresh(self) -> Any:
+    def is_first(self) -> Any:
         """Rows in which a policy's recurrent state starts anew after this step, bool [B].
 
         A truncated row keeps its state for one more observation, the final one, whose value a learner needs; where the
         environment restarted within the step there is no such row.
         """
-        fresh = self.terminated | ~self.valid
-        return fresh if self.next_obs is self.obs else fresh | self.truncated
+        is_first = self.terminated | ~self.valid
+        return is_first if self.next_obs is self.obs else is_first | self.truncated
 
 
 class Episode(NamedTuple):

@@ -5,9 +5,9 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.agent import SequenceOf
-from tfrl.algos import _on_policy as on_policy
 from tfrl.algos import a2c
-from tfrl.config.settings import SettingError
+from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.errors import SettingError
 from tfrl.testing import linear
 
 SEED = np.zeros(2, np.int32)
@@ -55,11 +55,13 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
     def test_advantages(self, case, terminated, expected):
         learner = self.learner([0.5, 1.0, 1.5, 2.0], discount=0.9, gae_lambda=0.8)
         batch = linear.unroll(ACTIONS, [1.0, 0.0, 2.0], np.zeros(3), 0.9)
-        cut, discount = np.zeros([3, 1], bool), np.full([3, 1], 0.9, np.float32)
-        cut[2] = case == "truncated"
+        is_last, discount = np.zeros([3, 1], bool), np.full([3, 1], 0.9, np.float32)
+        is_last[2] = case == "truncated"
         if terminated is not None:
-            cut[terminated], discount[terminated] = True, 0.0
-        rows = learner.prepare(batch._replace(cut=tf.constant(cut), discount=tf.constant(discount)))
+            is_last[terminated], discount[terminated] = True, 0.0
+        rows = learner.prepare(
+            batch._replace(is_last=tf.constant(is_last), discount=tf.constant(discount))
+        )
         self.assertAllClose(rows.advantages, expected)
         self.assertAllClose(rows.targets, np.float32([0.5, 1.0, 1.5]) + expected)
 
@@ -71,7 +73,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
             obs=tf.eye(3), sample=tf.constant(ACTIONS), log_prob=tf.zeros([3]),
             params=tf.constant(LOGITS), advantages=tf.constant([1.0, -2.0, 0.5]),
             targets=tf.constant([1.0, 0.0, 2.0]), values=tf.zeros([3]), valid=tf.constant(valid),
-            fresh=(), state=(),
+            is_first=(), state=(),
         )  # fmt: skip
         loss = learner.update(rows, SEED).metrics["learner/loss"]
         if expected is None:  # the first two steps alone

@@ -5,13 +5,13 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import a2c, a3c
-from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.testing import conformance, linear
 from tfrl.testing.acting import acting
 
-MASKED = "tfrl.envs.fakes:MaskedBandit"
+MASKED = "tfrl.testing.fakes:MaskedBandit"
 
 
 class ConfigTest(parameterized.TestCase):
@@ -75,7 +75,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         gradient = np.zeros(sum(sizes), np.float32)
         gradient[:3] = [3.0, 4.0, 12.0]
         before = np.concatenate([v.numpy().reshape(-1) for v in variables])
-        computed = a3c.Computed(
+        computed = a3c.ActorOutput(
             {"gradient": tf.constant(gradient[None]), "metrics": tf.zeros([1, len(a3c.SENT)])},
             tf.zeros([1], tf.int64),
         )

@@ -5,12 +5,12 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import appo
-from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.testing import conformance, linear
 
-MASKED = "tfrl.envs.fakes:MaskedBandit"
+MASKED = "tfrl.testing.fakes:MaskedBandit"
 SEED = np.zeros(2, np.int32)
 
 
@@ -54,8 +54,8 @@ class TargetTest(tf.test.TestCase, parameterized.TestCase):
             metrics, _ = loop.run(block(i))
             found.append(float(metrics["learner/kl"]))
             coefficients.append(float(loop.learner._kl_coefficient))
-        for fresh in (found[0], found[3]):  # right after a copy
-            self.assertLess(abs(fresh), 1e-6)
+        for is_first in (found[0], found[3]):  # right after a copy
+            self.assertLess(abs(is_first), 1e-6)
         self.assertGreater(min(found[1:3]), 1e-5)
         # It shrinks or stays where there is no distance, and grows by half where there is too much.
         self.assertAllClose(np.divide(coefficients[1:3], coefficients[:2]), [1.5, 1.5])

@@ -6,7 +6,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import c51
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.types import EnvSpec, Transition
 
 SPEC = EnvSpec("box", gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(2))

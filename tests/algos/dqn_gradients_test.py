@@ -9,15 +9,15 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
-from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
-from tfrl.runtime.export import export
+from tfrl.runtime.serving.export import export
 from tfrl.testing import conformance, linear
 from tfrl.testing.acting import acting
-from tfrl.types import Computed, Transition
+from tfrl.types import ActorOutput, Transition
 
-MASKED = "tfrl.envs.fakes:MaskedBandit"
+MASKED = "tfrl.testing.fakes:MaskedBandit"
 
 
 class ConfigTest(parameterized.TestCase):
@@ -60,8 +60,8 @@ def loops(**settings):
         mine.assign(theirs)
     batch = linear.unroll([0, 2, 1, 1, 0], [1.0, -2.0, 0.5, 3.0, 1.0], [0.0] * 5, 0.9)
     discount = tf.constant([[0.9], [0.0], [0.9], [0.9], [0.9]])  # an episode ends after step 1
-    cut = tf.constant([[False], [True], [False], [False], [False]])
-    return agents[0], sender, replaying, batch._replace(discount=discount, cut=cut)
+    is_last = tf.constant([[False], [True], [False], [False], [False]])
+    return agents[0], sender, replaying, batch._replace(discount=discount, is_last=is_last)
 
 
 class GradientTest(tf.test.TestCase, parameterized.TestCase):
@@ -73,9 +73,9 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
             valid[missing] = False
         rows = np.flatnonzero(valid)
         batch = batch._replace(valid=tf.constant(valid))
-        sent = agent.on_actor(sender.policy, batch)
+        sent = agent.actor_compute(sender.policy, batch)
         told = sender.update(
-            Computed({k: x[None] for k, x in sent.items()}, tf.zeros([1], tf.int64)), None
+            ActorOutput({k: x[None] for k, x in sent.items()}, tf.zeros([1], tf.int64)), None
         )
         take = lambda x: tf.gather(x[:, 0], rows)
         transitions = Transition(
@@ -97,7 +97,7 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_n_steps_are_summed_within_the_unroll(self):
         agent, sender, replaying, batch = loops(n_step=3, double=False)
-        sent = agent.on_actor(sender.policy, batch)
+        sent = agent.actor_compute(sender.policy, batch)
         q = replaying.policy.q_values(batch.obs[:-1, 0]).numpy()
         best = replaying.target.q_values(batch.obs[:, 0]).numpy().max(axis=1)
         reward = batch.reward.numpy()[:, 0]
@@ -122,8 +122,8 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreater(conformance.apart(values(online), values(target)), 0.1)
         copy.fn()
         self.assertEqual(conformance.apart(values(online), values(target)), 0.0)
-        fresh = agent.make_policy()
-        self.assertEqual(conformance.apart(values(fresh.online), values(fresh.target)), 0.0)
+        is_first = agent.make_policy()
+        self.assertEqual(conformance.apart(values(is_first.online), values(is_first.target)), 0.0)
 
     def test_an_export_leaves_the_target_network_out(self):
         agent, *_ = loops()

@@ -6,7 +6,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.losses import value
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec, Transition

@@ -6,7 +6,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import SequenceOf
 from tfrl.algos import impala
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.testing import linear
 
 SEED = np.zeros(2, np.int32)
@@ -75,11 +75,13 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         column = lambda x: tf.constant(np.reshape(x, [-1, 1]))
         batch = batch._replace(
             discount=column(np.float32([0.99, 0.0, 0.99])),
-            cut=column([False, True, True]),
+            is_last=column([False, True, True]),
             valid=column([True, True, False]),
         )
         short = linear.unroll(ACTIONS[:2], REWARDS[:2], behaviour()[:2], 0.99)
-        short = short._replace(obs=batch.obs[:3], discount=batch.discount[:2], cut=batch.cut[:2])
+        short = short._replace(
+            obs=batch.obs[:3], discount=batch.discount[:2], is_last=batch.is_last[:2]
+        )
         metrics, expected = self.metrics(batch), self.metrics(short)
         for name in ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/rho"):
             self.assertAllClose(metrics[name], expected[name], msg=name)
@@ -94,7 +96,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         valid = np.array([True, True, False])
         batch = linear.unroll(ACTIONS, REWARDS, behaviour(), 0.99)
         column = lambda x: tf.constant(np.reshape(x, [-1, 1]))
-        batch = batch._replace(valid=column(valid), cut=column([False, True, True]))
+        batch = batch._replace(valid=column(valid), is_last=column([False, True, True]))
         settings = dict(vtrace=False, trace_lambda=0.0)
         metrics = self.metrics(batch, normalize_advantage="batch", **settings)
         values = np.array(VALUES)

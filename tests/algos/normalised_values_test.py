@@ -6,8 +6,8 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn, iqn
-from tfrl.config.settings import SettingError
-from tfrl.runtime.learner import make_strategy
+from tfrl.errors import SettingError
+from tfrl.runtime.learning.learner import make_strategy
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 

@@ -5,9 +5,9 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.agent import SequenceOf
-from tfrl.algos import _on_policy as on_policy
 from tfrl.algos import pg
-from tfrl.config.settings import SettingError
+from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.errors import SettingError
 from tfrl.testing import linear
 
 SEED = np.zeros(2, np.int32)
@@ -46,9 +46,9 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         settings = dict(discount=discount, unroll_length=len(rewards), **settings)
         learner = linear.learner(pg, logits, values[: len(logits)], **settings)
         batch = linear.unroll([0] * len(rewards), rewards, np.zeros(len(rewards)), discount)
-        cut = np.zeros([len(rewards), 1], bool)
-        cut[-1] = True
-        return learner.prepare(batch._replace(cut=tf.constant(cut)))
+        is_last = np.zeros([len(rewards), 1], bool)
+        is_last[-1] = True
+        return learner.prepare(batch._replace(is_last=tf.constant(is_last)))
 
     def test_returns_end_with_the_episode(self):
         rows = self.prepared([1.0, 2.0, 3.0], 0.9)
@@ -70,7 +70,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
             obs=tf.eye(3), sample=tf.constant(ACTIONS), log_prob=tf.zeros([3]),
             params=tf.constant(LOGITS), advantages=tf.constant([1.0, -2.0, 0.5]),
             targets=tf.zeros([3]), values=tf.zeros([3]), valid=tf.ones([3], tf.bool),
-            fresh=(), state=(),
+            is_first=(), state=(),
         )  # fmt: skip
         metrics = learner.update(rows, SEED).metrics
         self.assertAllClose(metrics["learner/loss"], -0.6555627, atol=1e-6)

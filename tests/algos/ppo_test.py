@@ -6,9 +6,9 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.agent import SequenceOf
-from tfrl.algos import _on_policy as on_policy
 from tfrl.algos import ppo
-from tfrl.config.settings import SettingError
+from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.errors import SettingError
 from tfrl.testing import linear
 from tfrl.types import EnvSpec
 
@@ -112,7 +112,7 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
             targets=tf.constant([1.5, 1.0]),
             values=tf.constant([0.5, 0.0]),
             valid=tf.constant(valid),
-            fresh=(),
+            is_first=(),
             state=(),
         )
         return learner, learner.update(rows, SEED).metrics

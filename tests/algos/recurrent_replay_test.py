@@ -4,12 +4,12 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 from tfrl.agent import SequenceOf
 from tfrl.algos import c51, dqn, iqn, qr_dqn
 from tfrl.api import make_job
-from tfrl.config.settings import SettingError
-from tfrl.runtime.assembly import assemble
+from tfrl.errors import SettingError
 from tfrl.testing import reference
 from tfrl.types import EnvSpec, Trajectory
 
@@ -61,9 +61,9 @@ def sequences(policy, seed=0, probability=None):
     terminated[1, 4], reset[2, 4], truncated[7, 4], reset[8, 4] = True, True, True, True
     valid = ~reset
     valid[7:, 3] = False  # padding up to the end
-    fresh = np.zeros((LENGTH + 1, WIDTH), bool)
-    fresh[1:] = terminated | reset
-    fresh[0] = [True, False, False, False, False]
+    is_first = np.zeros((LENGTH + 1, WIDTH), bool)
+    is_first[1:] = terminated | reset
+    is_first[0] = [True, False, False, False, False]
     state = policy.initial_state(WIDTH)
     state = tf.nest.map_structure(lambda x: rng.normal(size=x.shape).astype(np.float32), state)
     mask = (rng.random((LENGTH + 1, WIDTH, NUM_ACTIONS)) < 0.5).astype(np.float32)
@@ -76,14 +76,14 @@ def sequences(policy, seed=0, probability=None):
         action=action,
         reward=np.where(valid, rng.normal(size=shape), 0.0).astype(np.float32),
         discount=np.where(terminated, 0.0, DISCOUNT).astype(np.float32),
-        cut=terminated | truncated | ~valid,
+        is_last=terminated | truncated | ~valid,
         valid=valid,
-        fresh=fresh,
-        return_so_far=np.zeros(shape, np.float32),
-        state=tf.nest.map_structure(lambda x, f=fresh[0]: x * ~f[:, None], state),
+        is_first=is_first,
+        discounted_return=np.zeros(shape, np.float32),
+        state=tf.nest.map_structure(lambda x, f=is_first[0]: x * ~f[:, None], state),
         extras={},
         version=np.zeros(WIDTH, np.int64),
-        first_use=np.ones(WIDTH, bool),
+        is_new=np.ones(WIDTH, bool),
         probability=np.ones(WIDTH, np.float32) if probability is None else probability,
     )
 
@@ -96,7 +96,7 @@ def by_hand(policy, batch):
     """Features of every observation [T + 1, B, F], one `step` after the other."""
     state, found = batch.state, []
     for t in range(LENGTH + 1):
-        state = tf.nest.map_structure(lambda x, t=t: x * ~batch.fresh[t][:, None], state)
+        state = tf.nest.map_structure(lambda x, t=t: x * ~batch.is_first[t][:, None], state)
         obs = tf.nest.map_structure(lambda x, t=t: tf.constant(x[t]), batch.obs)
         features, state = policy.body.step(obs, state)
         found.append(features.numpy())
@@ -146,7 +146,7 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
               for t in range(LENGTH + 1)]
              for p, f in zip(policies, features, strict=True)]  # fmt: skip
         total, product, steps = reference.n_step(
-            batch.reward, batch.discount, batch.cut, batch.valid, n
+            batch.reward, batch.discount, batch.is_last, batch.valid, n
         )
         losses, errors = (np.full(batch.valid.shape, np.nan) for _ in range(2))
         for t, b in np.ndindex(*batch.valid.shape):
@@ -162,8 +162,8 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
                 target = reference.rescale(total[t, b] + product[t, b] * bootstrap, epsilon)
             errors[t, b] = q[0][t][b, batch.action[t, b]] - target
             losses[t, b] = reference.huber(errors[t, b], 1.0)
-        cut = lambda x: x[SETTINGS["burn_in"] :].T.reshape(-1)
-        return cut(losses), cut(errors)
+        is_last = lambda x: x[SETTINGS["burn_in"] :].T.reshape(-1)
+        return is_last(losses), is_last(errors)
 
     @parameterized.parameters((1, True, None), (3, True, None), (3, False, 1e-2), (7, True, 1e-3))
     def test_equals_the_numpy_twin(self, n, double, epsilon):
@@ -275,26 +275,26 @@ class PlanTest(tf.test.TestCase, parameterized.TestCase):
     def test_what_cannot_be_used_is_refused_in_one_line(self, settings, message):
         with self.assertRaisesRegex(SettingError, message) as caught:
             env = "tfrl.envs.memory:RepeatPrevious"
-            assemble(make_job("dqn", **{**SETTINGS, "env": env, **settings}))
+            plan_run(make_job("dqn", **{**SETTINGS, "env": env, **settings}))
         self.assertNotIn("\n", str(caught.exception))
 
     def test_they_live_beside_the_learner_and_the_start_says_what_a_batch_is(self):
         settings = {**SETTINGS, "env": "tfrl.envs.memory:RepeatPrevious", "updates_per_call": 4}
-        assembly = assemble(make_job("dqn", **settings))
-        self.assertEqual((assembly.residency, assembly.queue), ("learner", False))
+        run_plan = plan_run(make_job("dqn", **settings))
+        self.assertEqual((run_plan.residency, run_plan.queue), ("learner", False))
         self.assertRegex(
-            assembly.residency_line, r"replay: learner \(it takes \d+ MB of [\d,]+ MB free\)"
+            run_plan.residency_line, r"replay: learner \(it takes \d+ MB of [\d,]+ MB free\)"
         )
-        processes = assemble(make_job("dqn", **settings, backend="processes"))
+        processes = plan_run(make_job("dqn", **settings, backend="processes"))
         self.assertEqual((processes.residency, processes.residency_line), ("server", ""))
         frames = dict(env="ALE/Pong-v5", core="lstm", core_size=4)
-        line = assemble(make_job("dqn", **frames)).residency_line
+        line = plan_run(make_job("dqn", **frames)).residency_line
         self.assertEqual(line, "replay: server (sequences of stacked frames need a server)")
         with self.assertRaisesRegex(SettingError, "=learner .*, not sequences of stacked frames"):
-            assemble(make_job("dqn", **frames, replay_residency="learner"))
-        self.assertEqual(assembly.env_steps_per_call, 16)
+            plan_run(make_job("dqn", **frames, replay_residency="learner"))
+        self.assertEqual(run_plan.env_steps_per_call, 16)
         self.assertEqual(
-            assembly.arithmetic,
+            run_plan.arithmetic,
             "16 env steps -> 4 updates of 5 sequences of 9 steps, 3.75 samples per insert, "
             "starting at 334 sequences",
         )

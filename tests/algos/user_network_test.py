@@ -9,8 +9,8 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import a2c, a3c, appo, c51, dqn, impala, iqn, pg, ppo, qr_dqn
-from tfrl.config.settings import SettingError
-from tfrl.runtime.learner import make_strategy
+from tfrl.errors import SettingError
+from tfrl.runtime.learning.learner import make_strategy
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 

@@ -5,11 +5,11 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.algos import _value_based as value_based
 from tfrl.algos import c51, dqn, iqn, qr_dqn
-from tfrl.config.settings import SettingError
+from tfrl.algos.parts import value_based as value_based
+from tfrl.errors import SettingError
 from tfrl.explore import epsilon
-from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec, Transition
 
@@ -290,7 +290,7 @@ class LadderTest(tf.test.TestCase, parameterized.TestCase):
         expected = np.float32([0.4, 0.4**4.5, 0.4**8])
         self.assertAllClose(epsilons, np.repeat(expected[:, None], 2, 1))
         self.assertAllEqual(agent.knobs(1, 3, 2, 10**9)["epsilon"], epsilons[1])
-        self.assertEqual([agent.counted(i, 3, 2).tolist() for i in range(3)],
+        self.assertEqual([agent.in_metrics(i, 3, 2).tolist() for i in range(3)],
                          [[False, False], [False, False], [True, True]])  # fmt: skip
 
     def test_environments_have_rungs(self):
@@ -299,11 +299,11 @@ class LadderTest(tf.test.TestCase, parameterized.TestCase):
         )
         epsilons = [agent.knobs(i, 2, 2, 0)["epsilon"] for i in range(2)]
         self.assertAllClose(np.concatenate(epsilons), [0.5, 0.5**2, 0.5**3, 0.5**4])
-        counted = [agent.counted(i, 2, 2).tolist() for i in range(2)]
-        self.assertEqual(counted, [[False, False], [True, True]])
+        in_metrics = [agent.in_metrics(i, 2, 2).tolist() for i in range(2)]
+        self.assertEqual(in_metrics, [[False, False], [True, True]])
 
     def test_without_a_ladder_all_games_count(self):
-        self.assertIsNone(agent_of("dqn", PLAIN).counted)
+        self.assertIsNone(agent_of("dqn", PLAIN).in_metrics)
 
     @parameterized.parameters(
         (

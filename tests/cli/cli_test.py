@@ -20,7 +20,7 @@ from absl.testing import absltest, parameterized
 
 from tfrl import cli
 from tfrl.config import flags
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

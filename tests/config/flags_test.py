@@ -17,8 +17,9 @@ from absl import flags as absl_flags
 from absl.testing import absltest, parameterized
 
 from tfrl.config import flags
-from tfrl.config.settings import SettingError, setting, validate
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, Job
+from tfrl.settings import setting, validate
 
 ALGO = "toy.algo"
 

@@ -9,8 +9,9 @@ from absl.testing import absltest, parameterized
 
 import tfrl.api
 from tfrl.config import flags, foreign
-from tfrl.config.settings import SettingError, closest
+from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm, algorithms
+from tfrl.settings import closest
 
 LAUNCHERS = pathlib.Path(__file__).parents[2] / "launchers"
 

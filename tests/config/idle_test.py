@@ -11,9 +11,9 @@ from absl.testing import absltest, parameterized
 
 from tfrl import api
 from tfrl.config import flags, idle
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm, algorithms
-from tfrl.runtime.facts import facts
+from tfrl.runtime.storage.facts import facts
 from tfrl.types import EnvSpec
 
 BOX = gym.spaces.Box(-1.0, 1.0, (3,))

@@ -6,7 +6,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tfrl.config import json_form
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 
 
 class JsonFormTest(parameterized.TestCase):

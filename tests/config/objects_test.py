@@ -17,10 +17,10 @@ from absl.testing import absltest
 
 from tfrl.api import make_job
 from tfrl.config import objects, resolve
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes
 from tfrl.envs.make import make_env, make_spec, make_vector
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, Job
+from tfrl.testing import fakes
 
 
 class Callable:
@@ -33,7 +33,7 @@ class Callable:
 class ObjectsTest(absltest.TestCase):
     def test_what_can_be_imported_becomes_its_dotted_name(self):
         name = objects.named(fakes.TargetPoint)
-        self.assertEqual(name, "tfrl.envs.fakes:TargetPoint")
+        self.assertEqual(name, "tfrl.testing.fakes:TargetPoint")
         self.assertNotIsInstance(name, objects.Live)
         self.assertIs(objects.resolve(name, "env"), fakes.TargetPoint)
 
@@ -56,7 +56,7 @@ class ObjectsTest(absltest.TestCase):
 
     def test_a_function_behind_another_of_its_name_is_not_taken_for_it(self):
         hidden = type(fakes.TargetPoint)("TargetPoint", (fakes.TargetPoint,), {})
-        hidden.__module__, hidden.__qualname__ = "tfrl.envs.fakes", "TargetPoint"
+        hidden.__module__, hidden.__qualname__ = "tfrl.testing.fakes", "TargetPoint"
         self.assertIsInstance(objects.named(hidden), objects.Live)
 
     def test_every_kind_builds_environments(self):

@@ -14,8 +14,9 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 from tfrl.config import resolve
-from tfrl.config.settings import SettingError, setting
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, Job
+from tfrl.settings import setting
 
 ALGO = "toy.algo"
 

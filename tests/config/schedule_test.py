@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 
 from tfrl.api import make_job
 from tfrl.config import flags, resolve
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.job import Job
 
 

@@ -17,9 +17,10 @@ from absl.testing import absltest, parameterized
 
 import tfrl
 from tfrl.config import resolve, trust
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes
-from tfrl.runtime import finish, folders
+from tfrl.errors import SettingError
+from tfrl.runtime import finish
+from tfrl.runtime.storage import folders
+from tfrl.testing import fakes
 from tfrl.testing.runs import untrained_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ pathlib.Path({marker!r}).write_text("imported")
 
 class Env(gym.Env):
     def __new__(cls, *args, **kwargs):
-        from tfrl.envs import fakes
+        from tfrl.testing import fakes
         return fakes.IdentityGame(*args, **kwargs)
 
 def make(**kwargs):
@@ -69,7 +70,7 @@ class TrustTest(parameterized.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.template = untrained_run(
-            pathlib.Path(folder.name, "run"), env="tfrl.envs.fakes:IdentityGame"
+            pathlib.Path(folder.name, "run"), env="tfrl.testing.fakes:IdentityGame"
         )
 
     def setUp(self):
@@ -105,8 +106,8 @@ class TrustTest(parameterized.TestCase):
         ("evil_run:Some-v0", {}),
         ("gymnasium:make", {"id": "evil_run:Some-v0"}),
         ("tfrl.api:train", {"algo": "dqn", "env": "os:system"}),
-        ("tfrl.envs.fakes:np.load", {"file": "x", "allow_pickle": True}),
-        ("tfrl.config.settings:import_module", {"name": "evil_run", "where": ""}),
+        ("tfrl.testing.fakes:np.load", {"file": "x", "allow_pickle": True}),
+        ("tfrl.settings:import_module", {"name": "evil_run", "where": ""}),
         ("__main__:main", {"argv": ["--trust_modules=evil_run"]}),
         (f"{__name__}:by_arguments", {"path": "x"}),
     )

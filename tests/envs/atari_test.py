@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
 from tfrl.envs import make
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 
 HAS_ALE = importlib.util.find_spec("ale_py") is not None

@@ -9,11 +9,11 @@ from absl.testing import absltest, parameterized
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import tfrl
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes, make
-from tfrl.envs.boundary import EnvironmentFailed
+from tfrl.envs import make
 from tfrl.envs.vector import BatchVector, SyncVector
+from tfrl.errors import EnvironmentFailed, SettingError
 from tfrl.job import EnvPlan
+from tfrl.testing import fakes
 
 spaces = gym.spaces
 KINDS = ("sync", "NextStep", "SameStep")

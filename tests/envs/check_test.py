@@ -6,8 +6,9 @@ import gymnasium as gym
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
-from tfrl.envs import check, fakes
+from tfrl.envs import check
+from tfrl.errors import SettingError
+from tfrl.testing import fakes
 
 
 class Chain(fakes.TruncatingChain):
@@ -170,7 +171,7 @@ class CheckTest(parameterized.TestCase):
         "CartPole-v1",
         "FrozenLake-v1",
         "Pendulum-v1",
-        "tfrl.envs.fakes:MaskedBandit",
+        "tfrl.testing.fakes:MaskedBandit",
         fakes.TruncatingChain,
         fakes.Counter,
         fakes.IdentityGame,

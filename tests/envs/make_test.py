@@ -9,9 +9,10 @@ import gymnasium as gym
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes, make
+from tfrl.envs import make
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
+from tfrl.testing import fakes
 
 
 def limited(length=6):
@@ -110,8 +111,8 @@ class NamesTest(parameterized.TestCase):
         ("Pong-ram-v4", "memory.*use ALE/Pong-v5"),
         ("no.such.module:Env-v0", "cannot import 'no.such.module'"),
         ("no.such.module:factory", "cannot import 'no.such.module'"),
-        ("tfrl.envs.fakes:IdentytiGame", "did you mean IdentityGame"),
-        ("tfrl.envs.fakes:np", "is a module, expected a function"),
+        ("tfrl.testing.fakes:IdentytiGame", "did you mean IdentityGame"),
+        ("tfrl.testing.fakes:np", "is a module, expected a function"),
         (f"{__name__}:no_environment", "returned a builtins.str: expected a gymnasium.Env"),
         (f"{__name__}:broken", "cannot be built: RuntimeError: no licence"),
         (f"{__name__}:Game", "returned a .*Game: .*gym, which gymnasium replaced.*shimmy"),
@@ -139,7 +140,7 @@ class NamesTest(parameterized.TestCase):
         with self.assertRaisesRegex(SettingError, "env_kwargs=.*gravity"):
             make.make_spec(EnvPlan(env_kwargs={"gravity": 3}))
         with self.assertRaisesRegex(SettingError, "env_kwargs=.*'wings'"):
-            make.make_spec(EnvPlan(env="tfrl.envs.fakes:IdentityGame", env_kwargs={"wings": 2}))
+            make.make_spec(EnvPlan(env="tfrl.testing.fakes:IdentityGame", env_kwargs={"wings": 2}))
 
     def test_unserved_space(self):
         with self.assertRaisesRegex(SettingError, "observation_space is Text.*expected Box"):
@@ -170,7 +171,7 @@ class NamesTest(parameterized.TestCase):
     @parameterized.parameters(("Shifted", "Doubled", 4.0), ("Doubled", "Shifted", 3.0))
     def test_wrappers_in_their_order(self, first, second, expected):
         names = tuple(f"{__name__}:{name}" for name in (first, second))
-        plan = EnvPlan(env="tfrl.envs.fakes:TruncatingChain", env_wrappers=names)
+        plan = EnvPlan(env="tfrl.testing.fakes:TruncatingChain", env_wrappers=names)
         self.assertEqual(make.make_spec(plan).observation_space.shape, (1,))
         obs = make.make_vector(plan, 2, 0).reset(0)  # the chain gives ones
         self.assertEqual(obs.tolist(), [[expected]] * 2)
@@ -278,7 +279,7 @@ class BackendNamesTest(parameterized.TestCase):
 class ImportTest(absltest.TestCase):
     def test_tensorflow_stays_out(self):
         code = (
-            "import sys, tfrl.envs.make, tfrl.envs.fakes, tfrl.envs.check;"
+            "import sys, tfrl.envs.make, tfrl.testing.fakes, tfrl.envs.check;"
             "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
         )
         self.assertEqual(subprocess.run([sys.executable, "-c", code], check=False).returncode, 0)

@@ -3,10 +3,10 @@
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
 from tfrl.envs import make
 from tfrl.envs.check import check_env
 from tfrl.envs.memory import RepeatFirst, RepeatPrevious
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 
 

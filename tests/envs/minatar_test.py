@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
 from tfrl.envs import wrappers
 from tfrl.envs.make import make_env, make_spec, make_vector
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 
 HAS_MINATAR = importlib.util.find_spec("minatar") is not None

@@ -7,11 +7,12 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes, make
+from tfrl.envs import make
 from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.vector import BatchVector, SyncVector
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
+from tfrl.testing import fakes
 from tfrl.types import EnvSpec
 
 spaces = gym.spaces
@@ -179,7 +180,7 @@ class MakeTest(parameterized.TestCase):
 
     def test_a_masked_environment(self):
         plan = EnvPlan(
-            env="tfrl.envs.fakes:MaskedBandit", env_kwargs={"length": 5}, observe_previous=True
+            env="tfrl.testing.fakes:MaskedBandit", env_kwargs={"length": 5}, observe_previous=True
         )
         vector = make.make_vector(plan, 2, seed=1)
         obs = vector.reset()
@@ -188,7 +189,7 @@ class MakeTest(parameterized.TestCase):
             obs = vector.step(obs["action_mask"].argmax(-1)).obs
 
     def test_box_actions_are_shown_within_their_limits(self):
-        plan = EnvPlan(env="tfrl.envs.fakes:TargetPoint", observe_previous=True)
+        plan = EnvPlan(env="tfrl.testing.fakes:TargetPoint", observe_previous=True)
         vector = make.make_vector(plan, 2, seed=1)
         vector.reset()
         obs = vector.step(np.float32([[5, -0.5], [1, -9]])).obs

@@ -5,8 +5,8 @@ import numpy as np
 import tree
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
 from tfrl.envs import spaces as space_lib
+from tfrl.errors import SettingError
 
 spaces = gym.spaces
 OWN = {

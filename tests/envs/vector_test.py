@@ -5,11 +5,12 @@ import numpy as np
 from absl.testing import absltest, parameterized
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes, make
+from tfrl.envs import make
 from tfrl.envs import spaces as space_lib
 from tfrl.envs.vector import BatchVector, CheckedMasks, SyncVector, environment_seeds
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
+from tfrl.testing import fakes
 from tfrl.types import EnvSpec, Episode
 
 spaces = gym.spaces
@@ -204,7 +205,7 @@ class SpacesTest(parameterized.TestCase):
         np.testing.assert_array_equal(obs["place"], [0 if kind == "SameStep" else 2] * 3)
 
     def test_action_mask(self):
-        plan = EnvPlan(env="tfrl.envs.fakes:MaskedBandit", env_kwargs={"length": 5})
+        plan = EnvPlan(env="tfrl.testing.fakes:MaskedBandit", env_kwargs={"length": 5})
         vector = make.make_vector(plan, 3, seed=1)
         self.assertTrue(vector.spec.has_action_mask)
         obs = vector.reset()
@@ -231,8 +232,8 @@ class SpacesTest(parameterized.TestCase):
 
             def step(self, action):
                 self._mask[:] = 1
-                obs, reward, _, cut, info = super().step(action)
-                return obs, reward, cut and at == "end", cut and at == "truncated", info
+                obs, reward, _, is_last, info = super().step(action)
+                return obs, reward, is_last and at == "end", is_last and at == "truncated", info
 
         factories = [lambda: DeadEnd(length=4)] * 2
         env = factories[0]()
@@ -270,7 +271,7 @@ class SpacesTest(parameterized.TestCase):
         self.assertEqual(space_lib.mask_starts(space).tolist(), [0, 2, 5])
         self.assertEqual(space_lib.mask_starts(spaces.Discrete(4)).tolist(), [0])
 
-        plan = EnvPlan(env="tfrl.envs.fakes:MaskedPair")
+        plan = EnvPlan(env="tfrl.testing.fakes:MaskedPair")
         vector = make.make_vector(plan, 2, seed=0)
         self.assertIsInstance(vector, CheckedMasks)
         mask = vector.reset()["action_mask"]
@@ -300,7 +301,7 @@ class SpacesTest(parameterized.TestCase):
     )
     def test_every_environment_gets_its_own_action(self, name, kind):
         env_class = getattr(fakes, name)
-        spec = make.make_spec(EnvPlan(env=f"tfrl.envs.fakes:{name}"))
+        spec = make.make_spec(EnvPlan(env=f"tfrl.testing.fakes:{name}"))
         if kind == "sync":
             vector = SyncVector([env_class] * 3, spec, 0)
         else:
@@ -317,7 +318,7 @@ class SpacesTest(parameterized.TestCase):
         self.assertAlmostEqual(best, 36 if kind == "SameStep" else 24, places=4)
 
     def test_nested_actions_are_clipped_and_of_the_dtype_of_the_environment(self):
-        spec = make.make_spec(EnvPlan(env="tfrl.envs.fakes:MatchDict"))
+        spec = make.make_spec(EnvPlan(env="tfrl.testing.fakes:MatchDict"))
         self.assertEqual(spec.action_space["push"].dtype, np.float32)
         vector = SyncVector([fakes.MatchDict], spec, 0)
         vector.reset()
@@ -427,7 +428,7 @@ class BackendTest(parameterized.TestCase):
 
     def test_environments_that_fail_on_purpose_count_over_episodes(self):
         plan = EnvPlan(
-            env="tfrl.envs.fakes:CrashingEnv", env_kwargs={"crash_after": 13, "length": 5}
+            env="tfrl.testing.fakes:CrashingEnv", env_kwargs={"crash_after": 13, "length": 5}
         )
         vector = make.make_vector(plan, 1, 0)
         vector.reset()

@@ -15,10 +15,10 @@ import numpy as np
 import psutil
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes, make
-from tfrl.envs.boundary import EnvironmentFailed
+from tfrl.envs import make
+from tfrl.errors import EnvironmentFailed, SettingError
 from tfrl.job import EnvPlan
+from tfrl.testing import fakes
 from tfrl.testing.processes import ROOT, end_of
 
 HERE = __name__
@@ -99,7 +99,7 @@ class WorkersTest(parameterized.TestCase):
     def test_signals_to_the_whole_group_leave_workers_alone(self):
         """Ctrl-C at a terminal and GNU timeout reach them too, while they start and later."""
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        plan = EnvPlan(env="tfrl.envs.fakes:TruncatingChain", env_backend="async")
+        plan = EnvPlan(env="tfrl.testing.fakes:TruncatingChain", env_backend="async")
         started = multiprocessing.process.BaseProcess.start
 
         def start(process):

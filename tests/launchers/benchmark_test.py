@@ -21,7 +21,7 @@ from rich.console import Console
 from tfrl.api import make_job
 from tfrl.benchmark import compare, measure
 from tfrl.benchmark.workloads import FIGURES, RIVALS, WORKLOADS, Rival, choose_workloads
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TASKS = [(name, workload) for name, workload in WORKLOADS.items()]

@@ -15,9 +15,9 @@ from absl.testing import absltest, parameterized
 
 import tfrl
 import tfrl.types
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.logs.video import VideoRecorder
-from tfrl.runtime import folders
+from tfrl.runtime.storage import folders
 from tfrl.testing.runs import untrained_run
 from tfrl.types import VectorStep
 
@@ -237,7 +237,7 @@ env.close()
         self.check_video(file, (480, 480))
 
     def test_an_environment_that_cannot_be_drawn(self):
-        run = untrained_run(self.folder / "a", env="tfrl.envs.fakes:TruncatingChain")
+        run = untrained_run(self.folder / "a", env="tfrl.testing.fakes:TruncatingChain")
         code, _, lines, _ = call(self.folder, f"--run_dir={run}", "--record_video")
         self.assertEqual(code, 2)
         self.assertContainsSubsequence(lines[-1], "error: ")

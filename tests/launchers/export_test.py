@@ -14,8 +14,8 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import tfrl
-from tfrl.runtime.export import export
 from tfrl.runtime.finish import export_run
+from tfrl.runtime.serving.export import export
 from tfrl.testing.runs import untrained_run
 from tfrl.types import EnvSpec, PolicyStep
 
@@ -93,7 +93,7 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
         space.seed(0)
         return {"observation": np.stack([space.sample() for _ in range(count)])}
 
-    @parameterized.parameters("CartPole-v1", "ALE/Pong-v5", "tfrl.envs.fakes:MaskedBandit")
+    @parameterized.parameters("CartPole-v1", "ALE/Pong-v5", "tfrl.testing.fakes:MaskedBandit")
     def test_runs_without_tfrl(self, env):
         run = untrained_run(self.folder / "run", env=env)
         done = self.launch(f"--run_dir={run}")
@@ -127,7 +127,7 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
             ],
         )
 
-    @parameterized.parameters("CartPole-v1", "tfrl.envs.fakes:MaskedBandit")
+    @parameterized.parameters("CartPole-v1", "tfrl.testing.fakes:MaskedBandit")
     def test_lite(self, env):
         run = untrained_run(self.folder / "run", env=env)
         done = self.launch(f"--run_dir={run}", "--lite")

@@ -55,7 +55,7 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
         ("MaskedPair", False),
     )
     def test_every_space_is_learnt(self, name, squash):
-        plan = EnvPlan(env=f"tfrl.envs.fakes:{name}", env_kwargs={"length": 1_000})
+        plan = EnvPlan(env=f"tfrl.testing.fakes:{name}", env_kwargs={"length": 1_000})
         vector = make.make_vector(plan, NUM_ENVS, seed=0)  # no episode ends: every row is valid
         policy = Linear(vector.spec, squash)
         rng = np.random.default_rng(0)

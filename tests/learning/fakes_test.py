@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import tfrl
-from tfrl.envs import fakes
+from tfrl.testing import fakes
 
 COMMON = dict(
     hidden_sizes=(16,),
@@ -59,14 +59,14 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_a_time_limit_does_not_end_the_value(self):
         # Reward 1 for ever: 1 / (1 - 0.9) = 10.
-        result, high, low = self.value_of_chain("tfrl.envs.fakes:TruncatingChain")
+        result, high, low = self.value_of_chain("tfrl.testing.fakes:TruncatingChain")
         self.assertAllClose([high, low], [10.0, 10.0], rtol=0.05)
         self.assertEqual((result.return_mean, result.env_steps), (10.0, 4_000))
         # 1,900 of these updates fit the (4,000 - 200) items; the last block may not.
         self.assertBetween(result.updates, 1_900 - 64, 1_900)
 
     def test_nor_with_longer_returns(self):
-        _, high, low = self.value_of_chain("tfrl.envs.fakes:TruncatingChain", n_step=3)
+        _, high, low = self.value_of_chain("tfrl.testing.fakes:TruncatingChain", n_step=3)
         self.assertAllClose([high, low], [10.0, 10.0], rtol=0.05)
 
     def test_a_termination_does(self):
@@ -77,7 +77,7 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_the_identity_game_is_solved(self):
         result = self.train(
-            env="tfrl.envs.fakes:IdentityGame",
+            env="tfrl.testing.fakes:IdentityGame",
             num_envs=4,
             learning_rate=3e-3,
             discount=0.5,
@@ -97,7 +97,7 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
         # An invalid action would raise; the best valid one is the last.
         result = self.train(
             algo,
-            env="tfrl.envs.fakes:MaskedBandit",
+            env="tfrl.testing.fakes:MaskedBandit",
             num_envs=2,
             learning_rate=3e-3,
             discount=0.0,

@@ -13,7 +13,7 @@ from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan, algorithm
 from tfrl.testing import conformance
 
-FAKES, MEMORY = "tfrl.envs.fakes:", "tfrl.envs.memory:"
+FAKES, MEMORY = "tfrl.testing.fakes:", "tfrl.envs.memory:"
 COMMON = dict(
     num_envs=16, hidden_sizes=(16,), discount=0.5, eval_every_env_steps=0, eval_episodes=2,
     final_eval_episodes=10, export_policy="last", checkpoint_every_env_steps=0, console="none",

@@ -12,7 +12,7 @@ import numpy as np
 from absl.testing import absltest
 from matplotlib.figure import Figure
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, LogPlan
 from tfrl.logs import curve
 from tfrl.logs.logger import Logger

@@ -11,9 +11,9 @@ from absl.testing import absltest, parameterized
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import tfrl
-from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec, make_vector
 from tfrl.envs.vector import BatchVector
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, LogPlan
 from tfrl.logs import csv_file, episode_file
 from tfrl.types import Episode

@@ -23,7 +23,7 @@ def sequences(length, batch, seed, padded=False):
     return dict(
         reward=normal(),
         discount=np.where(terminated, 0.0, 0.99).astype(np.float32),
-        cut=ends | ~valid,
+        is_last=ends | ~valid,
         values=normal(),
         values_next=normal(),
         valid=valid,
@@ -49,12 +49,12 @@ class DiscountedReturnsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(out[:, 0], expected)
 
     def test_a_truncation_bootstraps_and_a_termination_does_not(self):
-        cut = column(0, 1, 0, dtype=bool)
+        is_last = column(0, 1, 0, dtype=bool)
         bootstrap = column(7, 10, 100)
         rewards = column(1, 2, 3)
-        truncated = returns.discounted_returns(rewards, column(0.9, 0.9, 0.9), cut, bootstrap)
+        truncated = returns.discounted_returns(rewards, column(0.9, 0.9, 0.9), is_last, bootstrap)
         self.assertAllClose(truncated[:, 0], [1 + 0.9 * 11, 2 + 0.9 * 10, 3 + 0.9 * 100])
-        terminated = returns.discounted_returns(rewards, column(0.9, 0.0, 0.9), cut, bootstrap)
+        terminated = returns.discounted_returns(rewards, column(0.9, 0.0, 0.9), is_last, bootstrap)
         self.assertAllClose(terminated[:, 0], [1 + 0.9 * 2, 2.0, 3 + 0.9 * 100])
 
     @parameterized.product(length=(1, 2, 7, 65), padded=(False, True))
@@ -79,8 +79,8 @@ class NStepTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(out.steps[:, 0], [3, 3, 3, 2, 1])
 
     def test_no_sum_reaches_over_an_end(self):
-        cut = column(0, 1, 0, 0, dtype=bool)
-        out = returns.n_step(column(1, 2, 4, 8), column(1, 0, 1, 1), cut, 3)
+        is_last = column(0, 1, 0, 0, dtype=bool)
+        out = returns.n_step(column(1, 2, 4, 8), column(1, 0, 1, 1), is_last, 3)
         self.assertAllEqual(out.reward[:, 0], [3, 2, 12, 8])
         self.assertAllEqual(out.discount[:, 0], [0, 0, 1, 1])
         self.assertAllEqual(out.steps[:, 0], [2, 1, 2, 1])
@@ -88,7 +88,7 @@ class NStepTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(n=(1, 2, 5, 40), padded=(False, True))
     def test_equals_the_numpy_twin(self, n, padded):
         arrays = sequences(23, 7, seed=n, padded=padded)
-        arrays = {k: arrays[k] for k in ("reward", "discount", "cut", "valid")}
+        arrays = {k: arrays[k] for k in ("reward", "discount", "is_last", "valid")}
         out = returns.n_step(**tensors(arrays), n=n)
         for mine, theirs in zip(out, reference.n_step(**arrays, n=n), strict=True):
             shown = arrays["valid"]
@@ -96,7 +96,7 @@ class NStepTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_padding_changes_nothing(self):
         arrays = sequences(23, 7, seed=5, padded=True)
-        arrays = {k: arrays[k] for k in ("reward", "discount", "cut", "valid")}
+        arrays = {k: arrays[k] for k in ("reward", "discount", "is_last", "valid")}
         whole = returns.n_step(**tensors(arrays), n=4)
         padding = ~arrays["valid"]
         for name in ("reward", "discount"):
@@ -105,7 +105,7 @@ class NStepTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(mine.numpy()[~padding], theirs.numpy()[~padding])
 
     def test_shapes_that_do_not_fit_raise(self):
-        with self.assertRaisesRegex(ValueError, "cut: expected the shape of reward"):
+        with self.assertRaisesRegex(ValueError, "is_last: expected the shape of reward"):
             returns.n_step(tf.zeros([3, 2]), tf.zeros([3, 2]), tf.zeros([3, 1], tf.bool), 2)
 
 
@@ -172,7 +172,7 @@ class GaeTest(tf.test.TestCase, parameterized.TestCase):
         reward = rng.normal(scale=3.0, size=(1024, 4)).astype(np.float32)
         zeros = np.zeros_like(reward)
         arrays = dict(
-            discount=np.full_like(reward, gamma), cut=zeros > 0, values=zeros, values_next=zeros
+            discount=np.full_like(reward, gamma), is_last=zeros > 0, values=zeros, values_next=zeros
         )
         run = tf.function(returns.gae, jit_compile=compiled, autograph=False)
         out = run(tf.constant(reward), **tensors(arrays), lambda_=1.0).advantages
@@ -184,7 +184,7 @@ class GaeTest(tf.test.TestCase, parameterized.TestCase):
     def test_lambda_1_is_the_monte_carlo_return_minus_the_value(self):
         arrays = sequences(50, 4, seed=1)
         # The telescoping needs one value per observation.
-        follows = ~arrays["cut"][:-1]
+        follows = ~arrays["is_last"][:-1]
         arrays["values_next"][:-1] = np.where(
             follows, arrays["values"][1:], arrays["values_next"][:-1]
         )
@@ -215,7 +215,7 @@ class PropertiesTest(tf.test.TestCase, parameterized.TestCase):
             changed[name][padding] = (
                 np.nan if content == "nan" else 1e3 * rng.normal(size=padding.sum())
             )
-        changed["cut"][padding] = rng.random(padding.sum()) < 0.5
+        changed["is_last"][padding] = rng.random(padding.sum()) < 0.5
         for before, after in zip(self.both(arrays), self.both(changed), strict=True):
             self.assertAllEqual(before, after)
             self.assertAllEqual(after[padding], np.zeros(padding.sum()))
@@ -230,7 +230,7 @@ class PropertiesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_a_trace_stops_at_a_cut(self):
         arrays = sequences(30, 3, seed=5)
-        arrays["cut"][11] = True
+        arrays["is_last"][11] = True
         changed = {k: v.copy() for k, v in arrays.items()}
         changed["reward"][12:] += 5.0
         for before, after in zip(self.both(arrays), self.both(changed), strict=True):
@@ -239,12 +239,12 @@ class PropertiesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_no_gradient_flows(self):
         floats = tensors(sequences(10, 3, seed=6))
-        rest = {name: floats.pop(name) for name in ("cut", "valid")}
+        rest = {name: floats.pop(name) for name in ("is_last", "valid")}
         with tf.GradientTape() as tape:
             tape.watch(floats)
             out = returns.gae(**floats, **rest, lambda_=0.9)
             total = returns.discounted_returns(
-                floats["reward"], floats["discount"], rest["cut"], floats["values_next"]
+                floats["reward"], floats["discount"], rest["is_last"], floats["values_next"]
             )
             loss = tf.reduce_sum(out.advantages + out.targets + total)
         self.assertEqual(set(tape.gradient(loss, floats).values()), {None})
@@ -252,7 +252,7 @@ class PropertiesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ("reward", (10,), "reward: expected rank 2"),
         ("values", (10, 3, 1), "values: expected rank 2"),
-        ("cut", (10, 1), "cut: expected the shape of reward"),
+        ("is_last", (10, 1), "is_last: expected the shape of reward"),
         ("values_next", (11, 3), "values_next: expected the shape of reward"),
     )
     def test_bad_shapes_raise(self, name, shape, message):

@@ -22,15 +22,15 @@ def sequences(length, batch, seed, padded=False):
     valid = rng.random((length, batch)) > 0.2 if padded else np.ones((length, batch), bool)
     ends = rng.random((length, batch)) < 0.1
     terminated = ends & (rng.random((length, batch)) < 0.5)
-    cut = ends | ~valid
+    is_last = ends | ~valid
     values, values_next = normal(2.0), normal(2.0)
-    values_next[:-1] = np.where(cut[:-1], values_next[:-1], values[1:])
+    values_next[:-1] = np.where(is_last[:-1], values_next[:-1], values[1:])
     return dict(
         log_prob=normal(1.0),
         behaviour_log_prob=normal(1.0),
         reward=normal(2.0),
         discount=np.where(terminated, 0.0, 0.95).astype(np.float32),
-        cut=cut,
+        is_last=is_last,
         values=values,
         values_next=values_next,
         valid=valid,
@@ -50,9 +50,9 @@ class VectorsTest(tf.test.TestCase, parameterized.TestCase):
          [6.36225, 4.4025, 6.45], [8.9245, 3.4025, 4.95]),
         ("lambda_.9", dict(lambda_=0.9), [3.934315, 3.5115, 4.8], [3.66035, 2.66, 3.3]),
         ("c_bar_.5", dict(c_bar=0.5), [3.097, 3.66, 4.8], [3.794, 2.66, 3.3]),
-        ("terminated_after_1", dict(discount=(0.9, 0, 0.9), cut=(0, 1, 0)),
+        ("terminated_after_1", dict(discount=(0.9, 0, 0.9), is_last=(0, 1, 0)),
          [2.35, 1.5, 4.8], [1.85, 0.5, 3.3]),
-        ("terminated_at_the_end", dict(discount=(0.9, 0.9, 0), cut=(0, 0, 1)),
+        ("terminated_at_the_end", dict(discount=(0.9, 0.9, 0), is_last=(0, 0, 1)),
          [3.565, 2.85, 3.0], [3.065, 1.85, 1.5]),
         ("on_policy", dict(rho=(1, 1, 1)), [6.688, 6.32, 4.8], [6.188, 5.32, 3.3]),
     )  # fmt: skip
@@ -63,7 +63,7 @@ class VectorsTest(tf.test.TestCase, parameterized.TestCase):
             column(0, 0, 0),
             column(1, 2, 3),
             column(*changes.pop("discount", (0.9, 0.9, 0.9))),
-            column(*changes.pop("cut", (0, 0, 0)), dtype=bool),
+            column(*changes.pop("is_last", (0, 0, 0)), dtype=bool),
             column(0.5, 1, 1.5),
             column(1, 1.5, 2),
             **changes,
@@ -125,7 +125,7 @@ class PropertiesTest(tf.test.TestCase, parameterized.TestCase):
         arrays["behaviour_log_prob"] = arrays["log_prob"]
         out = vtrace.from_log_probs(**tensors(arrays))
         expected = reference.discounted_returns(
-            *(arrays[k] for k in ("reward", "discount", "cut", "values_next"))
+            *(arrays[k] for k in ("reward", "discount", "is_last", "values_next"))
         )
         self.assertAllClose(out.targets, expected, rtol=1e-4, atol=1e-4)
 
@@ -140,7 +140,7 @@ class PropertiesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_a_truncation_bootstraps_from_the_final_observation(self):
         arrays = sequences(10, 3, seed=3)
-        arrays["cut"][4], arrays["discount"][4] = True, 0.95
+        arrays["is_last"][4], arrays["discount"][4] = True, 0.95
         arrays["values_next"][4] = [3.0, -2.0, 7.0]
         out = vtrace.from_log_probs(**tensors(arrays))
         error = arrays["reward"][4] + 0.95 * np.float32([3.0, -2.0, 7.0]) - arrays["values"][4]
@@ -182,7 +182,7 @@ class PropertiesTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_no_gradient_flows(self):
         floats = tensors(sequences(10, 3, seed=6))
-        rest = {name: floats.pop(name) for name in ("cut", "valid")}
+        rest = {name: floats.pop(name) for name in ("is_last", "valid")}
         with tf.GradientTape() as tape:
             tape.watch(floats)
             out = vtrace.from_log_probs(**floats, **rest)

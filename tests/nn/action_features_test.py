@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import action_features, q_network
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.actor_critic import ModelSettings as ActorCriticSettings
@@ -78,11 +78,11 @@ class ActionScoresTest(tf.test.TestCase, parameterized.TestCase):
         policy._policy_head.kernel.assign(tf.random.normal(policy._policy_head.kernel.shape))
         obs = conformance.observations(spec_of(), 6, 1)
         order = np.array([3, 0, 4, 1, 2])
-        fresh = tf.zeros([2, 3], tf.bool)
+        is_first = tf.zeros([2, 3], tf.bool)
 
         def params(obs):
             obs = {k: x.reshape(2, 3, *x.shape[1:]) for k, x in obs.items()}
-            heads = policy.unroll(obs, policy.initial_state(3), fresh)
+            heads = policy.unroll(obs, policy.initial_state(3), is_first)
             return tf.reshape(heads.params, [6, 5]), heads.values
 
         before, values = params(obs)

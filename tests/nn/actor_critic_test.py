@@ -11,10 +11,10 @@ import tree
 from absl.testing import parameterized
 
 from tfrl.algos import impala, ppo
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
-from tfrl.runtime.export import export
-from tfrl.runtime.inference import NoiseStream, StepSignature, make_engine
+from tfrl.runtime.acting.inference import NoiseStream, StepSignature, make_engine
+from tfrl.runtime.serving.export import export
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 

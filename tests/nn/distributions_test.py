@@ -9,9 +9,9 @@ import tensorflow_probability as tfp
 import tree
 from absl.testing import parameterized
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import distributions
-from tfrl.runtime.inference import FunctionEngine, LiteEngine, StepSignature
+from tfrl.runtime.acting.inference import FunctionEngine, LiteEngine, StepSignature
 from tfrl.types import EnvSpec, PolicyStep
 
 spaces = gym.spaces

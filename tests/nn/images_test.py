@@ -13,9 +13,9 @@ from absl.testing import absltest, parameterized
 import tfrl
 from tfrl import api
 from tfrl.algos import dqn, ppo
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import images, inputs
-from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 

@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import normalise
-from tfrl.runtime.inference import FunctionEngine, LiteEngine, StepSignature
+from tfrl.runtime.acting.inference import FunctionEngine, LiteEngine, StepSignature
 from tfrl.testing import conformance, replicas
 from tfrl.types import EnvSpec, PolicyStep
 

@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import recurrent
-from tfrl.runtime.export import export
-from tfrl.runtime.inference import FunctionEngine, LiteEngine, StepSignature
+from tfrl.runtime.acting.inference import FunctionEngine, LiteEngine, StepSignature
+from tfrl.runtime.serving.export import export
 from tfrl.testing import reference
 from tfrl.types import EnvSpec, PolicyStep
 
@@ -37,25 +37,25 @@ def rows(mask, yes, no):
     return tf.where(tf.reshape(mask, [-1] + [1] * (no.shape.rank - 1)), yes, no)
 
 
-def step_loop(core, x, state, fresh):
+def step_loop(core, x, state, is_first):
     """The definition of `unroll`: one step at a time."""
     initial, outs = core.initial_state(x.shape[1]), []
     for t in range(x.shape[0]):
-        state = tuple(rows(fresh[t], i, s) for i, s in zip(initial, state, strict=True))
+        state = tuple(rows(is_first[t], i, s) for i, s in zip(initial, state, strict=True))
         out, state = core.step(x[t], state)
         outs.append(out)
     return tf.stack(outs), state
 
 
-def unroll(core, x, state, fresh):
-    return core.unroll(x, state, fresh)
+def unroll(core, x, state, is_first):
+    return core.unroll(x, state, is_first)
 
 
-def with_gradients(run, core, x, state, fresh):
+def with_gradients(run, core, x, state, is_first):
     """Outputs, states and the gradients of a function of all of them."""
     with tf.GradientTape() as tape:
         tape.watch((x, state))
-        out, last = run(core, x, state, fresh)
+        out, last = run(core, x, state, is_first)
         loss = tf.reduce_sum(tf.sin(3.0 * out))
         for s in last:
             if s.shape.rank > 1:  # not the count of a memory: an integer in nature
@@ -67,9 +67,9 @@ def with_gradients(run, core, x, state, fresh):
 
 
 class UnrollTest(tf.test.TestCase, parameterized.TestCase):
-    def check(self, core, x, state, fresh, wrap=lambda fn: fn):
-        expected, slopes = with_gradients(step_loop, core, x, state, fresh)
-        actual, found = wrap(lambda: with_gradients(unroll, core, x, state, fresh))()
+    def check(self, core, x, state, is_first, wrap=lambda fn: fn):
+        expected, slopes = with_gradients(step_loop, core, x, state, is_first)
+        actual, found = wrap(lambda: with_gradients(unroll, core, x, state, is_first))()
         self.assertAllClose(actual, expected, rtol=1e-5, atol=1e-5)
         self.assertAllClose(found, slopes, rtol=1e-5, atol=3e-5)
         for slope in slopes:
@@ -77,10 +77,10 @@ class UnrollTest(tf.test.TestCase, parameterized.TestCase):
 
     def warm_state(self, core, batch, steps=2):
         """A state after some steps; one of its rows has just begun."""
-        fresh = np.zeros((steps, batch), bool)
-        fresh[-1, 0] = True
+        is_first = np.zeros((steps, batch), bool)
+        is_first[-1, 0] = True
         _, state = step_loop(
-            core, inputs_of(steps, batch, seed=7), core.initial_state(batch), fresh
+            core, inputs_of(steps, batch, seed=7), core.initial_state(batch), is_first
         )
         return state
 
@@ -95,38 +95,40 @@ class UnrollTest(tf.test.TestCase, parameterized.TestCase):
     )
     def test_equals_a_loop_of_steps(self, kind, wrap):
         core, steps, batch = core_of(kind), 11, 4
-        fresh = np.random.default_rng(3).random((steps, batch)) < 0.2
-        fresh[:, 1] = False  # a row without a start, longer than the memory
-        fresh[0, 2] = fresh[-1, 3] = True
+        is_first = np.random.default_rng(3).random((steps, batch)) < 0.2
+        is_first[:, 1] = False  # a row without a start, longer than the memory
+        is_first[0, 2] = is_first[-1, 3] = True
         state = self.warm_state(core, batch)
-        self.check(core, inputs_of(steps, batch), state, tf.constant(fresh), wrap)
+        self.check(core, inputs_of(steps, batch), state, tf.constant(is_first), wrap)
 
     @parameterized.product(kind=recurrent.KINDS, steps=(1, 2, M, M + 1))
     def test_short_unrolls(self, kind, steps):
         core, batch = core_of(kind), 3
-        fresh = np.zeros((steps, batch), bool)
-        fresh[steps // 2, 1] = True
-        self.check(core, inputs_of(steps, batch), self.warm_state(core, batch), tf.constant(fresh))
+        is_first = np.zeros((steps, batch), bool)
+        is_first[steps // 2, 1] = True
+        self.check(
+            core, inputs_of(steps, batch), self.warm_state(core, batch), tf.constant(is_first)
+        )
 
     @parameterized.parameters(*recurrent.KINDS)
     def test_two_halves_equal_the_whole(self, kind):
         core, steps, batch = core_of(kind), 10, 3
-        x, fresh = inputs_of(steps, batch), np.zeros((steps, batch), bool)
-        fresh[[2, 5, 7], [0, 1, 1]] = True
-        whole, last = core.unroll(x, core.initial_state(batch), fresh)
-        first, state = core.unroll(x[:5], core.initial_state(batch), fresh[:5])
-        second, state = core.unroll(x[5:], state, fresh[5:])
+        x, is_first = inputs_of(steps, batch), np.zeros((steps, batch), bool)
+        is_first[[2, 5, 7], [0, 1, 1]] = True
+        whole, last = core.unroll(x, core.initial_state(batch), is_first)
+        first, state = core.unroll(x[:5], core.initial_state(batch), is_first[:5])
+        second, state = core.unroll(x[5:], state, is_first[5:])
         self.assertAllClose(tf.concat([first, second], 0), whole, atol=1e-5)
         self.assertAllClose(state, last, atol=1e-5)
 
     @parameterized.parameters(*recurrent.KINDS)
     def test_a_fresh_row_knows_nothing_of_before(self, kind):
         core, steps = core_of(kind), 6
-        x, fresh = inputs_of(steps, 2), np.zeros((steps, 2), bool)
-        fresh[3, 0] = True
+        x, is_first = inputs_of(steps, 2), np.zeros((steps, 2), bool)
+        is_first[3, 0] = True
         other = tf.concat([inputs_of(3, 2, seed=9), x[3:]], 0)
-        a, last_a = core.unroll(x, core.initial_state(2), fresh)
-        b, last_b = core.unroll(other, core.initial_state(2), fresh)
+        a, last_a = core.unroll(x, core.initial_state(2), is_first)
+        b, last_b = core.unroll(other, core.initial_state(2), is_first)
         self.assertAllEqual(a[3:, 0], b[3:, 0])
         for s, r in zip(last_a, last_b, strict=True):
             self.assertAllEqual(s[0], r[0])
@@ -145,9 +147,9 @@ class UnrollTest(tf.test.TestCase, parameterized.TestCase):
         traced = tf.function(core.unroll, input_signature=signature, autograph=False)
         for steps, batch in ((1, 2), (4, 3), (7, 1)):
             x, state = inputs_of(steps, batch), core.initial_state(batch)
-            fresh = np.zeros((steps, batch), bool)
+            is_first = np.zeros((steps, batch), bool)
             self.assertAllClose(
-                traced(x, state, fresh), core.unroll(x, state, fresh), rtol=1e-5, atol=1e-5
+                traced(x, state, is_first), core.unroll(x, state, is_first), rtol=1e-5, atol=1e-5
             )
 
     @parameterized.parameters(*recurrent.KINDS)
@@ -220,10 +222,10 @@ class MemoryTest(tf.test.TestCase):
     def test_a_layer_sees_m_steps_back_and_no_more(self):
         tf.keras.utils.set_random_seed(0)
         core = recurrent.make("gtrxl", F, units=H, memory_length=M, num_layers=1, num_heads=2)
-        x, fresh = inputs_of(8, 1), np.zeros((8, 1), bool)
+        x, is_first = inputs_of(8, 1), np.zeros((8, 1), bool)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            out, _ = core.unroll(x, core.initial_state(1), fresh)
+            out, _ = core.unroll(x, core.initial_state(1), is_first)
             last = tf.reduce_sum(out[-1] ** 2)
         slope = tf.reduce_sum(tf.abs(tape.gradient(last, x)), axis=(1, 2)).numpy()
         self.assertAllEqual(slope > 1e-6, [False] * (7 - M) + [True] * (M + 1))
@@ -235,9 +237,9 @@ class MemoryTest(tf.test.TestCase):
             _, state = core.step(inputs_of(1, 1)[0], state)
             counts.append(float(state[1][0]))
         self.assertEqual(counts, [1, 2, 3, 3, 3])
-        fresh = np.zeros((5, 2), bool)
-        fresh[3, 0] = True
-        _, (memory, count) = core.unroll(inputs_of(5, 2), core.initial_state(2), fresh)
+        is_first = np.zeros((5, 2), bool)
+        is_first[3, 0] = True
+        _, (memory, count) = core.unroll(inputs_of(5, 2), core.initial_state(2), is_first)
         self.assertAllEqual(count, [2, 3])
         self.assertAllEqual(memory[0, :, 0], tf.zeros([2, H]))
 
@@ -330,8 +332,8 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
 
         def step(x, cue, learn):
             with tf.GradientTape() as tape:
-                fresh = tf.zeros([steps, batch], tf.bool)
-                out, _ = core.unroll(x, core.initial_state(batch), fresh)
+                is_first = tf.zeros([steps, batch], tf.bool)
+                out, _ = core.unroll(x, core.initial_state(batch), is_first)
                 logits = head(out[-1])
                 loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(cue, logits))
             if learn:

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tree
 from absl.testing import parameterized
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import inputs, torsos
 from tfrl.types import EnvSpec
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.optim import apply, optimizers, schedules
 from tfrl.testing import reference, replicas
 
@@ -219,19 +219,19 @@ class CheckpointTest(tf.test.TestCase, parameterized.TestCase):
         gradients = np.random.default_rng(2).normal(size=(6, 2)).astype(np.float32)
         rate = schedules.Linear(0.1, 0.0, 6)
 
-        def fresh():
+        def is_first():
             variable = tf.Variable([1.0, -1.0])
             return variable, optimizers.make(kind, [variable], rate, **options)
 
-        whole, optimizer = fresh()
+        whole, optimizer = is_first()
         for gradient in gradients:
             optimizer.apply([tf.constant(gradient)])
-        first, optimizer = fresh()
+        first, optimizer = is_first()
         for gradient in gradients[:3]:
             optimizer.apply([tf.constant(gradient)])
         folder = self.enter_context(tempfile.TemporaryDirectory())
         path = tf.train.Checkpoint(v=first, o=optimizer).write(os.path.join(folder, "saved"))
-        second, optimizer = fresh()
+        second, optimizer = is_first()
         found = tf.train.Checkpoint(v=second, o=optimizer).read(path)
         found.assert_existing_objects_matched()
         for gradient in gradients[3:]:

@@ -84,7 +84,7 @@ class LearnersTest(tf.test.TestCase, parameterized.TestCase):
     def test_the_rate_is_that_of_the_env_steps(self, algo, settings):
         points = [[0, 1e-2], [100, 1e-3]]
         job = make_job(
-            algo, env="tfrl.envs.fakes:MaskedBandit", hidden_sizes=(4,),
+            algo, env="tfrl.testing.fakes:MaskedBandit", hidden_sizes=(4,),
             learning_rate_schedule=points, **settings,
         )  # fmt: skip
         spec = make_spec(job.env)

@@ -53,7 +53,7 @@ def filled(num_envs, items):
 class LocalQueueTest(tf.test.TestCase, parameterized.TestCase):
     def assertHolds(self, layout, samples, unrolls):
         batch = layout.decode(samples.columns)
-        for name in ("obs", "action", "reward", "cut", "valid", "fresh"):
+        for name in ("obs", "action", "reward", "is_last", "valid", "is_first"):
             expected = np.concatenate([getattr(u, name) for u in unrolls], 1)
             self.assertAllClose(getattr(batch, name), expected, msg=name)
         for name in ("state", "version"):

@@ -6,12 +6,12 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.agent import NStep
-from tfrl.algos import _value_based as value_based
 from tfrl.algos import dqn
+from tfrl.algos.parts import value_based as value_based
 from tfrl.envs.make import make_spec, make_vector
 from tfrl.job import EnvPlan
-from tfrl.runtime.actor import Actor
-from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.testing import trajectories
 from tfrl.types import EnvSpec, PolicyStep, Transition
 
@@ -78,7 +78,7 @@ class InitialPrioritiesTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAlmostEqual(found[key], value, places=5)
 
     @parameterized.product(
-        env=("CartPole-v1", "tfrl.envs.fakes:MaskedBandit"), double=(True, False)
+        env=("CartPole-v1", "tfrl.testing.fakes:MaskedBandit"), double=(True, False)
     )
     def test_they_are_what_the_learner_computes_with_the_same_weights(self, env, double):
         plan = EnvPlan(env=env, max_episode_steps=9)

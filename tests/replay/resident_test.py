@@ -14,11 +14,11 @@ import tree
 from absl.testing import absltest, parameterized
 
 from tfrl.agent import NStep, ReplayPlan
-from tfrl.config.settings import SettingError
-from tfrl.replay import resident
-from tfrl.replay.blocks import Block, Blocks, BlockSender, BlockWriter, blocks_table
-from tfrl.replay.resident import ResidentReplay
+from tfrl.errors import SettingError
+from tfrl.replay import learner_replay
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.write_chunks import Chunk, Chunks, ChunkSender, ChunkWriter, chunks_table
 from tfrl.testing import reference, trajectories
 from tfrl.types import EnvSpec
 
@@ -36,7 +36,7 @@ def plan(kind="uniform", n=1, **changes):
 def make(spec=SPEC, seed=3, **changes):
     replay_plan = plan(**changes)
     layout = TransitionLayout(spec, replay_plan.kind == "prioritized")
-    return ResidentReplay(replay_plan, layout, seed), layout, replay_plan
+    return LearnerReplay(replay_plan, layout, seed), layout, replay_plan
 
 
 def rows_of(layout, rewards):
@@ -48,7 +48,7 @@ def rows_of(layout, rewards):
 def block_of(layout, rewards):
     rows = rows_of(layout, rewards)
     refs = np.zeros((len(rows), 0), np.int64)
-    return Block(rows, np.zeros((0, 0, 0), np.uint8), refs, np.int64(0), np.int64(0))
+    return Chunk(rows, np.zeros((0, 0, 0), np.uint8), refs, np.int64(0), np.int64(0))
 
 
 def items_in(replay, layout):
@@ -72,7 +72,7 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllClose(mine.discount, theirs.discount, 1e-6, 1e-6)
 
     def write(self, replay, layout, item, script, num_envs, max_rows=16, writer=0):
-        sink = BlockWriter(replay.insert, item, layout, num_envs, max_rows, writer)
+        sink = ChunkWriter(replay.insert, item, layout, num_envs, max_rows, writer)
         for acted in script.acted:
             sink.write(*acted)
         sink.flush()
@@ -113,7 +113,7 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
         spec, script = trajectories.stacked_script(3, 60, 4, 6, n, True, False)
         (whole, layout, replay_plan), (late, _, _) = make(spec, n=n), make(spec, n=n)
         blocks = []
-        sink = BlockWriter(blocks.append, replay_plan.item, layout, 3, max_rows=8)
+        sink = ChunkWriter(blocks.append, replay_plan.item, layout, 3, max_rows=8)
         for acted in script.acted:
             sink.write(*acted)
         sink.flush()
@@ -132,7 +132,7 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
         spec, script = trajectories.stacked_script(2, 100, 4, 8, 3, True, True)
         blocks = []
         layout = TransitionLayout(spec, False)
-        sink = BlockWriter(blocks.append, NStep(1, 0.9), layout, 2)
+        sink = ChunkWriter(blocks.append, NStep(1, 0.9), layout, 2)
         for acted in script.acted:
             sink.write(*acted)
         sink.flush()
@@ -154,11 +154,13 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
     def test_episodes_too_short_for_the_frames_kept(self, writers):
         """Items whose frames were overwritten leave; the others keep theirs."""
         spec, script = trajectories.stacked_script(1, 400, 4, 5, 8, True, False)
-        with mock.patch.object(resident, "sizes", lambda p, l: resident.Sizes(60, 0, 0)):
+        with mock.patch.object(
+            learner_replay, "sizes", lambda p, l: learner_replay.Sizes(60, 0, 0)
+        ):
             replay, layout, replay_plan = make(spec, capacity_items=50)
         blocks = []
         sinks = [
-            BlockWriter(blocks.append, replay_plan.item, layout, 1, 1, w) for w in range(writers)
+            ChunkWriter(blocks.append, replay_plan.item, layout, 1, 1, w) for w in range(writers)
         ]
         expected = reference.n_step_items(script.rows[0], 1, 0.9)
         for acted in script.acted:
@@ -258,7 +260,7 @@ class DrawsTest(tf.test.TestCase, parameterized.TestCase):
         total = weights.sum()
         self.assertAllClose(total, 7.24264069)
         mass = np.float32([0, 0.999, 1.0, 2.4, 2.5, 4.4, 4.5, 7.2])[:, None]
-        found = resident._pick(tf.constant(weights[None]), tf.constant(mass / total))
+        found = learner_replay._pick(tf.constant(weights[None]), tf.constant(mass / total))
         self.assertAllEqual(found, [0, 0, 1, 1, 2, 2, 3, 3])
 
     def test_draws_repeat_with_the_seed_and_differ_between_updates(self):
@@ -305,7 +307,7 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
             replay.update_priorities(slots, tf.range(1.0, len(slots) + 1.0))
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "replay"
         replay.save(folder)
-        self.assertTrue(resident.saved_here(folder))
+        self.assertTrue(learner_replay.saved_here(folder))
         again, _, _ = make(kind="prioritized", capacity_items=61, priority_exponent=0.6)
         again.restore(folder)
         self.assertEqual(rewards_in(again, layout), rewards_in(replay, layout))
@@ -330,7 +332,7 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
         if frames:
             spec, script = trajectories.stacked_script(1, 2 * written + 20, 4, 5, 3, True, False)
             (replay, layout, replay_plan), (again, _, _) = (make(spec, **changes) for _ in range(2))
-            sink = BlockWriter(replay.insert, replay_plan.item, layout, 1, 16)
+            sink = ChunkWriter(replay.insert, replay_plan.item, layout, 1, 16)
             for acted in script.acted:
                 if replay.written < written:
                     sink.write(*acted)
@@ -365,13 +367,13 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
                 target.insert(block_of(layout, [1_000.0, 1_001.0]))
         compare()
 
-    @parameterized.parameters(resident.PIECE_BYTES, 100)
+    @parameterized.parameters(learner_replay.PIECE_BYTES, 100)
     def test_frames(self, piece):
         """In one piece, or a few frames at a time."""
-        self.enter_context(mock.patch.object(resident, "PIECE_BYTES", piece))
+        self.enter_context(mock.patch.object(learner_replay, "PIECE_BYTES", piece))
         spec, script = trajectories.stacked_script(2, 120, 4, 5, 3, True, False)
         replay, layout, replay_plan = make(spec, capacity_items=80)
-        sink = BlockWriter(replay.insert, replay_plan.item, layout, 2, 16)
+        sink = ChunkWriter(replay.insert, replay_plan.item, layout, 2, 16)
         for acted in script.acted[:90]:
             sink.write(*acted)
         sink.flush()
@@ -390,30 +392,30 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
         compare()
         # A new writer goes on, as after a resume.
         for target in (replay, again):
-            fresh = BlockWriter(target.insert, replay_plan.item, layout, 2, 16, writer=5)
+            is_first = ChunkWriter(target.insert, replay_plan.item, layout, 2, 16, writer=5)
             for acted in script.acted[90:]:
-                fresh.write(*acted)
-            fresh.flush()
+                is_first.write(*acted)
+            is_first.flush()
         self.assertEqual(replay.size, again.size)
         compare()
 
 
 class QueueTest(tf.test.TestCase):
     def serve(self, max_blocks):
-        server = reverb.Server([blocks_table(max_blocks)])
+        server = reverb.Server([chunks_table(max_blocks)])
         self.addCleanup(server.stop)
         return reverb.Client(f"localhost:{server.port}")
 
     def test_blocks_arrive_once_in_order_whatever_their_size(self):
         client = self.serve(100)
         layout = TransitionLayout(SPEC, False)
-        send = BlockSender(client, lambda what, fn, *args: fn(*args))
+        send = ChunkSender(client, lambda what, fn, *args: fn(*args))
         sizes = [3, 1, 128, 7, 50]
         starts = np.cumsum([0, *sizes])
         for start, size in zip(starts, sizes):
             send(block_of(layout, np.arange(start, start + size)))
         send.close()
-        source = Blocks(client)
+        source = Chunks(client)
         replay, _, _ = make()
         for size in sizes:
             block = source.next()
@@ -428,13 +430,13 @@ class QueueTest(tf.test.TestCase):
         replay, layout, replay_plan = make(spec)
         call = lambda what, fn, *args: fn(*args)
         for writer in range(2):
-            send = BlockSender(client, call)
-            sink = BlockWriter(send, replay_plan.item, layout, 1, 5, writer)
+            send = ChunkSender(client, call)
+            sink = ChunkWriter(send, replay_plan.item, layout, 1, 5, writer)
             for acted in script.acted:
                 sink.write(*acted)
             sink.flush()
             send.close()
-        source = Blocks(client)
+        source = Chunks(client)
         blocks = [source.next() for _ in range(client.server_info()["blocks"].current_size)]
         expected = reference.n_step_items(script.rows[0], 1, 0.9)
         half = [[b for b in blocks if b.writer == w] for w in range(2)]
@@ -450,7 +452,7 @@ class QueueTest(tf.test.TestCase):
     def test_a_full_queue_holds_the_sender(self):
         client = self.serve(2)
         layout = TransitionLayout(SPEC, False)
-        send = BlockSender(client, lambda what, fn, *args: fn(*args))
+        send = ChunkSender(client, lambda what, fn, *args: fn(*args))
         sent = []
 
         def fill():
@@ -463,7 +465,7 @@ class QueueTest(tf.test.TestCase):
         thread.start()
         time.sleep(1.0)
         self.assertLess(len(sent), 5)
-        source = Blocks(client)
+        source = Chunks(client)
         rewards = []
         for _ in range(6):
             records = np.frombuffer(source.next().rows.tobytes(), layout.packing.dtype)
@@ -478,8 +480,8 @@ class MemoryTest(tf.test.TestCase):
         spec, _ = trajectories.stacked_script(1, 1, 4, 84, 0, True, True)
         layout = TransitionLayout(spec, True)
         replay_plan = plan("prioritized", capacity_items=300)
-        stated = resident.sizes(replay_plan, layout).nbytes
-        replay = ResidentReplay(replay_plan, layout, 0)
+        stated = learner_replay.sizes(replay_plan, layout).nbytes
+        replay = LearnerReplay(replay_plan, layout, 0)
         taken = sum(
             v.numpy().nbytes for v in vars(replay).values() if isinstance(v, tf.Variable)
         ) + sum(a.nbytes for a in vars(replay).values() if isinstance(a, np.ndarray))
@@ -495,7 +497,7 @@ class MemoryTest(tf.test.TestCase):
         frames[:] = np.arange(20_000, dtype=np.uint8)[:, None, None]
         refs = np.minimum(np.arange(20_000)[:, None] + np.arange(8), 19_999)
         rows = rows_of(layout, np.arange(20_000))
-        replay.insert(Block(rows, frames, refs, np.int64(0), np.int64(0)))
+        replay.insert(Chunk(rows, frames, refs, np.int64(0), np.int64(0)))
         del frames
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "replay"
 
@@ -513,13 +515,13 @@ class MemoryTest(tf.test.TestCase):
     def test_too_large_is_refused(self):
         spec, _ = trajectories.stacked_script(1, 1, 4, 84, 0, True, True)
         layout = TransitionLayout(spec, False)
-        resident.check_memory(plan(), layout)
+        learner_replay.check_memory(plan(), layout)
         with self.assertRaisesRegex(
             SettingError,
             r"replay_residency=learner: a replay of 1,000,000,000 items of [\d,]+ bytes takes [\d,]+ MB, "
             r"expected at most the [\d,]+ MB that are free",
         ):
-            resident.check_memory(plan(capacity_items=10**9), layout)
+            learner_replay.check_memory(plan(capacity_items=10**9), layout)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.agent import NStep, ReplayPlan
-from tfrl.replay.dataset import ReplayTimeout, Sampler
 from tfrl.replay.kinds import make_writer
+from tfrl.replay.sampler import ReplayTimeout, Sampler
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.runtime.replay_server import ReplayServer, save_contents
+from tfrl.runtime.storage.replay_server import ReplayServer, save_contents
 from tfrl.testing import reference, trajectories
 from tfrl.types import EnvSpec
 

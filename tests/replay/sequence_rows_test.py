@@ -13,12 +13,12 @@ from tfrl.agent import ReplayPlan, SequenceOf
 from tfrl.algos import dqn
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
-from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import make_layout, row_layout, sequence_writer
-from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
+from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
+from tfrl.replay.sampler import Samples
 from tfrl.replay.sequence_rows import RowSink, SequenceRows
 from tfrl.replay.sequences import SequenceLayout
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.testing import conformance, reference, trajectories
 from tfrl.types import EnvSpec, PolicyStep
 
@@ -46,7 +46,7 @@ def filled(records):
     """A replay with the sequences of records, and their layout."""
     layout = SequenceLayout(SPEC, ITEM, (records[0].choice, records[0].state), NUM_ENVS)
     plan = ReplayPlan("prioritized", ITEM, 40, 1, 1.0, priority_exponent=0.5)
-    replay = ResidentReplay(plan, SequenceRows(layout), 1)
+    replay = LearnerReplay(plan, SequenceRows(layout), 1)
     writer = sequence_writer(RowSink(replay.insert, SequenceRows(layout)), ITEM, layout, NUM_ENVS)
     for obs, state, choice, step, version in records:
         writer.version = version
@@ -61,7 +61,7 @@ class RowsTest(tf.test.TestCase, parameterized.TestCase):
         for jit in (False, True):
             read = tf.function(lambda slots: layout.decode(replay.read(slots)), jit_compile=jit)
             found = read(tf.range(replay.size))
-            for name in ("obs", "action", "reward", "discount", "cut", "valid", "fresh"):
+            for name in ("obs", "action", "reward", "discount", "is_last", "valid", "is_first"):
                 parts = [getattr(u, name) for u in unrolls]
                 expected = tree.map_structure(lambda *x: np.concatenate(x, 1), *parts)
                 tree.map_structure(self.assertAllEqual, getattr(found, name), expected)
@@ -96,14 +96,14 @@ class UpdateTest(tf.test.TestCase):
         )  # fmt: skip
         layout = make_layout(agent, spec, agent.make_policy(), 4)
         rows = row_layout(layout)
-        replay = ResidentReplay(agent.replay, rows, 1)
+        replay = LearnerReplay(agent.replay, rows, 1)
         items = conformance.unroll(agent, spec, 30, 0).columns
         sink = RowSink(replay.insert, rows)
         for i in range(30):
             sink.append({name: x[i].numpy() for name, x in items.items()}, 1.0)
         sink.flush(0, 0)
         strategy = tf.distribute.get_strategy()
-        beside = LearnerLoop(agent, layout, strategy, "graph", 7, resident=replay)
+        beside = LearnerLoop(agent, layout, strategy, "graph", 7, learner_replay=replay)
         served = LearnerLoop(agent, layout, strategy, "graph", 7)
         for update in range(4):
             drawn = replay.sample(5, tf.constant(update, tf.int64))

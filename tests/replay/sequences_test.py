@@ -98,7 +98,7 @@ class UnrollTestCase(tf.test.TestCase, parameterized.TestCase):
             tree.assert_same_structure(mine, theirs)
             for a, b in zip(tree.flatten(mine), tree.flatten(theirs), strict=True):
                 self.assertEqual(a.dtype, b.dtype, f"{where} {name}")
-                if name == "return_so_far":
+                if name == "discounted_return":
                     self.assertAllClose(a, b, 1e-5, 1e-5, msg=f"{where} {name}")
                 else:
                     self.assertAllEqual(a, b, f"{where} {name}")
@@ -122,7 +122,7 @@ class SequenceWriterTest(UnrollTestCase):
         whole = joined(expected)
         self.assertTrue((whole.discount == 0).any())
         self.assertTrue((~whole.valid).any())
-        self.assertTrue((whole.cut & whole.valid & (whole.discount > 0)).any())  # truncated
+        self.assertTrue((whole.is_last & whole.valid & (whole.discount > 0)).any())  # truncated
 
     def test_several_items_join_column_by_column(self):
         spec = EnvSpec("e", NESTED, ACTIONS["nested"])
@@ -143,9 +143,9 @@ class SequenceWriterTest(UnrollTestCase):
             layout_of(spec, item, records, 2), item, 2, block=2
         ) as bench:
             write(bench, records)
-            columns = {**bench.next().columns, "first_use": tf.constant([True, False])}
+            columns = {**bench.next().columns, "is_new": tf.constant([True, False])}
             batch = bench.layout.decode(columns)
-        self.assertAllEqual(batch.first_use, [True, True, False, False])
+        self.assertAllEqual(batch.is_new, [True, True, False, False])
 
     def test_replicas_share_columns(self):
         spec = EnvSpec("e", NESTED, ACTIONS["nested"])
@@ -179,10 +179,10 @@ class SequenceWriterTest(UnrollTestCase):
             write(bench, records)
             found = bench.decoded()
         # The final observation of a truncated episode is read with the state of that episode.
-        self.assertAllEqual(found.fresh[:, 0], [True, False, False, True, True, True, False])
-        self.assertAllEqual(found.cut[:, 0], [False, True, True, True, True, False])
+        self.assertAllEqual(found.is_first[:, 0], [True, False, False, True, True, True, False])
+        self.assertAllEqual(found.is_last[:, 0], [False, True, True, True, True, False])
         self.assertAllClose(found.discount[:, 0], [0.9, 0.9, 0.9, 0.0, 0.9, 0.9])
-        self.assertAllClose(found.return_so_far[found.valid], [1.0, 1.9, 1.0, 1.0])
+        self.assertAllClose(found.discounted_return[found.valid], [1.0, 1.9, 1.0, 1.0])
 
 
 class OverlappingWriterTest(UnrollTestCase):
@@ -382,7 +382,7 @@ class EpisodeWriterTest(UnrollTestCase):
                 for column in range(count):
                     self.assertEpisode(found, column, episodes.pop(0))
                 self.assertFalse(found.valid[:, count:].any())
-                self.assertTrue(found.cut[:, count:].all())
+                self.assertTrue(found.is_last[:, count:].all())
                 self.assertAllEqual(found.version, [newest] * columns)
             self.assertLess(len(episodes), least)
 
@@ -399,7 +399,7 @@ class EpisodeWriterTest(UnrollTestCase):
     def assertEpisode(self, found, column, steps):
         count = len(steps)
         column_of = lambda nest: tree.map_structure(lambda x: x[:, column], nest)
-        for name in ("obs", "action", "extras", "reward", "discount", "fresh"):
+        for name in ("obs", "action", "extras", "reward", "discount", "is_first"):
             mine = column_of(getattr(found, name))
             for t, step in enumerate(steps):
                 tree.map_structure(
@@ -412,16 +412,19 @@ class EpisodeWriterTest(UnrollTestCase):
             column_of(found.obs),
             steps[-1]["next_obs"],
         )
-        self.assertEqual(found.fresh[count, column], steps[-1]["discount"] == 0)
+        self.assertEqual(found.is_first[count, column], steps[-1]["discount"] == 0)
         self.assertAllClose(
-            found.return_so_far[:count, column], [s["return_so_far"] for s in steps], 1e-5, 1e-5
+            found.discounted_return[:count, column],
+            [s["discounted_return"] for s in steps],
+            1e-5,
+            1e-5,
         )
         tree.map_structure(
             lambda a, b: self.assertAllEqual(a[column], b), found.state, steps[0]["state"]
         )
         length = len(found.valid)
         self.assertAllEqual(found.valid[:, column], np.arange(length) < count)
-        self.assertAllEqual(found.cut[:, column], np.arange(length) >= count - 1)
+        self.assertAllEqual(found.is_last[:, column], np.arange(length) >= count - 1)
         self.assertAllEqual(found.reward[count:, column], np.zeros(length - count))
 
 

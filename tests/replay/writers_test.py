@@ -11,12 +11,11 @@ import tree
 from absl.testing import parameterized
 
 from tfrl.agent import NStep
-from tfrl.envs import fakes
 from tfrl.envs.vector import SyncVector
 from tfrl.replay import writers
 from tfrl.replay.nstep import NStepAccumulator
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.testing import reference, trajectories
+from tfrl.testing import fakes, reference, trajectories
 from tfrl.types import EnvSpec, VectorStep
 
 spaces = gym.spaces
@@ -280,12 +279,12 @@ class FramesTest(ItemsTestCase):
         appended = []
         append = reverb.TrajectoryWriter.append
 
-        def counted(self, data, **kwargs):
+        def in_metrics(self, data, **kwargs):
             appended.append("frame" in data)
             return append(self, data, **kwargs)
 
         with trajectories.bench(spec, NStep(3, 0.9), num_envs) as bench:
-            with mock.patch.object(reverb.TrajectoryWriter, "append", counted):
+            with mock.patch.object(reverb.TrajectoryWriter, "append", in_metrics):
                 for acted in script.acted:
                     bench.writer.write(*acted)
             items = bench.size()

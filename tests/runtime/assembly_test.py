@@ -8,16 +8,16 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
+from tfrl.runtime.run_plan import Interval, plan_run
 
 import tfrl
 from tfrl.api import make_job
-from tfrl.config.settings import SettingError
-from tfrl.replay import resident
-from tfrl.runtime import residency
-from tfrl.runtime.assembly import Every, assemble
-from tfrl.runtime.checkpoint import Checkpoints
+from tfrl.errors import SettingError
+from tfrl.replay import learner_replay
+from tfrl.runtime.plan import residency
+from tfrl.runtime.storage.checkpoint import Checkpoints
 
-IDENTITY = "tfrl.envs.fakes:IdentityGame"
+IDENTITY = "tfrl.testing.fakes:IdentityGame"
 
 
 class AssembleTest(parameterized.TestCase):
@@ -30,19 +30,19 @@ class AssembleTest(parameterized.TestCase):
             updates_per_call=128,
             min_replay=1_000,
         )
-        assembly = assemble(job)
-        self.assertEqual(assembly.agent.replay.samples_per_insert, 32.0)
-        self.assertEqual(assembly.env_steps_per_call, 256)
+        run_plan = plan_run(job)
+        self.assertEqual(run_plan.agent.replay.samples_per_insert, 32.0)
+        self.assertEqual(run_plan.env_steps_per_call, 256)
         self.assertEqual(
-            assembly.arithmetic,
+            run_plan.arithmetic,
             "256 env steps -> 128 updates of 64 items, 32 samples per insert, starting at 1,000 items",
         )
 
     def test_an_environment_that_shows_the_previous_action(self):
-        job = make_job("dqn", env="tfrl.envs.fakes:MaskedBandit", observe_previous=True)
-        assembly = assemble(job)
-        self.assertTrue(assembly.spec.has_action_mask)
-        self.assertIn("obs_t/previous_reward", assembly.layout.packing.dtype.names)
+        job = make_job("dqn", env="tfrl.testing.fakes:MaskedBandit", observe_previous=True)
+        run_plan = plan_run(job)
+        self.assertTrue(run_plan.spec.has_action_mask)
+        self.assertIn("obs_t/previous_reward", run_plan.layout.packing.dtype.names)
 
     @parameterized.parameters((32, 4, 1, 4), (32, 4, 32, 128), (32, 0.5, 1, 1), (10, 2.5, 3, 8))
     def test_env_steps_that_pay_for_a_call(self, batch, per_update, calls, expected):
@@ -53,16 +53,19 @@ class AssembleTest(parameterized.TestCase):
             env_steps_per_update=per_update,
             updates_per_call=calls,
         )
-        self.assertEqual(assemble(job).env_steps_per_call, expected)
+        self.assertEqual(plan_run(job).env_steps_per_call, expected)
 
     @parameterized.parameters(
         (dict(env="CartPole-v7"), "CartPole"),
         (
-            dict(env="tfrl.envs.fakes:TargetPoint"),
+            dict(env="tfrl.testing.fakes:TargetPoint"),
             "algo=dqn .*expected a Discrete action space, got Box",
         ),
         *(
-            (dict(env=f"tfrl.envs.fakes:{name}"), f"expected a Discrete action space, got {kind}")
+            (
+                dict(env=f"tfrl.testing.fakes:{name}"),
+                f"expected a Discrete action space, got {kind}",
+            )
             for name, kind in (
                 ("MatchMultiDiscrete", "MultiDiscrete"),
                 ("MatchMultiBinary", "MultiBinary"),
@@ -80,7 +83,7 @@ class AssembleTest(parameterized.TestCase):
     )
     def test_what_cannot_be_used_is_refused(self, settings, message):
         with self.assertRaisesRegex(SettingError, message):
-            assemble(make_job("dqn", **settings))
+            plan_run(make_job("dqn", **settings))
 
     def test_a_checkpoint_of_other_spaces_is_refused(self):
         run_dir = self.enter_context(tempfile.TemporaryDirectory())
@@ -88,12 +91,12 @@ class AssembleTest(parameterized.TestCase):
         module = tf.Module()
         module.x = tf.Variable(0.0)
         checkpoints = Checkpoints(
-            pathlib.Path(run_dir) / "checkpoints", "dqn", assemble(job).spec, 2
+            pathlib.Path(run_dir) / "checkpoints", "dqn", plan_run(job).spec, 2
         )
         checkpoints.save(1, module, {}, None)
-        assemble(make_job("dqn", env=IDENTITY, run_dir=run_dir, resume=True))
+        plan_run(make_job("dqn", env=IDENTITY, run_dir=run_dir, resume=True))
         with self.assertRaisesRegex(SettingError, r"\(4,\).* but this run has .*\(3,\)"):
-            assemble(
+            plan_run(
                 make_job(
                     "dqn", env=IDENTITY, env_kwargs={"num_actions": 3}, run_dir=run_dir, resume=True
                 )
@@ -103,18 +106,18 @@ class AssembleTest(parameterized.TestCase):
 class ResidencyTest(parameterized.TestCase):
     def test_auto_says_what_it_picked_and_why(self):
         self.assertRegex(
-            assemble(make_job("dqn", env=IDENTITY)).residency_line,
+            plan_run(make_job("dqn", env=IDENTITY)).residency_line,
             r"replay: learner \(it takes \d+ MB of [\d,]+ MB free\)",
         )
-        with mock.patch.object(resident, "free_bytes", lambda: 3 * 2**20):
-            large = assemble(make_job("dqn", env=IDENTITY))
+        with mock.patch.object(learner_replay, "free_bytes", lambda: 3 * 2**20):
+            large = plan_run(make_job("dqn", env=IDENTITY))
         self.assertRegex(
             large.residency_line, r"replay: server \(it takes [\d,]+ MB of [\d,]+ MB free\)"
         )
-        forced = assemble(make_job("dqn", env=IDENTITY, replay_residency="server"))
+        forced = plan_run(make_job("dqn", env=IDENTITY, replay_residency="server"))
         self.assertEqual(forced.residency_line, "replay: server (as set)")
         self.assertRegex(
-            assemble(make_job("dqn", env=IDENTITY, replay_residency="learner")).residency_line,
+            plan_run(make_job("dqn", env=IDENTITY, replay_residency="learner")).residency_line,
             r"replay: learner \(as set; it takes \d+ MB of [\d,]+ MB free\)",
         )
 
@@ -132,24 +135,24 @@ class ResidencyTest(parameterized.TestCase):
 
     def test_items_that_do_not_stay_are_not_for_it(self):
         job = make_job("dqn", env=IDENTITY)
-        assembly = assemble(job)
-        queue = dataclasses.replace(assembly.agent.replay, kind="queue", max_times_sampled=1)
-        agent = dataclasses.replace(assembly.agent, replay=queue)
-        self.assertEqual(residency.pick(job, agent, assembly.layout, None), ("server", ""))
+        run_plan = plan_run(job)
+        queue = dataclasses.replace(run_plan.agent.replay, kind="queue", max_times_sampled=1)
+        agent = dataclasses.replace(run_plan.agent, replay=queue)
+        self.assertEqual(residency.pick(job, agent, run_plan.layout, None), ("server", ""))
         wanted = make_job("dqn", env=IDENTITY, replay_residency="learner")
         with self.assertRaisesRegex(SettingError, "replay_residency=learner with algo=dqn"):
-            residency.pick(wanted, agent, assembly.layout, None)
+            residency.pick(wanted, agent, run_plan.layout, None)
 
 
 class EveryTest(absltest.TestCase):
     def test_fires_once_for_each_multiple_that_is_passed(self):
-        every = Every(100)
+        every = Interval(100)
         fired = [now for now in (40, 99, 100, 130, 199, 350, 360, 400) if every.due(now)]
         self.assertEqual(fired, [100, 350, 400])
 
     def test_a_resumed_counter_keeps_its_rhythm(self):
-        every = Every(100, start=250)
+        every = Interval(100, start=250)
         self.assertEqual([every.due(n) for n in (260, 299, 300, 301)], [False, False, True, False])
 
     def test_zero_is_never(self):
-        self.assertFalse(any(Every(0).due(int(n)) for n in np.arange(1_000)))
+        self.assertFalse(any(Interval(0).due(int(n)) for n in np.arange(1_000)))

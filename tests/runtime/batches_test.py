@@ -5,13 +5,13 @@ import math
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 from tfrl.agent import UpdatePlan
 from tfrl.api import make_job
-from tfrl.config.settings import SettingError
-from tfrl.replay.dataset import Samples
-from tfrl.runtime.assembly import assemble
-from tfrl.runtime.batches import Batcher, PassBuffer, ReplayRing
+from tfrl.errors import SettingError
+from tfrl.replay.sampler import Samples
+from tfrl.runtime.learning.batches import Batcher, PassBuffer, ReplayRing
 
 
 class Source:
@@ -69,43 +69,43 @@ class BatchItemsTest(parameterized.TestCase):
     ):
         job = make_job(
             "impala",
-            env="tfrl.envs.fakes:IdentityGame",
+            env="tfrl.testing.fakes:IdentityGame",
             unroll_length=length,
             num_envs=num_envs,
             batch_env_steps=env_steps,
         )
-        assembly = assemble(job)
-        self.assertEqual(assembly.batch_items, items)
-        self.assertEqual(assembly.env_steps_per_call, items * length * num_envs)
+        run_plan = plan_run(job)
+        self.assertEqual(run_plan.batch_items, items)
+        self.assertEqual(run_plan.env_steps_per_call, items * length * num_envs)
 
     def test_without_a_size_a_batch_has_an_unroll_of_every_actor(self):
-        settings = dict(env="tfrl.envs.fakes:IdentityGame", backend="processes", num_actors=3)
-        self.assertEqual(assemble(make_job("a2c", **settings)).batch_items, 3)
+        settings = dict(env="tfrl.testing.fakes:IdentityGame", backend="processes", num_actors=3)
+        self.assertEqual(plan_run(make_job("a2c", **settings)).batch_items, 3)
         impala = make_job("impala", batch_env_steps=0, **settings)
-        self.assertEqual(assemble(impala).batch_items, 3)
+        self.assertEqual(plan_run(impala).batch_items, 3)
 
     @parameterized.parameters((1, 2), (10, 2), (400, 2), (401, 4), (1200, 6))
     def test_where_actors_wait_a_batch_has_as_many_unrolls_of_each(self, env_steps, items):
         """Else two actors would wait for a third unroll that none of them makes."""
         job = make_job(
-            "ppo", env="tfrl.envs.fakes:IdentityGame", unroll_length=50, num_envs=4,
+            "ppo", env="tfrl.testing.fakes:IdentityGame", unroll_length=50, num_envs=4,
             batch_env_steps=env_steps, backend="processes", num_actors=2,
         )  # fmt: skip
-        assembly = assemble(job)
-        self.assertEqual((assembly.batch_items, assembly.items_per_wait), (items, items // 2))
+        run_plan = plan_run(job)
+        self.assertEqual((run_plan.batch_items, run_plan.items_per_wait), (items, items // 2))
 
     def test_too_few_old_unrolls_are_refused(self):
         settings = dict(
-            env="tfrl.envs.fakes:IdentityGame", unroll_length=50, batch_env_steps=500,
+            env="tfrl.testing.fakes:IdentityGame", unroll_length=50, batch_env_steps=500,
             replay_proportion=0.5,
         )  # fmt: skip
         self.assertEqual(
-            assemble(make_job("impala", replay_unrolls=11, **settings)).batch_items, 10
+            plan_run(make_job("impala", replay_unrolls=11, **settings)).batch_items, 10
         )
         with self.assertRaisesRegex(
             SettingError, "replay_unrolls=10 with replay_proportion=0.5: expected more than 10"
         ):
-            assemble(make_job("impala", replay_unrolls=10, **settings))
+            plan_run(make_job("impala", replay_unrolls=10, **settings))
 
 
 class ReplayTest(tf.test.TestCase, parameterized.TestCase):
@@ -146,7 +146,7 @@ class ReplayTest(tf.test.TestCase, parameterized.TestCase):
         fresh = replayed = 0
         seen = set()
         while (samples := batcher.next(source)) is not None:
-            first = samples.columns["first_use"].numpy()
+            first = samples.columns["is_new"].numpy()
             ids = samples.columns["id"].numpy()
             self.assertLen(ids, batch_items)
             self.assertNoCommonElements(seen, ids[first])
@@ -178,7 +178,7 @@ class BatcherTest(tf.test.TestCase):
         self.assertEqual(batcher.fetch_items, 2)
         found = [batcher.next(source) for _ in range(3)]
         self.assertAllEqual([s.columns["id"].numpy() for s in found[:2]], [[0, 1], [2, 3]])
-        self.assertNotIn("first_use", found[0].columns)  # all are new
+        self.assertNotIn("is_new", found[0].columns)  # all are new
         self.assertIsNone(found[2])
 
     def test_only_the_first_pass_is_a_first_use(self):
@@ -186,7 +186,7 @@ class BatcherTest(tf.test.TestCase):
         found = []
         while (samples := batcher.next(source)) is not None:
             columns = {k: v.numpy().tolist() for k, v in samples.columns.items()}
-            found.append((columns["id"], columns["first_use"]))
+            found.append((columns["id"], columns["is_new"]))
         yes, no = [True, True], [False, False]
         self.assertEqual(
             found, [([0, 1], yes), ([2, 3], yes), ([2, 3], no), ([4, 5], yes), ([4, 5], no)]
@@ -198,7 +198,7 @@ class BatcherTest(tf.test.TestCase):
         first_uses = []
         passes = {}
         while (samples := batcher.next(source)) is not None:
-            ids, first = (samples.columns[k].numpy() for k in ("id", "first_use"))
+            ids, first = (samples.columns[k].numpy() for k in ("id", "is_new"))
             first_uses += ids[first].tolist()
             key = tuple(ids)
             passes.setdefault(key, []).append(first.any())

@@ -11,9 +11,8 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
-from tfrl.config.settings import SettingError
-from tfrl.runtime import checkpoint, checkpoint_files
-from tfrl.runtime.control import RunFailed
+from tfrl.errors import RunFailed, SettingError
+from tfrl.runtime.storage import checkpoint, checkpoint_files
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 
@@ -161,7 +160,7 @@ class CheckpointsTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(
         failing=(
             "tensorflow.train.Checkpoint.write",
-            "tfrl.runtime.checkpoint_files.seal",
+            "tfrl.runtime.storage.checkpoint_files.seal",
             "os.replace",
         ),
         env_steps=(1, 2),

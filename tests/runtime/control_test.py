@@ -9,8 +9,8 @@ import time
 
 from absl.testing import absltest
 
-from tfrl.runtime import control
-from tfrl.runtime.process import Process
+from tfrl.runtime.backends import control
+from tfrl.runtime.backends.process import Process
 
 
 class Supervisor:
@@ -95,7 +95,7 @@ class LinkTest(absltest.TestCase):
         self.assertLess(longest, 16_000)
 
     def test_importing_it_does_not_import_tensorflow(self):
-        code = "import sys, tfrl.runtime.control; print('tensorflow' in sys.modules)"
+        code = "import sys, tfrl.runtime.backends.control; print('tensorflow' in sys.modules)"
         out = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import tfrl
-from tfrl.runtime import folders
+from tfrl.runtime.storage import folders
 
 # How the parts are compiled is said, not timed: another way rounds in another way. Both of these run on one thread; the
 # kernels of graph mode share sums between threads, and on a busy machine not always alike.

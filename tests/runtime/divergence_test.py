@@ -12,12 +12,13 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import tfrl
-from tfrl.envs import fakes
+from tfrl.errors import RunFailed
 from tfrl.logs import csv_file
-from tfrl.runtime import assembly, checkpoint
-from tfrl.runtime.control import RunFailed
-from tfrl.runtime.divergence import refuse_arrays
+from tfrl.runtime import run_plan
+from tfrl.runtime.learning.divergence import refuse_arrays
 from tfrl.runtime.report import write_result
+from tfrl.runtime.storage import checkpoint
+from tfrl.testing import fakes
 from tfrl.types import EnvSpec
 
 SETTINGS = dict(
@@ -96,7 +97,7 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         self.assertTrue((self.run_dir / "export").exists())
 
     def test_without_a_time_limit_an_evaluation_has_one(self):
-        self.enter_context(mock.patch.object(assembly, "ENDLESS_ENV_STEPS", 200))
+        self.enter_context(mock.patch.object(run_plan, "ENDLESS_ENV_STEPS", 200))
         settings = {
             **SETTINGS,
             **REPLAY,

@@ -9,16 +9,16 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 from tfrl.api import make_job
-from tfrl.envs import fakes
 from tfrl.envs.vector import BatchVector, SyncVector
-from tfrl.runtime import checkpoint
-from tfrl.runtime.actor import Actor
-from tfrl.runtime.assembly import assemble
-from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate
-from tfrl.runtime.inference import FunctionEngine, StepSignature
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.acting.evaluator import Evaluation, Evaluator, evaluate
+from tfrl.runtime.acting.inference import FunctionEngine, StepSignature
 from tfrl.runtime.stop import Stop
+from tfrl.runtime.storage import checkpoint
+from tfrl.testing import fakes
 from tfrl.types import EnvSpec, NoiseSpec, PolicyStep
 
 
@@ -114,7 +114,7 @@ class StateTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters("sync", "NextStep", "SameStep")
     def test_in_acting(self, kind):
         engine, vector = self.parts(kind)
-        agent, writer = mock.Mock(knobs=lambda *args: {}, counted=None), mock.Mock()
+        agent, writer = mock.Mock(knobs=lambda *args: {}, in_metrics=None), mock.Mock()
         actor = Actor(agent, engine, vector, writer, 0, 1, np.random.default_rng(0), seed=0)
         rewards = []
         writer.record.side_effect = lambda obs, state, choice, step: rewards.extend(
@@ -125,15 +125,15 @@ class StateTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(set(rewards), {1.0})
 
     @parameterized.parameters(([True, True], 3, 5), ([False, True], 5, 5), ([True, False], 3, 3))
-    def test_training_returns_are_those_of_the_rows_that_count(self, counted, low, high):
+    def test_training_returns_are_those_of_the_rows_that_count(self, in_metrics, low, high):
         engine, vector = self.parts("sync")
         asked = []
 
         def count(*args):
             asked.append(args)
-            return np.array(counted)
+            return np.array(in_metrics)
 
-        agent = mock.Mock(knobs=lambda *args: {}, counted=count)
+        agent = mock.Mock(knobs=lambda *args: {}, in_metrics=count)
         actor = Actor(agent, engine, vector, mock.Mock(), 4, 7, np.random.default_rng(0), seed=0)
         actor.run(40, 0)
         self.assertEqual(asked, [(4, 7, 2)])
@@ -201,7 +201,7 @@ class EvaluatorTest(tf.test.TestCase):
         run_dir = self.enter_context(tempfile.TemporaryDirectory())
         job = make_job(
             "dqn",
-            env="tfrl.envs.fakes:IdentityGame",
+            env="tfrl.testing.fakes:IdentityGame",
             env_kwargs={"num_actions": 2},
             run_dir=run_dir,
             hidden_sizes=(),
@@ -209,14 +209,14 @@ class EvaluatorTest(tf.test.TestCase):
             eval_num_envs=2,
             final_eval_episodes=6,
         )
-        assembly = assemble(job)
+        run_plan = plan_run(job)
 
         def arrays(scale):  # action values = scale * one-hot of the action that pays
-            shapes = [v.shape for v in assembly.agent.make_policy().variables]
+            shapes = [v.shape for v in run_plan.agent.make_policy().variables]
             return [np.eye(2, dtype=np.float32) * scale if len(s) == 2 else np.zeros(2, np.float32)
                     for s in shapes]  # fmt: skip
 
-        evaluator = Evaluator(assembly, "function")
+        evaluator = Evaluator(run_plan, "function")
         scores = [evaluator.run(arrays(s), n, n)["evaluator/return_mean"]
                   for n, s in ((100, -1.0), (200, 2.0), (300, -3.0))]  # fmt: skip
         self.assertEqual(scores, [0.0, 20.0, 0.0])
@@ -228,7 +228,7 @@ class EvaluatorTest(tf.test.TestCase):
         self.assertEqual(checkpoint.load_arrays(folder / "last.npz")[1]["env_steps"], 300.0)
 
         resumed = Evaluator(
-            dataclasses.replace(assembly, job=dataclasses.replace(job, resume=True)), "function"
+            dataclasses.replace(run_plan, job=dataclasses.replace(job, resume=True)), "function"
         )
         resumed.run(arrays(-4.0), 400, 400)
         exported, facts = resumed.exported()
@@ -241,12 +241,12 @@ class EvaluatorTest(tf.test.TestCase):
     def test_without_scores_the_newest_policy_is_the_best(self):
         """So a run that is stopped twice before its first evaluation exports what it has learned since."""
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
-        job = make_job("dqn", env="tfrl.envs.fakes:IdentityGame", run_dir=str(run_dir))
-        assembly, best = assemble(job), run_dir / "checkpoints" / "best.npz"
+        job = make_job("dqn", env="tfrl.testing.fakes:IdentityGame", run_dir=str(run_dir))
+        run_plan, best = plan_run(job), run_dir / "checkpoints" / "best.npz"
         stop = Stop()
         stop.request()  # no environments
         for session, score, expected in ((1, None, 1), (2, None, 2), (3, 5.0, 3), (4, None, 3)):
-            evaluator = Evaluator(assembly, "function", stop=stop)
+            evaluator = Evaluator(run_plan, "function", stop=stop)
             scores = () if score is None else (score,)
             evaluator.keep([np.zeros(1, np.float32)], session, session, *scores)
             self.assertEqual(checkpoint.load_arrays(best)[1]["version"], expected)

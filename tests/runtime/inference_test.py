@@ -7,9 +7,9 @@ import tree
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.explore import epsilon
-from tfrl.runtime.inference import FunctionEngine, LiteEngine, StepSignature, make_engine
+from tfrl.runtime.acting.inference import FunctionEngine, LiteEngine, StepSignature, make_engine
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec, PolicyStep
 

@@ -11,10 +11,10 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.job import Topology
-from tfrl.runtime import isolation
-from tfrl.runtime.process import Process
+from tfrl.runtime.backends import isolation
+from tfrl.runtime.backends.process import Process
 from tfrl.testing.processes import Run
 
 NOBODY = 65534

@@ -13,14 +13,14 @@ import tensorflow as tf
 import tree
 
 from tfrl import spaces as space_lib
-from tfrl.envs.fakes import AnySpaces
 from tfrl.envs.make import make_spec, make_vector
 from tfrl.envs.vector import environment_seeds
 from tfrl.job import EnvPlan
 from tfrl.nn import distributions, inputs
-from tfrl.runtime.export import export, named_leaves
-from tfrl.runtime.loaded import LoadedPolicy
-from tfrl.runtime.translate import Translator, exported_keys
+from tfrl.runtime.serving.export import export, named_leaves
+from tfrl.runtime.serving.loaded import LoadedPolicy
+from tfrl.runtime.serving.translate import Translator, exported_keys
+from tfrl.testing.fakes import AnySpaces
 from tfrl.types import EnvSpec, PolicyStep
 
 spaces = gym.spaces
@@ -106,7 +106,7 @@ def pair(seed):
 
 def plan(observation, action):
     kwargs = {"observation": space_lib.to_json(observation), "action": space_lib.to_json(action)}
-    return EnvPlan(env="tfrl.envs.fakes:AnySpaces", env_kwargs=kwargs)
+    return EnvPlan(env="tfrl.testing.fakes:AnySpaces", env_kwargs=kwargs)
 
 
 def batch(space, rows):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
-from tfrl.runtime import learner as learner_loop
+from tfrl.runtime.learning import learner as learner_loop
 from tfrl.testing import conformance, reference, replicas
 from tfrl.types import EnvSpec
 

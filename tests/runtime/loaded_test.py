@@ -11,11 +11,11 @@ from absl.testing import parameterized
 import tfrl
 from tfrl import spaces as space_lib
 from tfrl.algos import dqn, iqn, ppo
-from tfrl.config.settings import SettingError
 from tfrl.envs import spaces as casts
+from tfrl.errors import SettingError
 from tfrl.losses import value
-from tfrl.runtime.export import export
-from tfrl.runtime.loaded import LoadedPolicy
+from tfrl.runtime.serving.export import export
+from tfrl.runtime.serving.loaded import LoadedPolicy
 from tfrl.testing.runs import untrained_run
 from tfrl.types import EnvSpec
 
@@ -220,8 +220,8 @@ class KeysTest(parameterized.TestCase):
         observation = spaces.Dict(pairs)
         spec = spec_of(observation, spaces.Dict(pairs))
         from tfrl.replay.kinds import make_layout
-        from tfrl.runtime.export import named_leaves
-        from tfrl.runtime.translate import Translator
+        from tfrl.runtime.serving.export import named_leaves
+        from tfrl.runtime.serving.translate import Translator
 
         agent = ppo.make(ppo.Config(hidden_sizes=(8,)), spec)
         layout = make_layout(agent, spec, agent.make_policy(), 2)

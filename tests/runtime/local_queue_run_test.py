@@ -7,18 +7,19 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 import tfrl
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.logs.logger import Logger
-from tfrl.runtime import batches, folders
-from tfrl.runtime.actor import Actor
-from tfrl.runtime.assembly import assemble
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.learning import batches
+from tfrl.runtime.storage import folders
 from tfrl.testing.ports import listening
 
 SETTINGS = dict(
-    env="tfrl.envs.fakes:IdentityGame", env_kwargs={"length": 7}, num_envs=4, unroll_length=8,
+    env="tfrl.testing.fakes:IdentityGame", env_kwargs={"length": 7}, num_envs=4, unroll_length=8,
     hidden_sizes=(8,), total_env_steps=240, eval_every_env_steps=0, eval_episodes=1,
     final_eval_episodes=1, export_policy="last", checkpoint_every_env_steps=0, log_every_s=1e-9,
     console="none", tensorboard=False, compile="xla", inference="lite",
@@ -63,10 +64,10 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
     def test_old_unrolls_and_passes_left_are_in_the_checkpoint(self):
         settings = dict(MIXED, passes=3, pass_buffer_batches=2)
         _, run_dir = self.train("impala", **SETTINGS, **settings)
-        assembly = assemble(tfrl.job.Job.load(run_dir / "job.json"))
-        folder = assembly.newest().folder / batches.FOLDER
-        saved = batches.make_batcher(assembly)
-        self.assertEqual(saved.restore(folder, assembly.layout), "")
+        run_plan = plan_run(tfrl.job.Job.load(run_dir / "job.json"))
+        folder = run_plan.newest().folder / batches.FOLDER
+        saved = batches.make_batcher(run_plan)
+        self.assertEqual(saved.restore(folder, run_plan.layout), "")
         self.assertLen(saved._ring.items, 9)
         again = folder.with_name("again")
         saved.save(again)

@@ -7,8 +7,8 @@ import tempfile
 from absl.testing import absltest
 
 import tfrl
-from tfrl.replay.resident import ResidentReplay
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.replay.learner_replay import LearnerReplay
+from tfrl.runtime.learning.learner import LearnerLoop
 
 
 class ManyRunsTest(absltest.TestCase):
@@ -21,7 +21,7 @@ class ManyRunsTest(absltest.TestCase):
                 hidden_sizes=(8,), run_dir=folder / str(i),
             )  # fmt: skip
             found = gc.get_objects()
-            self.assertEqual([x for x in found if isinstance(x, (LearnerLoop, ResidentReplay))], [])
+            self.assertEqual([x for x in found if isinstance(x, (LearnerLoop, LearnerReplay))], [])
             objects.append(len(found))
             del found
         # What the first run imports and caches stays; the third adds next to nothing to the second.

@@ -8,12 +8,12 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 from tfrl.api import make_job
-from tfrl.config.settings import SettingError
-from tfrl.replay import resident
-from tfrl.runtime import memory
-from tfrl.runtime.assembly import assemble
+from tfrl.errors import SettingError
+from tfrl.replay import learner_replay
+from tfrl.runtime.plan import memory
 
 GB = 2**30
 
@@ -32,11 +32,11 @@ class Large(gym.Env):
 class MemoryTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        self.enter_context(mock.patch.object(resident, "free_bytes", lambda: 8 * GB))
+        self.enter_context(mock.patch.object(learner_replay, "free_bytes", lambda: 8 * GB))
 
     def refused(self, algo, **settings):
         with self.assertRaises(SettingError) as caught:
-            memory.refuse_too_large(assemble(make_job(algo, **settings), starting=True))
+            memory.refuse_too_large(plan_run(make_job(algo, **settings), starting=True))
         return str(caught.exception)
 
     def test_a_replay_of_vectors(self):
@@ -68,7 +68,7 @@ class MemoryTest(parameterized.TestCase):
         )
 
     def test_unrolls_of_stacked_frames(self):
-        layout = assemble(make_job("ppo", env="ALE/Pong-v5", unroll_length=32)).layout
+        layout = plan_run(make_job("ppo", env="ALE/Pong-v5", unroll_length=32)).layout
         frames = 32 + 4 + 2 * 3
         size = 33 * layout.packing.nbytes + frames * 84 * 84 + 2 * 8
         self.assertEqual(memory.fetched_bytes(layout), size)
@@ -88,7 +88,7 @@ class MemoryTest(parameterized.TestCase):
 
     def test_what_fits_passes(self):
         for algo in ("dqn", "ppo"):
-            memory.refuse_too_large(assemble(make_job(algo), starting=True))
+            memory.refuse_too_large(plan_run(make_job(algo), starting=True))
 
     def test_another_error_is_not_hidden(self):
         with self.assertRaisesRegex(ZeroDivisionError, "x"), memory.limited_weights():

@@ -7,7 +7,7 @@ from absl.testing import absltest, parameterized
 
 from tfrl import files
 from tfrl.logs import csv_file, episode_file
-from tfrl.runtime import checkpoint_files, mend
+from tfrl.runtime.storage import checkpoint_files, mend
 
 ROWS = "run/env_steps,run/updates\n10,1\n20,2\n"
 

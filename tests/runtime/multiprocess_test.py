@@ -152,7 +152,7 @@ class MultiprocessTest(parameterized.TestCase):
         self.assertNotIn("sign of life", run.text())
 
     def test_crashing_environment_ends_the_run_with_its_first_error_last(self):
-        run = self.start(env="tfrl.envs.fakes:CrashingEnv", num_actors=1, num_envs=1)
+        run = self.start(env="tfrl.testing.fakes:CrashingEnv", num_actors=1, num_envs=1)
         self.assertEqual(run.wait(), 1, run.text())
         lines = run.text().strip().splitlines()
         self.assertRegex(

@@ -8,9 +8,9 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import tfrl
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.logs import csv_file
-from tfrl.runtime import folders
+from tfrl.runtime.storage import folders
 
 SETTINGS = dict(
     env="CartPole-v1", num_envs=4, unroll_length=16, hidden_sizes=(8,), total_env_steps=640,

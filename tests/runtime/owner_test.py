@@ -15,9 +15,10 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 from tfrl.config import resolve
-from tfrl.config.settings import SettingError, setting
+from tfrl.errors import SettingError
 from tfrl.job import Job
-from tfrl.runtime import folders, owner
+from tfrl.runtime.storage import folders, owner
+from tfrl.settings import setting
 
 ALGO = "toy.algo"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time, types
 sys.path.insert(0, sys.argv[1])
-from tfrl.runtime import owner
+from tfrl.runtime.storage import owner
 with owner._locked(__import__("pathlib").Path("a")):
     print("held", flush=True)
     time.sleep(600)

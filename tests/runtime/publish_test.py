@@ -7,8 +7,8 @@ import reverb
 import tensorflow as tf
 from absl.testing import absltest
 
-from tfrl.runtime import publish
-from tfrl.runtime.replay_server import ReplayServer
+from tfrl.runtime.storage import publish
+from tfrl.runtime.storage.replay_server import ReplayServer
 
 SPECS = [tf.TensorSpec([2, 3], tf.float32), tf.TensorSpec([], tf.float32)]
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 import tfrl
-from tfrl.config.settings import SettingError
-from tfrl.runtime import rehearsal
-from tfrl.runtime.export import Exported
+from tfrl.errors import SettingError
+from tfrl.runtime.plan import rehearsal
+from tfrl.runtime.serving.export import Exported
 
 SMALL = dict(
     total_env_steps=256, min_replay=64, updates_per_call=4, num_envs=2, eval_num_envs=2,

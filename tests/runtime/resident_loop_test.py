@@ -6,10 +6,10 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
-from tfrl.replay.blocks import Block
-from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
+from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.replay.write_chunks import Chunk
+from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.testing import conformance, reference, replicas
 from tfrl.types import EnvSpec
 
@@ -22,18 +22,18 @@ def make(mode="graph", strategy=None, **settings):
     defaults = dict(hidden_sizes=(16,), batch_size=8, updates_per_call=4, target_period_updates=3)
     agent = dqn.make(dqn.Config(**{**defaults, **settings}), SPEC)
     layout = TransitionLayout(SPEC, agent.replay.kind == "prioritized")
-    replay = ResidentReplay(agent.replay, layout, seed=5)
+    replay = LearnerReplay(agent.replay, layout, seed=5)
     rows = conformance.samples(agent, SPEC, ITEMS, 0).columns["packed"].numpy()
     none = np.zeros((0, 0, 0), np.uint8), np.zeros((ITEMS, 0), np.int64)
-    replay.insert(Block(rows, *none, np.int64(0), np.int64(0)))
+    replay.insert(Chunk(rows, *none, np.int64(0), np.int64(0)))
     tf.keras.utils.set_random_seed(1)
     strategy = strategy or tf.distribute.get_strategy()
-    return LearnerLoop(agent, layout, strategy, mode, seed=7, resident=replay)
+    return LearnerLoop(agent, layout, strategy, mode, seed=7, learner_replay=replay)
 
 
 def state(loop):
     """All variables; sums of weights as means, so that the same rounding is as small in all of them."""
-    weights = [v.numpy() for v in loop.resident.priority_variables]
+    weights = [v.numpy() for v in loop.learner_replay.priority_variables]
     if weights:
         weights[1] = weights[1] / ITEMS
     return [*conformance.values(loop), *weights]
@@ -71,7 +71,7 @@ class SameResultTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_a_checkpoint_of_the_loop_leaves_the_contents_out(self):
         loop = make(prioritized=True)
-        held = [v for v in vars(loop.resident).values() if isinstance(v, tf.Variable)]
+        held = [v for v in vars(loop.learner_replay).values() if isinstance(v, tf.Variable)]
         self.assertGreaterEqual(len(held), 4)
         saved = {v.ref() for v in conformance.variables(loop)}
         self.assertNotEmpty(saved)
@@ -84,7 +84,7 @@ class TwinTest(tf.test.TestCase):
             updates_per_call=1, prioritized=True, priority_epsilon=0.5, importance_beta=0.4,
             priority_exponent=0.6, double=False,
         )  # fmt: skip
-        replay, layout = loop.resident, loop._layout
+        replay, layout = loop.learner_replay, loop._layout
         priorities = np.linspace(0.2, 3.0, ITEMS)
         replay.update_priorities(tf.range(ITEMS), tf.constant(priorities, tf.float32))
         for update in range(3):

@@ -13,19 +13,18 @@ import numpy as np
 import reverb
 import tensorflow as tf
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 import tfrl
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes
+from tfrl.errors import RunFailed, SettingError
 from tfrl.explore import epsilon
 from tfrl.job import Job
 from tfrl.logs import csv_file
-from tfrl.replay.resident import ResidentReplay
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import checkpoint, checkpoint_files, owner
-from tfrl.runtime.assembly import assemble
-from tfrl.runtime.control import RunFailed
-from tfrl.runtime.replay_server import ReplayServer
+from tfrl.runtime.storage import checkpoint, checkpoint_files, owner
+from tfrl.runtime.storage.replay_server import ReplayServer
+from tfrl.testing import fakes
 
 
 class Interrupting(fakes.IdentityGame):
@@ -243,14 +242,14 @@ class ResumeTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(versions[-1], second.updates)
         self.assertEqual(versions, sorted(versions))
 
-        assembly = assemble(Job.load(run_dir / "job.json"))
+        run_plan = plan_run(Job.load(run_dir / "job.json"))
         if residency == "server":
-            table = experience_table(assembly.agent.replay, assembly.layout, None)
+            table = experience_table(run_plan.agent.replay, run_plan.layout, None)
             server = ReplayServer([table], restore=folder / "replay")
             self.addCleanup(server.stop)
             size = reverb.Client(server.address).server_info()[EXPERIENCE].current_size
         else:
-            replay = ResidentReplay(assembly.agent.replay, assembly.layout, 0)
+            replay = LearnerReplay(run_plan.agent.replay, run_plan.layout, 0)
             replay.restore(folder / "replay")
             size = replay.size
             weights = replay.priority_variables[0].numpy()[replay.live()]

@@ -5,16 +5,16 @@ import pathlib
 import tempfile
 
 import tensorflow as tf
+from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.job import Job
 from tfrl.logs import csv_file
-from tfrl.runtime.assembly import assemble
-from tfrl.runtime.checkpoint import restore_learner
+from tfrl.runtime.storage.checkpoint import restore_learner
 from tfrl.testing import conformance
 
 SETTINGS = dict(
-    env="tfrl.envs.fakes:IdentityGame", env_kwargs={"length": 7}, num_envs=4, unroll_length=8,
+    env="tfrl.testing.fakes:IdentityGame", env_kwargs={"length": 7}, num_envs=4, unroll_length=8,
     hidden_sizes=(8,), core="gru", core_size=6, total_env_steps=400, epochs=2, minibatches=2,
     normalize_observations=True, normalize_rewards=True, kl_coefficient=0.2, kl_target=1e-4,
     learning_rate=1e-2, learning_rate_final=1e-3, learning_rate_env_steps=700, clip_final=0.1,
@@ -28,9 +28,9 @@ UPDATES = 4  # of a batch of 8 vector steps
 class ResumeTest(tf.test.TestCase):
     def saved(self, run_dir):
         """The learner of the newest checkpoint and the numbers beside it."""
-        assembly = assemble(Job.load(run_dir / "job.json"))
-        found = assembly.checkpoints.newest()
-        loop = conformance.loop(assembly.agent, assembly.spec)
+        run_plan = plan_run(Job.load(run_dir / "job.json"))
+        found = run_plan.checkpoints.newest()
+        loop = conformance.loop(run_plan.agent, run_plan.spec)
         restore_learner(found, loop)
         return loop, json.loads((found.folder / "state.json").read_text())
 

@@ -14,9 +14,9 @@ import tensorflow as tf
 import tree
 
 from tfrl.algos import dqn
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import distributions
-from tfrl.runtime.export import export
+from tfrl.runtime.serving.export import export
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec, PolicyStep
 

@@ -7,13 +7,13 @@ from unittest import mock
 
 import tensorflow as tf
 from absl.testing import parameterized
+from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.job import Job
 from tfrl.logs import csv_file
-from tfrl.runtime.actor import Actor
-from tfrl.runtime.assembly import assemble
-from tfrl.runtime.checkpoint import restore_learner
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.storage.checkpoint import restore_learner
 from tfrl.testing import conformance
 from tfrl.testing.ports import listening
 
@@ -31,9 +31,9 @@ SETTINGS = dict(
 class SequenceReplayTest(tf.test.TestCase, parameterized.TestCase):
     def saved(self, run_dir):
         """The learner of the newest checkpoint and the numbers beside it."""
-        assembly = assemble(Job.load(run_dir / "job.json"))
-        found = assembly.checkpoints.newest()
-        loop = conformance.loop(assembly.agent, assembly.spec)
+        run_plan = plan_run(Job.load(run_dir / "job.json"))
+        found = run_plan.checkpoints.newest()
+        loop = conformance.loop(run_plan.agent, run_plan.spec)
         restore_learner(found, loop)
         return loop, json.loads((found.folder / "state.json").read_text())
 
@@ -79,7 +79,7 @@ class SequenceReplayTest(tf.test.TestCase, parameterized.TestCase):
         for name in ("replay/queue_items", "learner/policy_lag_mean_updates"):
             self.assertFalse(any(name in row for row in rows), name)
         policy = tfrl.load(run_dir)
-        obs = conformance.observations(assemble(Job.load(run_dir / "job.json")).spec, 3, 0)
+        obs = conformance.observations(plan_run(Job.load(run_dir / "job.json")).spec, 3, 0)
         step = policy.step(obs, policy.initial_state(3), {}, {}, False)
         self.assertEqual([x.shape for x in step.state], [(3, 6)])
 

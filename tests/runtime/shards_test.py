@@ -10,24 +10,24 @@ import numpy as np
 import reverb
 import tensorflow as tf
 from absl.testing import absltest, parameterized
+from tfrl.runtime.run_plan import plan_run
+from tfrl.runtime.source import TableSource
 
 from tfrl.api import make_job
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.losses import value
 from tfrl.replay.kinds import make_writer
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.writers import Spread
-from tfrl.runtime.assembly import assemble
-from tfrl.runtime.backends import multiprocess
-from tfrl.runtime.control import RUN
-from tfrl.runtime.intake import TableIntake
-from tfrl.runtime.replay_server import ReplayServer, saved_shards, shard_folder
+from tfrl.runtime.backends import processes as multiprocess
+from tfrl.runtime.backends.control import RUN
+from tfrl.runtime.storage.replay_server import ReplayServer, saved_shards, shard_folder
 from tfrl.testing import trajectories
 from tfrl.types import PolicyStep
 
 BATCH, CALLS, ALPHA = 8, 4, 0.6
 SETTINGS = dict(
-    env="tfrl.envs.fakes:IdentityGame", backend="processes", num_replay_shards=2, prioritized=True,
+    env="tfrl.testing.fakes:IdentityGame", backend="processes", num_replay_shards=2, prioritized=True,
     priority_exponent=ALPHA, batch_size=BATCH, updates_per_call=CALLS, env_steps_per_update=1,
     min_replay=20, replay_capacity=4_000,
 )  # fmt: skip
@@ -42,7 +42,7 @@ class Shards:
     """
 
     def __init__(self, test, priorities=lambda reward: np.abs(reward) + 0.1, **settings):
-        self.assembly = assemble(make_job("dqn", **{**SETTINGS, **settings}))
+        self.run_plan = plan_run(make_job("dqn", **{**SETTINGS, **settings}))
         self.servers = [self.serve() for _ in range(2)]
         for slot in range(2):
             test.addCleanup(lambda slot=slot: self.servers[slot].stop())
@@ -53,7 +53,7 @@ class Shards:
         self.link = types.SimpleNamespace(orders=orders, say=self.said.append)
         self.clients = [reverb.Client(address) for address in orders["addresses"]]
         self.writer = make_writer(
-            self.clients, self.assembly.agent.replay.item, self.assembly.layout, 4,
+            self.clients, self.run_plan.agent.replay.item, self.run_plan.layout, 4,
             initial_priority=lambda reward, discount, before, after: priorities(reward),
         )  # fmt: skip
         self._deadline = time.monotonic() + 200.0
@@ -61,23 +61,23 @@ class Shards:
         self.seed = 0
 
     @functools.cached_property
-    def intake(self):
+    def source(self):
         """Made after what is to be drawn from is there, since it fetches ahead."""
-        return TableIntake(self.assembly, self.link, BATCH * CALLS)
+        return TableSource(self.run_plan, self.link, BATCH * CALLS)
 
     def _patience(self):
         if time.monotonic() > self._deadline:
             raise AssertionError("the servers take nothing")
 
     def serve(self):
-        assembly = self.assembly
+        run_plan = self.run_plan
         # Without a limiter, which would hold back a test in one thread; the intake counts for itself.
-        table = experience_table(assembly.shard_plan, assembly.layout, samples_per_block=None)
+        table = experience_table(run_plan.shard_plan, run_plan.layout, samples_per_block=None)
         return ReplayServer([table])
 
     def write(self, steps):
         self.seed += 1
-        spec = self.assembly.spec
+        spec = self.run_plan.spec
         for acted in trajectories.random_script(spec, 4, steps, self.seed, True).acted:
             told = PolicyStep(acted.action, (), {"q_max": np.zeros(4, np.float32)})
             self.writer.record(acted.obs, (), told, acted.step)
@@ -86,7 +86,7 @@ class Shards:
     def next(self, limit_s=60.0):
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
-            samples = self.intake.next()
+            samples = self.source.next()
             if samples is not None:
                 return samples
             time.sleep(0.01)
@@ -95,9 +95,9 @@ class Shards:
     def settle(self, limit_s=60.0):
         """Waits until both servers have told what they hold; the first answer of one may take long."""
         end = time.monotonic() + limit_s
-        while any(shard.silent or not shard.inserted for shard in self.intake.shards):
+        while any(shard.silent or not shard.inserted for shard in self.source.shards):
             assert time.monotonic() < end, "a server does not answer"
-            for shard in self.intake.shards:
+            for shard in self.source.shards:
                 shard.count()
             time.sleep(0.01)
 
@@ -106,7 +106,7 @@ class Shards:
         found = {}
         for item in self.clients[slot].sample(EXPERIENCE, 400, emit_timesteps=False):
             row = np.asarray(item.data[0]).reshape(1, -1)
-            record = row.view(self.assembly.layout.packing.dtype)
+            record = row.view(self.run_plan.layout.packing.dtype)
             found[int(item.info.key)] = (float(record["reward"].reshape(-1)[0]), item.info.priority)
         return found
 
@@ -159,7 +159,7 @@ class ShardsTest(tf.test.TestCase, parameterized.TestCase):
         shards.write(60)
         samples = shards.next()
         new = np.arange(1, BATCH * CALLS + 1, dtype=np.float32) * 100
-        shards.intake.write_priorities(new)
+        shards.source.write_priorities(new)
         time.sleep(0.5)
         wanted = {}
         for key, priority in zip(samples.keys.numpy().tolist(), new.tolist()):
@@ -174,19 +174,19 @@ class ShardsTest(tf.test.TestCase, parameterized.TestCase):
         shards.write(60)
         shards.settle()
         shards.next()
-        gone = shards.intake.shards[1]
+        gone = shards.source.shards[1]
         gone.count = lambda: setattr(gone._count, "silent", True)
         gone.count()
         for _ in range(3):
             samples = shards.next()
-            self.assertEqual([shard.index for shard, _ in shards.intake._given], [0, 0])
+            self.assertEqual([shard.index for shard, _ in shards.source._given], [0, 0])
             weight = samples.columns["priority"].numpy() ** ALPHA
             total = weight / samples.probability.numpy()  # all of P is this shard's
             self.assertAllClose(total, np.full(BATCH * CALLS, total[0]), rtol=1e-4)
         del gone.count
         shards.link.orders["shards"] = [(0, 0), (7, 0)]
         shards.next()
-        taken = shards.intake.numbers()
+        taken = shards.source.numbers()
         self.assertEqual(taken["sampled_of"].keys(), {0, 7})
         self.assertEqual(taken["sampled"], 5 * BATCH * CALLS)
 
@@ -195,11 +195,11 @@ class ShardsTest(tf.test.TestCase, parameterized.TestCase):
         shards.write(50)
         shards.settle()
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "replay"
-        shards.intake.save(folder)
+        shards.source.save(folder)
         self.assertEqual(saved_shards(folder), 2)
-        self.assertEqual(shards.intake.state(), {"written": 200, "sampled": [0, 0]})
+        self.assertEqual(shards.source.state(), {"written": 200, "sampled": [0, 0]})
         for slot, size in enumerate(self.sizes(shards)):
-            plan, layout = shards.assembly.shard_plan, shards.assembly.layout
+            plan, layout = shards.run_plan.shard_plan, shards.run_plan.layout
             again = ReplayServer([experience_table(plan, layout, 16)], shard_folder(folder, slot))
             self.addCleanup(again.stop)
             info = reverb.Client(again.address).server_info()[EXPERIENCE]
@@ -271,7 +271,7 @@ class SettingsTest(parameterized.TestCase):
     )
     def test_what_cannot_be_spread_is_refused(self, settings, message):
         with self.assertRaisesRegex(SettingError, message):
-            assemble(make_job("dqn", **{**SETTINGS, **settings}))
+            plan_run(make_job("dqn", **{**SETTINGS, **settings}))
 
     def test_a_shard_that_a_checkpoint_lacks_starts_from_nothing(self):
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
@@ -293,26 +293,26 @@ class SettingsTest(parameterized.TestCase):
     )
     def test_unrolls_are_not_spread(self, settings, message):
         with self.assertRaisesRegex(SettingError, message):
-            assemble(make_job("a3c", env=SETTINGS["env"], backend="processes", **settings))
+            plan_run(make_job("a3c", env=SETTINGS["env"], backend="processes", **settings))
 
     def test_shards_hold_their_share(self):
         job = make_job("dqn", **{**SETTINGS, "replay_capacity": 4_001})
-        assembly = assemble(job)
+        run_plan = plan_run(job)
         self.assertEqual(
-            (assembly.shard_plan.capacity_items, assembly.shard_plan.min_items), (2_001, 10)
+            (run_plan.shard_plan.capacity_items, run_plan.shard_plan.min_items), (2_001, 10)
         )
-        self.assertEqual(assembly.residency_line, "replay: server (2 shards of 2,001 items)")
+        self.assertEqual(run_plan.residency_line, "replay: server (2 shards of 2,001 items)")
 
     def test_the_line_of_the_ladder(self):
         settings = {**SETTINGS, "num_actors": 3, "num_envs": 2, "epsilon_ladder": "actor"}
-        line = assemble(make_job("dqn", **settings)).exploration_line
+        line = plan_run(make_job("dqn", **settings)).exploration_line
         self.assertEqual(
             line,
             "exploration: epsilon 0.4 to 0.000655 over 6 environments; training returns come from the 2 "
             "least random",
         )
         alone = {**settings, "num_actors": 1}
-        line = assemble(make_job("dqn", **alone)).exploration_line
+        line = plan_run(make_job("dqn", **alone)).exploration_line
         self.assertRegex(
             line, "epsilon 0.4 in every environment: all rungs of the ladder are equal"
         )

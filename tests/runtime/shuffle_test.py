@@ -7,10 +7,10 @@ from absl.testing import parameterized
 from tfrl.algos import ppo
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
-from tfrl.runtime import shuffle
+from tfrl.runtime.learning import shuffle
 from tfrl.testing import conformance, replicas
 
-ENV = "tfrl.envs.fakes:MaskedBandit"
+ENV = "tfrl.testing.fakes:MaskedBandit"
 SPEC = make_spec(EnvPlan(env=ENV))
 SEED = np.array([3, 5], np.int32)
 VECTOR = [[3, 4, 0, 2, 1, 5], [2, 1, 0, 3, 4, 5]]

@@ -16,9 +16,9 @@ import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 import tfrl
-from tfrl.runtime import folders
 from tfrl.runtime import stop as stop_lib
 from tfrl.runtime.stop import Stop, Stopped, stop_on_signals
+from tfrl.runtime.storage import folders
 
 SETTINGS = dict(
     env=f"{__name__}:Signalling", num_envs=2, hidden_sizes=(8,), total_env_steps=48,

@@ -8,20 +8,20 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.agent import UpdatePlan
-from tfrl.algos import _on_policy as on_policy
 from tfrl.algos import a2c, impala, ppo
+from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
 from tfrl.logs.histogram import Histogram
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic
-from tfrl.runtime.batches import Batcher
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.runtime.learning.batches import Batcher
+from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.testing import conformance
 from tfrl.testing.acting import acting
 from tfrl.types import UpdateOutput
 
-MASKED, IDENTITY = "tfrl.envs.fakes:MaskedBandit", "tfrl.envs.fakes:IdentityGame"
+MASKED, IDENTITY = "tfrl.testing.fakes:MaskedBandit", "tfrl.testing.fakes:IdentityGame"
 SPECS = {env: make_spec(EnvPlan(env=env)) for env in (MASKED, IDENTITY)}
 
 
@@ -244,7 +244,7 @@ class StatisticsTest(tf.test.TestCase, parameterized.TestCase):
             batch = loop._layout.decode(samples.columns)
             valid = batch.valid.numpy()
             seen.append(batch.obs["observation"][:-1].numpy()[valid])
-            returns.append(batch.return_so_far.numpy()[valid])
+            returns.append(batch.discounted_return.numpy()[valid])
         return np.concatenate(seen), np.concatenate(returns)
 
     def assertStatistics(self, loop, blocks):
@@ -293,7 +293,7 @@ class StatisticsTest(tf.test.TestCase, parameterized.TestCase):
         used, calls = 0, 0
         while (samples := batcher.next(fetch)) is not None:
             loop.run(samples)
-            used += int(tf.reduce_sum(tf.cast(samples.columns["first_use"], tf.int32)))
+            used += int(tf.reduce_sum(tf.cast(samples.columns["is_new"], tf.int32)))
             calls += 1
         self.assertGreater(calls * batch_items, used)  # something was trained on again
         self.assertBetween(used, new - batch_items, new)

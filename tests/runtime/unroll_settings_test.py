@@ -4,14 +4,14 @@ import tempfile
 
 import gymnasium as gym
 from absl.testing import absltest, parameterized
+from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.api import make_job
 from tfrl.config import flags
-from tfrl.config.settings import SettingError
-from tfrl.runtime.assembly import assemble
+from tfrl.errors import SettingError
 
-IDENTITY = "tfrl.envs.fakes:IdentityGame"
+IDENTITY = "tfrl.testing.fakes:IdentityGame"
 
 
 class NoLimits(gym.Env):
@@ -43,7 +43,7 @@ class SettingsTest(parameterized.TestCase):
         ),
         (
             "ppo",
-            dict(env="tfrl.envs.fakes:ImageGame", normalize_observations=True),
+            dict(env="tfrl.testing.fakes:ImageGame", normalize_observations=True),
             "normalisation of observations: expected a Box that is no image",
         ),
         ("pg", dict(), "algo=pg on .*IdentityGame: it has no time limit; give unroll_length"),
@@ -52,12 +52,12 @@ class SettingsTest(parameterized.TestCase):
             dict(unroll_length=50, replay_proportion=1.0, replay_unrolls=10),
             "replay_unrolls=10 with replay_proportion=1: expected more than 10",
         ),
-        ("a3c", dict(env="tfrl.envs.fakes:IntegerPoint"), "algo=a3c on .*: expected "),
+        ("a3c", dict(env="tfrl.testing.fakes:IntegerPoint"), "algo=a3c on .*: expected "),
         ("appo", dict(network="tfrl.nope:net"), "network='tfrl.nope:net'"),
     )
     def test_what_does_not_fit_the_environment_or_the_run(self, algo, settings, message):
         with self.assertRaisesRegex(SettingError, message) as caught:
-            assemble(make_job(algo, **{"env": IDENTITY, **settings}))
+            plan_run(make_job(algo, **{"env": IDENTITY, **settings}))
         self.assertNotIn("\n", str(caught.exception))
 
     @parameterized.parameters(

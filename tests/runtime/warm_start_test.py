@@ -7,16 +7,18 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
+from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.api import make_job
-from tfrl.config.settings import SettingError
-from tfrl.runtime import checkpoint, seeds, warm_start
-from tfrl.runtime.assembly import assemble
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.errors import SettingError
+from tfrl.runtime import seeds
+from tfrl.runtime.learning.learner import LearnerLoop
+from tfrl.runtime.plan import warm_start
+from tfrl.runtime.storage import checkpoint
 
 SMALL = dict(
-    env="tfrl.envs.fakes:MaskedBandit", total_env_steps=200, eval_every_env_steps=0, final_eval_episodes=0,
+    env="tfrl.testing.fakes:MaskedBandit", total_env_steps=200, eval_every_env_steps=0, final_eval_episodes=0,
     console="none", tensorboard=False, compile="graph", inference="function", hidden_sizes=(8,),
 )  # fmt: skip
 DQN = dict(min_replay=20, batch_size=8, updates_per_call=4, normalize_observations=True)
@@ -38,18 +40,18 @@ class WarmStartTest(parameterized.TestCase):
 
     def loop(self, algo, **settings):
         job = make_job(algo, **{**SMALL, **settings}, run_dir=self.folder.name)
-        assembly = assemble(job, starting=True)
+        run_plan = plan_run(job, starting=True)
         strategy, seed = tf.distribute.get_strategy(), seeds.integer(5, "learner")
         return (
-            LearnerLoop(assembly.agent, assembly.layout, strategy, "graph", seed),
-            assembly,
+            LearnerLoop(run_plan.agent, run_plan.layout, strategy, "graph", seed),
+            run_plan,
             strategy,
         )
 
     def test_policy_and_target_are_those_of_the_run(self):
-        loop, assembly, strategy = self.loop("dqn", **DQN, initial_weights=str(self.runs["dqn"]))
+        loop, run_plan, strategy = self.loop("dqn", **DQN, initial_weights=str(self.runs["dqn"]))
         lines = []
-        warm_start.start(loop, assembly, strategy.scope(), lines.append)
+        warm_start.start(loop, run_plan, strategy.scope(), lines.append)
         arrays, _ = checkpoint.load_arrays(self.runs["dqn"] / "checkpoints" / "policy.npz")
         for module in (loop.learner.policy, loop.learner.target):
             for variable, array in zip(module.variables, arrays, strict=True):
@@ -59,8 +61,8 @@ class WarmStartTest(parameterized.TestCase):
 
     @parameterized.parameters(("dqn", DQN), ("ppo", PPO))
     def test_statistics_of_observations_go_on_from_those_of_the_policy(self, algo, settings):
-        loop, assembly, strategy = self.loop(algo, **settings, initial_weights=str(self.runs[algo]))
-        warm_start.start(loop, assembly, strategy.scope(), lambda text: None)
+        loop, run_plan, strategy = self.loop(algo, **settings, initial_weights=str(self.runs[algo]))
+        warm_start.start(loop, run_plan, strategy.scope(), lambda text: None)
         policy, learner = loop.learner.policy, loop.learner
         of_dqn = algo == "dqn"
         moments = learner.statistics if of_dqn else learner._training.statistics.observations

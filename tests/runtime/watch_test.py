@@ -14,11 +14,11 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 import tfrl
-from tfrl.config.settings import SettingError
-from tfrl.envs import fakes, make
+from tfrl.envs import make
+from tfrl.errors import RunFailed, SettingError
 from tfrl.job import EnvPlan
-from tfrl.runtime.control import RunFailed
-from tfrl.runtime.watch import Watch
+from tfrl.runtime.acting.watch import Watch
+from tfrl.testing import fakes
 from tfrl.testing.processes import END_S, ROOT
 
 HERE = __name__

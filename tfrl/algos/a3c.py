@@ -19,13 +19,14 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.agent import Agent, UpdatePlan
-from tfrl.algos import _gradients as gradients
-from tfrl.algos import _on_policy as on_policy
-from tfrl.config.settings import SettingError, setting
+from tfrl.algos.parts import actor_gradients as gradients
+from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.errors import SettingError
 from tfrl.losses import returns
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
 from tfrl.optim import apply
-from tfrl.types import Computed, EnvSpec, Trajectory, UpdateOutput
+from tfrl.settings import setting
+from tfrl.types import ActorOutput, EnvSpec, Trajectory, UpdateOutput
 
 SENT = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/entropy")
 
@@ -65,7 +66,7 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
     with tf.GradientTape() as tape:
         new, values_next = on_policy.evaluate_batch(policy, batch)
         gae = returns.gae(
-            batch.reward, batch.discount, batch.cut, tf.stop_gradient(new.values),
+            batch.reward, batch.discount, batch.is_last, tf.stop_gradient(new.values),
             tf.stop_gradient(values_next), config.gae_lambda, batch.valid,
         )  # fmt: skip
         step = on_policy.actor_critic_step(
@@ -87,7 +88,7 @@ class A3CLearner(tf.Module):
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt = self._training.adopt
 
-    def update(self, batch: Computed, seed: Any) -> UpdateOutput:
+    def update(self, batch: ActorOutput, seed: Any) -> UpdateOutput:
         """Implements `Learner.update`: one optimiser step along the gradient of one item.
 
         The metrics are those of the actor, the norm of the gradient and the step size; `seed` is not read, and there
@@ -113,5 +114,5 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     return on_policy.make_agent(
         "a3c", config, spec, lambda: A3CLearner(config, spec), UpdatePlan(batch_size=1),
         queue_items=config.queue_items, max_lag_updates=None,
-        on_actor=lambda policy, batch: gradient(config, policy, batch),
+        actor_compute=lambda policy, batch: gradient(config, policy, batch),
     )  # fmt: skip

@@ -18,10 +18,10 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import Agent, Periodic
-from tfrl.algos import _on_policy as on_policy
-from tfrl.config.settings import setting
+from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 

@@ -25,12 +25,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Agent
-from tfrl.algos import _async_q as async_q
-from tfrl.algos import _gradients as gradients
-from tfrl.algos import _value_based as value_based
-from tfrl.config.settings import SettingError, setting
+from tfrl.algos.parts import actor_gradients as gradients
+from tfrl.algos.parts import async_q as async_q
+from tfrl.algos.parts import value_based as value_based
+from tfrl.errors import SettingError
 from tfrl.losses import value
 from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.settings import setting
 from tfrl.types import EnvSpec
 
 

@@ -18,7 +18,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import Agent
-from tfrl.algos import _on_policy as on_policy
+from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ModelSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 

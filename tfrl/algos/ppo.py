@@ -19,10 +19,11 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import Agent, UpdatePlan
-from tfrl.algos import _on_policy as on_policy
-from tfrl.config.settings import SettingError, setting
+from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ModelSettings
+from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 

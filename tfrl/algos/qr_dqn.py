@@ -20,10 +20,10 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.agent import Agent
-from tfrl.algos import _value_based as value_based
-from tfrl.config.settings import setting
+from tfrl.algos.parts import value_based as value_based
 from tfrl.losses import distributional
 from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.settings import setting
 from tfrl.types import EnvSpec
 
 

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tfrl.config.settings import SettingError, choose
+from tfrl.errors import SettingError
+from tfrl.settings import choose
 
 
 class Figure(NamedTuple):

@@ -28,7 +28,7 @@ def main() -> int:
         return launch(name, argv)
     asks = name in ("--help", "-h", "help")
     if not asks:
-        from tfrl.config.settings import nearest
+        from tfrl.settings import nearest
 
         print(f"error: {name!r}: no such command{nearest(name, COMMANDS)}", file=sys.stderr)
     print(usage(), file=sys.stdout if asks else sys.stderr)

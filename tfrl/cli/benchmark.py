@@ -13,7 +13,8 @@ import time
 
 from tfrl.benchmark.workloads import RIVALS, WORKLOADS, Workload, choose_workloads
 from tfrl.config import flags
-from tfrl.config.settings import SettingError, setting, validate
+from tfrl.errors import SettingError
+from tfrl.settings import setting, validate
 
 _USAGE = """Times workloads of tfrl: tfrl benchmark [--workloads=NAME,...] [--rival_python=PATH]
 

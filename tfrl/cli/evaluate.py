@@ -7,8 +7,9 @@ import json
 import sys
 
 from tfrl.config import flags, trust
-from tfrl.config.settings import SettingError, setting, validate
-from tfrl.runtime import folders
+from tfrl.errors import SettingError
+from tfrl.runtime.storage import folders
+from tfrl.settings import setting, validate
 
 _USAGE = """Plays seeded episodes with the exported policy of a run: tfrl evaluate --run_dir=FOLDER [...]
 

@@ -7,8 +7,9 @@ import pathlib
 import sys
 
 from tfrl.config import flags, trust
-from tfrl.config.settings import SettingError, setting, validate
-from tfrl.runtime import folders
+from tfrl.errors import SettingError
+from tfrl.runtime.storage import folders
+from tfrl.settings import setting, validate
 
 _USAGE = """Writes the exported policy of a run as a SavedModel: tfrl export --run_dir=FOLDER [...]
 

@@ -7,8 +7,9 @@ import pathlib
 import sys
 
 from tfrl.config import flags
-from tfrl.config.settings import SettingError, setting, validate
-from tfrl.runtime import folders
+from tfrl.errors import SettingError
+from tfrl.runtime.storage import folders
+from tfrl.settings import setting, validate
 
 _USAGE = """Draws learning curves: tfrl plot RUN_FOLDER [RUN_FOLDER ...] [--out=FILE] [--labels=A,B,...]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from tfrl.config import resolve
-from tfrl.config.settings import SettingError
-from tfrl.runtime.control import RunFailed
+from tfrl.errors import RunFailed, SettingError
 from tfrl.runtime.stop import stop_on_signals
 
 

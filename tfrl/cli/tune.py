@@ -6,7 +6,8 @@ import dataclasses
 import sys
 
 from tfrl.config import flags
-from tfrl.config.settings import SettingError, setting, validate
+from tfrl.errors import SettingError
+from tfrl.settings import setting, validate
 
 _USAGE = """Searches for good settings with Optuna: tfrl tune [--trials=N] --search=JSON -- --algo=NAME [flags of a run]
 

@@ -24,15 +24,9 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from tfrl.config import foreign, idle
-from tfrl.config.settings import (
-    Points,
-    SettingError,
-    command_line_form,
-    field_types,
-    type_name,
-    value_text,
-)
+from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm, algorithms
+from tfrl.settings import Points, command_line_form, field_types, type_name, value_text
 
 PACKAGED = (
     pathlib.Path(__file__).parents[1] / "configs"

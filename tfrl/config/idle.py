@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from tfrl.config.settings import SettingError, value_text
+from tfrl.errors import SettingError
+from tfrl.settings import value_text
 
 # Facts of an environment that conditions may name beside settings -> the words for them.
 FACTS = {

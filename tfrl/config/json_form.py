@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 
 TUPLE, ITEMS, ARRAY, SCALAR = "__tuple__", "__items__", "__array__", "__scalar__"
 _TAGS = {TUPLE, ITEMS, ARRAY, SCALAR}

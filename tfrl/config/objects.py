@@ -12,7 +12,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from tfrl.config.settings import SettingError, import_dotted
+from tfrl.errors import SettingError
+from tfrl.settings import import_dotted
 
 
 class Live(str):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfrl.config import flags, json_form, objects, trust
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job
 
 # What a resumed run may change: how long it runs, where its parts live, what the user sees.

@@ -23,10 +23,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfrl.config import objects
-from tfrl.config.settings import SettingError, import_dotted, import_module
+from tfrl.errors import SettingError
+from tfrl.settings import import_dotted, import_module
 
 # Modules whose classes are environments, and modules of wrappers.
-_ENVIRONMENTS = ("tfrl.envs.fakes", "tfrl.envs.memory", "tfrl.envs.parametric")
+_ENVIRONMENTS = ("tfrl.testing.fakes", "tfrl.envs.memory", "tfrl.envs.parametric")
 _WRAPPERS = ("gymnasium.wrappers", "minigrid.wrappers")
 _named: set[str] = set()  # by the user of this process
 

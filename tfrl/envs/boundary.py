@@ -19,18 +19,14 @@ from typing import Any, NoReturn
 import gymnasium as gym
 import numpy as np
 
-from tfrl.config.settings import SettingError
 from tfrl.envs import spaces as space_lib
+from tfrl.errors import EnvironmentFailed, SettingError
 
 # What needs no second look: classes of rewards up to a size, and classes of flags.
 MOST = float(np.finfo(np.float32).max)
 NUMBERS = frozenset({float, int, bool, np.bool_, np.float64, np.float32, np.int64, np.int32})
 FLAGS = frozenset({bool, np.bool_})
 _DTYPES = [np.dtype(c) for c in "?bhilqBHILQefd"]
-
-
-class EnvironmentFailed(RuntimeError):
-    """An environment called `sys.exit`, or its process failed or died; the message names the row."""
 
 
 class Boundary:

@@ -15,10 +15,10 @@ from typing import Any, TextIO
 import gymnasium as gym
 import numpy as np
 
-from tfrl.config.settings import SettingError
 from tfrl.envs import make
 from tfrl.envs import spaces as space_lib
 from tfrl.envs.boundary import kind, leaf_spaces, part_name
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.types import ACTION_FEATURES, ACTION_MASK
 

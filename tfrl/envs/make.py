@@ -19,14 +19,15 @@ import gymnasium as gym
 import numpy as np
 
 from tfrl.config import objects
-from tfrl.config.settings import SettingError, nearest
 from tfrl.envs import spaces as space_lib
 from tfrl.envs import wrappers
 from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.spawn import neutral_main
 from tfrl.envs.vector import AtariLives, BatchVector, CheckedMasks, SyncVector, VectorEnv
 from tfrl.envs.workers import Workers
+from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
+from tfrl.settings import nearest
 from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
 
 # Below this many environments our loop over Python environments is faster than CartPole's NumPy

@@ -13,8 +13,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from tfrl.config.settings import SettingError
 from tfrl.envs.vector import VectorEnv
+from tfrl.errors import SettingError
 from tfrl.types import EnvSpec, VectorStep
 
 OBSERVATION = "observation"

@@ -11,7 +11,7 @@ What the user's environment declares on the left, what `EnvSpec` says and arrays
   `action_mask` of a Dict            Box(0, 1) float32, whatever the environment used
   keys of a Dict                     their names, see `tfrl/spaces.py`: most are their own
 
-The same casts as graphs, for exported policies, are in `tfrl/runtime/translate.py`.
+The same casts as graphs, for exported policies, are in `tfrl/runtime/serving/translate.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.spaces import join, key_name, part_names, parts
 from tfrl.types import ACTION_MASK
 

@@ -31,9 +31,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from tfrl.config.settings import SettingError
 from tfrl.envs import spaces as space_lib
 from tfrl.envs.boundary import FLAGS, MOST, NUMBERS, Boundary, is_finite, kind, part_name
+from tfrl.errors import SettingError
 from tfrl.types import ACTION_MASK, EnvSpec, Episode, VectorStep
 
 _BOOL = np.dtype(np.bool_)

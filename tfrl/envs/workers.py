@@ -21,8 +21,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import async_vector_env
 
-from tfrl.config.settings import SettingError
-from tfrl.envs.boundary import Boundary, EnvironmentFailed
+from tfrl.envs.boundary import Boundary
+from tfrl.errors import EnvironmentFailed, SettingError
 from tfrl.lifeline import die_with
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # those that ask a run to stop

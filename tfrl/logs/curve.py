@@ -18,7 +18,7 @@ from matplotlib.ticker import EngFormatter
 
 from tfrl import files
 from tfrl.config.flags import value_text
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.logs.console import number
 

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tfrl.config.settings import SettingError, nearest
+from tfrl.errors import SettingError
+from tfrl.settings import nearest
 
 
 class Metric(NamedTuple):

@@ -15,8 +15,8 @@ from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tfrl.config.settings import value_text
 from tfrl.logs.histogram import Histogram
+from tfrl.settings import value_text
 
 
 class TensorboardFile:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tfrl.config.settings import SettingError
 from tfrl.envs.vector import VectorEnv
+from tfrl.errors import SettingError
 from tfrl.types import VectorStep
 
 _SMALLEST_SIDE = 320  # pixels; smaller pictures (Atari) are enlarged by a whole factor

@@ -21,7 +21,7 @@ class Gae(NamedTuple):
 def discounted_returns(
     reward: tf.Tensor,
     discount: tf.Tensor,
-    cut: tf.Tensor,
+    is_last: tf.Tensor,
     bootstrap_next: tf.Tensor,
     valid: tf.Tensor | None = None,
 ) -> tf.Tensor:
@@ -30,7 +30,7 @@ def discounted_returns(
     Args:
       reward: [T, B].
       discount: gamma, or 0 where the step terminated [T, B].
-      cut: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence is an end too.
+      is_last: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence ends it too.
       bootstrap_next: value of the observation after each step [T, B], read only at the ends; zeros for none.
       valid: bool [T, B], False for padding; None when all are valid.
 
@@ -40,8 +40,10 @@ def discounted_returns(
     Raises:
       ValueError: ranks or shapes that do not fit.
     """
-    check_time_major(reward=reward, discount=discount, cut=cut, bootstrap_next=bootstrap_next)
-    follows = continues(cut, valid)
+    check_time_major(
+        reward=reward, discount=discount, is_last=is_last, bootstrap_next=bootstrap_next
+    )
+    follows = continues(is_last, valid)
     a = mask_steps(tf.where(follows, reward, reward + discount * bootstrap_next), valid)
     b = tf.where(follows, discount, tf.zeros_like(discount))
     return tf.stop_gradient(linear_recurrence(a, b))
@@ -50,7 +52,7 @@ def discounted_returns(
 def gae(
     reward: tf.Tensor,
     discount: tf.Tensor,
-    cut: tf.Tensor,
+    is_last: tf.Tensor,
     values: tf.Tensor,
     values_next: tf.Tensor,
     lambda_: float,
@@ -63,7 +65,7 @@ def gae(
     Args:
       reward: [T, B].
       discount: gamma, or 0 where the step terminated [T, B].
-      cut: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence is an end too.
+      is_last: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence ends it too.
       values: V of the observation acted on [T, B].
       values_next: V of the observation after the step, the final one at a truncation [T, B].
       lambda_: 0 is the one-step error, 1 the Monte Carlo return minus the value.
@@ -76,10 +78,10 @@ def gae(
       ValueError: ranks or shapes that do not fit.
     """
     check_time_major(
-        reward=reward, discount=discount, cut=cut, values=values, values_next=values_next
+        reward=reward, discount=discount, is_last=is_last, values=values, values_next=values_next
     )
     delta = mask_steps(reward + discount * values_next - values, valid)
-    b = tf.where(continues(cut, valid), discount * lambda_, tf.zeros_like(discount))
+    b = tf.where(continues(is_last, valid), discount * lambda_, tf.zeros_like(discount))
     advantages = linear_recurrence(delta, b)
     return Gae(tf.stop_gradient(advantages), tf.stop_gradient(advantages + values))
 
@@ -101,7 +103,7 @@ class NStepReturns(NamedTuple):
 def n_step(
     reward: tf.Tensor,
     discount: tf.Tensor,
-    cut: tf.Tensor,
+    is_last: tf.Tensor,
     n: int,
     valid: tf.Tensor | None = None,
 ) -> NStepReturns:
@@ -110,16 +112,16 @@ def n_step(
     Args:
       reward: [T, B].
       discount: gamma, or 0 where the step terminated [T, B].
-      cut: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence is an end too.
+      is_last: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence ends it too.
       n: at least 1.
       valid: bool [T, B], False for padding; None when all are valid. What stands at invalid steps is meaningless.
 
     Raises:
       ValueError: ranks or shapes that do not fit.
     """
-    check_time_major(reward=reward, discount=discount, cut=cut)
-    follows = continues(cut, valid)
-    one = tf.ones_like(cut, tf.int32)
+    check_time_major(reward=reward, discount=discount, is_last=is_last)
+    follows = continues(is_last, valid)
+    one = tf.ones_like(is_last, tf.int32)
     total, product, steps = reward, discount, one
     for _ in range(n - 1):
         total = reward + tf.where(follows, discount * shift_left(total), tf.zeros_like(reward))
@@ -148,9 +150,9 @@ def linear_recurrence(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return a
 
 
-def continues(cut: tf.Tensor, valid: tf.Tensor | None = None) -> tf.Tensor:
+def continues(is_last: tf.Tensor, valid: tf.Tensor | None = None) -> tf.Tensor:
     """bool [T, B]: the next step belongs to the same episode, and both steps are valid."""
-    follows = tf.logical_not(cut)
+    follows = tf.logical_not(is_last)
     if valid is not None:
         follows = follows & valid & shift_left(valid)
     return tf.concat([follows[:-1], tf.zeros_like(follows[:1])], axis=0)

@@ -31,7 +31,7 @@ def from_log_probs(
     behaviour_log_prob: tf.Tensor,
     reward: tf.Tensor,
     discount: tf.Tensor,
-    cut: tf.Tensor,
+    is_last: tf.Tensor,
     values: tf.Tensor,
     values_next: tf.Tensor,
     rho_bar: float | None = 1.0,
@@ -54,7 +54,7 @@ def from_log_probs(
       behaviour_log_prob: log mu of them, stored when acting; never recomputed [T, B].
       reward: [T, B].
       discount: gamma, or 0 where the step terminated [T, B].
-      cut: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence is an end too.
+      is_last: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence ends it too.
       values: V of the observation acted on [T, B].
       values_next: V of the observation after the step, the final one at a truncation [T, B].
       rho_bar, pg_rho_bar, c_bar: limits of the ratio in delta, advantage and trace; None: no limit.
@@ -69,14 +69,14 @@ def from_log_probs(
         behaviour_log_prob=behaviour_log_prob,
         reward=reward,
         discount=discount,
-        cut=cut,
+        is_last=is_last,
         values=values,
         values_next=values_next,
     )
     rho = policy.ratio(
         returns.mask_steps(log_prob, valid), returns.mask_steps(behaviour_log_prob, valid)
     )
-    follows = returns.continues(cut, valid)
+    follows = returns.continues(is_last, valid)
     error = reward + discount * values_next - values
     delta = returns.mask_steps(_at_most(rho, rho_bar) * error, valid)
     decay = tf.where(follows, discount * lambda_ * _at_most(rho, c_bar), tf.zeros_like(discount))

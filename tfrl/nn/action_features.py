@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import torsos
 from tfrl.types import ACTION_FEATURES, EnvSpec
 

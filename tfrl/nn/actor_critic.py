@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError, setting
+from tfrl.errors import SettingError
 from tfrl.nn import (
     action_features,
     distributions,
@@ -25,6 +25,7 @@ from tfrl.nn import (
 )
 from tfrl.nn.body import Body, flat
 from tfrl.nn.normalise import ObservationNormaliser
+from tfrl.settings import setting
 from tfrl.types import EnvSpec, PolicyStep
 
 _SDE = "exploration"  # name of the noise; those of a distribution begin with "action"
@@ -266,18 +267,18 @@ class ActorCritic(tf.Module):
         features, value_features, _ = self._features(obs, (), training)
         return self._heads(obs, features, value_features)
 
-    def unroll(self, obs: Any, state: Any, fresh: tf.Tensor, training: bool = False) -> Heads:
+    def unroll(self, obs: Any, state: Any, is_first: tf.Tensor, training: bool = False) -> Heads:
         """Inputs [T, B, ...], state [B, ...] before them, fresh bool [T, B] -> params [T, B, P], values [T, B];
         float32. `training` as in `heads`.
         """
-        steps, batch = fresh.shape
+        steps, batch = is_first.shape
         if not self.recurrent:
             heads = self.heads(flat(obs), training)
         else:
-            features, _ = self._policy_body.unroll(obs, state["policy"], fresh, training)
+            features, _ = self._policy_body.unroll(obs, state["policy"], is_first, training)
             value_features = features
             if self._value_body is not None:
-                value_features, _ = self._value_body.unroll(obs, state["value"], fresh, training)
+                value_features, _ = self._value_body.unroll(obs, state["value"], is_first, training)
             heads = self._heads(*flat((obs, features, value_features)))
         params, values = heads.params, heads.values
         return Heads(

@@ -60,26 +60,26 @@ class Body(tf.Module):
         return (features, ()) if self.core is None else self.core.step(features, state)
 
     def unroll(
-        self, obs: Any, state: Any, fresh: tf.Tensor, training: bool = False
+        self, obs: Any, state: Any, is_first: tf.Tensor, training: bool = False
     ) -> tuple[tf.Tensor, Any]:
         """Steps in order, as `recurrent` has it.
 
         Args:
           obs: leaves [T, B, ...].
           state: before the first of them, leaves [B, ...]; not read without a memory.
-          fresh: bool [T, B], the state restarts before this observation.
+          is_first: bool [T, B], the state restarts before this observation.
           training: as in `step`.
 
         Returns:
           Features float32 [T, B, F], and the state after the last observation, leaves [B, ...] or ().
 
         Raises:
-          ValueError: `fresh` is not of rank 2.
+          ValueError: `is_first` is not of rank 2.
         """
-        steps, batch = fresh.shape
+        steps, batch = is_first.shape
         features = self._torso(flat(obs), training)
         features = tf.reshape(features, [steps, batch, features.shape[-1]])
-        return (features, ()) if self.core is None else self.core.unroll(features, state, fresh)
+        return (features, ()) if self.core is None else self.core.unroll(features, state, is_first)
 
 
 def flat(nest: Any) -> Any:

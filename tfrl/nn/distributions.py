@@ -27,7 +27,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.types import NoiseSpec
 
 spaces = gym.spaces

@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.nn import inputs
 from tfrl.optim import apply
 from tfrl.types import ACTION_FEATURES, ACTION_MASK

@@ -12,10 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.config.settings import setting
 from tfrl.losses import value
 from tfrl.nn import action_features, images, inputs, noisy, recurrent, torsos
 from tfrl.nn.body import Body
+from tfrl.settings import setting
 from tfrl.types import EnvSpec
 
 

@@ -5,7 +5,7 @@ All cores have one interface:
 - `initial_state(batch_size)`: state of fresh episodes, a tuple of float32 [B, ...], all zeros.
 - `step(x [B, F], state) -> (out [B, H], state)`: one step; for acting.
 - `unroll(x [T, B, F], state, fresh bool [T, B]) -> (out [T, B, H], state)`: T steps, time-major;
-  rows with `fresh[t]` restart from the initial state before step t. Same numbers as a loop of
+  rows with `is_first[t]` restart from the initial state before step t. Same numbers as a loop of
   `step`, gradients included.
 - `output_size`: H.
 """
@@ -17,7 +17,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError, nearest
+from tfrl.errors import SettingError
+from tfrl.settings import nearest
 
 KINDS = ("lstm", "gru", "gtrxl")
 
@@ -77,14 +78,14 @@ class Lstm(tf.Module):
         """One step: x float32 [B, F] -> out [B, H], and the state after it."""
         return self._advance(self._project(x), state)
 
-    def unroll(self, x: tf.Tensor, state: State, fresh: tf.Tensor) -> tuple[tf.Tensor, State]:
+    def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
         """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
 
         Raises:
-          ValueError: `x` is not of rank 3, or `fresh` does not fit it.
+          ValueError: `x` is not of rank 3, or `is_first` does not fit it.
         """
-        _check(x, fresh)
-        return _loop(self._advance, self._project(x), state, fresh)
+        _check(x, is_first)
+        return _loop(self._advance, self._project(x), state, is_first)
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """What the input [..., F] adds to the gates [..., 4 H]."""
@@ -122,14 +123,14 @@ class Gru(tf.Module):
         """One step: x float32 [B, F] -> out [B, H], and the state after it."""
         return self._advance(self._project(x), state)
 
-    def unroll(self, x: tf.Tensor, state: State, fresh: tf.Tensor) -> tuple[tf.Tensor, State]:
+    def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
         """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
 
         Raises:
-          ValueError: `x` is not of rank 3, or `fresh` does not fit it.
+          ValueError: `x` is not of rank 3, or `is_first` does not fit it.
         """
-        _check(x, fresh)
-        return _loop(self._advance, self._project(x), state, fresh)
+        _check(x, is_first)
+        return _loop(self._advance, self._project(x), state, is_first)
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """What the input [..., F] adds to the gates [..., 3 H]."""
@@ -211,20 +212,20 @@ class GatedTransformerXL(tf.Module):
         count = tf.minimum(count + 1.0, float(self.memory_length))
         return embedding[:, 0], (tf.stack(memories, axis=1), count)
 
-    def unroll(self, x: tf.Tensor, state: State, fresh: tf.Tensor) -> tuple[tf.Tensor, State]:
+    def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
         """T steps at once: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
 
         Attention over the memory and the T steps, masked where an episode or the memory's length ends.
 
         Raises:
-          ValueError: `x` is not of rank 3, or `fresh` does not fit it.
+          ValueError: `x` is not of rank 3, or `is_first` does not fit it.
         """
-        _check(x, fresh)
+        _check(x, is_first)
         memory, count = state
         length, steps = self.memory_length, _size(x, 0)
         embedding = tf.transpose(_dense(x, self._kernel, self._bias), [1, 0, 2])
         # Episodes of a row are numbered; slots of the memory that hold nothing have number -1.
-        episode = tf.cumsum(tf.transpose(tf.cast(fresh, tf.int32)), axis=1)
+        episode = tf.cumsum(tf.transpose(tf.cast(is_first, tf.int32)), axis=1)
         age = tf.range(length, 0, -1, dtype=tf.float32)
         remembered = tf.where(age[None, :] <= count[:, None], 0, -1)
         episodes = tf.concat([remembered, episode], axis=1)
@@ -356,11 +357,11 @@ def _loop(
     advance: Callable[[tf.Tensor, State], tuple[tf.Tensor, State]],
     inputs: tf.Tensor,
     state: State,
-    fresh: tf.Tensor,
+    is_first: tf.Tensor,
 ) -> tuple[tf.Tensor, State]:
-    """Runs `advance` over inputs [T, B, G] -> outputs [T, B, H] and the last state, zeroed where `fresh` [T, B]."""
+    """Runs `advance` over inputs [T, B, G] -> outputs [T, B, H] and the last state, zeroed where `is_first` [T, B]."""
     steps = _size(inputs, 0)
-    keep = 1.0 - tf.cast(fresh, tf.float32)[:, :, None]
+    keep = 1.0 - tf.cast(is_first, tf.float32)[:, :, None]
     sources = [tf.TensorArray(tf.float32, steps).unstack(x) for x in (inputs, keep)]
     outputs = tf.TensorArray(tf.float32, steps)
 
@@ -394,10 +395,10 @@ def _size(x: tf.Tensor, axis: int) -> int | tf.Tensor:
     return x.shape[axis] if x.shape[axis] is not None else tf.shape(x)[axis]
 
 
-def _check(x: tf.Tensor, fresh: tf.Tensor) -> None:
-    if x.shape.rank != 3 or not x.shape[:2].is_compatible_with(fresh.shape):
+def _check(x: tf.Tensor, is_first: tf.Tensor) -> None:
+    if x.shape.rank != 3 or not x.shape[:2].is_compatible_with(is_first.shape):
         raise ValueError(
-            f"unroll: expected x [T, B, F] and fresh [T, B], got {x.shape} and {fresh.shape}"
+            f"unroll: expected x [T, B, F] and is_first [T, B], got {x.shape} and {is_first.shape}"
         )
 
 

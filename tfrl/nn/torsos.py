@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.config import objects
-from tfrl.config.settings import SettingError, nearest
+from tfrl.errors import SettingError
 from tfrl.nn import images, inputs, user_model
+from tfrl.settings import nearest
 from tfrl.types import EnvSpec
 
 PRECISIONS = ("float32", "bfloat16")

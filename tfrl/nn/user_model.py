@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.config import objects
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.types import EnvSpec
 
 ROWS = 3  # of the batch that a model is tried on

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrl.config.settings import SettingError, choose
+from tfrl.errors import SettingError
+from tfrl.settings import choose
 
 Rate = float | Callable[[tf.Tensor], tf.Tensor]
 Gradient = tf.Tensor | tf.IndexedSlices | None

@@ -9,10 +9,9 @@ import reverb
 import tensorflow as tf
 
 from tfrl.agent import Agent, Policy, SequenceOf
-from tfrl.config.settings import SettingError
 from tfrl.envs.vector import VectorEnv
+from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
-from tfrl.replay.blocks import BlockWriter
 from tfrl.replay.local_queue import Sink, TableSink
 from tfrl.replay.priorities import InitialPriorities
 from tfrl.replay.sequence_rows import SequenceRows
@@ -25,6 +24,7 @@ from tfrl.replay.sequences import (
     SequenceWriter,
 )
 from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.write_chunks import ChunkWriter
 from tfrl.replay.writers import FrameWriter, TransitionWriter
 from tfrl.types import EnvSpec
 
@@ -32,7 +32,7 @@ Layout = TransitionLayout | SequenceLayout | ComputedLayout
 Writer = (
     TransitionWriter
     | FrameWriter
-    | BlockWriter
+    | ChunkWriter
     | SequenceWriter
     | OverlappingWriter
     | EpisodeWriter
@@ -54,7 +54,11 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
     knobs = dict(agent.knobs(0, 1, 1, 0))
     step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
     layout = SequenceLayout(spec, plan.item, (step, state), num_envs)
-    return layout if agent.on_actor is None else ComputedLayout(layout, agent.on_actor, policy)
+    return (
+        layout
+        if agent.actor_compute is None
+        else ComputedLayout(layout, agent.actor_compute, policy)
+    )
 
 
 def row_layout(layout: Layout) -> TransitionLayout | SequenceRows | None:

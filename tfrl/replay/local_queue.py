@@ -12,7 +12,7 @@ import numpy as np
 import reverb
 import tensorflow as tf
 
-from tfrl.replay.dataset import Samples
+from tfrl.replay.sampler import Samples
 from tfrl.replay.tables import EXPERIENCE
 
 FORM = "queue.json"  # the file that tells this form of saved contents from a Reverb server's

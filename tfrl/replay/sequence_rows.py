@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from tfrl.replay.blocks import Block
 from tfrl.replay.sequences import SequenceLayout
+from tfrl.replay.write_chunks import Chunk
 
 FACTS_BYTES = 2 * 8  # version of the weights and actor, int64
 
@@ -57,7 +57,7 @@ class RowSink:
       rows: how items become rows.
     """
 
-    def __init__(self, send: Callable[[Block], None], rows: SequenceRows):
+    def __init__(self, send: Callable[[Chunk], None], rows: SequenceRows):
         self._send, self._rows = send, rows
         self._waiting: list[np.ndarray] = []
 
@@ -72,7 +72,7 @@ class RowSink:
         if self._waiting:
             rows, self._waiting = np.stack(self._waiting), []
             frames, refs = np.zeros((0, 0, 0), np.uint8), np.zeros((len(rows), 0), np.int64)
-            self._send(Block(rows, frames, refs, np.int64(0), np.int64(0)))
+            self._send(Chunk(rows, frames, refs, np.int64(0), np.int64(0)))
 
     def close(self) -> None:
         """Implements `Sink`; what was not flushed is dropped."""

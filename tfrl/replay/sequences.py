@@ -22,14 +22,14 @@ from tfrl.replay.local_queue import Sink, join
 from tfrl.replay.packing import Field, Packing
 from tfrl.replay.transitions import observation_fields
 from tfrl.replay.writers import bounded
-from tfrl.types import Computed, EnvSpec, PolicyStep, Trajectory, VectorStep
+from tfrl.types import ActorOutput, EnvSpec, PolicyStep, Trajectory, VectorStep
 
 # A stack is stored anew where an environment restarts. Items have room for one restart in so many steps, and grow for
 # more of them.
 STEPS_PER_RESTART = 16
 
 # What a `Trajectory` has once for each column; the rest has time as its first axis.
-PER_COLUMN = ("state", "version", "first_use", "probability")
+PER_COLUMN = ("state", "version", "is_new", "probability")
 
 
 class SequenceLayout:
@@ -76,8 +76,8 @@ class SequenceLayout:
         self.action, action_fields = _fields(step.action, "action")
         self.extras, extra_fields = _fields(dict(step.extras), "extras")
         self.state, state_fields = _fields(state, "state")
-        flags = [(name, (), "bool") for name in ("terminated", "cut", "valid", "fresh")]
-        scalars: list[Field] = [("reward", (), "float32"), ("return_so_far", (), "float32")]
+        flags = [(name, (), "bool") for name in ("terminated", "is_last", "valid", "is_first")]
+        scalars: list[Field] = [("reward", (), "float32"), ("discounted_return", (), "float32")]
         steps = sorted([*scalars, *action_fields, *extra_fields, *fields], key=_width, reverse=True)
         self.packing = Packing([*steps, *flags])
         self.state_packing = Packing(sorted(state_fields, key=_width, reverse=True))
@@ -129,14 +129,14 @@ class SequenceLayout:
             action=_nest(self.action, steps),
             reward=steps["reward"],
             discount=self.item.discount * (1.0 - tf.cast(steps["terminated"], tf.float32)),
-            cut=steps["cut"],
+            is_last=steps["is_last"],
             valid=steps["valid"],
-            fresh=fields["fresh"],
-            return_so_far=steps["return_so_far"],
+            is_first=fields["is_first"],
+            discounted_return=steps["discounted_return"],
             state=state,
             extras=_nest(self.extras, steps),
             version=tf.repeat(columns["facts"][:, 0], width),
-            first_use=tf.repeat(columns.get("first_use", tf.ones([items], tf.bool)), width),
+            is_new=tf.repeat(columns.get("is_new", tf.ones([items], tf.bool)), width),
             probability=tf.repeat(tf.ones([items]) if probability is None else probability, width),
         )
 
@@ -189,7 +189,7 @@ class SequenceLayout:
 
 
 class ComputedLayout:
-    """How what actors compute of their unrolls is stored (`Agent.on_actor`); one item is a batch.
+    """How what actors compute of their unrolls is stored (`Agent.actor_compute`); one item is a batch.
 
     Args:
       unrolls: layout of the unrolls that never leave the actor.
@@ -218,10 +218,10 @@ class ComputedLayout:
         """The signature of the Reverb table."""
         return {**self._specs, "facts": tf.TensorSpec([2], tf.int64, "facts")}
 
-    def decode(self, columns: Mapping[str, tf.Tensor]) -> Computed:
+    def decode(self, columns: Mapping[str, tf.Tensor]) -> ActorOutput:
         """Sampled columns, leaves [N, ...]."""
         values = {name: columns[name] for name in self._specs}
-        return Computed(values, columns["facts"][:, 0])
+        return ActorOutput(values, columns["facts"][:, 0])
 
     def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Like `SequenceLayout.fits`: what was computed has no columns."""
@@ -232,7 +232,7 @@ class ComputedLayout:
         """Like `SequenceLayout.refit`: what was computed has no columns."""
         return list(items)
 
-    def share(self, batch: Computed, index: tf.Tensor, count: int) -> Computed:
+    def share(self, batch: ActorOutput, index: tf.Tensor, count: int) -> ActorOutput:
         """All of it: every replica makes the same update."""
         del index, count
         return batch
@@ -263,7 +263,7 @@ class SequenceWriter:
         self._records, self._fields = records, {n: records[n] for n in records.dtype.names}
         self._state = np.zeros(num_envs, layout.state_packing.dtype)
         self._return = np.zeros(num_envs, np.float32)
-        self._fresh = np.ones(num_envs, np.bool_)
+        self._is_first = np.ones(num_envs, np.bool_)
         self._t, self._begun_by = -first, 0  # the step of the unroll; below 0 none has begun
         self._frames = _Frames(layout, num_envs, self._fields["stack"]) if layout.stack else None
         self._restarted = np.zeros(num_envs, np.bool_)
@@ -316,7 +316,7 @@ class SequenceWriter:
             self._put_step(obs, choice, step, ended)
         if ended.any():
             running[ended] = 0.0
-        self._fresh, self._restarted = step.fresh, ~step.valid
+        self._is_first, self._restarted = step.is_first, ~step.valid
         self._t += 1
         if self._t == layout.item.length:
             self._put_obs(step.obs, self._t)
@@ -333,9 +333,9 @@ class SequenceWriter:
         _put(fields, layout.extras, t, choice.extras)
         fields["reward"][t] = step.reward
         fields["terminated"][t] = step.terminated
-        fields["cut"][t] = ended
+        fields["is_last"][t] = ended
         fields["valid"][t] = step.valid
-        fields["return_so_far"][t] = self._return
+        fields["discounted_return"][t] = self._return
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
         """Takes the weights that act from now on."""
@@ -355,7 +355,7 @@ class SequenceWriter:
 
     def _put_obs(self, obs: Any, t: int) -> None:
         layout, fields = self._layout, self._fields
-        fields["fresh"][t] = self._fresh
+        fields["is_first"][t] = self._is_first
         if self._frames is None:
             _put(fields, layout.obs, t, obs)
             return
@@ -430,7 +430,7 @@ class EpisodeWriter:
         self._return = np.zeros(num_envs, np.float32)
         self._length = np.zeros(num_envs, np.int64)  # valid steps of each open episode
         self._rows = np.arange(num_envs)
-        self._fresh = np.ones(num_envs, np.bool_)
+        self._is_first = np.ones(num_envs, np.bool_)
         self._column = 0
 
     patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
@@ -452,9 +452,9 @@ class EpisodeWriter:
         _put(fields, layout.action, where, choice.action)
         _put(fields, layout.extras, where, choice.extras)
         fields["reward"][where], fields["terminated"][where] = step.reward, step.terminated
-        fields["valid"][where], fields["cut"][where] = step.valid, done | ~step.valid
-        fields["return_so_far"][where], fields["fresh"][where] = self._return, self._fresh
-        self._fresh = step.fresh
+        fields["valid"][where], fields["is_last"][where] = step.valid, done | ~step.valid
+        fields["discounted_return"][where], fields["is_first"][where] = self._return, self._is_first
+        self._is_first = step.is_first
         self._length += step.valid  # an invalid row is overwritten by the next one
         over = done | (self._length == layout.item.length)
         for row in np.flatnonzero(over & step.valid):
@@ -464,7 +464,7 @@ class EpisodeWriter:
             )  # an earlier episode may have left something
             final = tree.map_structure(lambda x, r=row: x[r], step.next_obs)
             _put(fields, layout.obs, last, final)
-            fields["fresh"][last] = self._fresh[row]
+            fields["is_first"][last] = self._is_first[row]
             self._lay(row)
         if self._column >= layout.item.episodes:
             self._send()
@@ -474,9 +474,9 @@ class EpisodeWriter:
         """The finished episode of a row becomes the next column of the item."""
         length, column = self._length[row], self._column
         self._item[:, column] = np.zeros((), self._item.dtype)
-        self._item["cut"][:, column] = True
+        self._item["is_last"][:, column] = True
         self._item[: length + 1, column] = self._open[: length + 1, row]
-        self._item["cut"][length - 1 :, column] = True
+        self._item["is_last"][length - 1 :, column] = True
         self._item["valid"][length:, column] = False
         self._item_states[column] = self._states[row]
         self._length[row] = 0
@@ -486,7 +486,7 @@ class EpisodeWriter:
         """Hands the item over, whose columns from `_column` on are empty."""
         rest = slice(self._column, None)
         self._item[:, rest] = np.zeros((), self._item.dtype)
-        self._item["cut"][:, rest] = True
+        self._item["is_last"][:, rest] = True
         self._item_states[rest] = np.zeros((), self._item_states.dtype)
         self._column = 0
         self.items_written += self._sender.send(self._item, self._item_states, None, self.version)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.replay.packing import Field, Packing
 from tfrl.types import EnvSpec, Transition
 

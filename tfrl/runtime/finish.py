@@ -16,31 +16,31 @@ import numpy as np
 from tfrl.agent import Policy
 from tfrl.config import objects, trust
 from tfrl.config.resolve import load_job
-from tfrl.config.settings import SettingError
 from tfrl.envs.make import atari_game, make_vector
 from tfrl.envs.vector import VectorEnv
+from tfrl.errors import SettingError
 from tfrl.job import Job
 from tfrl.logs import console
 from tfrl.logs.curve import draw_curve
 from tfrl.logs.logger import Logger
 from tfrl.logs.video import VideoRecorder
-from tfrl.runtime import checkpoint, folders
-from tfrl.runtime.assembly import Assembly, assemble
-from tfrl.runtime.evaluator import Evaluation, Evaluator, evaluate, unfinished
-from tfrl.runtime.export import export
-from tfrl.runtime.export import save as save_export
-from tfrl.runtime.inference import StepSignature, make_engine
+from tfrl.runtime.acting.evaluator import Evaluation, Evaluator, evaluate, unfinished
+from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import start_tensorflow
 from tfrl.runtime.report import peak_memory_mb, write_result
+from tfrl.runtime.run_plan import RunPlan, plan_run
+from tfrl.runtime.serving.export import export
+from tfrl.runtime.serving.export import save as save_export
 from tfrl.runtime.stop import Stop
+from tfrl.runtime.storage import checkpoint, folders
 from tfrl.types import EnvSpec
 
 if TYPE_CHECKING:
-    from tfrl.runtime.rehearsal import Rehearsed
+    from tfrl.runtime.plan.rehearsal import Rehearsed
 
 
 def finish(
-    assembly: Assembly,
+    run_plan: RunPlan,
     outcome: dict[str, Any],
     started: float,
     logger: Logger,
@@ -54,9 +54,9 @@ def finish(
     Args:
       rehearsed: the export as it was traced before training, which gets the weights now.
     """
-    job, totals, run_dir = assembly.job, outcome["totals"], assembly.run_dir
+    job, totals, run_dir = run_plan.job, outcome["totals"], run_plan.run_dir
     inference = outcome.get("inference", job.topology.inference)
-    evaluator = Evaluator(assembly, inference, stop=stop, announce=logger.announce)
+    evaluator = Evaluator(run_plan, inference, stop=stop, announce=logger.announce)
     arrays, facts = evaluator.exported()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     _assign(rehearsed.policy, arrays)
@@ -81,10 +81,10 @@ def finish(
         "return_std": float(np.std(evaluation.returns)) if evaluation else None,
         "episodes": len(evaluation.returns) if evaluation else 0,
     }
-    before_s = _total_s_before(assembly) if job.resume else 0.0
+    before_s = _total_s_before(run_plan) if job.resume else 0.0
     times = {"train_s": totals.train_s, "total_s": before_s + time.monotonic() - started}
     outcome = {**outcome, "interrupted": interrupted}
-    result = result_facts(assembly, outcome, score, times, int(facts["env_steps"]))
+    result = result_facts(run_plan, outcome, score, times, int(facts["env_steps"]))
     write_result(run_dir / "result.json", result)
     if evaluation:
         text = console.score(score["return_mean"], score["return_std"])
@@ -92,7 +92,7 @@ def finish(
     if not totals.updates and not interrupted:
         short = f"{totals.env_steps:,} env steps are too few for one"
         logger.announce(
-            f"no update was made and the policy is untrained: {short} ({assembly.arithmetic})"
+            f"no update was made and the policy is untrained: {short} ({run_plan.arithmetic})"
         )
     if export_dir is not None:
         logger.announce(f"policy: {export_dir} (SavedModel)")
@@ -116,7 +116,7 @@ def finish(
 
 
 def result_facts(
-    assembly: Assembly,
+    run_plan: RunPlan,
     outcome: Mapping[str, Any],
     score: Mapping[str, Any],
     times: Mapping[str, float],
@@ -130,7 +130,7 @@ def result_facts(
       times: 'train_s' and 'total_s'.
       exported_env_steps: of the run when it had the policy that is exported.
     """
-    job, totals = assembly.job, outcome["totals"]
+    job, totals = run_plan.job, outcome["totals"]
     return {
         "algo": job.algo,
         "env": job.env.env,
@@ -143,7 +143,7 @@ def result_facts(
         "updates": totals.updates,
         **times,
         "seconds_by_part": totals.seconds,
-        "samples_per_insert": _ratio(totals, assembly),
+        "samples_per_insert": _ratio(totals, run_plan),
         "memory_peak_mb": max(peak_memory_mb(), outcome.get("memory_peak_mb", 0.0)),
         "interrupted": outcome["interrupted"],
         "stopped_by": outcome["stopped_by"],
@@ -153,7 +153,7 @@ def result_facts(
     }
 
 
-def load_policy(run_dir: pathlib.Path, network: Any = None) -> tuple[Assembly, Policy]:
+def load_policy(run_dir: pathlib.Path, network: Any = None) -> tuple[RunPlan, Policy]:
     """A run's parts and its exported policy; no environment is built, and no code of a user's but a network's.
 
     Args:
@@ -173,8 +173,8 @@ def load_policy(run_dir: pathlib.Path, network: Any = None) -> tuple[Assembly, P
     topology = dataclasses.replace(job.topology, num_learner_devices=1)
     job = dataclasses.replace(job, run_dir=str(run_dir), resume=False, topology=topology)
     start_tensorflow()
-    assembly = assemble(job, _saved_spec(job))
-    policy = assembly.agent.make_policy()
+    run_plan = plan_run(job, _saved_spec(job))
+    policy = run_plan.agent.make_policy()
     arrays = checkpoint.load_arrays(run_dir / folders.POLICY)[0]
     mine, theirs = ([tuple(x.shape) for x in xs] for xs in (policy.variables, arrays))
     if mine != theirs:
@@ -183,7 +183,7 @@ def load_policy(run_dir: pathlib.Path, network: Any = None) -> tuple[Assembly, P
             f"{mine}; expected the files of one run"
         )
     _assign(policy, arrays)
-    return assembly, policy
+    return run_plan, policy
 
 
 def evaluate_run(
@@ -196,13 +196,13 @@ def evaluate_run(
     network: Any = None,
 ) -> Evaluation:
     """Plays seeded episodes with a run's exported policy; see `tfrl.evaluate`."""
-    assembly, policy = load_policy(run_dir, network)
-    plan = assembly.job.env
+    run_plan, policy = load_policy(run_dir, network)
+    plan = run_plan.job.env
     if env is not None:
         plan = dataclasses.replace(plan, env=env if isinstance(env, str) else objects.named(env))
     trust.check_env(plan.env, plan.env_wrappers)
     vector = make_vector(plan, min(num_envs, episodes), seed, training=False)
-    return _play(assembly, policy, vector, episodes, seed, greedy)
+    return _play(run_plan, policy, vector, episodes, seed, greedy)
 
 
 def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) -> list[pathlib.Path]:
@@ -214,8 +214,8 @@ def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) ->
     Raises:
       SettingError: no finished run there, or an environment that cannot be drawn.
     """
-    assembly, policy = load_policy(run_dir)
-    plan = assembly.job.env
+    run_plan, policy = load_policy(run_dir)
+    plan = run_plan.job.env
     trust.check_env(plan.env, plan.env_wrappers)
     drawn = {**plan.env_kwargs, "render_mode": "rgb_array"}
     plan = dataclasses.replace(plan, env_backend="sync", env_kwargs=drawn)
@@ -224,18 +224,18 @@ def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) ->
     fps = 60 / plan.atari_frame_skip if atari else inner.envs[0].metadata.get("render_fps") or 30
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", plan.env)
     recorder = VideoRecorder(inner, run_dir / "videos", f"{name}-seed{seed}", fps)
-    _play(assembly, policy, recorder, episodes, seed, greedy)
+    _play(run_plan, policy, recorder, episodes, seed, greedy)
     return recorder.files
 
 
 def export_run(run_dir: pathlib.Path, folder: pathlib.Path, lite: bool = False) -> pathlib.Path:
     """Writes the SavedModel of a run's exported policy to `folder`; see `export`."""
-    assembly, policy = load_policy(run_dir)
-    return export(policy, assembly.spec, folder, lite)
+    run_plan, policy = load_policy(run_dir)
+    return export(policy, run_plan.spec, folder, lite)
 
 
 def _play(
-    assembly: Assembly, policy: Policy, env: VectorEnv, episodes: int, seed: int, greedy: bool
+    run_plan: RunPlan, policy: Policy, env: VectorEnv, episodes: int, seed: int, greedy: bool
 ) -> Evaluation:
     """Games in `env`, which is closed afterwards.
 
@@ -243,12 +243,12 @@ def _play(
       SettingError: its spaces are not those that the policy was trained in.
     """
     try:
-        _check_spaces(assembly.spec, env.spec)
+        _check_spaces(run_plan.spec, env.spec)
         size, explore = env.num_envs, not greedy
-        knobs = last_knobs(assembly, size) if explore else {}
-        signature = StepSignature(policy, assembly.spec, size, sorted(knobs), explore)
+        knobs = last_knobs(run_plan, size) if explore else {}
+        signature = StepSignature(policy, run_plan.spec, size, sorted(knobs), explore)
         engine = make_engine("function", policy, signature)
-        limit = assembly.most_evaluation_env_steps(episodes)
+        limit = run_plan.most_evaluation_env_steps(episodes)
         evaluation = evaluate(engine, env, episodes, seed, knobs, limit)
         warning = unfinished(evaluation, episodes, limit)
         if warning:
@@ -258,11 +258,11 @@ def _play(
         env.close()
 
 
-def last_knobs(assembly: Assembly, num_envs: int) -> dict[str, np.ndarray]:
+def last_knobs(run_plan: RunPlan, num_envs: int) -> dict[str, np.ndarray]:
     """Knobs of the exploration at the end of training: of the last actor, which on a ladder is the least random."""
-    job = assembly.job
+    job = run_plan.job
     last = (job.topology.num_actors - 1, job.topology.num_actors)
-    return dict(assembly.agent.knobs(*last, num_envs, job.total_env_steps))
+    return dict(run_plan.agent.knobs(*last, num_envs, job.total_env_steps))
 
 
 def _saved_spec(job: Job) -> EnvSpec | None:
@@ -292,15 +292,15 @@ def _assign(policy: Policy, arrays: list[np.ndarray]) -> None:
         variable.assign(array)
 
 
-def _total_s_before(assembly: Assembly) -> float:
+def _total_s_before(run_plan: RunPlan) -> float:
     """Seconds of the sessions that a resumed run continues; of one that was killed, those of training up to its
     checkpoint, since nothing else was written down."""
-    path = assembly.run_dir / "result.json"
+    path = run_plan.run_dir / "result.json"
     ended_s = json.loads(path.read_text())["total_s"] if path.exists() else 0.0
-    trained_s = assembly.found.state["totals"]["train_s"] if assembly.found else 0.0
+    trained_s = run_plan.found.state["totals"]["train_s"] if run_plan.found else 0.0
     return max(ended_s, trained_s)
 
 
-def _ratio(totals: Any, assembly: Assembly) -> float | None:
-    inserted = totals.items_inserted - assembly.agent.replay.min_items
+def _ratio(totals: Any, run_plan: RunPlan) -> float | None:
+    inserted = totals.items_inserted - run_plan.agent.replay.min_items
     return totals.items_sampled / inserted if inserted > 0 else None

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from tfrl.callbacks import Callback, Run, StopAtReturn
-from tfrl.config.settings import SettingError
+from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm
 from tfrl.logs.metrics import METRICS, Metric, check_declared
 from tfrl.logs.window import info_metric
-from tfrl.runtime import checkpoint, folders
-from tfrl.runtime.assembly import Assembly
 from tfrl.runtime.finish import last_knobs
-from tfrl.runtime.loaded import LoadedPolicy
+from tfrl.runtime.run_plan import RunPlan
+from tfrl.runtime.serving.loaded import LoadedPolicy
+from tfrl.runtime.storage import checkpoint, folders
 
 
 class Hooks:
     """The callbacks of one run.
 
     Args:
-      assembly: of the run.
+      run_plan: of the run.
       callbacks: those of the user; `stop_at_return` adds one.
 
     Attributes:
@@ -37,8 +37,8 @@ class Hooks:
       SettingError: something that is no callback, or a metric that cannot be declared.
     """
 
-    def __init__(self, assembly: Assembly, callbacks: Sequence[Callback] = ()):
-        job = assembly.job
+    def __init__(self, run_plan: RunPlan, callbacks: Sequence[Callback] = ()):
+        job = run_plan.job
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise SettingError(
@@ -58,10 +58,10 @@ class Hooks:
                 f"mean of info[{name!r}] at the end of the last 100 training episodes that have it"
             )
             self.metrics[info_metric(name)] = Metric("", meaning)
-        self._assembly, self._exported = assembly, False
+        self._run_plan, self._exported = run_plan, False
         self._policy: Any = None
         self._error: Exception | None = None
-        self.run = Run(assembly.run_dir, settings_of(job), self._load)
+        self.run = Run(run_plan.run_dir, settings_of(job), self._load)
 
     @property
     def stopped(self) -> bool:
@@ -130,15 +130,15 @@ class Hooks:
 
     def _load(self) -> Any:
         name = folders.POLICY if self._exported else pathlib.Path("checkpoints", "last.npz")
-        path = self._assembly.run_dir / name
+        path = self._run_plan.run_dir / name
         if not path.exists():
             return None
         arrays, _ = checkpoint.load_arrays(path)
-        assembly = self._assembly
+        run_plan = self._run_plan
         if self._policy is None:
-            self._policy = assembly.agent.make_policy()
-            knobs = functools.partial(last_knobs, assembly)
-            self._loaded = LoadedPolicy(self._policy, assembly.spec, knobs)
+            self._policy = run_plan.agent.make_policy()
+            knobs = functools.partial(last_knobs, run_plan)
+            self._loaded = LoadedPolicy(self._policy, run_plan.spec, knobs)
         for variable, array in zip(self._policy.variables, arrays, strict=True):
             variable.assign(array)
         return self._loaded

@@ -7,15 +7,17 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.logs.logger import Logger
-from tfrl.runtime import checkpoint, seeds, warm_start
-from tfrl.runtime.assembly import Assembly
-from tfrl.runtime.evaluator import Evaluator
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.runtime import seeds
+from tfrl.runtime.acting.evaluator import Evaluator
+from tfrl.runtime.learning.learner import LearnerLoop
+from tfrl.runtime.plan import warm_start
 from tfrl.runtime.report import Totals
+from tfrl.runtime.run_plan import RunPlan
 from tfrl.runtime.stop import Stop
+from tfrl.runtime.storage import checkpoint
 
 
-def leave_policy(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, Any]:
+def leave_policy(run_plan: RunPlan, logger: Logger, stop: Stop) -> dict[str, Any]:
     """Keeps the policy of the newest checkpoint without a score; an untrained learner is saved where there is none.
 
     Args:
@@ -25,12 +27,12 @@ def leave_policy(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, An
     Returns:
       Facts for `result.json`: 'totals', as in the checkpoint.
     """
-    job, agent = assembly.job, assembly.agent
-    if not (assembly.run_dir / "metrics.csv").exists():
+    job, agent = run_plan.job, run_plan.agent
+    if not (run_plan.run_dir / "metrics.csv").exists():
         logger.rewind(0)
     seed = seeds.integer(job.seed, "learner")
-    loop = LearnerLoop(agent, assembly.layout, tf.distribute.get_strategy(), "graph", seed)
-    found = assembly.checkpoints.newest()
+    loop = LearnerLoop(agent, run_plan.layout, tf.distribute.get_strategy(), "graph", seed)
+    found = run_plan.checkpoints.newest()
     if found is not None:
         checkpoint.restore_learner(found, loop)
         totals = Totals(**found.state["totals"])
@@ -38,7 +40,7 @@ def leave_policy(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, An
         totals = Totals()
         if job.initial_weights:
             strategy = tf.distribute.get_strategy()
-            warm_start.start(loop, assembly, strategy.scope(), logger.announce)
+            warm_start.start(loop, run_plan, strategy.scope(), logger.announce)
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         state = {
             "totals": totals.to_dict(),
@@ -47,7 +49,7 @@ def leave_policy(assembly: Assembly, logger: Logger, stop: Stop) -> dict[str, An
             "max_priority": loop.max_priority,
             "rng": rng.bit_generator.state,
         }
-        assembly.checkpoints.save(0, loop, state, None)
-    evaluator = Evaluator(assembly, job.topology.inference, stop=stop)
+        run_plan.checkpoints.save(0, loop, state, None)
+    evaluator = Evaluator(run_plan, job.topology.inference, stop=stop)
     evaluator.keep(loop.arrays(), totals.env_steps, loop.version)
     return {"totals": totals}

@@ -16,7 +16,7 @@ from typing import Any
 from tfrl import files
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.window import EpisodeWindow
-from tfrl.runtime.divergence import diverged
+from tfrl.runtime.learning.divergence import diverged
 
 PARTS = ("env", "act", "write", "sample", "learn")
 DIVERGES = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/gradient_norm")

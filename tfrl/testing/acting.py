@@ -11,11 +11,11 @@ import numpy as np
 from tfrl.agent import Agent
 from tfrl.envs.make import make_vector
 from tfrl.job import EnvPlan
-from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import make_layout
-from tfrl.runtime.actor import Actor
-from tfrl.runtime.inference import StepSignature, make_engine
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.replay.sampler import Samples
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.acting.inference import StepSignature, make_engine
+from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.testing.trajectories import UnrollBench
 
 

@@ -24,15 +24,15 @@ import tensorflow as tf
 
 from tfrl.agent import Agent
 from tfrl.config import flags
-from tfrl.config.settings import SettingError
 from tfrl.envs.make import make_spec
+from tfrl.errors import SettingError
 from tfrl.job import algorithm
 from tfrl.logs.metrics import METRICS, check_declared, check_names
 from tfrl.nn import torsos
-from tfrl.runtime.checkpoint import Checkpoints, restore_learner
-from tfrl.runtime.export import export
-from tfrl.runtime.learner import LearnerLoop
-from tfrl.runtime.translate import Translator
+from tfrl.runtime.learning.learner import LearnerLoop
+from tfrl.runtime.serving.export import export
+from tfrl.runtime.serving.translate import Translator
+from tfrl.runtime.storage.checkpoint import Checkpoints, restore_learner
 from tfrl.testing import conformance, replicas
 from tfrl.types import EnvSpec
 

@@ -10,11 +10,11 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Agent, SequenceOf
-from tfrl.replay.dataset import Samples
 from tfrl.replay.kinds import make_layout
+from tfrl.replay.sampler import Samples
 from tfrl.replay.sequences import ComputedLayout
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.runtime.learner import LearnerLoop
+from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.testing.trajectories import sample, stack_rows
 from tfrl.types import ACTION_MASK, EnvSpec
 
@@ -99,12 +99,12 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
             for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
                 records[name][t] = value
         records["reward"][t] = rng.normal(size=width)
-        records["return_so_far"][t] = rng.normal(size=width)
+        records["discounted_return"][t] = rng.normal(size=width)
         records["valid"][t] = rng.random(width) > 0.1
         ended = rng.random(width) < 0.2
         records["terminated"][t] = ended & (rng.random(width) < 0.5)
-        records["cut"][t] = ended | ~records["valid"][t]
-        records["fresh"][t] = records["terminated"][t - 1] if t else rng.random(width) < 0.5
+        records["is_last"][t] = ended | ~records["valid"][t]
+        records["is_first"][t] = records["terminated"][t - 1] if t else rng.random(width) < 0.5
     records["valid"][0] = True
     packed = records.view(np.uint8).reshape(length + 1, width, -1)
     columns = {"packed": packed, "facts": np.zeros(2, np.int64)}

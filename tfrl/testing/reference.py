@@ -192,9 +192,9 @@ def unrolls(
     One begins every `period` vector steps, or where the one before ended.
     """
     rows = range(len(records[0].step.reward))
-    fresh, running = [[True for _ in rows]], []
+    is_first, running = [[True for _ in rows]], []
     for t, (_, _, _, step, _) in enumerate(records):
-        fresh.append([bool(step.terminated[b] or not step.valid[b]) for b in rows])
+        is_first.append([bool(step.terminated[b] or not step.valid[b]) for b in rows])
         sums = []
         for b in rows:
             before = 0.0 if t == 0 or _is_cut(records[t - 1].step, b) else running[t - 1][b]
@@ -212,14 +212,14 @@ def unrolls(
                 action=_stack([r.choice.action for r in part]),
                 reward=np.stack([s.reward for s in steps]),
                 discount=np.where(ended, 0.0, discount).astype(np.float32),
-                cut=np.array([[_is_cut(s, b) for b in rows] for s in steps]),
+                is_last=np.array([[_is_cut(s, b) for b in rows] for s in steps]),
                 valid=np.stack([s.valid for s in steps]),
-                fresh=np.array(fresh[start : start + length + 1]),
-                return_so_far=np.float32(running[start : start + length]),
+                is_first=np.array(is_first[start : start + length + 1]),
+                discounted_return=np.float32(running[start : start + length]),
                 state=part[0].state,
                 extras=_stack([dict(r.choice.extras) for r in part]),
                 version=np.full(len(rows), part[0].version, np.int64),
-                first_use=np.ones(len(rows), bool),
+                is_new=np.ones(len(rows), bool),
                 probability=np.ones(len(rows), np.float32),
             )
         )
@@ -237,13 +237,13 @@ def whole_episodes(
     rows = range(len(records[0].step.reward))
     episodes: list[list[dict[str, Any]]] = []
     open_: list[list[dict[str, Any]]] = [[] for _ in rows]
-    fresh = [True for _ in rows]
+    is_first = [True for _ in rows]
     for obs, state, choice, step, _ in records:
         for b in rows:
-            begins, fresh[b] = fresh[b], bool(step.terminated[b] or not step.valid[b])
+            begins, is_first[b] = is_first[b], bool(step.terminated[b] or not step.valid[b])
             if not step.valid[b]:
                 continue
-            before = open_[b][-1]["return_so_far"] if open_[b] else 0.0
+            before = open_[b][-1]["discounted_return"] if open_[b] else 0.0
             nests = {"obs": obs, "action": choice.action, "extras": dict(choice.extras)}
             nests |= {"state": state, "next_obs": step.next_obs}
             open_[b].append(
@@ -251,8 +251,8 @@ def whole_episodes(
                     **{k: tree.map_structure(lambda x, b=b: x[b], v) for k, v in nests.items()},
                     "reward": float(step.reward[b]),
                     "discount": 0.0 if step.terminated[b] else discount,
-                    "return_so_far": discount * before + float(step.reward[b]),
-                    "fresh": begins,
+                    "discounted_return": discount * before + float(step.reward[b]),
+                    "is_first": begins,
                 }
             )
             if step.terminated[b] or step.truncated[b] or len(open_[b]) == length:
@@ -288,7 +288,7 @@ def piecewise_linear(points: Sequence[tuple[float, float]], now: float) -> float
 def discounted_returns(
     reward: np.ndarray,
     discount: np.ndarray,
-    cut: np.ndarray,
+    is_last: np.ndarray,
     bootstrap_next: np.ndarray,
     valid: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -302,14 +302,14 @@ def discounted_returns(
         for t in range(t0, length):
             out[t0, b] += power * float(reward[t, b])
             power *= float(discount[t, b])
-            if _ends(cut, valid, t, b):
+            if _ends(is_last, valid, t, b):
                 out[t0, b] += power * float(bootstrap_next[t, b])
                 break
     return out
 
 
 def n_step(
-    reward: np.ndarray, discount: np.ndarray, cut: np.ndarray, valid: np.ndarray, n: int
+    reward: np.ndarray, discount: np.ndarray, is_last: np.ndarray, valid: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(reward, discount, steps), each [T, B], step by step; see `tfrl.losses.returns.n_step`."""
     total, product = np.zeros(reward.shape), np.ones(reward.shape)
@@ -319,7 +319,7 @@ def n_step(
             total[t, b] += product[t, b] * float(reward[t + i, b])
             product[t, b] *= float(discount[t + i, b])
             steps[t, b] += 1
-            if _ends(cut, valid, t + i, b):
+            if _ends(is_last, valid, t + i, b):
                 break
     return total, product, steps
 
@@ -327,7 +327,7 @@ def n_step(
 def gae(
     reward: np.ndarray,
     discount: np.ndarray,
-    cut: np.ndarray,
+    is_last: np.ndarray,
     values: np.ndarray,
     values_next: np.ndarray,
     lambda_: float,
@@ -341,7 +341,7 @@ def gae(
         for t in reversed(range(length)):
             if valid is not None and not valid[t, b]:
                 continue
-            if _ends(cut, valid, t, b):
+            if _ends(is_last, valid, t, b):
                 later = 0.0
             gamma = float(discount[t, b])
             delta = float(reward[t, b]) + gamma * float(values_next[t, b]) - float(values[t, b])
@@ -354,7 +354,7 @@ def vtrace(
     behaviour_log_prob: np.ndarray,
     reward: np.ndarray,
     discount: np.ndarray,
-    cut: np.ndarray,
+    is_last: np.ndarray,
     values: np.ndarray,
     values_next: np.ndarray,
     rho_bar: float = np.inf,
@@ -379,12 +379,12 @@ def vtrace(
             error = float(reward[k, b]) + float(discount[k, b]) * next_value - float(values[k, b])
             targets[t, b] += weight * min(rho_bar, rho[k, b]) * error
             weight *= float(discount[k, b]) * lambda_ * min(c_bar, rho[k, b])
-            if _ends(cut, valid, k, b):
+            if _ends(is_last, valid, k, b):
                 break
     for t, b in np.ndindex(length, batch):
         if valid is not None and not valid[t, b]:
             continue
-        later = values_next[t, b] if _ends(cut, valid, t, b) else targets[t + 1, b]
+        later = values_next[t, b] if _ends(is_last, valid, t, b) else targets[t + 1, b]
         error = float(reward[t, b]) + float(discount[t, b]) * float(later) - float(values[t, b])
         advantages[t, b] = min(pg_rho_bar, rho[t, b]) * error
     return advantages, targets
@@ -416,9 +416,11 @@ def ppo(
     return np.array(policy_loss), np.array(value_loss)
 
 
-def _ends(cut: np.ndarray, valid: np.ndarray | None, t: int, b: int) -> bool:
+def _ends(is_last: np.ndarray, valid: np.ndarray | None, t: int, b: int) -> bool:
     """No trace goes from step t to the next one."""
-    return bool(t + 1 == len(cut) or cut[t, b] or (valid is not None and not valid[t + 1, b]))
+    return bool(
+        t + 1 == len(is_last) or is_last[t, b] or (valid is not None and not valid[t + 1, b])
+    )
 
 
 def optimise(

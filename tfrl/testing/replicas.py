@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfrl.runtime.learner import make_strategy
+from tfrl.runtime.learning.learner import make_strategy
 
 
 def configure(num_devices: int = 2) -> None:

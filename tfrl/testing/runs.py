@@ -8,8 +8,8 @@ import pathlib
 from typing import Any
 
 from tfrl.api import make_job
-from tfrl.runtime import checkpoint, folders
-from tfrl.runtime.assembly import assemble
+from tfrl.runtime.run_plan import plan_run
+from tfrl.runtime.storage import checkpoint, folders
 
 
 def untrained_run(run_dir: str | os.PathLike, algo: str = "dqn", **settings: Any) -> pathlib.Path:
@@ -18,9 +18,9 @@ def untrained_run(run_dir: str | os.PathLike, algo: str = "dqn", **settings: Any
     run_dir.mkdir(parents=True)
     job = make_job(algo, run_dir=str(run_dir), **settings)
     job.save(run_dir / "job.json")
-    assembly = assemble(job)
-    (run_dir / folders.SPEC).write_text(json.dumps(assembly.spec.to_json()))
-    policy = assembly.agent.make_policy()
+    run_plan = plan_run(job)
+    (run_dir / folders.SPEC).write_text(json.dumps(run_plan.spec.to_json()))
+    policy = run_plan.agent.make_policy()
     arrays = [variable.numpy() for variable in policy.variables]
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, env_steps=0)
     return run_dir

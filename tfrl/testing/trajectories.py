@@ -13,8 +13,8 @@ import reverb
 import tree
 
 from tfrl.agent import NStep, Policy, ReplayPlan, SequenceOf
-from tfrl.replay.dataset import Sampler, Samples
 from tfrl.replay.kinds import make_writer
+from tfrl.replay.sampler import Sampler, Samples
 from tfrl.replay.sequences import ComputedLayout, SequenceLayout
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.transitions import TransitionLayout
@@ -115,7 +115,7 @@ def stacked_script(
     rng = np.random.default_rng(seed)
     frame = lambda: rng.integers(0, 256, (size, size), np.uint8)
 
-    def fresh() -> np.ndarray:
+    def is_first() -> np.ndarray:
         first = frame()
         before = first if repeat_first else np.zeros_like(first)
         return np.stack([before] * (stack - 1) + [first], axis=-1)
@@ -126,7 +126,7 @@ def stacked_script(
     space = gym.spaces.Box(0, 255, (size, size, stack), np.uint8)
     spec = EnvSpec("frames", space, gym.spaces.Discrete(6), frame_stack=stack)
     acted, rows = [], [[] for _ in range(num_envs)]
-    obs, pending = [fresh() for _ in range(num_envs)], [""] * num_envs
+    obs, pending = [is_first() for _ in range(num_envs)], [""] * num_envs
     for _ in range(steps):
         action = rng.integers(6, size=num_envs).astype(np.int32)
         reward = rng.normal(size=num_envs).astype(np.float32)
@@ -134,7 +134,9 @@ def stacked_script(
         arrived, after, ending = list(obs), list(obs), [""] * num_envs
         for row in range(num_envs):
             if pending[row]:  # an automatic step: a reset, or the first step of the next life
-                arrived[row] = after[row] = fresh() if pending[row] == "game" else pushed(obs[row])
+                arrived[row] = after[row] = (
+                    is_first() if pending[row] == "game" else pushed(obs[row])
+                )
                 reward[row] = 0.0
                 continue
             valid[row] = True
@@ -145,7 +147,7 @@ def stacked_script(
                 truncated[row] = not terminated[row]
                 ending[row] = "life" if fate < 0.05 else "game"
                 if same_step and ending[row] == "game":
-                    after[row], ending[row] = fresh(), ""
+                    after[row], ending[row] = is_first(), ""
             rows[row].append(
                 Step(obs[row], action[row], float(reward[row]), arrived[row],
                      bool(terminated[row]), bool(truncated[row]))

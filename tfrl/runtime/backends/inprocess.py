@@ -23,34 +23,37 @@ from tfrl.logs import episode_file as episodes
 from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
-from tfrl.replay.blocks import Block, BlockWriter
-from tfrl.replay.dataset import Sampler, Samples
 from tfrl.replay.kinds import check_restarts, make_writer, row_layout, sequence_writer
+from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
 from tfrl.replay.local_queue import LocalQueue
-from tfrl.replay.resident import DRAWN_HERE, ResidentReplay
+from tfrl.replay.sampler import Sampler, Samples
 from tfrl.replay.sequence_rows import RowSink, SequenceRows
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime import batches, checkpoint, rehearsal, residency, seeds, warm_start
-from tfrl.runtime.actor import Actor
-from tfrl.runtime.assembly import Assembly, Every
-from tfrl.runtime.batches import make_batcher
-from tfrl.runtime.evaluator import Evaluator
+from tfrl.replay.write_chunks import Chunk, ChunkWriter
+from tfrl.runtime import seeds
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.acting.evaluator import Evaluator
+from tfrl.runtime.acting.inference import StepSignature, make_engine
+from tfrl.runtime.acting.watch import Watch, limit_s
+from tfrl.runtime.backends.isolation import network_line
 from tfrl.runtime.hooks import Hooks
-from tfrl.runtime.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import take_no_signals
-from tfrl.runtime.isolation import network_line
-from tfrl.runtime.learner import LearnerLoop, make_strategy
+from tfrl.runtime.learning import batches
+from tfrl.runtime.learning.batches import make_batcher
+from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
 from tfrl.runtime.leave import leave_policy
-from tfrl.runtime.replay_server import ReplayServer, save_contents
+from tfrl.runtime.plan import rehearsal, residency, warm_start
 from tfrl.runtime.report import Report, Totals, lag_metrics
+from tfrl.runtime.run_plan import Interval, RunPlan
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
-from tfrl.runtime.watch import Watch, limit_s
+from tfrl.runtime.storage import checkpoint
+from tfrl.runtime.storage.replay_server import ReplayServer, save_contents
 
 SAMPLE_TIMEOUT_S = 60.0
 EPISODE_STEPS = 32  # vector steps between two looks at whether enough episodes have ended
 
 
-def run(assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks) -> dict[str, Any]:
+def run(run_plan: RunPlan, logger: Logger, stop: Stop, hooks: Hooks) -> dict[str, Any]:
     """Trains to the end of the job, until a callback ends it, or to a stop.
 
     What `finish` needs is there then in each case.
@@ -63,46 +66,46 @@ def run(assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks) -> dict[st
     """
     try:
         stop.check()
-        running = _Run(assembly, logger, stop, hooks)
+        running = _Run(run_plan, logger, stop, hooks)
     except Stopped:
-        return leave_policy(assembly, logger, stop)
+        return leave_policy(run_plan, logger, stop)
     return running.run()
 
 
 class _Run:
     """The parts of an in-process run, wired."""
 
-    def __init__(self, assembly: Assembly, logger: Logger, stop: Stop, hooks: Hooks):
-        job, agent = assembly.job, assembly.agent
-        self.assembly, self.logger, self.job, self.agent = assembly, logger, job, agent
+    def __init__(self, run_plan: RunPlan, logger: Logger, stop: Stop, hooks: Hooks):
+        job, agent = run_plan.job, run_plan.agent
+        self.run_plan, self.logger, self.job, self.agent = run_plan, logger, job, agent
         self.stop, self.hooks, self.evaluated_at = stop, hooks, -1
-        logger.announce(assembly.arithmetic)
-        for line in (assembly.exploration_line, assembly.evaluation_line):
+        logger.announce(run_plan.arithmetic)
+        for line in (run_plan.exploration_line, run_plan.evaluation_line):
             if line:
                 logger.announce(line)
-        found = assembly.found
+        found = run_plan.found
         self.totals = Totals(**found.state["totals"]) if found else Totals()
 
-        if assembly.residency_line:
-            logger.announce(assembly.residency_line)
-        beside = assembly.residency == residency.LEARNER
-        self.local = self._local_queue(found) if beside and assembly.queue else None
-        self.resident = self._resident(found) if beside and not assembly.queue else None
+        if run_plan.residency_line:
+            logger.announce(run_plan.residency_line)
+        beside = run_plan.residency == residency.LEARNER
+        self.local = self._local_queue(found) if beside and run_plan.queue else None
+        self.learner_replay = self._learner_replay(found) if beside and not run_plan.queue else None
         self.server: ReplayServer | None = None
         if not beside:
             # One thread writes a whole batch before it samples, so a queue must hold one.
-            capacity = max(agent.replay.capacity_items, assembly.items_per_call)
+            capacity = max(agent.replay.capacity_items, run_plan.items_per_call)
             plan = dataclasses.replace(agent.replay, capacity_items=capacity)
-            table = experience_table(plan, assembly.layout, samples_per_block=None)
-            contents, scratch = found.replay if found else None, assembly.run_dir / "checkpoints"
+            table = experience_table(plan, run_plan.layout, samples_per_block=None)
+            contents, scratch = found.replay if found else None, run_plan.run_dir / "checkpoints"
             self.server = ReplayServer([table], contents, scratch=scratch)
             self.client = reverb.Client(self.server.address)
             logger.announce(network_line(False, "--backend=processes with --isolate prevents this"))
         strategy = make_strategy(job.topology.num_learner_devices)
         seed = seeds.integer(job.seed, "learner")
         self.learner = LearnerLoop(
-            agent, assembly.layout, strategy, job.topology.compile, seed, logger.announce,
-            self.resident,
+            agent, run_plan.layout, strategy, job.topology.compile, seed, logger.announce,
+            self.learner_replay,
         )  # fmt: skip
         # Items written and sampled since the table was empty: what the ratio is held over.
         self.written, self.sampled = 0, 0
@@ -112,20 +115,20 @@ class _Run:
             checkpoint.restore_learner(found, self.learner)
             self.learner.max_priority = found.state["max_priority"]
             self.learner.compiled = found.state.get("compile")
-            if self.resident is not None:
-                self.resident.max_priority = found.state["max_priority"]
+            if self.learner_replay is not None:
+                self.learner_replay.max_priority = found.state["max_priority"]
             rng.bit_generator.state = found.state["rng"]
             if found.replay:
                 self.written, self.sampled = found.state["written"], found.state["sampled"]
             logger.rewind(self.totals.env_steps)
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
         elif job.initial_weights:
-            warm_start.start(self.learner, assembly, strategy.scope(), logger.announce)
+            warm_start.start(self.learner, run_plan, strategy.scope(), logger.announce)
 
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
         with stop.inside_environment():
             names = job.log.info_metrics
-            env = assembly.env or make_vector(
+            env = run_plan.env or make_vector(
                 job.env, job.topology.num_envs, env_seed, info_names=names
             )
             env = StoppableVector(env, stop)
@@ -133,42 +136,42 @@ class _Run:
         logger.announce(f"environments: {env.backend}, {env.num_envs}")
         knobs = sorted(agent.knobs(0, 1, env.num_envs, 0))
         policy = agent.make_policy()
-        signature = StepSignature(policy, assembly.spec, env.num_envs, knobs, explore=True)
+        signature = StepSignature(policy, run_plan.spec, env.num_envs, knobs, explore=True)
         inference = job.topology.inference
         if found and inference == "auto":
             inference = found.state.get("inference", "auto")
         engine = make_engine(inference, policy, signature, logger.announce)
-        if assembly.sequences:
+        if run_plan.sequences:
             check_restarts(env)
         item, num_envs = agent.replay.item, env.num_envs
-        if self.resident is not None and assembly.sequences:
-            sink = RowSink(self._insert, SequenceRows(assembly.layout))
-            writer = sequence_writer(sink, item, assembly.layout, num_envs)
-        elif self.resident is not None:
-            writer = BlockWriter(self._insert, item, assembly.layout, num_envs)
+        if self.learner_replay is not None and run_plan.sequences:
+            sink = RowSink(self._insert, SequenceRows(run_plan.layout))
+            writer = sequence_writer(sink, item, run_plan.layout, num_envs)
+        elif self.learner_replay is not None:
+            writer = ChunkWriter(self._insert, item, run_plan.layout, num_envs)
         elif self.local is not None:
-            writer = sequence_writer(self.local, item, assembly.layout, num_envs, policy=policy)
+            writer = sequence_writer(self.local, item, run_plan.layout, num_envs, policy=policy)
         else:
             writer = make_writer(
-                [self.client], item, assembly.layout, num_envs, policy=policy,
+                [self.client], item, run_plan.layout, num_envs, policy=policy,
                 initial_priority=agent.initial_priority,
             )  # fmt: skip
         episode_file = None
         if job.log.episodes_csv:
-            episode_file = EpisodeFile(assembly.run_dir / episodes.NAME, 0, time.time())
+            episode_file = EpisodeFile(run_plan.run_dir / episodes.NAME, 0, time.time())
         self.actor = Actor(
             agent, engine, env, writer, 0, 1, rng, env_seed, episode_file, job.log.info_metrics
         )
         if found and "window" in found.state:
             self.actor.window.restore(found.state["window"])
         self._hand_over()
-        self.evaluator = Evaluator(assembly, engine.name, stop=stop, announce=logger.announce)
+        self.evaluator = Evaluator(run_plan, engine.name, stop=stop, announce=logger.announce)
         self.evaluator.refuse_shared(env)
         self.evaluator.rehearse()
-        rehearsal.of_checkpoint(assembly, self.learner, self._state())
+        rehearsal.of_checkpoint(run_plan, self.learner, self._state())
         self.sampler: Sampler | None = None
-        self.batcher = make_batcher(assembly)
-        if found and (lost := self.batcher.restore(found.folder / batches.FOLDER, assembly.layout)):
+        self.batcher = make_batcher(run_plan)
+        if found and (lost := self.batcher.restore(found.folder / batches.FOLDER, run_plan.layout)):
             logger.announce(f"not restored, because num_envs has changed: {lost}")
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
@@ -176,20 +179,20 @@ class _Run:
         if job.topology.overlap:
             self.thread = futures.ThreadPoolExecutor(1, initializer=take_no_signals)
         self.training: futures.Future | None = None
-        self.waiting: list[Block] = []  # for the end of the learner call that goes on
+        self.waiting: list[Chunk] = []  # for the end of the learner call that goes on
         self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
 
-    def _local_queue(self, found: checkpoint.Found | None) -> LocalQueue:
+    def _local_queue(self, found: checkpoint.Checkpoint | None) -> LocalQueue:
         """The queue beside the learner, with the contents of a checkpoint."""
         local = LocalQueue()
         if found and found.replay:
-            local.restore(found.replay, self.assembly.layout.refit)
+            local.restore(found.replay, self.run_plan.layout.refit)
         return local
 
-    def _resident(self, found: checkpoint.Found | None) -> ResidentReplay:
+    def _learner_replay(self, found: checkpoint.Checkpoint | None) -> LearnerReplay:
         """The replay beside the learner, with the contents of a checkpoint."""
         seed = seeds.integer(self.job.seed, "replay")
-        replay = ResidentReplay(self.agent.replay, row_layout(self.assembly.layout), seed)
+        replay = LearnerReplay(self.agent.replay, row_layout(self.run_plan.layout), seed)
         if found and found.replay:
             replay.restore(found.replay)
         return replay
@@ -204,8 +207,8 @@ class _Run:
 
     def _train_to_the_end(self) -> dict[str, Any]:
         job, totals = self.job, self.totals
-        evaluations = Every(job.evaluation.interval_env_steps, totals.env_steps)
-        saves = Every(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
+        evaluations = Interval(job.evaluation.interval_env_steps, totals.env_steps)
+        saves = Interval(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
         last_row = time.monotonic()
         while self._goes_on():
             start = time.perf_counter()
@@ -241,17 +244,17 @@ class _Run:
         """Acts for as long as it takes to pay for one call of the learner, or to the end of the run."""
         actor, totals = self.actor, self.totals
         num_envs = actor.env.num_envs
-        steps = self.assembly.env_steps_per_call
-        if not self.assembly.queue:  # its unrolls end whole, a batch after the total at most
+        steps = self.run_plan.env_steps_per_call
+        if not self.run_plan.queue:  # its unrolls end whole, a batch after the total at most
             steps = min(steps, self.job.total_env_steps - totals.env_steps)
         block = math.ceil(steps / num_envs)
         before, seconds, episodes = actor.env_steps, dict(actor.seconds), actor.episodes
         items = None
-        if self.assembly.sequences and self.assembly.sequences.episodes:
+        if self.run_plan.sequences and self.run_plan.sequences.episodes:
             # How long it takes to end some is not known. The step that completes a batch is the last one
             # under these weights.
             block = min(block, EPISODE_STEPS)
-            items = self.assembly.items_per_call - (self.written - self.sampled)
+            items = self.run_plan.items_per_call - (self.written - self.sampled)
         actor.run(block, totals.env_steps, items)
         totals.env_steps += actor.env_steps - before
         self._count_items()
@@ -299,7 +302,7 @@ class _Run:
             self.metrics, self.training = self.training.result(), None
             self._hand_over()
             for block in self.waiting:
-                self.resident.insert(block)
+                self.learner_replay.insert(block)
             self.waiting.clear()
 
     def _settle(self) -> None:
@@ -310,10 +313,10 @@ class _Run:
         self.totals.train_s += waited
         self.totals.seconds["learn"] += waited
 
-    def _insert(self, block: Block) -> None:
+    def _insert(self, block: Chunk) -> None:
         """Hands a block to the replay beside the learner, whose call in progress must not see it."""
         if self.training is None:
-            self.resident.insert(block)
+            self.learner_replay.insert(block)
         else:
             self.waiting.append(block)
 
@@ -327,12 +330,12 @@ class _Run:
         if self.sampler is None and self.server is not None:
             self.actor.writer.flush()
             self._count_items()
-            timeout_s = math.inf if self.assembly.queue else SAMPLE_TIMEOUT_S
+            timeout_s = math.inf if self.run_plan.queue else SAMPLE_TIMEOUT_S
             self.sampler = Sampler(self.server.address, items, timeout_s)
         if self.local is not None:
             samples = self.local.take(items)
         else:
-            samples = DRAWN_HERE if self.resident is not None else self.sampler.next()
+            samples = DRAWN_HERE if self.learner_replay is not None else self.sampler.next()
         self.totals.seconds["sample"] += time.perf_counter() - start
         self.sampled += items
         self.totals.items_sampled += items
@@ -348,11 +351,11 @@ class _Run:
         more = {name: float(value) for name, value in self.metrics.items()}
         more["learner/policy_version_updates"] = float(self.totals.updates)
         more["learner/retraces"] = self.learner.retraces
-        size = self.written - (self.sampled if self.assembly.queue else 0)
+        size = self.written - (self.sampled if self.run_plan.queue else 0)
         size = min(size, self.agent.replay.capacity_items)
-        if self.assembly.queue and not self.assembly.waits:
+        if self.run_plan.queue and not self.run_plan.waits:
             more["replay/queue_items"] = self.written - self.sampled
-        more["replay/size_items"] = self.resident.size if self.resident else size
+        more["replay/size_items"] = self.learner_replay.size if self.learner_replay else size
         if "epsilon" in self.actor.knobs:
             more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
         counts = self.learner.lags.counts.copy()  # with `overlap` the learner goes on counting
@@ -396,8 +399,8 @@ class _Run:
             self._count_items()
         save = None
         if self.job.checkpoint.checkpoint_replay:
-            beside = self.local if self.local is not None else self.resident
+            beside = self.local if self.local is not None else self.learner_replay
             contents = functools.partial(save_contents, self.client) if self.server else beside.save
             save = self.batcher.saving(contents)
-        self.assembly.checkpoints.save(self.totals.env_steps, self.learner, self._state(), save)
+        self.run_plan.checkpoints.save(self.totals.env_steps, self.learner, self._state(), save)
         self.hooks.saved(self.totals.env_steps)

@@ -1,0 +1,139 @@
+"""The acting half of a run: policy, environments and writer in one loop, the same in every backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import tree
+
+from tfrl.agent import Agent
+from tfrl.envs.vector import VectorEnv
+from tfrl.logs.episode_file import EpisodeFile
+from tfrl.logs.window import EpisodeWindow
+from tfrl.replay.kinds import Writer
+from tfrl.runtime.acting.inference import Engine, NoiseStream, reset_rows
+from tfrl.runtime.stop import Stopped
+
+MAX_PENDING_ITEMS = (
+    512  # items on their way to the server when `run` returns: bounds memory, rarely waits
+)
+
+
+class Actor:
+    """Steps B environments with a policy and writes what happens.
+
+    Args:
+      agent: for its knobs.
+      engine: the exploring policy, for batches of B.
+      env: B environments.
+      writer: takes the vector steps.
+      worker, num_workers: this actor's index and how many there are.
+      rng: noise of exploration.
+      seed: of the environments.
+      episode_file: takes a row for each episode.
+      info_names: of `Episode.infos`.
+
+    Attributes:
+      env_steps, episodes: transitions made and games finished here.
+      seconds: {'env' | 'act' | 'write': time spent}.
+      window: returns and lengths of the last episodes that count, see `Agent.in_metrics`.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        engine: Engine,
+        env: VectorEnv,
+        writer: Writer,
+        worker: int,
+        num_workers: int,
+        rng: np.random.Generator,
+        seed: int,
+        episode_file: EpisodeFile | None = None,
+        info_names: Sequence[str] = (),
+    ):
+        self.engine, self.env, self.writer, self.rng = engine, env, writer, rng
+        self.env_steps, self.episodes = 0, 0
+        self.seconds = {"env": 0.0, "act": 0.0, "write": 0.0}
+        self.window = EpisodeWindow(info_names=info_names)
+        self._episode_file = episode_file
+        self.knobs: dict[str, np.ndarray] = {}
+        self._agent, self._worker, self._num_workers = agent, worker, num_workers
+        in_metrics = agent.in_metrics
+        self._in_metrics = in_metrics(worker, num_workers, env.num_envs) if in_metrics else None
+        self._obs = env.reset(seed)
+        self._initial_state = engine.policy.initial_state(env.num_envs)
+        self._initial_state = tree.map_structure(np.asarray, self._initial_state)
+        self._state = self._initial_state
+        self._noise = NoiseStream(engine.signature, rng)
+
+    def run(self, vector_steps: int, env_steps: int, items: int | None = None) -> None:
+        """Makes that many vector steps, or fewer; a step that the environments end by Stopped is dropped.
+
+        Args:
+          vector_steps: steps of all B environments together.
+          env_steps: total of the run so far, for schedules; they advance once per call.
+          items: ends after the vector step with which so many items have been written in this call; None: goes on.
+        """
+        last_item = None if items is None else self.writer.items_written + items
+        engine, env, writer, clock = self.engine, self.env, self.writer, time.perf_counter
+        knobs = self.knobs = dict(
+            self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps)
+        )
+        act_s = env_s = write_s = 0.0
+        before = self.env_steps
+        carries = self._noise.holds or bool(self._initial_state)
+        for noise in self._noise.steps(vector_steps):
+            start = clock()
+            choice = engine.act(self._obs, self._state, knobs, noise)
+            acted = clock()
+            try:
+                step = env.step(choice.action)
+            except Stopped:
+                break
+            stepped = clock()
+            writer.record(self._obs, self._state, choice, step)
+            written = clock()
+            act_s, env_s, write_s = (
+                act_s + acted - start,
+                env_s + stepped - acted,
+                write_s + written - stepped,
+            )
+            self._obs = step.obs
+            if carries:
+                is_first = step.is_first
+                self._noise.restart(is_first)
+                self._state = reset_rows(choice.state, self._initial_state, is_first)
+            self.env_steps += int(np.count_nonzero(step.valid))
+            self.episodes += len(step.episodes)
+            for episode in step.episodes:
+                if self._in_metrics is None or self._in_metrics[episode.row]:
+                    self.window.add(episode.episode_return, episode.length_env_steps, episode.infos)
+                if self._episode_file is not None:
+                    made = self.env_steps - before
+                    self._episode_file.add(env_steps + made, episode)
+            if last_item is not None and writer.items_written >= last_item:
+                break
+        start = clock()
+        writer.flush(MAX_PENDING_ITEMS)
+        write_s += clock() - start
+        if self._episode_file is not None:
+            self._episode_file.flush_due()
+        for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):
+            self.seconds[part] += spent
+
+    def load(self, arrays: Sequence[np.ndarray], version: int, max_priority: float) -> None:
+        """Takes published weights: values of the policy's variables, updates behind them, priority of new items."""
+        self.engine.load(arrays)
+        self.writer.load(arrays)
+        self.writer.version, self.writer.priority = version, max_priority
+
+    def close(self) -> None:
+        """Finishes the writes and closes the environments."""
+        self.writer.flush()
+        self.writer.close()
+        self.env.close()
+        if self._episode_file is not None:
+            self._episode_file.close()

@@ -1,0 +1,248 @@
+"""Evaluation: separate environments, full unclipped games, fixed seeds, no learning."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tree
+
+from tfrl.envs.make import make_vector
+from tfrl.envs.vector import VectorEnv, refuse_shared
+from tfrl.runtime import seeds
+from tfrl.runtime.acting.inference import (
+    Engine,
+    NoiseStream,
+    StepSignature,
+    make_engine,
+    reset_rows,
+)
+from tfrl.runtime.acting.watch import Watch, limit_s
+from tfrl.runtime.run_plan import RunPlan
+from tfrl.runtime.stop import Stop, StoppableVector, Stopped
+from tfrl.runtime.storage import checkpoint
+
+
+class Evaluation(NamedTuple):
+    """Returns and lengths of the evaluated episodes; False where none has ended."""
+
+    returns: tuple[float, ...]
+    lengths_env_steps: tuple[int, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.returns)
+
+    def metrics(self) -> dict[str, float]:
+        """A row for the logs, empty where no episode has ended."""
+        if not self:
+            return {}
+        return {
+            "evaluator/return_mean": float(np.mean(self.returns)),
+            "evaluator/return_std": float(np.std(self.returns)),
+            "evaluator/return_min": float(np.min(self.returns)),
+            "evaluator/return_max": float(np.max(self.returns)),
+            "evaluator/episodes": float(len(self.returns)),
+            "evaluator/length_mean_env_steps": float(np.mean(self.lengths_env_steps)),
+        }
+
+
+def evaluate(
+    engine: Engine,
+    env: VectorEnv,
+    episodes: int,
+    seed: int,
+    knobs: dict[str, np.ndarray] | None = None,
+    max_env_steps: int = 0,
+    beat: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Plays games and reports them.
+
+    Every row plays the same number of games up to one, counted from its reset, so that short games are not favoured.
+
+    Args:
+      engine: greedy, or exploring with `knobs`, for batches of `env.num_envs`.
+      env: B environments built with `training=False`.
+      episodes: games in all.
+      seed: of the environments and of the noise; one seed gives one list of games.
+      knobs: for an exploring engine.
+      max_env_steps: give up after so many, with the episodes that have ended by then; 0: no limit.
+      beat: called once a vector step, for whoever watches over this process.
+    """
+    quota = np.full(env.num_envs, episodes // env.num_envs)
+    quota[: episodes % env.num_envs] += 1
+    noises = NoiseStream(engine.signature, np.random.default_rng(seed))
+    obs = env.reset(seed)
+    initial = tree.map_structure(np.asarray, engine.policy.initial_state(env.num_envs))
+    state, done, vector_steps = initial, [], 0
+    while quota.any():
+        (noise,) = noises.steps(1)
+        choice = engine.act(obs, state, knobs or {}, noise)
+        step = env.step(choice.action)
+        beat()
+        obs, vector_steps = step.obs, vector_steps + 1
+        state = reset_rows(choice.state, initial, step.is_first)
+        noises.restart(step.is_first)
+        for episode in step.episodes:
+            if quota[episode.row]:
+                quota[episode.row] -= 1
+                done.append(episode)
+        if max_env_steps and vector_steps * env.num_envs >= max_env_steps:
+            break
+    return Evaluation(
+        tuple(float(e.episode_return) for e in done), tuple(int(e.length_env_steps) for e in done)
+    )
+
+
+def unfinished(evaluation: Evaluation, episodes: int, limit: int) -> str:
+    """A warning where an evaluation gave up before all of its episodes had ended; '' where it did not."""
+    ended = len(evaluation.returns)
+    if ended == episodes:
+        return ""
+    what = f"only {ended} of {episodes} episodes" if ended else "no episode"
+    then = "the score covers only these" if ended else "there is no score"
+    return (
+        f"warning: {what} ended within {limit:,} env steps of evaluation: {then}; --max_episode_steps limits episodes, "
+        "--eval_max_env_steps evaluations"
+    )
+
+
+class Evaluator:
+    """Scores published policies of a run and keeps the best.
+
+    `checkpoints/best.npz` holds the best policy so far and `checkpoints/last.npz` the newest one
+    evaluated; both survive a restart. Each evaluation plays games of its own seeds, so that the
+    best is not the luckiest on one list.
+
+    Args:
+      run_plan: of the run.
+      inference: engine that acts, see `make_engine`.
+      beat: called once a vector step.
+      stop: ends an evaluation, which then raises Stopped; once it is requested no environment is made.
+      announce: takes a warning where an evaluation gives up.
+
+    Where the plan plays nothing, no environment is built; `keep` alone may be called then.
+    """
+
+    def __init__(
+        self,
+        run_plan: RunPlan,
+        inference: str,
+        beat: Callable[[], None] = lambda: None,
+        stop: Stop | None = None,
+        announce: Callable[[str], None] = lambda text: None,
+    ):
+        self._plan = run_plan.job.evaluation
+        self._run_plan, self._beat, self._announce = run_plan, beat, announce
+        self._stop = Stop() if stop is None else stop
+        self._env: VectorEnv | None = None
+        if self._plan.plays:
+            with contextlib.suppress(Stopped), self._stop.inside_environment():
+                self._env = self._make_env()
+        self._watch: Watch | None = None
+        if self._env is not None:
+            limit = limit_s(run_plan.job.topology)
+            self._watch = Watch(self._env.place, "evaluation", limit, self._announce)
+        self._inference = inference
+        self._engine: Engine | None = None
+        self.folder = run_plan.run_dir / "checkpoints"
+        self._best = -np.inf
+        if (
+            self.folder / "best.npz"
+        ).exists():  # of an earlier session, or of an evaluator before this one
+            self._best = checkpoint.load_arrays(self.folder / "best.npz")[1]["return_mean"]
+
+    def refuse_shared(self, training: VectorEnv) -> None:
+        """Raises SettingError where an environment of training is one of evaluation too; both would step it."""
+        vectors = {"training": training, "evaluation": self._env}
+        envs = {
+            f"{use}, row {row}": env
+            for use, vector in vectors.items()
+            for row, env in enumerate(getattr(vector, "envs", []))
+        }
+        refuse_shared(training.spec.name, envs)
+
+    def prepare(self) -> None:
+        """Makes the engine, which the first evaluation would do; training need not wait for it."""
+        if self._engine is None and self._plan.plays:
+            self._stop.check()
+            run_plan, num_envs = self._run_plan, self._env.num_envs
+            policy = run_plan.agent.make_policy()
+            signature = StepSignature(policy, run_plan.spec, num_envs, (), explore=False)
+            self._engine = make_engine(self._inference, policy, signature)
+
+    def rehearse(self) -> None:
+        """Makes the engine, resets the environments and steps them once with an untrained policy: what cannot be
+        played is found out before training."""
+        if self._env is None:
+            return
+        with contextlib.suppress(Stopped):
+            self.prepare()
+            obs = self._env.reset(seeds.integer(self._run_plan.job.seed, "evaluator", 0, "first"))
+            state = self._engine.policy.initial_state(self._env.num_envs)
+            state = tree.map_structure(np.asarray, state)
+            self._env.step(self._engine.act(obs, state, {}, {}).action)
+
+    def run(self, arrays: Sequence[np.ndarray], env_steps: int, version: int) -> dict[str, float]:
+        """Evaluates a policy during training; returns a row of metrics, empty where no episode has ended."""
+        evaluation = self._play(arrays, self._plan.eval_episodes, f"training {env_steps}")
+        row = evaluation.metrics()
+        self.keep(arrays, env_steps, version, row.get("evaluator/return_mean", -np.inf))
+        return row
+
+    def keep(
+        self,
+        arrays: Sequence[np.ndarray],
+        env_steps: int,
+        version: int,
+        return_mean: float = -np.inf,
+    ) -> None:
+        """Stores a policy as the newest, and as the best if it is; without a score it is the best only while
+        no policy has one."""
+        if np.isnan(return_mean):  # the worst score there is, not one that compares with none
+            return_mean = -np.inf
+        facts = {"return_mean": return_mean, "env_steps": env_steps, "version": version}
+        checkpoint.save_arrays(self.folder / "last.npz", arrays, **facts)
+        if return_mean >= self._best:  # among policies without a score the newest
+            self._best = return_mean
+            checkpoint.save_arrays(self.folder / "best.npz", arrays, **facts)
+
+    def exported(self) -> tuple[list[np.ndarray], dict[str, float]]:
+        """The policy to export and the facts stored with it."""
+        # Without scores the first policy kept would stay the best.
+        name = self._plan.export_policy if self._plan.plays else "last"
+        return checkpoint.load_arrays(self.folder / f"{name}.npz")
+
+    def final(self, arrays: Sequence[np.ndarray]) -> Evaluation | None:
+        """The score of a policy on fresh games; None where none are asked for, or a stop ended them."""
+        episodes = self._plan.final_eval_episodes if self._plan.plays else 0
+        try:
+            return self._play(arrays, episodes, "final") if episodes else None
+        except Stopped:
+            return None
+
+    def close(self) -> None:
+        """Frees the environments; no evaluation may follow."""
+        if self._env is not None:
+            self._env.close()
+            self._watch.close()
+
+    def _make_env(self) -> VectorEnv:
+        plan, job = self._plan, self._run_plan.job
+        num_envs = min(plan.eval_num_envs, plan.eval_episodes)
+        seed = seeds.integer(job.seed, "evaluator")
+        return StoppableVector(make_vector(job.env, num_envs, seed, training=False), self._stop)
+
+    def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:
+        self.prepare()
+        self._engine.load(arrays)
+        seed = seeds.integer(self._run_plan.job.seed, "evaluator", 0, stream)
+        limit = self._run_plan.most_evaluation_env_steps(episodes)
+        evaluation = evaluate(
+            self._engine, self._env, episodes, seed, max_env_steps=limit, beat=self._beat
+        )
+        warning = unfinished(evaluation, episodes, limit)
+        if warning:
+            self._announce(warning)
+        return evaluation

@@ -1,0 +1,362 @@
+"""Where the experience of a learner comes from: the tables of replay servers, or blocks for a replay beside it.
+
+An intake gives out a block only when the inserts have paid for it, so the ratio of samples to inserts never exceeds the
+stated one; the limiters of the tables, or the bound of the queue, keep the actors from running ahead.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import reverb
+import tensorflow as tf
+
+from tfrl.agent import ReplayPlan
+from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
+from tfrl.replay.sampler import ReplayTimeout, Sampler, Samples
+from tfrl.replay.tables import EXPERIENCE
+from tfrl.replay.write_chunks import Chunks
+from tfrl.runtime.backends.control import Link
+from tfrl.runtime.run_plan import RunPlan
+from tfrl.runtime.storage.replay_server import save_contents, save_shards
+
+SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environments are no failure
+FETCH_S = 0.1  # longest wait for samples that are paid for, between two looks at the orders
+ANSWER_S = 0.25  # after which a server that does not answer is left alone until it does
+DRY_S = 5.0  # at the end: without samples for so long, there are none left
+QUEUE_DRY_S = 1.0  # the same for blocks, which need not wait for each other
+
+
+class Feed:
+    """Experience fetched on a thread, so that the learner's own loop never waits for long.
+
+    Args:
+      make_source: makes what has `next()`; again after a `ReplayTimeout`.
+    """
+
+    def __init__(self, make_source: Callable[[], Any]):
+        self._make_source = make_source
+        self._queue: queue.Queue[Any] = queue.Queue(1)
+        threading.Thread(target=self._fetch, name="samples", daemon=True).start()
+
+    def next(self, timeout_s: float) -> Any:
+        """What the source gave next, or None if there is nothing yet; raises what the fetching raised."""
+        try:
+            item = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def _fetch(self) -> None:
+        while True:
+            try:
+                source = self._make_source()
+                while True:
+                    self._queue.put(source.next())
+            except ReplayTimeout:
+                continue
+            except Exception as error:  # told to the learner's own thread
+                self._queue.put(error)
+                return
+
+
+class Patient:
+    """Makes calls to a server that may be gone, one at a time, and waits for each only a little.
+
+    Attributes:
+      silent: the last call has not come back, or came back because the server went away.
+    """
+
+    def __init__(self) -> None:
+        self._asked: queue.SimpleQueue = queue.SimpleQueue()
+        self._open: concurrent.futures.Future | None = None
+        self.silent = False
+        # No pool: Python waits for the threads of one when it ends, and a call may never come back.
+        threading.Thread(target=self._work, name="reverb", daemon=True).start()
+
+    def __call__(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
+        """What `fn` returns, None while it is under way; not called while an earlier call is."""
+        if not self._is_free():
+            return None
+        done = self._open = concurrent.futures.Future()
+        self._asked.put((done, functools.partial(fn, *args, **kwargs)))
+        return done.result() if self._is_free() else None
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._asked.get()
+            try:
+                future.set_result(call())
+            except Exception as error:
+                future.set_exception(error)
+
+    def _is_free(self) -> bool:
+        if self._open is None:
+            return True
+        try:
+            self._open.exception(0.0 if self.silent else ANSWER_S)
+        except concurrent.futures.TimeoutError:
+            self.silent = True
+            return False
+        error, self._open = self._open.exception(), None
+        # What Reverb raises when a server goes away or does not answer.
+        if error is not None and not isinstance(error, (RuntimeError, reverb.errors.ReverbError)):
+            raise error
+        self.silent = error is not None
+        return not self.silent
+
+
+class Shard:
+    """One table of experience, as a learner sees it.
+
+    Args:
+      address: of its server, also of one that takes its place.
+      plan: of this table.
+      items: fetched at a time, a part of a block.
+      index: of the replay process that serves it.
+      before: items that earlier learners have taken from it.
+
+    Attributes:
+      index: see above.
+      inserted, size: items as the server told last.
+      sampled: items taken by this learner.
+    """
+
+    def __init__(self, address: str, plan: ReplayPlan, items: int, index: int, before: int):
+        self.client = reverb.Client(address)
+        self._plan, self._items = plan, items
+        self._make_feed = lambda: Feed(lambda: Sampler(address, items, SAMPLE_TIMEOUT_S))
+        self._feed = self._make_feed()
+        self._count, self._put = Patient(), Patient()
+        self.index, self._before = index, before
+        self.inserted = self.size = self.sampled = 0
+
+    @property
+    def silent(self) -> bool:
+        """The server does not answer."""
+        return self._count.silent
+
+    @property
+    def total_sampled(self) -> int:
+        """Items taken by all learners."""
+        return self._before + self.sampled
+
+    @property
+    def paid(self) -> float:
+        """Parts that inserts have paid for and that were not taken yet."""
+        earned = (self.inserted - self._plan.min_items) * self._plan.samples_per_insert
+        return (earned - self.total_sampled) / self._items
+
+    def renew(self, index: int) -> None:
+        """Another process serves an empty table in its place."""
+        self.index, self._before = index, 0
+        self.inserted = self.size = self.sampled = 0
+
+    def count(self) -> None:
+        """Asks the server how many items were inserted."""
+        info = self._count(self.client.server_info, timeout=10)
+        if info is not None:
+            info = info[EXPERIENCE]
+            self.inserted = info.rate_limiter_info.insert_stats.completed
+            self.size = info.current_size
+
+    def take(self) -> Samples | None:
+        """The next part, None if it is not there yet."""
+        try:
+            part = self._feed.next(FETCH_S)
+        except Exception:  # an error of its own, or its server has gone
+            self.count()
+            if not self.silent:
+                raise
+            self._feed = self._make_feed()
+            return None
+        if part is None:
+            self.count()
+            return None
+        self.sampled += self._items
+        return part
+
+    def write_priorities(self, keys: np.ndarray, priorities: np.ndarray) -> None:
+        """Changes priorities; those for a server that does not answer are dropped."""
+        new = dict(zip(keys.tolist(), priorities.tolist(), strict=True))
+        self._put(self.client.mutate_priorities, EXPERIENCE, new)
+
+
+class TableSource:
+    """Blocks of samples from one or several tables.
+
+    A block has as many parts as there are shards: one of each, or several of those that have more to give, so that no
+    shard is waited for. Every batch has its share of every part. The probability of an item is that under the draw from
+    all shards: the one under its own, times the share of the parts that are its shard's.
+
+    Args:
+      run_plan: of the run.
+      link: its orders hold 'addresses' and 'shards', [index, items sampled before] of each.
+      items: of a block.
+    """
+
+    def __init__(self, run_plan: RunPlan, link: Link, items: int):
+        self._link, plan = link, run_plan.shard_plan
+        addresses, shards = link.orders["addresses"], link.orders["shards"]
+        self._calls = run_plan.agent.updates.updates_per_call
+        part = items // len(addresses)
+        self.shards = [
+            Shard(address, plan, part, *known)
+            for address, known in zip(addresses, shards, strict=True)
+        ]
+        self._parts: list[tuple[Shard, Samples]] = []  # of the next block
+        self._given: list[tuple[Shard, Samples]] = []  # of the last one
+        self._sampled_of_lost = 0
+
+    @property
+    def inserted(self) -> int:
+        """Items inserted into all tables, as their servers told last."""
+        return sum(shard.inserted for shard in self.shards)
+
+    def is_paid(self) -> bool:
+        """Whether the items inserted so far pay for one more block."""
+        for shard in self.shards:
+            if shard.silent or shard.paid < 1:
+                shard.count()
+        payable = sum(max(0, int(shard.paid)) for shard in self.shards if not shard.silent)
+        return payable >= len(self.shards) - len(self._parts)
+
+    def is_dry(self, waited_s: float) -> bool:
+        """Whether nothing more will come, `waited_s` after the last of it, when the actors have ended."""
+        return not self.is_paid() or waited_s > DRY_S
+
+    def next(self) -> Samples | None:
+        """The next block, None while it is not paid for or not there."""
+        for shard, (index, _) in zip(self.shards, self._link.orders["shards"], strict=True):
+            if index != shard.index:
+                self._sampled_of_lost += shard.sampled
+                shard.renew(index)
+        if not self.is_paid():
+            return None
+        while len(self._parts) < len(self.shards):
+            ready = [shard for shard in self.shards if not shard.silent and shard.paid >= 1]
+            taken = [shard for shard, _ in self._parts]
+            shard = min(ready, key=lambda s: (taken.count(s), -s.paid), default=None)
+            part = None if shard is None else shard.take()
+            if part is None:
+                return None
+            self._parts.append((shard, part))
+        self._given, self._parts = self._parts, []
+        return self._joined()
+
+    def write_priorities(self, priorities: np.ndarray) -> None:
+        """New priorities float32 [items] of the last block, each to the shard that has the item."""
+        parts = len(self._given)
+        split = priorities.reshape(self._calls, parts, -1) if parts > 1 else priorities[None, None]
+        for i, (shard, part) in enumerate(self._given):
+            shard.write_priorities(part.keys.numpy(), split[:, i].reshape(-1))
+
+    def numbers(self) -> dict[str, Any]:
+        """What is told to the supervisor: items taken by this learner, in all and of each shard."""
+        taken = {shard.index: shard.sampled for shard in self.shards}
+        return {"sampled": self._sampled_of_lost + sum(taken.values()), "sampled_of": taken}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the counts."""
+        sampled = [shard.total_sampled for shard in self.shards]
+        return {"written": self.inserted, "sampled": sampled if len(sampled) > 1 else sampled[0]}
+
+    def save(self, folder: Path) -> None:
+        """Writes the contents of the tables to `folder`, which must not exist."""
+        if len(self.shards) == 1:
+            save_contents(self.shards[0].client, folder)
+            return
+        lost = save_shards([shard.client for shard in self.shards], folder)
+        for slot in lost:
+            self._link.say(f"checkpoint without replay shard {slot}, which does not answer")
+
+    def _joined(self) -> Samples:
+        if len(self._given) == 1:
+            return self._given[0][1]
+        owners = [shard for shard, _ in self._given]
+        parts = [
+            part._replace(probability=part.probability * (owners.count(shard) / len(owners)))
+            for shard, part in self._given
+        ]
+
+        def join(*columns: tf.Tensor) -> tf.Tensor:
+            rows = [tf.reshape(x, [self._calls, -1, *x.shape[1:]]) for x in columns]
+            return tf.reshape(tf.concat(rows, 1), [-1, *columns[0].shape[1:]])
+
+        return tf.nest.map_structure(join, *parts)
+
+
+class LearnerReplaySource:
+    """Blocks of new transitions from the queue into a replay beside the learner, whose updates draw from it.
+
+    Args:
+      run_plan: of the run.
+      link: its orders hold the address of the queue.
+      items: of a block of samples.
+      replay: beside the learner.
+      before: 'written' and 'sampled' items of its contents.
+    """
+
+    def __init__(
+        self,
+        run_plan: RunPlan,
+        link: Link,
+        items: int,
+        replay: LearnerReplay,
+        before: Mapping[str, int],
+    ):
+        self._plan, self._items, self._replay = run_plan.agent.replay, items, replay
+        client = reverb.Client(link.orders["addresses"][0])
+        self._feed = Feed(functools.partial(Chunks, client))
+        self.inserted = self._first = before["written"]
+        self._before, self._sampled = before["sampled"], 0
+
+    def is_paid(self) -> bool:
+        """Like `TableSource`; takes the next block of new transitions where there is one."""
+        if not self._pays():
+            block = self._feed.next(0.02)
+            if block is not None:
+                self._replay.insert(block)
+                self.inserted += len(block.rows)
+        return self._pays()
+
+    def is_dry(self, waited_s: float) -> bool:
+        """Like `TableSource.is_dry`, after a shorter wait: blocks need not wait for each other."""
+        return waited_s > QUEUE_DRY_S
+
+    def next(self) -> Samples | None:
+        """Like `TableSource.next`; the block is only a sign, `DRAWN_HERE`: the updates draw from the replay."""
+        if not self.is_paid():
+            return None
+        self._sampled += self._items
+        return DRAWN_HERE
+
+    def write_priorities(self, priorities: np.ndarray) -> None:
+        """Raises NotImplementedError: the updates write the priorities of this replay."""
+        raise NotImplementedError("a replay beside the learner keeps its priorities itself")
+
+    def numbers(self) -> dict[str, Any]:
+        """Like `TableSource.numbers`: items taken and items inserted by this learner, and those that can be drawn."""
+        inserted = self.inserted - self._first
+        return {"sampled": self._sampled, "inserted": inserted, "size": self._replay.size}
+
+    def state(self) -> dict[str, Any]:
+        """Like `TableSource.state`: items inserted and items taken, over all learners."""
+        return {"written": self.inserted, "sampled": self._before + self._sampled}
+
+    def save(self, folder: Path) -> None:
+        """Like `TableSource.save`: the contents of the replay."""
+        self._replay.save(folder)
+
+    def _pays(self) -> bool:
+        needed = self._before + self._sampled + self._items
+        return (self.inserted - self._plan.min_items) * self._plan.samples_per_insert >= needed

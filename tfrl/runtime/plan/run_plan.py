@@ -1,0 +1,360 @@
+"""From a job to the parts that every role of a run needs; whatever can be refused is refused here,
+before any process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tree
+
+from tfrl.agent import Agent, Policy, ReplayPlan, SequenceOf
+from tfrl.envs.make import make_spec
+from tfrl.envs.vector import VectorEnv
+from tfrl.errors import SettingError
+from tfrl.job import Job, algorithm
+from tfrl.replay import learner_replay, local_queue
+from tfrl.replay.kinds import Layout, make_layout
+from tfrl.runtime.plan import memory, residency, warm_start
+from tfrl.runtime.storage import mend
+from tfrl.runtime.storage.checkpoint import Checkpoint, Checkpoints
+from tfrl.runtime.storage.facts import facts
+from tfrl.runtime.storage.replay_server import saved_shapes
+from tfrl.types import EnvSpec
+
+ENDLESS_ENV_STEPS = (
+    10_000  # for each episode of an evaluation, where the environment has no time limit
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """A job with its environment spec, its agent, the layout of its items and the place of its replay; `found` is the
+    checkpoint from which a resumed run goes on, None where it was stopped before it had made one.
+    """
+
+    job: Job
+    spec: EnvSpec
+    agent: Agent
+    layout: Layout
+    residency: str = residency.SERVER
+    residency_why: str = ""
+    found: Checkpoint | None = None
+    env: VectorEnv | None = None  # of training, where it is the only one that may be built
+
+    @property
+    def run_dir(self) -> pathlib.Path:
+        """Folder of the run."""
+        return pathlib.Path(self.job.run_dir)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of the run, in `checkpoints` of its folder; a new object each time."""
+        folder = self.run_dir / "checkpoints"
+        return Checkpoints(folder, self.job.algo, self.spec, self.job.checkpoint.checkpoint_keep)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest complete checkpoint, None if there is none.
+
+        Unrolls that wait in its queue, or sequences of its replay, are left out where this run cannot take them.
+
+        Raises:
+          SettingError: see `Checkpoints.newest`.
+        """
+        found = self.checkpoints.newest()
+        if found is None or found.replay is None or not self.sequences:
+            return found
+        unfit, topology, contents = "", self.job.topology, found.replay
+        if local_queue.saved_here(contents) or learner_replay.saved_here(contents):
+            if topology.backend != "inprocess":
+                unfit = "they were kept in the learner of a run in one process"
+        elif self.queue and not self.layout.fits(saved_shapes(found.replay)):
+            unfit = f"they were made with a different num_envs than {topology.num_envs}"
+        return dataclasses.replace(found, unfit=unfit)
+
+    @property
+    def sequences(self) -> SequenceOf | None:
+        """The item kind where items are sequences, None where they are transitions."""
+        item = self.agent.replay.item
+        return item if isinstance(item, SequenceOf) else None
+
+    @property
+    def queue(self) -> bool:
+        """Items are trained on in the order in which they come, not sampled again and again."""
+        return self.agent.replay.kind == "queue"
+
+    @property
+    def batch_items(self) -> int:
+        """Items of a batch, over all replicas."""
+        plan, topology = self.agent.updates, self.job.topology
+        if plan.batch_size:
+            return plan.batch_size
+        if not plan.batch_env_steps:
+            return topology.num_actors
+        items = max(1, math.ceil(plan.batch_env_steps / self._item_env_steps))
+        # Where actors wait for what they made to be trained on, a batch takes as much of each.
+        return self.items_per_wait * topology.num_actors if self.waits else items
+
+    @property
+    def waits(self) -> bool:
+        """Actors wait for the weights that their items have trained."""
+        return self.agent.replay.max_policy_lag_updates == 0
+
+    @property
+    def items_per_wait(self) -> int:
+        """Items that each actor makes between two waits."""
+        plan, actors = self.agent.updates, self.job.topology.num_actors
+        if plan.batch_size:
+            return max(1, plan.batch_size // actors)
+        return max(1, math.ceil(plan.batch_env_steps / (self._item_env_steps * actors)))
+
+    @property
+    def items_per_call(self) -> int:
+        """Items that one call of the learner consumes."""
+        return self.batch_items * self.agent.updates.updates_per_call
+
+    @property
+    def shard_plan(self) -> ReplayPlan:
+        """What each shard of the replay holds."""
+        plan, shards = self.agent.replay, self.job.topology.num_replay_shards
+        if shards == 1:
+            return plan
+        return dataclasses.replace(
+            plan,
+            capacity_items=math.ceil(plan.capacity_items / shards),
+            min_items=math.ceil(plan.min_items / shards),
+        )
+
+    @property
+    def _item_env_steps(self) -> int:
+        """Env steps that make one more item; at most, where items are whole episodes."""
+        item = self.sequences
+        return (item.period or item.length * (item.episodes or self.layout.columns)) if item else 1
+
+    @property
+    def env_steps_per_call(self) -> int:
+        """Env steps that pay for one call of the learner (at most, where items are whole episodes)."""
+        items = self.items_per_call * self._item_env_steps
+        return max(1, round(items / self.agent.replay.samples_per_insert))
+
+    @property
+    def updates_per_call(self) -> int:
+        """Optimiser steps of one call."""
+        plan = self.agent.updates
+        return plan.updates_per_call * plan.epochs * plan.minibatches
+
+    @property
+    def residency_line(self) -> str:
+        """The start-up line with the place of the replay or the queue, and the reason; '' where there is no choice."""
+        what = "queue" if self.queue else "replay"
+        line = f"{what}: {self.residency} ({self.residency_why})" if self.residency_why else ""
+        if self.found and self.found.unfit:
+            left = (
+                f"the contents of the {what} in the checkpoint are not restored: {self.found.unfit}"
+            )
+            return f"{line}; {left}" if line else left
+        return line
+
+    @property
+    def exploration_line(self) -> str:
+        """The start-up line about exploration; '' where epsilon is the same everywhere and all episodes count."""
+        agent, topology = self.agent, self.job.topology
+        if agent.in_metrics is None:
+            return ""
+        sizes = (topology.num_actors, topology.num_envs)
+        rows = range(topology.num_actors)
+        epsilon = np.concatenate([agent.knobs(i, *sizes, 0)["epsilon"] for i in rows])
+        in_metrics = np.concatenate([agent.in_metrics(i, *sizes) for i in rows])
+        if epsilon.max() == epsilon.min():
+            return f"exploration: epsilon {epsilon[0]:.3g} in every environment: all rungs of the ladder are equal"
+        return (
+            f"exploration: epsilon {epsilon.max():.3g} to {epsilon.min():.3g} over {len(epsilon)} environments; "
+            f"training returns come from the {np.count_nonzero(in_metrics)} least random"
+        )
+
+    @property
+    def evaluation_line(self) -> str:
+        """The start-up line about the limit of an evaluation; '' where a time limit ends every episode."""
+        episodes = self.job.evaluation.eval_episodes
+        limit = self.most_evaluation_env_steps(episodes)
+        if self.job.evaluation.eval_max_env_steps or not limit:
+            return ""
+        return (
+            f"evaluation: the environment has no time limit, so an evaluation of {episodes} episodes ends after "
+            f"{limit:,} env steps at most; --max_episode_steps limits episodes, --eval_max_env_steps evaluations"
+        )
+
+    def most_evaluation_env_steps(self, episodes: int) -> int:
+        """Env steps after which an evaluation gives up; 0: never, since every episode ends by the time limit."""
+        most = self.job.evaluation.eval_max_env_steps
+        return most or (0 if self.spec.max_episode_steps else episodes * ENDLESS_ENV_STEPS)
+
+    @property
+    def arithmetic(self) -> str:
+        """The start-up line with the sizes of batches."""
+        plan, replay = self.agent.updates, self.agent.replay
+        if self.queue:
+            most = "up to " if self.sequences.episodes else ""
+            what = "episodes" if self.sequences.episodes else "env steps"
+            width = self.sequences.episodes or self._item_env_steps
+            return (
+                f"{self.batch_items} items of {width:,} {what}, {most}{self.env_steps_per_call:,} env steps -> "
+                f"{plan.epochs} epochs of {plan.minibatches} minibatches"
+            )
+        what = "sequences" if self.sequences else "items"
+        items = f"{what} of {self.sequences.length:,} steps" if self.sequences else what
+        return (
+            f"{self.env_steps_per_call:,} env steps -> "
+            f"{plan.updates_per_call:,} updates of {plan.batch_size:,} {items}, "
+            f"{replay.samples_per_insert:g} samples per insert, starting at {replay.min_items:,} {what}"
+        )
+
+
+def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> RunPlan:
+    """Builds the spec and the agent of a job.
+
+    Args:
+      spec: of the environment, where it is known; None: one is built to see.
+      starting: a run begins here: a replay or a network that does not fit into the free memory is refused.
+
+    Raises:
+      SettingError: an unknown environment, a space the algorithm does not serve, no checkpoint to resume from or that
+        of another run.
+    """
+    spec = make_spec(job.env) if spec is None else spec
+    job.refuse_idle(facts(job, spec))
+    agent = algorithm(job.algo).make(job.config, spec)
+    if starting:
+        memory.refuse_replay(job, agent, spec)
+    with memory.limited_weights() if starting else contextlib.nullcontext():
+        policy = agent.make_policy()  # a network that cannot be built is refused now
+    run_plan = RunPlan(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
+    if job.topology.overlap and run_plan.queue and not run_plan.waits:
+        raise SettingError(
+            f"overlap with algo={job.algo}: its actors do not wait for the learner anyway; expected a replay, or an "
+            "algorithm that acts with the newest weights: a2c, pg or ppo"
+        )
+    _check_devices(run_plan)
+    _check_minibatches(run_plan, policy)
+    _check_replay(run_plan)
+    _check_shards(run_plan)
+    found = _found(run_plan) if job.resume else None
+    if job.initial_weights and starting and found is None:
+        warm_start.read(job.initial_weights, spec, policy.variables)  # refused now or never
+    place = residency.pick(job, agent, run_plan.layout, found.replay if found else None)
+    return dataclasses.replace(run_plan, residency=place[0], residency_why=place[1], found=found)
+
+
+def _found(run_plan: RunPlan) -> Checkpoint | None:
+    """The checkpoint to resume from; None for a run that was stopped before its first one."""
+    job, found = run_plan.job, run_plan.newest()
+    if found is None and not mend.may_start_over(run_plan.run_dir):
+        raise SettingError(
+            f"resume with run_dir={job.run_dir!r}: expected a complete checkpoint in {run_plan.checkpoints.folder}, "
+            "there is none to go on from; start a new run in another folder"
+        )
+    return found
+
+
+def _check_devices(run_plan: RunPlan) -> None:
+    """Raises SettingError when the learner asks for more devices than there are, or cannot share a
+    batch between them."""
+    topology, plan = run_plan.job.topology, run_plan.agent.updates
+    num_devices, compile_mode = topology.num_learner_devices, topology.compile
+    gpus, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
+    available = len(gpus) or len(tf.config.get_logical_device_configuration(cpus[0]) or [None])
+    replicas = num_devices or max(len(gpus), 1)
+    if replicas > available:
+        kind = "GPU" if gpus else "CPU"
+        raise SettingError(
+            f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices"
+        )
+    rows, what = plan.batch_size, f"batch_size={plan.batch_size}"
+    if run_plan.queue:
+        rows = run_plan.batch_items * run_plan.layout.columns
+        what = f"a batch of {rows} environments"
+    if rows % replicas:
+        raise SettingError(
+            f"{what} with {replicas} learner devices: expected a multiple of {replicas}"
+        )
+    if compile_mode == "xla" and replicas > 1:
+        raise SettingError(
+            f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"
+        )
+
+
+def _check_minibatches(run_plan: RunPlan, policy: Policy) -> None:
+    """Raises SettingError where a batch has fewer rows than minibatches."""
+    minibatches = run_plan.agent.updates.minibatches
+    if minibatches == 1 or not run_plan.sequences:
+        return
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    replicas = run_plan.job.topology.num_learner_devices or max(gpus, 1)
+    rows, what = run_plan.batch_items * run_plan.layout.columns // replicas, "unrolls"
+    if not tree.flatten(policy.initial_state(1)):  # with memory they stay whole
+        rows, what = rows * run_plan.sequences.length, "env steps"
+    if minibatches > rows:
+        raise SettingError(
+            f"minibatches={minibatches}: expected at most {rows}, the {what} of a batch on each device"
+        )
+
+
+def _check_replay(run_plan: RunPlan) -> None:
+    """Raises SettingError where too few old unrolls are kept for any to be trained on."""
+    plan, batch = run_plan.agent.updates, run_plan.batch_items
+    if plan.replay_proportion and plan.replay_items <= batch:
+        raise SettingError(
+            f"replay_unrolls={plan.replay_items} with replay_proportion={plan.replay_proportion:g}: "
+            f"expected more than {batch}, the unrolls of a batch"
+        )
+
+
+def _check_shards(run_plan: RunPlan) -> None:
+    """Raises SettingError where the replay cannot be spread over servers, or weights not be looked for in time."""
+    topology, plan = run_plan.job.topology, run_plan.agent.updates
+    shards, delay = topology.num_replay_shards, topology.max_weight_delay_env_steps
+    if shards > 1 and (run_plan.sequences or run_plan.agent.actor_compute is not None):
+        raise SettingError(
+            f"num_replay_shards={shards} with algo={run_plan.job.algo}: expected 1; only a replay of transitions "
+            "can be spread"
+        )
+    if shards > 1 and plan.batch_size % shards:
+        raise SettingError(
+            f"num_replay_shards={shards} with batch_size={plan.batch_size}: each shard gives its share of every "
+            f"batch; expected a multiple of {shards}"
+        )
+    if run_plan.queue and 0 < delay < run_plan._item_env_steps:
+        raise SettingError(
+            f"max_weight_delay_env_steps={delay}: weights change between two unrolls only; expected at least "
+            f"{run_plan._item_env_steps}, the env steps of one"
+        )
+
+
+class Interval:
+    """Fires once for each multiple of an interval that a counter passes, however coarse its steps are.
+
+    Args:
+      interval: in units of the counter; 0: never.
+      start: value of the counter now, so that a resumed run keeps its rhythm.
+    """
+
+    def __init__(self, interval: int, start: int = 0):
+        self._interval = interval
+        self._passed = math.floor(start / interval) if interval else 0
+
+    def due(self, now: int) -> bool:
+        """Whether a multiple of the interval was passed since the last call, or since `start`; once for several of
+        them.
+
+        Args:
+          now: the counter.
+        """
+        if not self._interval:
+            return False
+        passed = math.floor(now / self._interval)
+        fired, self._passed = passed > self._passed, passed
+        return fired
