@@ -7,9 +7,9 @@ import pathlib
 import statistics
 
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 from tfrl.config import flags
+from tfrl.runtime.plan.run_plan import plan_run
 
 ROOT = pathlib.Path(__file__).parents[1] / "configs"
 RUNS = ROOT.parent / "benchmarks" / "runs"

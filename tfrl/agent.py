@@ -192,8 +192,9 @@ class Agent:
       initial_priority: None, or (reward [m], discount [m], before, after) -> float32 [m]: priorities of new n-step
         items from the extras {name: [m]} of the policy's steps on their first observation and on the one that they
         bootstrap from. None: the largest priority seen. Pure NumPy.
-      actor_compute: None, or (policy, trajectory of one item) -> {name: tensor}. If given, the actor sends
-        its result in place of the trajectory; A3C sends gradients this way. The learner's `update` gets a `ActorOutput` of one item.
+      actor_compute: None, or (policy, trajectory of one item) -> {name: tensor}. If given, the actor sends its result
+        in place of the trajectory; A3C sends gradients this way. The learner's `update` gets an `ActorOutput` of one
+        item.
       notes: start-up lines: choices made for settings left at auto or none, and how to change them.
     """
 

@@ -21,7 +21,7 @@ from tfrl.settings import from_dict, nearest
 if TYPE_CHECKING:
     from tfrl.callbacks import Callback
     from tfrl.runtime.acting.evaluator import Evaluation
-    from tfrl.runtime.run_plan import RunPlan
+    from tfrl.runtime.plan.run_plan import RunPlan
     from tfrl.runtime.serving.loaded import LoadedPolicy
     from tfrl.runtime.stop import Stop
 
@@ -162,7 +162,7 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
         tf.config.set_visible_devices([], "GPU")  # the learner's process is the one that takes them
     from tfrl.envs.make import make_vector
     from tfrl.runtime.interrupt import start_tensorflow
-    from tfrl.runtime.run_plan import plan_run
+    from tfrl.runtime.plan.run_plan import plan_run
     from tfrl.runtime.storage import checkpoint_files, mend
 
     if job.resume:

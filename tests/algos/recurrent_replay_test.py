@@ -4,12 +4,12 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 from tfrl.agent import SequenceOf
 from tfrl.algos import c51, dqn, iqn, qr_dqn
 from tfrl.api import make_job
 from tfrl.errors import SettingError
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.testing import reference
 from tfrl.types import EnvSpec, Trajectory
 

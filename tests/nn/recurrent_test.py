@@ -155,7 +155,7 @@ class UnrollTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(*recurrent.KINDS)
     def test_wrong_shapes(self, kind):
         core = core_of(kind)
-        with self.assertRaisesRegex(ValueError, r"fresh \[T, B\], got \(4, 3, 5\) and \(3, 4\)"):
+        with self.assertRaisesRegex(ValueError, r"is_first \[T, B\], got \(4, 3, 5\) and \(3, 4\)"):
             core.unroll(inputs_of(4, 3), core.initial_state(3), np.zeros((3, 4), bool))
 
 

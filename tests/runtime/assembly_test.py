@@ -8,13 +8,13 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
-from tfrl.runtime.run_plan import Interval, plan_run
 
 import tfrl
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.replay import learner_replay
 from tfrl.runtime.plan import residency
+from tfrl.runtime.plan.run_plan import Interval, plan_run
 from tfrl.runtime.storage.checkpoint import Checkpoints
 
 IDENTITY = "tfrl.testing.fakes:IdentityGame"

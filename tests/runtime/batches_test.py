@@ -5,13 +5,13 @@ import math
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 from tfrl.agent import UpdatePlan
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.replay.sampler import Samples
 from tfrl.runtime.learning.batches import Batcher, PassBuffer, ReplayRing
+from tfrl.runtime.plan.run_plan import plan_run
 
 
 class Source:

@@ -14,8 +14,8 @@ from absl.testing import parameterized
 import tfrl
 from tfrl.errors import RunFailed
 from tfrl.logs import csv_file
-from tfrl.runtime import run_plan
 from tfrl.runtime.learning.divergence import refuse_arrays
+from tfrl.runtime.plan import run_plan
 from tfrl.runtime.report import write_result
 from tfrl.runtime.storage import checkpoint
 from tfrl.testing import fakes

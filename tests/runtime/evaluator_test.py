@@ -9,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 from tfrl.api import make_job
 from tfrl.envs.vector import BatchVector, SyncVector
 from tfrl.runtime.acting.actor import Actor
 from tfrl.runtime.acting.evaluator import Evaluation, Evaluator, evaluate
 from tfrl.runtime.acting.inference import FunctionEngine, StepSignature
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.stop import Stop
 from tfrl.runtime.storage import checkpoint
 from tfrl.testing import fakes

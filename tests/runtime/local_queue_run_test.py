@@ -7,7 +7,6 @@ from unittest import mock
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.errors import SettingError
@@ -15,6 +14,7 @@ from tfrl.logs import csv_file
 from tfrl.logs.logger import Logger
 from tfrl.runtime.acting.actor import Actor
 from tfrl.runtime.learning import batches
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage import folders
 from tfrl.testing.ports import listening
 

@@ -8,12 +8,12 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.replay import learner_replay
 from tfrl.runtime.plan import memory
+from tfrl.runtime.plan.run_plan import plan_run
 
 GB = 2**30
 

@@ -13,7 +13,6 @@ import numpy as np
 import reverb
 import tensorflow as tf
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.errors import RunFailed, SettingError
@@ -22,6 +21,7 @@ from tfrl.job import Job
 from tfrl.logs import csv_file
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.tables import EXPERIENCE, experience_table
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage import checkpoint, checkpoint_files, owner
 from tfrl.runtime.storage.replay_server import ReplayServer
 from tfrl.testing import fakes

@@ -5,11 +5,11 @@ import pathlib
 import tempfile
 
 import tensorflow as tf
-from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.job import Job
 from tfrl.logs import csv_file
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage.checkpoint import restore_learner
 from tfrl.testing import conformance
 

@@ -7,12 +7,12 @@ from unittest import mock
 
 import tensorflow as tf
 from absl.testing import parameterized
-from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.job import Job
 from tfrl.logs import csv_file
 from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage.checkpoint import restore_learner
 from tfrl.testing import conformance
 from tfrl.testing.ports import listening

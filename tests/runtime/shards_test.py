@@ -10,8 +10,6 @@ import numpy as np
 import reverb
 import tensorflow as tf
 from absl.testing import absltest, parameterized
-from tfrl.runtime.run_plan import plan_run
-from tfrl.runtime.source import TableSource
 
 from tfrl.api import make_job
 from tfrl.errors import SettingError
@@ -21,6 +19,8 @@ from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.writers import Spread
 from tfrl.runtime.backends import processes as multiprocess
 from tfrl.runtime.backends.control import RUN
+from tfrl.runtime.learning.sources import TableSource
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage.replay_server import ReplayServer, saved_shards, shard_folder
 from tfrl.testing import trajectories
 from tfrl.types import PolicyStep

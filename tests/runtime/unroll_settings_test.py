@@ -4,12 +4,12 @@ import tempfile
 
 import gymnasium as gym
 from absl.testing import absltest, parameterized
-from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.api import make_job
 from tfrl.config import flags
 from tfrl.errors import SettingError
+from tfrl.runtime.plan.run_plan import plan_run
 
 IDENTITY = "tfrl.testing.fakes:IdentityGame"
 

@@ -7,7 +7,6 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 from absl.testing import absltest, parameterized
-from tfrl.runtime.run_plan import plan_run
 
 import tfrl
 from tfrl.api import make_job
@@ -15,6 +14,7 @@ from tfrl.errors import SettingError
 from tfrl.runtime import seeds
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.plan import warm_start
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage import checkpoint
 
 SMALL = dict(

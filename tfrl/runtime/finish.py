@@ -27,8 +27,8 @@ from tfrl.logs.video import VideoRecorder
 from tfrl.runtime.acting.evaluator import Evaluation, Evaluator, evaluate, unfinished
 from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import start_tensorflow
+from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb, write_result
-from tfrl.runtime.run_plan import RunPlan, plan_run
 from tfrl.runtime.serving.export import export
 from tfrl.runtime.serving.export import save as save_export
 from tfrl.runtime.stop import Stop

@@ -17,7 +17,7 @@ from tfrl.job import PLANS, Job, algorithm
 from tfrl.logs.metrics import METRICS, Metric, check_declared
 from tfrl.logs.window import info_metric
 from tfrl.runtime.finish import last_knobs
-from tfrl.runtime.run_plan import RunPlan
+from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.serving.loaded import LoadedPolicy
 from tfrl.runtime.storage import checkpoint, folders
 

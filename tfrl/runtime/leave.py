@@ -11,8 +11,8 @@ from tfrl.runtime import seeds
 from tfrl.runtime.acting.evaluator import Evaluator
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.plan import warm_start
+from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import Totals
-from tfrl.runtime.run_plan import RunPlan
 from tfrl.runtime.stop import Stop
 from tfrl.runtime.storage import checkpoint
 

@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from tfrl.api import make_job
-from tfrl.runtime.run_plan import plan_run
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage import checkpoint, folders
 
 

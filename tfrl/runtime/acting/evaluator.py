@@ -20,7 +20,7 @@ from tfrl.runtime.acting.inference import (
     reset_rows,
 )
 from tfrl.runtime.acting.watch import Watch, limit_s
-from tfrl.runtime.run_plan import RunPlan
+from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 from tfrl.runtime.storage import checkpoint
 

@@ -43,8 +43,8 @@ from tfrl.runtime.learning.batches import make_batcher
 from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
 from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.plan import rehearsal, residency, warm_start
+from tfrl.runtime.plan.run_plan import Interval, RunPlan
 from tfrl.runtime.report import Report, Totals, lag_metrics
-from tfrl.runtime.run_plan import Interval, RunPlan
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 from tfrl.runtime.storage import checkpoint
 from tfrl.runtime.storage.replay_server import ReplayServer, save_contents

@@ -29,8 +29,8 @@ from tfrl.runtime.backends.control import ABANDON, FINISH, RUN, Child, Status
 from tfrl.runtime.backends.isolation import Isolation, network_line
 from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.leave import leave_policy
+from tfrl.runtime.plan.run_plan import Interval, RunPlan
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
-from tfrl.runtime.run_plan import Interval, RunPlan
 from tfrl.runtime.stop import Stop
 from tfrl.runtime.storage import checkpoint_files
 from tfrl.runtime.storage.checkpoint import Checkpoint

@@ -15,7 +15,7 @@ from tfrl.replay.kinds import Layout
 from tfrl.replay.local_queue import join, load_items, save_items
 from tfrl.replay.sampler import Samples
 from tfrl.runtime import seeds
-from tfrl.runtime.run_plan import RunPlan
+from tfrl.runtime.plan.run_plan import RunPlan
 
 Item = TypeVar("Item")
 FOLDER = "batches"  # beside the contents of the replay in a checkpoint

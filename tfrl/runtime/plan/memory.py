@@ -19,7 +19,7 @@ from tfrl.runtime.plan import residency
 from tfrl.types import EnvSpec
 
 if TYPE_CHECKING:
-    from tfrl.runtime.run_plan import RunPlan
+    from tfrl.runtime.plan.run_plan import RunPlan
 
 COMPRESSED = 0.25  # of the bytes of an image are stored by the server; other numbers hardly shrink
 COPIES = 4  # of each weight: itself, its gradient, and two moments of the optimiser

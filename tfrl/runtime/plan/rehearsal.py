@@ -25,8 +25,8 @@ from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.logs.curve import draw_curve
 from tfrl.runtime.finish import result_facts
+from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import Totals, write_result
-from tfrl.runtime.run_plan import RunPlan
 from tfrl.runtime.serving.export import Exported
 from tfrl.runtime.serving.loaded import LoadedPolicy
 from tfrl.runtime.storage import checkpoint

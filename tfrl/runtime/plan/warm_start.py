@@ -15,7 +15,7 @@ from tfrl.types import EnvSpec
 
 if TYPE_CHECKING:
     from tfrl.runtime.learning.learner import LearnerLoop
-    from tfrl.runtime.run_plan import RunPlan
+    from tfrl.runtime.plan.run_plan import RunPlan
 
 
 class Weights(NamedTuple):

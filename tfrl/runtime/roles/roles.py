@@ -37,10 +37,10 @@ from tfrl.runtime.interrupt import start_tensorflow
 from tfrl.runtime.learning import batches
 from tfrl.runtime.learning.batches import make_batcher
 from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
+from tfrl.runtime.learning.sources import DRY_S, LearnerReplaySource, TableSource
 from tfrl.runtime.plan import rehearsal, warm_start
+from tfrl.runtime.plan.run_plan import Interval, RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb
-from tfrl.runtime.run_plan import Interval, RunPlan, plan_run
-from tfrl.runtime.source import DRY_S, LearnerReplaySource, TableSource
 from tfrl.runtime.storage import checkpoint
 from tfrl.runtime.storage.publish import (
     BoundedCalls,
