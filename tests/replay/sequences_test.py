@@ -8,9 +8,10 @@ from absl.testing import parameterized
 
 from tfrl.agent import SequenceOf
 from tfrl.replay import sequences
+from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import sequence_writer
 from tfrl.replay.local_queue import LocalQueue
-from tfrl.replay.sequences import ComputedLayout, SequenceLayout
+from tfrl.replay.sequences import SequenceLayout
 from tfrl.testing import reference, trajectories
 from tfrl.types import EnvSpec, PolicyStep, Trajectory, VectorStep
 

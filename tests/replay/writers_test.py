@@ -12,7 +12,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import NStep
 from tfrl.envs.vector import SyncVector
-from tfrl.replay import writers
+from tfrl.replay import write_frames
 from tfrl.replay.nstep import NStepAccumulator
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.testing import fakes, reference, trajectories
@@ -247,7 +247,7 @@ class FramesTest(ItemsTestCase):
     def test_stacks_equal_those_acted_on(self, n, same_step, repeat_first, servers):
         """Between two servers, an environment moves every five steps, most often in an episode's middle."""
         spec, script = trajectories.stacked_script(3, 50, 4, 6, n, same_step, repeat_first)
-        moving = mock.patch.object(writers, "FRAGMENT_STEPS", 5)
+        moving = mock.patch.object(write_frames, "FRAGMENT_STEPS", 5)
         with moving, trajectories.bench(spec, NStep(n, 0.9), 3, servers=servers) as bench:
             for acted in script.acted:
                 bench.writer.write(*acted)

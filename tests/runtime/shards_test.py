@@ -15,8 +15,8 @@ from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.losses import value
 from tfrl.replay.kinds import make_writer
+from tfrl.replay.spread import Spread
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.replay.writers import Spread
 from tfrl.runtime.backends import processes as multiprocess
 from tfrl.runtime.backends.control import RUN
 from tfrl.runtime.learning.sources import TableSource

@@ -12,20 +12,18 @@ from tfrl.agent import Agent, Policy, SequenceOf
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
+from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.local_queue import Sink, TableSink
 from tfrl.replay.priorities import InitialPriorities
+from tfrl.replay.sender import Sender
 from tfrl.replay.sequence_rows import SequenceRows
-from tfrl.replay.sequences import (
-    ComputedLayout,
-    EpisodeWriter,
-    OverlappingWriter,
-    Sender,
-    SequenceLayout,
-    SequenceWriter,
-)
+from tfrl.replay.sequences import SequenceLayout
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.write_chunks import ChunkWriter
-from tfrl.replay.writers import FrameWriter, TransitionWriter
+from tfrl.replay.write_episodes import EpisodeWriter
+from tfrl.replay.write_frames import FrameWriter
+from tfrl.replay.write_sequences import OverlappingWriter, SequenceWriter
+from tfrl.replay.write_transitions import TransitionWriter
 from tfrl.types import EnvSpec
 
 Layout = TransitionLayout | SequenceLayout | ComputedLayout

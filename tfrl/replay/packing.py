@@ -5,10 +5,12 @@ One byte column is several times cheaper to write to and sample from Reverb than
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tree
 
 Field = tuple[str, tuple[int, ...], str]  # name, shape, NumPy dtype
 
@@ -47,3 +49,20 @@ class Packing:
                 part = tf.bitcast(part, tf.as_dtype(base))
             out[name] = tf.reshape(part, [-1, *shape])
         return out
+
+
+def put(fields: Mapping[str, np.ndarray], names: Any, where: Any, values: Any) -> None:
+    """fields[name][where] = value, leaf by leaf."""
+    if isinstance(names, str):  # the common case, without walking a nest
+        fields[names][where] = values
+        return
+    if not names:
+        return
+    for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
+        fields[name][where] = value
+
+
+def put_record(record: np.ndarray, names: Any, values: Any, rows: Any = slice(None)) -> None:
+    """record[name][rows] = value[rows], leaf by leaf."""
+    for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
+        record[name][rows] = value[rows]

@@ -44,7 +44,7 @@ class Chunk(NamedTuple):
 
 
 class ChunkWriter:
-    """Makes blocks of n-step transitions; the same use as the writers of `writers.py`.
+    """Makes blocks of n-step transitions; the same use as the writers of transitions for Reverb.
 
     An episode starts with the whole stack of its first observation, in which equal neighbours are one frame.
 

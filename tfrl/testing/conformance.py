@@ -10,9 +10,9 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Agent, SequenceOf
+from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.sampler import Samples
-from tfrl.replay.sequences import ComputedLayout
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.testing.trajectories import sample, stack_rows

@@ -13,9 +13,10 @@ import reverb
 import tree
 
 from tfrl.agent import NStep, Policy, ReplayPlan, SequenceOf
+from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import make_writer
 from tfrl.replay.sampler import Sampler, Samples
-from tfrl.replay.sequences import ComputedLayout, SequenceLayout
+from tfrl.replay.sequences import SequenceLayout
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.testing.reference import Item, Step

@@ -1,0 +1,104 @@
+"""The last part of every writer of sequences: whole items, or what is computed of them, go to where they are kept."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfrl.agent import Policy
+from tfrl.replay.bounded import bounded
+from tfrl.replay.computed import ComputedLayout
+from tfrl.replay.local_queue import Sink
+from tfrl.replay.sequences import SequenceLayout
+
+
+class Sender:
+    """Hands whole items to where they are kept, or what is computed of them.
+
+    Args:
+      sink: where they go.
+      layout: of what is sent.
+      actor: whose index goes with it.
+      policy: whose weights compute; only for a `ComputedLayout`.
+
+    Attributes:
+      priority: of the items from now on.
+      patience, waited_s: see `SequenceWriter`.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        layout: SequenceLayout | ComputedLayout,
+        actor: int = 0,
+        policy: Policy | None = None,
+    ):
+        self.patience: Callable[[], None] | None = None
+        self.waited_s, self.priority = 0.0, 1.0
+        self._actor, self._compute, self._variables = actor, None, []
+        self._layout = layout
+        if isinstance(layout, ComputedLayout):
+            self._layout = layout.unrolls
+            self._compute = layout.traced(policy)
+            self._variables = list(policy.variables)
+        self._sink = sink
+
+    def load(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes the weights that compute, in the order of `policy.variables`; none where nothing is computed."""
+        for variable, array in zip(self._variables, arrays):  # noqa: B905 - none where nothing is computed
+            variable.assign(array)
+
+    def send(
+        self, records: np.ndarray, state: np.ndarray, frames: np.ndarray | None, version: int
+    ) -> int:
+        """Sends an unroll of all environments, as one item or as many as the layout has it; returns how many.
+
+        Waits while more than one item is not yet with a server.
+
+        Args:
+          records: packed steps [T + 1, B] of the layout's dtype.
+          state: packed state before the first of them [B].
+          frames: uint8 [B, F, H, W], or None where frames are not stored apart.
+          version: updates behind the weights that acted.
+
+        Raises:
+          reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
+        """
+        layout = self._layout
+        rows, columns = records.shape
+        packed = records.view(np.uint8).reshape(rows, columns, layout.packing.nbytes)
+        facts = np.array([version, self._actor], np.int64)
+        starts = range(0, columns, layout.columns)
+        for start in starts:
+            mine = slice(start, start + layout.columns)
+            item = {"packed": np.ascontiguousarray(packed[:, mine]), "facts": facts}
+            if layout.state_packing.nbytes:
+                item["state"] = layout.state_packing.rows(state)[mine]
+            if frames is not None:
+                item["frames"] = frames[mine]
+            self._sink.append(self._computed(item), self.priority)
+        # A full queue of a server holds the actor back here: that bounds memory, and the lag of what it does next.
+        self.flush(1)
+        return len(starts)
+
+    def _computed(self, item: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What is sent in place of an item, or the item."""
+        if self._compute is None:
+            return item
+        results = self._compute(*(tf.convert_to_tensor(item[name]) for name in sorted(item)))
+        return {**{name: x.numpy() for name, x in results.items()}, "facts": item["facts"]}
+
+    def flush(self, pending: int) -> None:
+        """Returns when all but `pending` items are where they are kept.
+
+        Raises:
+          reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
+        """
+        self.waited_s += bounded(functools.partial(self._sink.flush, pending), self.patience)
+
+    def close(self) -> None:
+        """Ends the stream; items that have arrived stay."""
+        self._sink.close()

@@ -1,0 +1,95 @@
+"""From vector steps to items whose columns are whole episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tree
+
+from tfrl.replay.packing import put, put_record
+from tfrl.replay.sender import Sender
+from tfrl.replay.sequences import SequenceLayout
+from tfrl.replay.write_sequences import SequenceWriter
+from tfrl.types import PolicyStep, VectorStep
+
+
+class EpisodeWriter:
+    """Writes items whose columns are whole episodes, in the order in which they end; as `SequenceWriter` otherwise.
+
+    An item is written after the vector step with which enough episodes are over, and holds all that are. So a vector
+    step makes one item at most, and no episode that is over waits for the next. Columns that stay empty are not valid.
+    """
+
+    def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
+        self.version, self.items_written = 0, 0
+        self._layout, length = layout, layout.item.length
+        self._sender = sender
+        self._open = np.zeros((length + 1, num_envs), layout.packing.dtype)
+        self._fields = {name: self._open[name] for name in self._open.dtype.names}
+        self._states = np.zeros(num_envs, layout.state_packing.dtype)
+        self._item = np.zeros((length + 1, layout.columns), layout.packing.dtype)
+        self._item_states = np.zeros(layout.columns, layout.state_packing.dtype)
+        self._return = np.zeros(num_envs, np.float32)
+        self._length = np.zeros(num_envs, np.int64)  # valid steps of each open episode
+        self._rows = np.arange(num_envs)
+        self._is_first = np.ones(num_envs, np.bool_)
+        self._column = 0
+
+    patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
+    priority, load = SequenceWriter.priority, SequenceWriter.load
+    flush, close = SequenceWriter.flush, SequenceWriter.close
+    vector_steps_to_item = None
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """As `SequenceWriter.record`."""
+        layout, fields = self._layout, self._fields
+        where = (self._length, self._rows)
+        starts = self._length == 0
+        if starts.any():
+            put_record(self._states, layout.state, state, starts)
+        done = step.terminated | step.truncated
+        self._return *= layout.item.discount
+        self._return += step.reward
+        put(fields, layout.obs, where, obs)
+        put(fields, layout.action, where, choice.action)
+        put(fields, layout.extras, where, choice.extras)
+        fields["reward"][where], fields["terminated"][where] = step.reward, step.terminated
+        fields["valid"][where], fields["is_last"][where] = step.valid, done | ~step.valid
+        fields["discounted_return"][where], fields["is_first"][where] = self._return, self._is_first
+        self._is_first = step.is_first
+        self._length += step.valid  # an invalid row is overwritten by the next one
+        over = done | (self._length == layout.item.length)
+        for row in np.flatnonzero(over & step.valid):
+            last = (self._length[row], row)
+            self._open[last] = np.zeros(
+                (), self._open.dtype
+            )  # an earlier episode may have left something
+            final = tree.map_structure(lambda x, r=row: x[r], step.next_obs)
+            put(fields, layout.obs, last, final)
+            fields["is_first"][last] = self._is_first[row]
+            self._lay(row)
+        if self._column >= layout.item.episodes:
+            self._send()
+        self._return[over | ~step.valid] = 0.0
+
+    def _lay(self, row: int) -> None:
+        """The finished episode of a row becomes the next column of the item."""
+        length, column = self._length[row], self._column
+        self._item[:, column] = np.zeros((), self._item.dtype)
+        self._item["is_last"][:, column] = True
+        self._item[: length + 1, column] = self._open[: length + 1, row]
+        self._item["is_last"][length - 1 :, column] = True
+        self._item["valid"][length:, column] = False
+        self._item_states[column] = self._states[row]
+        self._length[row] = 0
+        self._column = column + 1
+
+    def _send(self) -> None:
+        """Hands the item over, whose columns from `_column` on are empty."""
+        rest = slice(self._column, None)
+        self._item[:, rest] = np.zeros((), self._item.dtype)
+        self._item["is_last"][:, rest] = True
+        self._item_states[rest] = np.zeros((), self._item_states.dtype)
+        self._column = 0
+        self.items_written += self._sender.send(self._item, self._item_states, None, self.version)

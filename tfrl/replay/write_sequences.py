@@ -1,0 +1,243 @@
+"""From vector steps to unrolls: of all environments one after the other, or of each environment and overlapping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tree
+
+from tfrl.replay.packing import put, put_record
+from tfrl.replay.sender import Sender
+from tfrl.replay.sequences import SequenceLayout
+from tfrl.types import PolicyStep, VectorStep
+
+
+class SequenceWriter:
+    """Writes the unroll of every `length` vector steps.
+
+    Args:
+      first: vector steps before the first unroll.
+      gap: vector steps between two unrolls.
+
+    Attributes:
+      version: of the weights that act from now on; an item carries the one of its first step.
+      priority: of new items, for a replay that samples by it.
+      items_written: items handed over.
+      patience: see `bounded`.
+      waited_s: seconds in calls that wait until the server takes what was written.
+    """
+
+    def __init__(
+        self, sender: Sender, layout: SequenceLayout, num_envs: int, first: int = 0, gap: int = 0
+    ):
+        self.version, self.items_written = 0, 0
+        self._layout, item = layout, layout.item
+        self._sender, self._gap = sender, gap
+        records = np.zeros((item.length + 1, num_envs), layout.packing.dtype)
+        self._records, self._fields = records, {n: records[n] for n in records.dtype.names}
+        self._state = np.zeros(num_envs, layout.state_packing.dtype)
+        self._return = np.zeros(num_envs, np.float32)
+        self._is_first = np.ones(num_envs, np.bool_)
+        self._t, self._begun_by = -first, 0  # the step of the unroll; below 0 none has begun
+        self._frames = _Frames(layout, num_envs, self._fields["stack"]) if layout.stack else None
+        self._restarted = np.zeros(num_envs, np.bool_)
+
+    @property
+    def patience(self) -> Callable[[], None] | None:
+        """Called while a call waits for the server, see `bounded`; None: such a call may fail."""
+        return self._sender.patience
+
+    @patience.setter
+    def patience(self, value: Callable[[], None] | None) -> None:
+        self._sender.patience = value
+
+    @property
+    def priority(self) -> float:
+        """Of new items, for a replay that samples by it."""
+        return self._sender.priority
+
+    @priority.setter
+    def priority(self, value: float) -> None:
+        self._sender.priority = value
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds in calls that wait until the server takes what was written."""
+        return self._sender.waited_s
+
+    @property
+    def vector_steps_to_item(self) -> int | None:
+        """Vector steps until the present item is whole, None where nobody knows."""
+        return self._layout.item.length - self._t
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """Takes one vector step.
+
+        Args:
+          obs: acted on, leaves [B, ...].
+          state: recurrent state that acted, leaves [B, ...].
+          choice: of the policy there.
+          step: what came of it, from environments that restart in a step of their own.
+        """
+        layout, running = self._layout, self._return
+        running *= layout.item.discount
+        running += step.reward
+        ended = step.terminated | step.truncated | ~step.valid
+        if self._t == 0:
+            self._begun_by = self.version
+            put_record(self._state, layout.state, state)
+        if self._t >= 0:
+            self._put_step(obs, choice, step, ended)
+        if ended.any():
+            running[ended] = 0.0
+        self._is_first, self._restarted = step.is_first, ~step.valid
+        self._t += 1
+        if self._t == layout.item.length:
+            self._put_obs(step.obs, self._t)
+            self._t = -self._gap
+            frames = self._frames.frames if self._frames else None
+            self.items_written += self._sender.send(
+                self._records, self._state, frames, self._begun_by
+            )
+
+    def _put_step(self, obs: Any, choice: PolicyStep, step: VectorStep, ended: np.ndarray) -> None:
+        layout, fields, t = self._layout, self._fields, self._t
+        self._put_obs(obs, t)
+        put(fields, layout.action, t, choice.action)
+        put(fields, layout.extras, t, choice.extras)
+        fields["reward"][t] = step.reward
+        fields["terminated"][t] = step.terminated
+        fields["is_last"][t] = ended
+        fields["valid"][t] = step.valid
+        fields["discounted_return"][t] = self._return
+
+    def load(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes the weights that act from now on."""
+        self._sender.load(arrays)
+
+    def flush(self, pending: int = 0) -> None:
+        """Returns when all but `pending` items are with the server.
+
+        Raises:
+          reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
+        """
+        self._sender.flush(pending)
+
+    def close(self) -> None:
+        """Drops the item that is not whole; items already written stay."""
+        self._sender.close()
+
+    def _put_obs(self, obs: Any, t: int) -> None:
+        layout, fields = self._layout, self._fields
+        fields["is_first"][t] = self._is_first
+        if self._frames is None:
+            put(fields, layout.obs, t, obs)
+            return
+        for name, value in zip(tree.flatten(layout.obs), tree.flatten(obs), strict=True):
+            if name == layout.frames_name:
+                self._frames.put(value, t, self._restarted)
+            else:
+                fields[name][t] = value
+
+
+class OverlappingWriter:
+    """Writes the sequences of each environment by itself, one begins every `period` vector steps.
+
+    As many writers as overlap take turns, each with unrolls that follow each other without an overlap. So a step is
+    stored with every sequence that it is in: more bytes, but one column that costs little to sample.
+
+    Attributes as those of `SequenceWriter`; `vector_steps_to_item` is None: weights may change within a sequence.
+    """
+
+    vector_steps_to_item: int | None = None
+
+    def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
+        period, length = layout.item.period, layout.item.length
+        count = -(-length // period)
+        gap = count * period - length
+        self._sender = sender
+        self._writers = [
+            SequenceWriter(sender, layout, num_envs, i * period, gap) for i in range(count)
+        ]
+
+    patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
+    priority, load = SequenceWriter.priority, SequenceWriter.load
+    flush, close = SequenceWriter.flush, SequenceWriter.close
+
+    @property
+    def version(self) -> int:
+        """Updates behind the weights that act from now on; a sequence carries the one of its first step."""
+        return self._writers[0].version
+
+    @version.setter
+    def version(self, value: int) -> None:
+        for writer in self._writers:
+            writer.version = value
+
+    @property
+    def items_written(self) -> int:
+        """Items handed over, of all environments."""
+        return sum(writer.items_written for writer in self._writers)
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """As `SequenceWriter.record`."""
+        for writer in self._writers:
+            writer.record(obs, state, choice, step)
+
+
+class _Frames:
+    """Frames of an unroll [B, F, H, W], each stored once, and which k of them each observation shows.
+
+    F grows where episodes end so often that their first stacks do not fit, and stays so.
+    """
+
+    def __init__(self, layout: SequenceLayout, num_envs: int, index: np.ndarray):
+        self.frames = np.zeros((num_envs, *layout.frames_shape[1:]), np.uint8)
+        self._stack, self._index, self._most = layout.stack, index, layout.most_frames
+        self._next = np.zeros(num_envs, np.int64)
+        self._rows = np.arange(num_envs)
+
+    def put(self, obs: np.ndarray, t: int, restarted: np.ndarray) -> None:
+        """Takes observations uint8 [B, H, W, k]; rows that `restarted` may share no frame with those before."""
+        stack, index = self._stack, self._index
+        if t == 0:
+            self.frames[:, :stack] = np.moveaxis(obs, -1, 1)
+            index[0] = np.arange(stack)
+            self._next[:] = stack
+            return
+        index[t, :, :-1] = index[t - 1, :, 1:]
+        going_on = ~restarted
+        for row in np.flatnonzero(restarted):
+            # After a lost life the stack goes on.
+            shared = np.moveaxis(obs[row, ..., :-1], -1, 0)
+            if np.array_equal(shared, self.frames[row, index[t, row, :-1]]):
+                going_on[row] = True
+            else:
+                self._begin(obs[row], t, row)
+        rows = self._rows[going_on]
+        if len(rows):
+            self.frames[rows, self._next[rows]] = obs[rows, ..., -1]
+            index[t, rows, -1] = self._next[rows]
+            self._next[rows] += 1
+
+    def _begin(self, obs: np.ndarray, t: int, row: int) -> None:
+        """Stores the stack [H, W, k] with which a row starts anew; equal neighbours are one frame."""
+        after = self._index.shape[0] - 1 - t  # steps that follow and bring a frame each
+        self._reserve(self._next[row] + self._stack + after)
+        for i in range(self._stack):
+            if i == 0 or not np.array_equal(obs[..., i], obs[..., i - 1]):
+                self.frames[row, self._next[row]] = obs[..., i]
+                self._next[row] += 1
+            self._index[t, row, i] = self._next[row] - 1
+
+    def _reserve(self, room: int) -> None:
+        """Makes room for so many frames of each row; doubles it, as every new size is traced anew."""
+        have = self.frames.shape[1]
+        if room > have:
+            more = np.zeros(
+                (len(self.frames), min(2 * have, self._most), *self.frames.shape[2:]), np.uint8
+            )
+            more[:, :have] = self.frames
+            self.frames = more
