@@ -13,8 +13,9 @@ import tfrl
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.replay import learner_replay
+from tfrl.runtime.interval import Interval
 from tfrl.runtime.plan import residency
-from tfrl.runtime.plan.run_plan import Interval, plan_run
+from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage.checkpoint import Checkpoints
 
 IDENTITY = "tfrl.testing.fakes:IdentityGame"

@@ -91,6 +91,12 @@ class Link:
         """A sign of life of the role's own loop."""
         self._last_beat = time.monotonic()
 
+    def alive(self) -> None:
+        """A sign of life from inside a long piece of work; raises Abandoned where the role is to end at once."""
+        self.beat()
+        if self.orders["stop"] == ABANDON:
+            raise Abandoned
+
     def report(self, **numbers: Any) -> None:
         """Tells numbers, and that the role is alive."""
         self.beat()

@@ -38,12 +38,13 @@ from tfrl.runtime.acting.watch import Watch, limit_s
 from tfrl.runtime.backends.isolation import network_line
 from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.interrupt import take_no_signals
+from tfrl.runtime.interval import Interval
 from tfrl.runtime.learning import batches
 from tfrl.runtime.learning.batches import make_batcher
 from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
 from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.plan import rehearsal, residency, warm_start
-from tfrl.runtime.plan.run_plan import Interval, RunPlan
+from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import Report, Totals, lag_metrics
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 from tfrl.runtime.storage import checkpoint

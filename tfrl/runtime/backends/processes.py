@@ -28,15 +28,16 @@ from tfrl.runtime.backends import control
 from tfrl.runtime.backends.control import ABANDON, FINISH, RUN, Child, Status
 from tfrl.runtime.backends.isolation import Isolation, network_line
 from tfrl.runtime.hooks import Hooks
+from tfrl.runtime.interval import Interval
 from tfrl.runtime.leave import leave_policy
-from tfrl.runtime.plan.run_plan import Interval, RunPlan
+from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import Report, Totals, lag_metrics, peak_memory_mb
 from tfrl.runtime.stop import Stop
 from tfrl.runtime.storage import checkpoint_files
 from tfrl.runtime.storage.checkpoint import Checkpoint
 from tfrl.runtime.storage.replay_server import shard_folder
 
-ENTRY = "tfrl.runtime.roles.roles:play"
+ENTRY = "tfrl.runtime.roles.play:play"
 STARTUP_S = 180.0  # a child that imports TensorFlow on a busy machine may be silent for long
 STEADY_S = 30.0  # an actor or a shard that has been at work for so long has not failed at once
 # In a row, that end the run.

@@ -1,0 +1,170 @@
+"""The role of an actor: acts as far as it is granted and sends what happens to the replay."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import reverb
+
+from tfrl.envs.make import make_vector
+from tfrl.job import Job
+from tfrl.logs import episode_file as episodes
+from tfrl.logs.episode_file import EpisodeFile
+from tfrl.replay.kinds import check_restarts, make_writer
+from tfrl.replay.write_chunks import ChunkSender, ChunkWriter
+from tfrl.runtime import seeds
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.acting.inference import StepSignature, make_engine
+from tfrl.runtime.acting.watch import Watch, limit_s
+from tfrl.runtime.backends.control import FINISH, RUN, Link
+from tfrl.runtime.plan.run_plan import RunPlan, plan_run
+from tfrl.runtime.report import peak_memory_mb
+from tfrl.runtime.storage.publish import BoundedCalls, VariableSource
+from tfrl.types import EnvSpec
+
+PULL_EVERY_S = 0.02
+# Of an actor between two looks at its orders, and on their way to the server after them. Reverb
+# prints a warning for every few items when there are more than about a hundred.
+MAX_STEPS, MAX_PENDING_ITEMS = 64, 32
+
+
+def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
+    """Acts as far as it is granted, with the newest weights.
+
+    `index` gives the seeds, so that a replacement does not repeat what its predecessor did; `slot`
+    gives the knobs.
+
+    Raises:
+      Abandoned: the order to end at once came within a step, or while it waits for a server.
+      SettingError: see `plan_run`; an environment that cannot be used, or a policy that the engine asked for cannot
+        run.
+      ReplayUnreachable: the server of the weights does not answer.
+    """
+    run_plan = plan_run(job, spec)
+    agent, num_envs = run_plan.agent, job.topology.num_envs
+    stream = str(link.orders["env_steps"])  # a resumed run must not repeat its games
+    env_seed = seeds.integer(job.seed, "env", index, stream)
+    env = make_vector(job.env, num_envs, env_seed, info_names=job.log.info_metrics)
+    Watch(env.place, f"actor {index}", limit_s(job.topology), link.say)
+    policy = agent.make_policy()
+    knobs = sorted(agent.knobs(slot, job.topology.num_actors, num_envs, 0))
+    signature = StepSignature(policy, run_plan.spec, num_envs, knobs, explore=True)
+    say = link.say if index == 0 else lambda text: None
+    engine = make_engine(job.topology.inference, policy, signature, say)
+    say(f"environments: {env.backend}, {num_envs} in each of {job.topology.num_actors} actors")
+    link.ready()
+    if not link.wait(lambda orders: "addresses" in orders):
+        return
+
+    source = VariableSource(
+        reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=link.alive)
+    )
+    clients = [reverb.Client(address) for address in link.orders["addresses"]]
+    if run_plan.sequences:
+        check_restarts(env)
+    item = agent.replay.item
+    if run_plan.residency == "learner":
+        send = ChunkSender(clients[0], BoundedCalls(math.inf, link.alive))
+        writer = ChunkWriter(send, item, run_plan.layout, num_envs, writer=index)
+    else:
+        writer = make_writer(
+            clients, item, run_plan.layout, num_envs, index, policy, agent.initial_priority
+        )
+    writer.patience = link.alive
+    rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
+    num_actors = job.topology.num_actors
+    episode_file = None
+    if job.log.episodes_csv:
+        episode_file = EpisodeFile(run_plan.run_dir / episodes.NAME, index, link.orders["started"])
+    actor = Actor(
+        agent,
+        engine,
+        _Alive(env, link.alive),
+        writer,
+        slot,
+        num_actors,
+        rng,
+        env_seed,
+        episode_file,
+    )
+    actor.window = _Episodes(link)
+    most, bound = steps_per_look(run_plan), job.topology.max_weight_delay_env_steps
+    ahead = run_plan.items_per_wait if run_plan.waits else math.inf
+    version, pulled, trained = None, -math.inf, 0  # items that the weights loaded may have trained
+    looked = delay = 0  # env steps made at the last look for weights, and most between two
+    weights_s = inside_s = 0.0  # waiting for weights, and for the replay inside `run`
+    while link.orders["stop"] == RUN:
+        start = time.perf_counter()
+        waits = waited = writer.items_written - trained >= ahead
+        planned = (writer.vector_steps_to_item or most) * num_envs
+        late = bound and actor.env_steps - looked + planned > bound
+        if waits or late or time.monotonic() - pulled >= PULL_EVERY_S:
+            delay, looked = max(delay, actor.env_steps - looked), actor.env_steps
+            published, pulled = source.pull(), time.monotonic()
+            if published is not None:
+                version, trained = published.version, writer.items_written
+                actor.load(published.arrays, version, published.facts["max_priority"])
+        waits = writer.items_written - trained >= ahead
+        granted = link.orders.get("granted", 0) - actor.env_steps
+        stops = version is None or granted <= 0 or waits
+        if stops:
+            link.beat()
+            time.sleep(0.002)
+        weights_s += time.perf_counter() - start if waited else 0.0
+        if stops:
+            continue
+        # Sequences are made whole, so that the weights change between two of them only.
+        steps = writer.vector_steps_to_item or min(most, math.ceil(granted / num_envs))
+        before_s = writer.waited_s
+        left = None if math.isinf(ahead) else ahead - (writer.items_written - trained)
+        actor.run(steps, link.orders["env_steps"], left)
+        inside_s += writer.waited_s - before_s
+        writer.flush(MAX_PENDING_ITEMS)
+        spent = {**actor.seconds, "room": writer.waited_s, "weights": weights_s}
+        spent["write"] -= inside_s
+        link.report(
+            env_steps=actor.env_steps, episodes=actor.episodes, version=version,
+            seconds=spent, memory_mb=peak_memory_mb(), weight_delay=delay,
+            **{name: float(np.mean(x)) for name, x in actor.knobs.items()},
+        )  # fmt: skip
+    if episode_file is not None:
+        episode_file.close()
+    if link.orders["stop"] == FINISH:
+        writer.flush()
+        env.close()
+
+
+def steps_per_look(run_plan: RunPlan) -> int:
+    """Vector steps of an actor between two looks at its orders: its share of a call of the learner, at most."""
+    topology = run_plan.job.topology
+    share = math.ceil(run_plan.env_steps_per_call / topology.num_actors / topology.num_envs)
+    most = min(MAX_STEPS, topology.max_weight_delay_env_steps or MAX_STEPS)
+    return max(1, min(share, most // topology.num_envs))
+
+
+class _Alive:
+    """A vector environment that gives a sign of life at every step."""
+
+    def __init__(self, env: Any, alive: Any):
+        self._env, self._alive = env, alive
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def step(self, action: np.ndarray) -> Any:
+        out = self._env.step(action)
+        self._alive()
+        return out
+
+
+class _Episodes:
+    """Takes the place of an actor's window: the supervisor keeps the one of all actors."""
+
+    def __init__(self, link: Link):
+        self._link = link
+
+    def add(self, *episode: Any) -> None:
+        self._link.add_episode(*episode)
