@@ -35,7 +35,7 @@ from tfrl.benchmark.workloads import FIGURES, RIVALS  # noqa: E402
 from tfrl.config import flags, foreign  # noqa: E402
 from tfrl.config.resolve import may_change  # noqa: E402
 from tfrl.job import algorithm, algorithms  # noqa: E402
-from tfrl.logs.metrics import HISTOGRAMS, METRICS  # noqa: E402
+from tfrl.logs.metrics import HISTOGRAMS, METRICS, PATTERNS  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
 RUNS = HERE.parent / "benchmarks" / "runs"
@@ -74,7 +74,7 @@ def resumable(name: str) -> str:
 
 def metrics(name: str) -> str:
     """All metrics, or those that the file of an algorithm names, as a Markdown table."""
-    table = {**METRICS, **HISTOGRAMS}
+    table = {**METRICS, **PATTERNS, **HISTOGRAMS}
     names = list(table)
     if name != "all":
         source = _source(algorithm(name))

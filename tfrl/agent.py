@@ -51,6 +51,20 @@ class Policy(Protocol):
         """
 
 
+class ActorPlace(NamedTuple):
+    """The environments of one actor among those of all.
+
+    Attributes:
+      worker: index of the actor, from 0.
+      num_workers: actors of the run.
+      num_envs: environments of each actor.
+    """
+
+    worker: int
+    num_workers: int
+    num_envs: int
+
+
 class Periodic(NamedTuple):
     """`fn()` runs in cross-replica context after every `every_updates`-th update."""
 
@@ -92,6 +106,13 @@ class Learner(Protocol):
         """Optional. The policy's variables were set to those of another run after so many env steps.
 
         Brings into line what depends on them and is no copy that `periodic` makes, e.g. statistics of observations.
+        """
+
+    def facts(self) -> Mapping[str, Any]:
+        """Optional. A few named numbers that are published with the weights, e.g. the difficulty of a task.
+
+        `Agent.knobs` and `VectorEnv.set` receive them. Each is a finite number or scalar tensor; a name is an
+        identifier of lower-case letters, digits and '_'.
         """
 
     env_steps: Any  # optional int64 variable; the runtime writes the env steps of the run into it before each call
@@ -185,10 +206,11 @@ class Agent:
       make_policy: builds a policy with fresh variables.
       make_learner: builds a learner (and its policy) under the current `tf.distribute` strategy.
       replay, updates: plans that the runtime carries out.
-      knobs: (worker, num_workers, num_envs, env_steps) -> {name: float32 [num_envs]}, e.g. epsilon. `env_steps` is the
-        run's total so far. Pure NumPy.
-      in_metrics: None, or (worker, num_workers, num_envs) -> bool [num_envs]: environments whose episodes count in the
-        training metrics; None: all. Pure NumPy.
+      knobs: (place, env_steps, facts) -> {name: float32 [num_envs]}, e.g. epsilon: numbers that the acting policy
+        reads. `env_steps` is the run's total so far, `facts` what `Learner.facts` and `on_evaluation` have given, {}
+        before the first weights. Each knob is logged as `actor/<name>`, its mean over environments. Pure NumPy.
+      in_metrics: None, or place -> bool [num_envs]: environments whose episodes count in the training metrics; None:
+        all. Pure NumPy.
       initial_priority: None, or (reward [m], discount [m], before, after) -> float32 [m]: priorities of new n-step
         items from the extras {name: [m]} of the policy's steps on their first observation and on the one that they
         bootstrap from. None: the largest priority seen. Pure NumPy.
@@ -202,8 +224,8 @@ class Agent:
     make_learner: Callable[[], Learner]
     replay: ReplayPlan
     updates: UpdatePlan
-    knobs: Callable[[int, int, int, int], Mapping[str, Any]]
+    knobs: Callable[[ActorPlace, int, Mapping[str, float]], Mapping[str, Any]]
     actor_compute: Callable[[Policy, Any], Any] | None = None
-    in_metrics: Callable[[int, int, int], Any] | None = None
+    in_metrics: Callable[[ActorPlace], Any] | None = None
     initial_priority: Callable[[Any, Any, Mapping[str, Any], Mapping[str, Any]], Any] | None = None
     notes: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.agent import ActorPlace
 from tfrl.algos import dqn
 from tfrl.errors import SettingError
 from tfrl.losses import value
@@ -60,7 +61,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters((0, 1.0), (500, 0.55), (1_000, 0.1), (9_000, 0.1))
     def test_epsilon_follows_the_env_steps_of_the_run(self, env_steps, expected):
         config = dqn.Config(epsilon_initial=1.0, epsilon_final=0.1, epsilon_decay_env_steps=1_000)
-        knobs = dqn.make(config, SPEC).knobs(0, 1, 3, env_steps)
+        knobs = dqn.make(config, SPEC).knobs(ActorPlace(0, 1, 3), env_steps, {})
         self.assertEqual(knobs["epsilon"].dtype, np.float32)
         self.assertAllClose(knobs["epsilon"], [expected] * 3)
 

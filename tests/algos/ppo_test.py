@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import ActorPlace, SequenceOf
 from tfrl.algos import ppo
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
@@ -68,7 +68,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(agent.replay.max_policy_lag_updates, 0)  # on policy: everyone waits
         self.assertEqual((agent.updates.epochs, agent.updates.minibatches), (3, 2))
         self.assertEqual(agent.updates.batch_env_steps, 640)
-        self.assertEqual(agent.knobs(0, 1, 1, 0), {})
+        self.assertEqual(agent.knobs(ActorPlace(0, 1, 1), 0, {}), {})
 
     def test_two_networks_or_a_shared_one(self):
         for shared, torsos in ((False, 2), (True, 1)):

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.agent import ActorPlace
 from tfrl.algos import c51, dqn, iqn, qr_dqn
 from tfrl.algos.parts import value_based as value_based
 from tfrl.errors import SettingError
@@ -224,7 +225,9 @@ class ActingTest(tf.test.TestCase, parameterized.TestCase):
             ("factorised", dict(epsilon_initial=0.5, epsilon_final=0.1), (0.5, 0.1)),
         ):
             knobs = agent_of("c51", PLAIN, noisy=noisy, **given).knobs
-            values = [float(knobs(0, 1, 2, steps)["epsilon"][0]) for steps in (0, 10**6)]
+            values = [
+                float(knobs(ActorPlace(0, 1, 2), steps, {})["epsilon"][0]) for steps in (0, 10**6)
+            ]
             self.assertAllClose(values, expected)
 
     @parameterized.product(algo=sorted(ALGORITHMS), noisy=("factorised", "independent"))
@@ -286,10 +289,10 @@ class LadderTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(sorted(ALGORITHMS))
     def test_actors_have_rungs_and_the_least_random_third_counts(self, algo):
         agent = agent_of(algo, PLAIN, epsilon_ladder="actor")
-        epsilons = [agent.knobs(i, 3, 2, 0)["epsilon"] for i in range(3)]
+        epsilons = [agent.knobs(ActorPlace(i, 3, 2), 0, {})["epsilon"] for i in range(3)]
         expected = np.float32([0.4, 0.4**4.5, 0.4**8])
         self.assertAllClose(epsilons, np.repeat(expected[:, None], 2, 1))
-        self.assertAllEqual(agent.knobs(1, 3, 2, 10**9)["epsilon"], epsilons[1])
+        self.assertAllEqual(agent.knobs(ActorPlace(1, 3, 2), 10**9, {})["epsilon"], epsilons[1])
         self.assertEqual([agent.in_metrics(i, 3, 2).tolist() for i in range(3)],
                          [[False, False], [False, False], [True, True]])  # fmt: skip
 
@@ -297,7 +300,7 @@ class LadderTest(tf.test.TestCase, parameterized.TestCase):
         agent = agent_of(
             "dqn", PLAIN, epsilon_ladder="env", epsilon_ladder_base=0.5, epsilon_ladder_exponent=3.0
         )
-        epsilons = [agent.knobs(i, 2, 2, 0)["epsilon"] for i in range(2)]
+        epsilons = [agent.knobs(ActorPlace(i, 2, 2), 0, {})["epsilon"] for i in range(2)]
         self.assertAllClose(np.concatenate(epsilons), [0.5, 0.5**2, 0.5**3, 0.5**4])
         in_metrics = [agent.in_metrics(i, 2, 2).tolist() for i in range(2)]
         self.assertEqual(in_metrics, [[False, False], [True, True]])

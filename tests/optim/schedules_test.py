@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.agent import ActorPlace
 from tfrl.api import make_job
 from tfrl.envs.make import make_spec
 from tfrl.explore import epsilon
@@ -98,5 +99,5 @@ class LearnersTest(tf.test.TestCase, parameterized.TestCase):
     def test_the_share_of_random_actions_is_that_of_the_env_steps(self):
         job = make_job("dqn", epsilon_schedule=[(0, 1.0), (10, 0.2), (20, 0.0)])
         knobs = algorithm("dqn").make(job.config, make_spec(job.env)).knobs
-        shares = [knobs(0, 1, 1, n)["epsilon"][0] for n in (0, 5, 10, 15, 99)]
+        shares = [knobs(ActorPlace(0, 1, 1), n, {})["epsilon"][0] for n in (0, 5, 10, 15, 99)]
         self.assertAllClose(shares, [1.0, 0.6, 0.2, 0.1, 0.0])

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import NStep
+from tfrl.agent import ActorPlace, NStep
 from tfrl.algos import dqn
 from tfrl.algos.parts import value_based as value_based
 from tfrl.envs.make import make_spec, make_vector
@@ -96,7 +96,13 @@ class InitialPrioritiesTest(tf.test.TestCase, parameterized.TestCase):
         with trajectories.bench(spec, item, num_envs, True, agent.initial_priority) as bench:
             bench.writer.priority = FALLBACK
             actor = Actor(
-                agent, engine, vector, bench.writer, 0, 1, np.random.default_rng(0), seed=1
+                agent,
+                engine,
+                vector,
+                bench.writer,
+                ActorPlace(0, 1, num_envs),
+                np.random.default_rng(0),
+                seed=1,
             )
             actor.run(40, 0)
             actor.run(20, 0)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.agent import ActorPlace
 from tfrl.api import make_job
 from tfrl.envs.vector import BatchVector, SyncVector
 from tfrl.runtime.acting.actor import Actor
@@ -115,7 +116,9 @@ class StateTest(tf.test.TestCase, parameterized.TestCase):
     def test_in_acting(self, kind):
         engine, vector = self.parts(kind)
         agent, writer = mock.Mock(knobs=lambda *args: {}, in_metrics=None), mock.Mock()
-        actor = Actor(agent, engine, vector, writer, 0, 1, np.random.default_rng(0), seed=0)
+        actor = Actor(
+            agent, engine, vector, writer, ActorPlace(0, 1, 2), np.random.default_rng(0), seed=0
+        )
         rewards = []
         writer.record.side_effect = lambda obs, state, choice, step: rewards.extend(
             step.reward[step.valid]
@@ -134,9 +137,17 @@ class StateTest(tf.test.TestCase, parameterized.TestCase):
             return np.array(in_metrics)
 
         agent = mock.Mock(knobs=lambda *args: {}, in_metrics=count)
-        actor = Actor(agent, engine, vector, mock.Mock(), 4, 7, np.random.default_rng(0), seed=0)
+        actor = Actor(
+            agent,
+            engine,
+            vector,
+            mock.Mock(),
+            ActorPlace(4, 7, 2),
+            np.random.default_rng(0),
+            seed=0,
+        )
         actor.run(40, 0)
-        self.assertEqual(asked, [(4, 7, 2)])
+        self.assertEqual(asked, [(ActorPlace(4, 7, 2),)])
         found = actor.window.metrics()
         self.assertEqual(found["actor/episode_return_min"], low)
         self.assertEqual(found["actor/episode_return_max"], high)

@@ -97,6 +97,10 @@ class PreviousStep(VectorEnv):
             obs = self._join(step.obs, _keep(action, goes_on), reward * goes_on)
         return step._replace(obs=obs, next_obs=next_obs)
 
+    def set(self, facts: Mapping[str, float]) -> None:
+        """Implements `VectorEnv.set`."""
+        self._inner.set(facts)
+
     def close(self) -> None:
         """Implements `VectorEnv.close`."""
         self._inner.close()

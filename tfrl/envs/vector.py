@@ -93,6 +93,14 @@ class VectorEnv(abc.ABC):
     def close(self) -> None:
         """Frees the environments; no call may follow."""
 
+    def set(self, facts: Mapping[str, float]) -> None:
+        """Passes facts of the learner to the environments, before a step: those with a method `set_facts` receive them.
+
+        Args:
+          facts: numbers by name, see `Learner.facts`; all of them, whenever one has changed.
+        """
+        del facts
+
 
 def environment_seeds(seed: int, num_envs: int) -> list[int]:
     """B seeds below 2**31 that do not overlap with those of a neighbouring `seed`."""
@@ -310,6 +318,12 @@ class SyncVector(VectorEnv):
         for i, env in enumerate(self.envs if self._closes_envs else ()):
             _close(env, f"environment row {i} of {self.spec.name!r}")
 
+    def set(self, facts: Mapping[str, float]) -> None:
+        """Implements `VectorEnv.set`: calls `set_facts` of each environment or of its outermost wrapper with one."""
+        for env in self.envs:
+            if env.has_wrapper_attr("set_facts"):
+                env.get_wrapper_attr("set_facts")(dict(facts))
+
     def render(self, row: int = 0) -> Any:
         """The picture of one environment, uint8 [H, W, 3], if it was made with
         render_mode="rgb_array"."""
@@ -484,6 +498,11 @@ class BatchVector(VectorEnv):
         if self._clip:
             np.sign(paid, out=paid)
         return VectorStep(obs, next_obs, paid, terminated, truncated, valid, episodes)
+
+    def set(self, facts: Mapping[str, float]) -> None:
+        """Implements `VectorEnv.set`: calls `set_facts` of the vector environment, where it has that method."""
+        if hasattr(self.env, "set_facts"):
+            self._call(self.env.set_facts, dict(facts))
 
     def close(self) -> None:
         """Implements `VectorEnv.close`: closes `env`."""
@@ -661,6 +680,10 @@ class AtariLives(VectorEnv):
             reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
         return step._replace(reward=reward, terminated=terminated, truncated=truncated, valid=valid)
 
+    def set(self, facts: Mapping[str, float]) -> None:
+        """Implements `VectorEnv.set`."""
+        self._inner.set(facts)
+
     def close(self) -> None:
         """Implements `VectorEnv.close`."""
         self._inner.close()
@@ -697,6 +720,10 @@ class CheckedMasks(VectorEnv):
         if step.obs is not step.next_obs:
             self._check(step.obs, np.zeros(self.num_envs, np.bool_))
         return step
+
+    def set(self, facts: Mapping[str, float]) -> None:
+        """Implements `VectorEnv.set`."""
+        self._inner.set(facts)
 
     def close(self) -> None:
         """Implements `VectorEnv.close`."""

@@ -62,6 +62,11 @@ class Workers(gym.vector.AsyncVectorEnv):
         with self._naming_the_dead():
             return super().step(actions)
 
+    def set_facts(self, facts: dict[str, float]) -> None:
+        """Passes facts to the environments that take them; raises EnvironmentFailed as `step` does."""
+        with self._naming_the_dead():
+            self.call("take_facts", facts)
+
     def unanswered(self) -> list[int]:
         """Rows whose environment's own code runs at this moment."""
         return [int(row) for row in np.flatnonzero(np.frombuffer(self._busy, np.int8))]
@@ -131,6 +136,12 @@ class _Row(gym.Wrapper):
             boundary.flag("truncated", truncated, *where),
             info,
         )
+
+    def take_facts(self, facts: dict[str, float]) -> None:
+        """Passes facts to the environment, if it has `set_facts`."""
+        if self.env.has_wrapper_attr("set_facts"):
+            with self._inside("set_facts"):
+                self.env.get_wrapper_attr("set_facts")(facts)
 
     @contextlib.contextmanager
     def _inside(self, call: str) -> Any:

@@ -175,7 +175,7 @@ class PanelView:
         )
         body = Table.grid(padding=(0, 3))
         facts = [
-            Text.plan_run((f"{label} ", "dim"), (text, "bold")) for label, text in _facts(state)
+            Text.assemble((f"{label} ", "dim"), (text, "bold")) for label, text in _facts(state)
         ]
         columns = 3 if self._console.width >= 96 else 2 if self._console.width >= 60 else 1
         for start in range(0, len(facts), columns):
@@ -183,7 +183,7 @@ class PanelView:
         parts: list[Any] = [head, body]
         if len(self._returns) > 1 and (self._console.encoding or "").lower().startswith("utf"):
             line = sparkline(list(self._returns), max(10, self._console.width - 24))
-            parts.append(Text.plan_run(("training return  ", "dim"), (line, "cyan")))
+            parts.append(Text.assemble(("training return  ", "dim"), (line, "cyan")))
         return Panel(Group(*parts), title=Text(self._title), title_align="left")
 
 

@@ -137,6 +137,13 @@ HISTOGRAMS: dict[str, Metric] = {
     ),
 }
 
+# Metrics whose names depend on the run.
+PATTERNS: dict[str, Metric] = {
+    "actor/<knob>": Metric(
+        "",
+        "a knob of acting that the algorithm declares, mean over environments, e.g. actor/epsilon",
+    ),
+}
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")
 # Units implied by the end of a name.
@@ -147,6 +154,11 @@ _SUFFIXES = {
     "_mb": "MB",
     "_us": "us",
 }
+
+
+def unit_of(name: str) -> str:
+    """The unit that the end of a name implies; '' where it implies none."""
+    return next((unit for end, unit in _SUFFIXES.items() if name.endswith(end)), "")
 
 
 def check_declared(

@@ -8,7 +8,7 @@ from typing import Any
 import reverb
 import tensorflow as tf
 
-from tfrl.agent import Agent, Policy, SequenceOf
+from tfrl.agent import ActorPlace, Agent, Policy, SequenceOf
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
@@ -49,7 +49,7 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
         return TransitionLayout(spec, plan.kind == "prioritized")
     state = policy.initial_state(1)
     noise = {name: tf.fill([1, *n.shape], 0.5) for name, n in policy.noise.items()}
-    knobs = dict(agent.knobs(0, 1, 1, 0))
+    knobs = dict(agent.knobs(ActorPlace(0, 1, 1), 0, {}))
     step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
     layout = SequenceLayout(spec, plan.item, (step, state), num_envs)
     return (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfrl.agent import Policy
+from tfrl.agent import ActorPlace, Policy
 from tfrl.config import objects, trust
 from tfrl.config.resolve import load_job
 from tfrl.envs.make import atari_game, make_vector
@@ -261,8 +261,8 @@ def _play(
 def last_knobs(run_plan: RunPlan, num_envs: int) -> dict[str, np.ndarray]:
     """Knobs of the exploration at the end of training: of the last actor, which on a ladder is the least random."""
     job = run_plan.job
-    last = (job.topology.num_actors - 1, job.topology.num_actors)
-    return dict(run_plan.agent.knobs(*last, num_envs, job.total_env_steps))
+    last = ActorPlace(job.topology.num_actors - 1, job.topology.num_actors, num_envs)
+    return dict(run_plan.agent.knobs(last, job.total_env_steps, {}))
 
 
 def _saved_spec(job: Job) -> EnvSpec | None:

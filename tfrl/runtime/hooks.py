@@ -14,7 +14,7 @@ import numpy as np
 from tfrl.callbacks import Callback, Run, StopAtReturn
 from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm
-from tfrl.logs.metrics import METRICS, Metric, check_declared
+from tfrl.logs.metrics import METRICS, Metric, check_declared, unit_of
 from tfrl.logs.window import info_metric
 from tfrl.runtime.finish import last_knobs
 from tfrl.runtime.plan.run_plan import RunPlan
@@ -58,6 +58,11 @@ class Hooks:
                 f"mean of info[{name!r}] at the end of the last 100 training episodes that have it"
             )
             self.metrics[info_metric(name)] = Metric("", meaning)
+        for name in run_plan.knobs:
+            metric = f"actor/{name}"
+            if metric not in METRICS and metric not in self.metrics:
+                meaning = f"knob {name!r} of acting, mean over environments"
+                self.metrics[metric] = Metric(unit_of(name), meaning)
         self._run_plan, self._exported = run_plan, False
         self._policy: Any = None
         self._error: Exception | None = None

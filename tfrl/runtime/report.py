@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from tfrl import files
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.window import EpisodeWindow
@@ -114,6 +116,11 @@ def lag_metrics(lags: Histogram) -> dict[str, float]:
         "learner/policy_lag_p95_updates": float(lags.percentile(95)),
         "learner/policy_lag_max_updates": float(lags.max),
     }
+
+
+def knob_metrics(knobs: Mapping[str, Any]) -> dict[str, float]:
+    """Knobs of an actor in numbers, {'actor/<name>': mean over its environments}."""
+    return {f"actor/{name}": float(np.mean(x)) for name, x in knobs.items()}
 
 
 def peak_memory_mb() -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfrl.agent import Agent
+from tfrl.agent import ActorPlace, Agent
 from tfrl.envs.make import make_vector
 from tfrl.job import EnvPlan
 from tfrl.replay.kinds import make_layout
@@ -52,16 +52,17 @@ class Acting:
         item = agent.replay.item
         self._bench = UnrollBench(self.layout, item, num_envs, block, policy=policy)
         self._block = block
-        knobs = sorted(agent.knobs(0, 1, num_envs, 0))
+        place = ActorPlace(0, 1, num_envs)
+        knobs = sorted(agent.knobs(place, 0, {}))
         signature = StepSignature(policy, vector.spec, num_envs, knobs, explore=True)
         self._actor = Actor(
-            agent, make_engine(engine, policy, signature), vector, self._bench.writer, 0, 1,
+            agent, make_engine(engine, policy, signature), vector, self._bench.writer, place,
             np.random.default_rng(seed), seed,
         )  # fmt: skip
 
     def samples(self, loop: LearnerLoop) -> Samples:
         """The next block, made with the weights of a learner."""
-        self._actor.load(loop.arrays(), int(loop.updates), 1.0)
+        self._actor.load(loop.arrays(), int(loop.updates), loop.facts())
         writer = self._bench.writer
         end = writer.items_written + self._block
         while writer.items_written < end:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import Agent
+from tfrl.agent import ActorPlace, Agent
 from tfrl.config import flags
 from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
@@ -139,7 +139,7 @@ def acts_with_what_it_declares(subject: Subject) -> None:
     """A greedy step needs no noise and an exploring one what the policy declares; actions are of the space."""
     agent, spec, policy = subject.agent, subject.spec, subject.agent.make_policy()
     obs = conformance.observations(spec, 5, 0)
-    knobs = dict(agent.knobs(0, 1, 5, 0))
+    knobs = dict(agent.knobs(ActorPlace(0, 1, 5), 0, {}))
     for knob, x in knobs.items():
         _require((x.shape, x.dtype) == ((5,), np.float32), f"knob {knob}: expected float32 [5]")
     rng = np.random.default_rng(0)

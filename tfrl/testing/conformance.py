@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import Agent, SequenceOf
+from tfrl.agent import ActorPlace, Agent, SequenceOf
 from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.sampler import Samples
@@ -84,7 +84,7 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     length, width = inner.item.length, num_envs if inner.item.period else inner.columns
     items = width // inner.columns
     records = np.zeros((length + 1, width), inner.packing.dtype)
-    state, knobs = policy.initial_state(width), dict(agent.knobs(0, 1, width, 0))
+    state, knobs = policy.initial_state(width), dict(agent.knobs(ActorPlace(0, 1, width), 0, {}))
     first_state = tree.map_structure(np.asarray, state)
     for t in range(length + 1):
         obs = observations(spec, width, 1_000 * seed + t)

@@ -37,6 +37,21 @@ class TruncatingChain(gym.Env):
         return np.ones(1, np.float32), 1.0, False, self._t >= self._length, {}
 
 
+class PaidByFact(TruncatingChain):
+    """A `TruncatingChain` that pays the fact `difficulty`, 0 before it has any; other facts are in `facts`."""
+
+    facts: dict[str, float] = {}
+
+    def set_facts(self, facts: dict[str, float]) -> None:
+        """Receives the facts of the learner and of evaluations."""
+        self.facts = dict(facts)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Implements `gymnasium.Env.step`; the info holds the facts."""
+        obs, _, terminated, truncated, _ = super().step(action)
+        return obs, self.facts.get("difficulty", 0.0), terminated, truncated, dict(self.facts)
+
+
 class Counter(gym.Env):
     """Observations that name their place: Box float32 [2] = (episode number from 0, step within
     it).

@@ -636,7 +636,7 @@ def make_agent(
             max_policy_lag_updates=max_lag_updates,
         ),
         updates=updates,
-        knobs=lambda worker, num_workers, num_envs, env_steps: {},
+        knobs=lambda place, env_steps, facts: {},
         actor_compute=actor_compute,
         notes=torsos.notes(config, spec),
     )

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import Agent, NStep, Periodic, ReplayPlan, SequenceOf, UpdatePlan
+from tfrl.agent import ActorPlace, Agent, NStep, Periodic, ReplayPlan, SequenceOf, UpdatePlan
 from tfrl.errors import SettingError
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import returns, value
@@ -708,23 +708,24 @@ def make(
     initial, final = _epsilon(config)
     climbs = config.epsilon_ladder != "none"
 
-    def rungs(worker: int, num_workers: int, num_envs: int) -> tuple[np.ndarray, int]:
+    def rungs(place: ActorPlace) -> tuple[np.ndarray, int]:
+        worker, num_workers, num_envs = place
         if config.epsilon_ladder == "actor":
             return np.full(num_envs, worker), num_workers
         return worker * num_envs + np.arange(num_envs), num_workers * num_envs
 
     def knobs(
-        worker: int, num_workers: int, num_envs: int, env_steps: int
+        place: ActorPlace, env_steps: int, facts: Mapping[str, float]
     ) -> Mapping[str, np.ndarray]:
+        del facts
         if climbs:
             base, exponent = config.epsilon_ladder_base, config.epsilon_ladder_exponent
-            mine = rungs(worker, num_workers, num_envs)
-            return {"epsilon": exploration.ladder(base, exponent, *mine)}
+            return {"epsilon": exploration.ladder(base, exponent, *rungs(place))}
         if config.epsilon_schedule:
             now = exploration.piecewise(config.epsilon_schedule, env_steps)
         else:
             now = exploration.linear(initial, final, config.epsilon_decay_env_steps, env_steps)
-        return {"epsilon": np.full(num_envs, now, np.float32)}
+        return {"epsilon": np.full(place.num_envs, now, np.float32)}
 
     def make_policy() -> QPolicy:
         body, normaliser = q_network.body(config, spec), None
@@ -740,7 +741,7 @@ def make(
         replay=_replay(config) if replay is None else replay,
         updates=UpdatePlan(batch_size=config.batch_size, updates_per_call=config.updates_per_call),
         knobs=knobs,
-        in_metrics=(lambda *of: exploration.least_random(*rungs(*of))) if climbs else None,
+        in_metrics=(lambda place: exploration.least_random(*rungs(place))) if climbs else None,
         initial_priority=initial_priority,
         notes=torsos.notes(config, spec),
     )

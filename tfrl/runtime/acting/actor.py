@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tree
 
-from tfrl.agent import Agent
+from tfrl.agent import ActorPlace, Agent
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.kinds import Writer
 from tfrl.runtime.acting.inference import Engine, NoiseStream, reset_rows
+from tfrl.runtime.facts import MAX_PRIORITY
 from tfrl.runtime.stop import Stopped
 
 MAX_PENDING_ITEMS = (
@@ -29,7 +30,7 @@ class Actor:
       engine: the exploring policy, for batches of B.
       env: B environments.
       writer: takes the vector steps.
-      worker, num_workers: this actor's index and how many there are.
+      place: which environments these are among those of all actors.
       rng: noise of exploration.
       seed: of the environments.
       episode_file: takes a row for each episode.
@@ -38,6 +39,7 @@ class Actor:
     Attributes:
       env_steps, episodes: transitions made and games finished here.
       seconds: {'env' | 'act' | 'write': time spent}.
+      facts: numbers of the learner and of evaluations that knobs and environments have received last.
       window: returns and lengths of the last episodes that count, see `Agent.in_metrics`.
     """
 
@@ -47,8 +49,7 @@ class Actor:
         engine: Engine,
         env: VectorEnv,
         writer: Writer,
-        worker: int,
-        num_workers: int,
+        place: ActorPlace,
         rng: np.random.Generator,
         seed: int,
         episode_file: EpisodeFile | None = None,
@@ -60,9 +61,9 @@ class Actor:
         self.window = EpisodeWindow(info_names=info_names)
         self._episode_file = episode_file
         self.knobs: dict[str, np.ndarray] = {}
-        self._agent, self._worker, self._num_workers = agent, worker, num_workers
-        in_metrics = agent.in_metrics
-        self._in_metrics = in_metrics(worker, num_workers, env.num_envs) if in_metrics else None
+        self.facts: dict[str, float] = {}
+        self._agent, self._place = agent, place
+        self._in_metrics = agent.in_metrics(place) if agent.in_metrics else None
         self._obs = env.reset(seed)
         self._initial_state = engine.policy.initial_state(env.num_envs)
         self._initial_state = tree.map_structure(np.asarray, self._initial_state)
@@ -79,9 +80,7 @@ class Actor:
         """
         last_item = None if items is None else self.writer.items_written + items
         engine, env, writer, clock = self.engine, self.env, self.writer, time.perf_counter
-        knobs = self.knobs = dict(
-            self._agent.knobs(self._worker, self._num_workers, env.num_envs, env_steps)
-        )
+        knobs = self.knobs = dict(self._agent.knobs(self._place, env_steps, self.facts))
         act_s = env_s = write_s = 0.0
         before = self.env_steps
         carries = self._noise.holds or bool(self._initial_state)
@@ -124,11 +123,25 @@ class Actor:
         for part, spent in (("act", act_s), ("env", env_s), ("write", write_s)):
             self.seconds[part] += spent
 
-    def load(self, arrays: Sequence[np.ndarray], version: int, max_priority: float) -> None:
-        """Takes published weights: values of the policy's variables, updates behind them, priority of new items."""
+    def load(self, arrays: Sequence[np.ndarray], version: int, facts: Mapping[str, float]) -> None:
+        """Takes published weights.
+
+        Args:
+          arrays: values of the policy's variables.
+          version: updates behind them.
+          facts: published with them; the writer takes the priority of new items, knobs and environments the others.
+        """
         self.engine.load(arrays)
         self.writer.load(arrays)
-        self.writer.version, self.writer.priority = version, max_priority
+        self.writer.version, self.writer.priority = version, facts[MAX_PRIORITY]
+        if len(facts) > 1:
+            self._take({name: x for name, x in facts.items() if name != MAX_PRIORITY})
+
+    def _take(self, facts: dict[str, float]) -> None:
+        """Passes facts to the environments, where they have changed."""
+        if facts != self.facts:
+            self.facts = facts
+            self.env.set(facts)
 
     def close(self) -> None:
         """Finishes the writes and closes the environments."""

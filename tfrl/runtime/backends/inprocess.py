@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import reverb
 
+from tfrl.agent import ActorPlace
 from tfrl.envs.make import make_vector
 from tfrl.logs import episode_file as episodes
 from tfrl.logs.episode_file import EpisodeFile
@@ -45,7 +46,7 @@ from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
 from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.plan import rehearsal, residency, warm_start
 from tfrl.runtime.plan.run_plan import RunPlan
-from tfrl.runtime.report import Report, Totals, lag_metrics
+from tfrl.runtime.report import Report, Totals, knob_metrics, lag_metrics
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 from tfrl.runtime.storage import checkpoint
 from tfrl.runtime.storage.replay_server import ReplayServer, save_contents
@@ -135,7 +136,8 @@ class _Run:
             env = StoppableVector(env, stop)
         self.watch = Watch(env.place, "training", limit_s(job.topology), logger.announce)
         logger.announce(f"environments: {env.backend}, {env.num_envs}")
-        knobs = sorted(agent.knobs(0, 1, env.num_envs, 0))
+        place = ActorPlace(0, 1, env.num_envs)
+        knobs = sorted(agent.knobs(place, 0, {}))
         policy = agent.make_policy()
         signature = StepSignature(policy, run_plan.spec, env.num_envs, knobs, explore=True)
         inference = job.topology.inference
@@ -161,7 +163,7 @@ class _Run:
         if job.log.episodes_csv:
             episode_file = EpisodeFile(run_plan.run_dir / episodes.NAME, 0, time.time())
         self.actor = Actor(
-            agent, engine, env, writer, 0, 1, rng, env_seed, episode_file, job.log.info_metrics
+            agent, engine, env, writer, place, rng, env_seed, episode_file, job.log.info_metrics
         )
         if found and "window" in found.state:
             self.actor.window.restore(found.state["window"])
@@ -346,7 +348,7 @@ class _Run:
         """The actor goes on with the learner's weights."""
         learner = self.learner
         self.totals.updates = learner.version
-        self.actor.load(learner.arrays(), learner.version, learner.max_priority)
+        self.actor.load(learner.arrays(), learner.version, learner.facts())
 
     def _log(self) -> None:
         more = {name: float(value) for name, value in self.metrics.items()}
@@ -357,8 +359,7 @@ class _Run:
         if self.run_plan.queue and not self.run_plan.waits:
             more["replay/queue_items"] = self.written - self.sampled
         more["replay/size_items"] = self.learner_replay.size if self.learner_replay else size
-        if "epsilon" in self.actor.knobs:
-            more["actor/epsilon"] = float(np.mean(self.actor.knobs["epsilon"]))
+        more.update(knob_metrics(self.actor.knobs))
         counts = self.learner.lags.counts.copy()  # with `overlap` the learner goes on counting
         lags, self.logged_lags = Histogram(counts - self.logged_lags), counts
         row = self.report.row(self.totals, self.actor.window, {**more, **lag_metrics(lags)})

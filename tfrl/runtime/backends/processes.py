@@ -482,9 +482,8 @@ class _Run:
         more.update(lag_metrics(self._lags))
         if actors:
             more["actor/weight_delay_max_env_steps"] = max(a["weight_delay"] for a in actors)
-        epsilons = [a["epsilon"] for a in actors if "epsilon" in a]
-        if epsilons:
-            more["actor/epsilon"] = statistics.fmean(epsilons)
+            for name in actors[0].get("knobs", {}):
+                more[name] = statistics.fmean(a["knobs"][name] for a in actors if "knobs" in a)
         row = self._report.row(self.totals, self._window, more)
         self.logger.write(row, {"learner/policy_lag_updates": self._lags})
         self._lags = Histogram()

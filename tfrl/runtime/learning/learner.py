@@ -20,6 +20,7 @@ from tfrl.replay.kinds import Layout
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
 from tfrl.replay.transitions import TransitionLayout
+from tfrl.runtime.facts import MAX_PRIORITY, checked
 from tfrl.runtime.learning import shuffle
 from tfrl.runtime.learning.divergence import diverged, refuse_arrays
 
@@ -102,6 +103,7 @@ class LearnerLoop(tf.Module):
         self._published = list(
             self.learner.policy.variables
         )  # looked up once, the search through modules is slow
+        self._facts = getattr(self.learner, "facts", dict)
         self._names = [v.name for v in self._published]
         self.max_priority = 1.0
         self.seconds, self.lags = 0.0, Histogram()
@@ -162,6 +164,15 @@ class LearnerLoop(tf.Module):
         arrays = [_value(v) for v in self._published]
         refuse_arrays(self._names, arrays, self.version)
         return arrays
+
+    def facts(self) -> dict[str, float]:
+        """Numbers that are published with the weights: those of the learner, and the largest priority so far.
+
+        Raises:
+          RunFailed: the learner gives a name or a value that cannot be published.
+        """
+        found = {MAX_PRIORITY: self.max_priority}
+        return {**found, **checked(self._facts(), "Learner.facts", found)}
 
     def _take_priority(self, priority: float) -> None:
         """Makes a priority that of new items."""

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import Agent, Policy, ReplayPlan, SequenceOf
+from tfrl.agent import ActorPlace, Agent, Policy, ReplayPlan, SequenceOf
 from tfrl.envs.make import make_spec
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
@@ -161,20 +161,29 @@ class RunPlan:
 
     @property
     def exploration_line(self) -> str:
-        """The start-up line about exploration; '' where epsilon is the same everywhere and all episodes count."""
+        """The start-up line about knobs; '' where they are the same everywhere and all episodes count."""
         agent, topology = self.agent, self.job.topology
         if agent.in_metrics is None:
             return ""
         sizes = (topology.num_actors, topology.num_envs)
-        rows = range(topology.num_actors)
-        epsilon = np.concatenate([agent.knobs(i, *sizes, 0)["epsilon"] for i in rows])
-        in_metrics = np.concatenate([agent.in_metrics(i, *sizes) for i in rows])
-        if epsilon.max() == epsilon.min():
-            return f"exploration: epsilon {epsilon[0]:.3g} in every environment: all rungs of the ladder are equal"
+        places = [ActorPlace(i, *sizes) for i in range(topology.num_actors)]
+        in_metrics = np.concatenate([agent.in_metrics(place) for place in places])
+        ranges = []
+        for name in self.knobs:
+            values = np.concatenate([agent.knobs(place, 0, {})[name] for place in places])
+            if values.max() == values.min():
+                ranges.append(f"{name} {values[0]:.3g} in every environment")
+            else:
+                ranges.append(f"{name} {values.max():.3g} to {values.min():.3g}")
         return (
-            f"exploration: epsilon {epsilon.max():.3g} to {epsilon.min():.3g} over {len(epsilon)} environments; "
-            f"training returns come from the {np.count_nonzero(in_metrics)} least random"
+            f"exploration: {', '.join(ranges)} over {len(in_metrics)} environments; "
+            f"training returns come from {np.count_nonzero(in_metrics)} of them"
         )
+
+    @property
+    def knobs(self) -> list[str]:
+        """Names of the agent's knobs, sorted."""
+        return sorted(self.agent.knobs(ActorPlace(0, 1, 1), 0, {}))
 
     @property
     def evaluation_line(self) -> str:

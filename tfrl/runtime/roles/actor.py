@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import reverb
 
+from tfrl.agent import ActorPlace
 from tfrl.envs.make import make_vector
 from tfrl.job import Job
 from tfrl.logs import episode_file as episodes
@@ -21,7 +22,7 @@ from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.runtime.acting.watch import Watch, limit_s
 from tfrl.runtime.backends.control import FINISH, RUN, Link
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
-from tfrl.runtime.report import peak_memory_mb
+from tfrl.runtime.report import knob_metrics, peak_memory_mb
 from tfrl.runtime.storage.publish import BoundedCalls, VariableSource
 from tfrl.types import EnvSpec
 
@@ -50,7 +51,8 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     env = make_vector(job.env, num_envs, env_seed, info_names=job.log.info_metrics)
     Watch(env.place, f"actor {index}", limit_s(job.topology), link.say)
     policy = agent.make_policy()
-    knobs = sorted(agent.knobs(slot, job.topology.num_actors, num_envs, 0))
+    place = ActorPlace(slot, job.topology.num_actors, num_envs)
+    knobs = sorted(agent.knobs(place, 0, {}))
     signature = StepSignature(policy, run_plan.spec, num_envs, knobs, explore=True)
     say = link.say if index == 0 else lambda text: None
     engine = make_engine(job.topology.inference, policy, signature, say)
@@ -75,7 +77,6 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
         )
     writer.patience = link.alive
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
-    num_actors = job.topology.num_actors
     episode_file = None
     if job.log.episodes_csv:
         episode_file = EpisodeFile(run_plan.run_dir / episodes.NAME, index, link.orders["started"])
@@ -84,8 +85,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
         engine,
         _Alive(env, link.alive),
         writer,
-        slot,
-        num_actors,
+        place,
         rng,
         env_seed,
         episode_file,
@@ -106,7 +106,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
             published, pulled = source.pull(), time.monotonic()
             if published is not None:
                 version, trained = published.version, writer.items_written
-                actor.load(published.arrays, version, published.facts["max_priority"])
+                actor.load(published.arrays, version, published.facts)
         waits = writer.items_written - trained >= ahead
         granted = link.orders.get("granted", 0) - actor.env_steps
         stops = version is None or granted <= 0 or waits
@@ -128,7 +128,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
         link.report(
             env_steps=actor.env_steps, episodes=actor.episodes, version=version,
             seconds=spent, memory_mb=peak_memory_mb(), weight_delay=delay,
-            **{name: float(np.mean(x)) for name, x in actor.knobs.items()},
+            knobs=knob_metrics(actor.knobs),
         )  # fmt: skip
     if episode_file is not None:
         episode_file.close()

@@ -177,9 +177,9 @@ class _Learning:
         return enough and now - self._published >= PUBLISH_EVERY_S
 
     def _publish(self) -> None:
-        facts = {"max_priority": self._loop.max_priority}
         self._published_version = self._loop.version
-        self._publisher.publish(self._published_version, self._loop.arrays(), **facts)
+        arrays, facts = self._loop.arrays(), self._loop.facts()
+        self._publisher.publish(self._published_version, arrays, **facts)
         self._published = time.monotonic()
 
     def _report(self, metrics: Any, final: bool = False) -> None:

@@ -1,0 +1,37 @@
+"""DQN whose learner gives a fact, for tests of what facts reach: `--algo=tfrl.testing.guided`.
+
+The fact `difficulty` is the sum of the first variable's absolute values. The knob `boldness` is that fact as the actor
+has it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrl.agent import ActorPlace, Agent
+from tfrl.algos import dqn
+from tfrl.types import EnvSpec
+
+Config = dqn.Config
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """DQN with the fact and the knob."""
+    agent = dqn.make(config, spec)
+
+    def make_learner() -> Any:
+        learner = agent.make_learner()
+        weights = learner.policy.variables[0]
+        learner.facts = lambda: {"difficulty": tf.reduce_sum(tf.abs(weights))}
+        return learner
+
+    def knobs(place: ActorPlace, env_steps: int, facts: Mapping[str, float]) -> dict[str, Any]:
+        boldness = np.full(place.num_envs, facts.get("difficulty", 0.0), np.float32)
+        return {**agent.knobs(place, env_steps, facts), "boldness": boldness}
+
+    return dataclasses.replace(agent, make_learner=make_learner, knobs=knobs)
