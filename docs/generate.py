@@ -87,7 +87,7 @@ def _source(module: types.ModuleType) -> str:
     """The text of an algorithm's file, and of what it calls, directly or not, in files that it shares with others."""
     text = inspect.getsource(module)
     for name, helpers in inspect.getmembers(module, inspect.ismodule):
-        if helpers.__name__.startswith("tfrl.algos._"):
+        if helpers.__name__.startswith("tfrl.algos.parts."):
             waiting, seen = re.findall(rf"\b{name}\.(\w+)\(", text), set()
             while waiting:
                 what = getattr(helpers, waiting.pop(), None)

@@ -181,7 +181,7 @@ PAGES["dqn"] = (
     Row("prioritized_replay_eps", 1e-6, "priority_epsilon", 1e-6),
     Row("compress_observations", True),
     Row("lr", 5e-4, "learning_rate", 5e-4),
-    Row("adam_epsilon", 1e-8, "adam_epsilon", 1e-8),
+    Row("adam_epsilon", 1e-8, "optimizer_epsilon", 1e-8),
     Row("grad_norm_clipping", 40, "gradient_clip_norm", 40.0),
     Row("learning_starts", 1000, "min_replay", 1000),
     Row("sample_batch_size", 4, "env_steps_per_update", 4.0),

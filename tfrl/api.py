@@ -114,7 +114,8 @@ def train(
       stop: `stop.request()` in another thread ends the run in the same way.
       **settings: any flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
         learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment. `network`
-        may be a Keras model or a function that builds one.
+        may be a Keras model or a function that builds one, `optimizer` the class of a Keras optimiser or a function
+        that makes one of `learning_rate`.
 
     Raises:
       SettingError: a setting cannot be used, and nothing has been started; or an environment violates its own spaces
@@ -353,7 +354,7 @@ def _backend(name: str) -> Callable:
 
 
 # Settings that may be Python objects.
-_OBJECTS = ("env", "network")
+_OBJECTS = ("env", "network", "optimizer")
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -370,7 +371,7 @@ def _plain(name: str, value: Any) -> Any:
         return tuple(objects.named(x) if callable(x) else x for x in value)
     if callable(value):
         raise SettingError(
-            f"{name}={value!r}: expected a plain value; {' and '.join(_OBJECTS)} may be objects"
+            f"{name}={value!r}: expected a plain value; {', '.join(_OBJECTS)} may be objects"
         )
     # A NumPy scalar has `item` and no axis. What `env_kwargs` holds stays as it is.
     return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value

@@ -15,7 +15,7 @@ from typing import Any
 from tfrl import files
 from tfrl.config import foreign, idle, json_form, trust
 from tfrl.errors import SettingError
-from tfrl.settings import from_dict, import_module, nearest, setting, validate
+from tfrl.settings import from_dict, import_module, name_now, nearest, setting, validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,7 +376,10 @@ class Job:
                     values[part][name] = json_form.decode(value)
         plans = {name: from_dict(plan, values.pop(name)) for name, plan in PLANS.items()}
         trust.check_algorithm(str(values["algo"]))
-        config = from_dict(algorithm(values["algo"]).Config, values.pop("config"))
+        kind = algorithm(values["algo"]).Config
+        known = {f.name for f in dataclasses.fields(kind)}
+        stored = {name_now(name, known): x for name, x in values.pop("config").items()}
+        config = from_dict(kind, stored)
         return cls(config=config, **plans, **values)
 
     def save(self, path: pathlib.Path) -> None:

@@ -16,14 +16,23 @@ import os
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from tfrl.errors import SettingError
 
 Points = tuple[tuple[float, float], ...]  # a schedule: (env steps, value), linear in between
+# Settings of earlier versions -> their names now. Flagfiles and run folders, which are records, may hold the old ones.
+RENAMED = {"adam_epsilon": "optimizer_epsilon"}
 LARGEST = 3.4028235e38  # that float32 holds
 LARGEST_INT = 2**63 - 1
+
+
+class Except(frozenset):
+    """All values but these, in `idle_if`."""
+
+    def __or__(self, others: Iterable[Any]) -> Except:
+        return Except((*self, *others))
 
 
 def setting(
@@ -48,8 +57,8 @@ def setting(
       above: exclusive lower limit.
       choices: the only values allowed.
       resumable: a resumed run may change it.
-      idle_if: where the setting has no effect: {other setting, or name of `idle.FACTS`: its value, or a frozenset of
-        values}, all at once; or several such conditions. See `config/idle.py`.
+      idle_if: where the setting has no effect: {other setting, or name of `idle.FACTS`: its value, a frozenset of
+        values, or `Except` some values}, all at once; or several such conditions. See `config/idle.py`.
     """
     metadata = {
         "help": help,
@@ -64,6 +73,18 @@ def setting(
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def with_default(cls: type, name: str, default: Any) -> Any:
+    """A setting of another settings dataclass with a default of one's own, for a base that comes before that one."""
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata)
+
+
+def name_now(name: str, known: Container[str]) -> str:
+    """The name that a setting of an earlier version has among the `known` ones; every other name stays."""
+    now = RENAMED.get(name)
+    return now if now in known and name not in known else name
 
 
 @functools.cache

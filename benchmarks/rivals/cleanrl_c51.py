@@ -40,7 +40,7 @@ def translate(job: dict[str, Any]) -> dict[str, Any]:
     config, num_envs = job["config"], job["topology"]["num_envs"]
     shared.refuse(config, _FIXED)
     shared.refuse({"num_envs": num_envs}, {"num_envs": (1,)})
-    shared.refuse(config, {"adam_epsilon": (0.01 / config["batch_size"],)})
+    shared.refuse(config, {"optimizer_epsilon": (0.01 / config["batch_size"],)})
     every = config["env_steps_per_update"]
     shared.refuse(config, {"env_steps_per_update": (float(round(every)),)})
     return {

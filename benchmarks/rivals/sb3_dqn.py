@@ -60,7 +60,7 @@ def translate(job: dict[str, Any]) -> dict[str, Any]:
         "policy_kwargs": {
             **network,
             **quantiles,
-            "optimizer_kwargs": {"eps": config["adam_epsilon"]},
+            "optimizer_kwargs": {"eps": config["optimizer_epsilon"]},
         },
         "seed": job["seed"],
     }

@@ -27,7 +27,10 @@ class ConfigTest(parameterized.TestCase):
         (dict(core_size=0), "core_size=0: expected at least 1"),
         (dict(observation_clip=0.0), "observation_clip=0.0: expected more than 0"),
         (dict(hidden_sizes=(0,)), r"hidden_sizes.*expected at least 1"),
-        (dict(learning_rate_final=1e-5), "learning_rate_env_steps=0: give both or neither"),
+        (
+            dict(learning_rate_final=1e-5),
+            "learning_rate_env_steps=0 and learning_rate_updates=0: give the length",
+        ),
     )
     def test_what_cannot_be_used_is_refused(self, settings, message):
         with self.assertRaisesRegex(SettingError, message) as caught:

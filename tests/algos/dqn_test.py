@@ -38,7 +38,10 @@ class ConfigTest(parameterized.TestCase):
             dict(replay_capacity=10, min_replay=5, batch_size=32),
             "replay_capacity=10 with batch_size=32",
         ),
-        (dict(learning_rate_final=1e-5), "learning_rate_final=1e-05 with learning_rate_updates=0"),
+        (
+            dict(learning_rate_final=1e-5),
+            "learning_rate_final=1e-05 with learning_rate_env_steps=0 and learning_rate_updates=0",
+        ),
         (dict(loss="huge"), "loss='huge': .*did you mean huber"),
         (dict(batch_size="many"), "batch_size='many': expected"),
     )

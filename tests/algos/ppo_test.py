@@ -37,10 +37,10 @@ class ConfigTest(parameterized.TestCase):
             dict(clip=None, kl_coefficient=0.2, clip_final=0.1),
             "clip=none with clip_final=0.1: there is no limit that could decay",
         ),
-        (dict(clip_final=0.1), "clip_final=0.1 with learning_rate_env_steps=0"),
+        (dict(clip_final=0.1), "clip_final=0.1 with learning_rate_final=none"),
         (
             dict(learning_rate_final=1e-5),
-            "learning_rate_final=1e-05 with learning_rate_env_steps=0: give both",
+            "learning_rate_final=1e-05 with learning_rate_env_steps=0 and learning_rate_updates=0: give",
         ),
         (
             dict(learning_rate_env_steps=9),
@@ -48,7 +48,7 @@ class ConfigTest(parameterized.TestCase):
         ),
         (
             dict(learning_rate_hold_env_steps=9),
-            "learning_rate_hold_env_steps=9 with learning_rate_final=none: there is no decay",
+            "learning_rate_hold_env_steps=9 with learning_rate_env_steps=0: there is no decay",
         ),
     )
     def test_what_cannot_be_used_is_refused(self, settings, message):

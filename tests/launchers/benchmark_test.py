@@ -112,7 +112,11 @@ class WorkloadsTest(parameterized.TestCase):
         self.assertEqual(flags["train_frequency"], config["env_steps_per_update"])
         updates = flags["target_network_frequency"] / flags["train_frequency"]
         self.assertEqual(updates, config["target_period_updates"])
-        for name, value in (("double", True), ("hidden_sizes", [64, 64]), ("adam_epsilon", 1e-8)):
+        for name, value in (
+            ("double", True),
+            ("hidden_sizes", [64, 64]),
+            ("optimizer_epsilon", 1e-8),
+        ):
             changed = {**job, "config": {**config, name: value}}
             with self.assertRaisesRegex(ValueError, name):
                 script.translate(changed)

@@ -14,8 +14,11 @@ from tfrl.testing import reference, replicas
 
 KINDS = {
     "adam": ("adam", {"epsilon": 1e-5}),
+    "adamw": ("adamw", {"epsilon": 1e-5, "weight_decay": 0.1}),
     "rmsprop": ("rmsprop", {}),
-    "rmsprop_keras": ("rmsprop", {"epsilon_inside_root": True}),
+    "rmsprop_momentum": ("rmsprop", {"momentum": 0.5}),
+    "rmsprop_inside": ("rmsprop", {"epsilon_inside_root": True}),
+    "rmsprop_keras": ("rmsprop_keras", {"momentum": 0.5}),
     "rmsprop_tf1": ("rmsprop_tf1", {"epsilon": 0.1, "momentum": 0.5}),
     "sgd": ("sgd", {}),
     "sgd_momentum": ("sgd", {"momentum": 0.9}),
@@ -57,6 +60,22 @@ class VectorTest(tf.test.TestCase, parameterized.TestCase):
         step = np.sqrt(1 - 0.25) / (1 - 0.81) * (0.09 + 0.41) / (np.sqrt(second_moment) + 0.25)
         self.assertAllClose(found, [first, first - 0.125 * step], rtol=1e-6)
 
+    @parameterized.parameters(("adam", 0.0), ("adamw", 0.25))
+    def test_adamw_by_hand(self, kind, decay):
+        # The first step of Adam is the rate, whatever the gradient; AdamW also takes rate * decay of the value.
+        options = dict(epsilon=1e-12) if kind == "adam" else dict(epsilon=1e-12, weight_decay=decay)
+        found = trained(kind, 0.5, options, [3.0], start=2.0)
+        self.assertAllClose(found, [2.0 - 0.5 - 0.5 * decay * 2.0], rtol=1e-5)
+
+    def test_momentum_of_rmsprop_by_hand(self):
+        # With decay 0 and no epsilon to speak of, g / root is the sign; the rate falls from 0.5 to 0.25.
+        rate = lambda i: 0.5 / (1.0 + tf.cast(i, tf.float32))
+        options = dict(decay=0.0, epsilon=1e-12, momentum=0.5)
+        pytorch = trained("rmsprop", rate, options, [3.0, 7.0], start=0.0)
+        self.assertAllClose(pytorch, [-0.5, -0.5 - 0.25 * 1.5], rtol=1e-6)
+        keras = trained("rmsprop_keras", rate, options, [3.0, 7.0], start=0.0)
+        self.assertAllClose(keras, [-0.5, -0.5 - (0.5 * 0.5 + 0.25)], rtol=1e-6)
+
     def test_sgd_by_hand(self):
         self.assertAllClose(trained("sgd", 0.5, {}, [1.0, -2.0]), [0.5, 1.5])
         # Velocities -0.5, then 0.5 * -0.5 + 1.
@@ -75,8 +94,18 @@ class VectorTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ("adam", dict(epsilon=1e-7), lambda: tf.keras.optimizers.Adam(0.01, epsilon=1e-7)),
         (
-            "rmsprop",
-            dict(decay=0.9, epsilon=1e-7, epsilon_inside_root=True, momentum=0.3),
+            "adam",
+            dict(epsilon=1e-7, beta_1=0.5, beta_2=0.9),
+            lambda: tf.keras.optimizers.Adam(0.01, 0.5, 0.9, epsilon=1e-7),
+        ),
+        (
+            "adamw",
+            dict(epsilon=1e-7, weight_decay=0.3),
+            lambda: tf.keras.optimizers.AdamW(0.01, weight_decay=0.3, epsilon=1e-7),
+        ),
+        (
+            "rmsprop_keras",
+            dict(decay=0.9, epsilon=1e-7, momentum=0.3),
             lambda: tf.keras.optimizers.RMSprop(0.01, rho=0.9, momentum=0.3, epsilon=1e-7),
         ),
         ("sgd", dict(momentum=0.9), lambda: tf.keras.optimizers.SGD(0.01, momentum=0.9)),
@@ -114,8 +143,6 @@ class RateTest(tf.test.TestCase):
     def test_an_unknown_kind_is_refused(self):
         with self.assertRaisesRegex(SettingError, "optimizer='adan'.*did you mean adam"):
             optimizers.make("adan", [tf.Variable([0.0])], 0.1)
-        with self.assertRaisesRegex(SettingError, "momentum=0.9.*inside the root"):
-            optimizers.make("rmsprop", [tf.Variable([0.0])], 0.1, momentum=0.9)
 
 
 class GradientsTest(tf.test.TestCase, parameterized.TestCase):

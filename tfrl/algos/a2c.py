@@ -20,12 +20,13 @@ import tensorflow as tf
 from tfrl.agent import Agent, UpdatePlan
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ModelSettings
-from tfrl.settings import setting
+from tfrl.optim.settings import OptimizerSettings
+from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, ModelSettings):
+class Config(on_policy.Settings, OptimizerSettings, ModelSettings):
     """Settings of A2C."""
 
     unroll_length: int = setting(
@@ -33,12 +34,8 @@ class Config(on_policy.Settings, ModelSettings):
     )
     gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    optimizer: str = setting(
-        "rmsprop", "optimiser of the policy and the value function", choices=on_policy.OPTIMIZERS
-    )
-    learning_rate: float = setting(
-        7e-4, "learning rate of the optimiser", above=0.0, resumable=True
-    )
+    optimizer: str = with_default(OptimizerSettings, "optimizer", "rmsprop")
+    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 7e-4)
 
 
 class A2CLearner(tf.Module):

@@ -25,14 +25,15 @@ from tfrl.errors import SettingError
 from tfrl.losses import returns
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
 from tfrl.optim import apply
-from tfrl.settings import setting
+from tfrl.optim.settings import OptimizerSettings
+from tfrl.settings import setting, with_default
 from tfrl.types import ActorOutput, EnvSpec, Trajectory, UpdateOutput
 
 SENT = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/entropy")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, ModelSettings):
+class Config(on_policy.Settings, OptimizerSettings, ModelSettings):
     """Settings of A3C."""
 
     unroll_length: int = setting(
@@ -40,9 +41,7 @@ class Config(on_policy.Settings, ModelSettings):
     )
     gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    learning_rate: float = setting(
-        1e-3, "learning rate of the optimiser", above=0.0, resumable=True
-    )
+    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 1e-3)
     queue_items: int = gradients.queue_items()
 
     def __post_init__(self) -> None:
@@ -96,13 +95,11 @@ class A3CLearner(tf.Module):
         """
         del seed
         training, variables = self._training, self.policy.trainable_variables
+        rate = training.learning_rate()
         metrics = gradients.apply_packed(
             batch, SENT, training.optimizer, variables, self._config.gradient_clip_norm
         )
-        return UpdateOutput(
-            {**metrics, "learner/learning_rate": training.learning_rate()},
-            None,
-        )
+        return UpdateOutput({**metrics, "learner/learning_rate": rate}, None)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:

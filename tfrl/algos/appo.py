@@ -21,12 +21,13 @@ from tfrl.agent import Agent, Periodic
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
+class Config(on_policy.AsyncSettings, on_policy.Settings, OptimizerSettings, ModelSettings):
     """Settings of APPO."""
 
     clip: float = setting(

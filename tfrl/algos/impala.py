@@ -20,11 +20,12 @@ import tensorflow as tf
 from tfrl.agent import Agent
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ModelSettings
+from tfrl.optim.settings import OptimizerSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.AsyncSettings, on_policy.Settings, ModelSettings):
+class Config(on_policy.AsyncSettings, on_policy.Settings, OptimizerSettings, ModelSettings):
     """Settings of IMPALA."""
 
     def __post_init__(self) -> None:

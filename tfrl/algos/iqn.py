@@ -27,6 +27,7 @@ from tfrl.algos.parts import value_based as value_based
 from tfrl.losses import distributional
 from tfrl.nn.q_network import ModelSettings, QHeads
 from tfrl.optim import apply
+from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, NoiseSpec
 
@@ -34,7 +35,7 @@ TAU = "tau"  # the noise that holds an exploring step's fractions
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, ModelSettings):
+class Config(value_based.Settings, OptimizerSettings, ModelSettings):
     """Settings of IQN."""
 
     num_tau: int = setting(64, "fractions drawn per prediction (N)", minimum=1)

@@ -23,12 +23,13 @@ from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.nn import actor_critic
 from tfrl.nn.actor_critic import ModelSettings
-from tfrl.settings import setting
+from tfrl.optim.settings import OptimizerSettings
+from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, ModelSettings):
+class Config(on_policy.Settings, OptimizerSettings, ModelSettings):
     """Settings of PG."""
 
     unroll_length: int = setting(
@@ -49,9 +50,7 @@ class Config(on_policy.Settings, ModelSettings):
     )
     baseline: bool = setting(False, "learn a state-value function and subtract it from returns")
     value_coefficient: float = on_policy.value_coefficient(0.5)
-    learning_rate: float = setting(
-        4e-3, "learning rate of the optimiser", above=0.0, resumable=True
-    )
+    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 4e-3)
 
 
 class PGLearner(tf.Module):

@@ -23,12 +23,13 @@ from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ModelSettings
+from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, ModelSettings):
+class Config(on_policy.Settings, OptimizerSettings, ModelSettings):
     """Settings of PPO."""
 
     value_coefficient: float = on_policy.value_coefficient(0.5)
@@ -85,9 +86,10 @@ class Config(on_policy.Settings, ModelSettings):
             raise SettingError(
                 f"clip=none with clip_final={self.clip_final}: there is no limit that could decay; give clip"
             )
-        if self.clip_final is not None and not self.learning_rate_env_steps:
+        if self.clip_final is not None and self.learning_rate_final is None:
             raise SettingError(
-                f"clip_final={self.clip_final} with learning_rate_env_steps=0: give the length of the decay"
+                f"clip_final={self.clip_final} with learning_rate_final=none: clip changes where the learning rate's "
+                "decay does; give learning_rate_final and the length of its decay"
             )
 
 
@@ -127,9 +129,7 @@ class PPOLearner(tf.Module):
             rows = rows._replace(advantages=on_policy.standardised(rows, True))
         clip = None
         if config.clip is not None:
-            clip = self._training.linear(
-                config.clip, config.clip_final, config.learning_rate_env_steps
-            )
+            clip = self._training.decayed(config.clip, config.clip_final)
 
         def compute() -> on_policy.Step:
             new, old = on_policy.evaluate(policy, rows)

@@ -23,12 +23,13 @@ from tfrl.agent import Agent
 from tfrl.algos.parts import value_based as value_based
 from tfrl.losses import distributional
 from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, ModelSettings):
+class Config(value_based.Settings, OptimizerSettings, ModelSettings):
     """Settings of QR-DQN."""
 
     num_quantiles: int = setting(25, "number of quantiles per action", minimum=1)

@@ -18,7 +18,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -26,7 +26,14 @@ from absl import flags
 from tfrl.config import foreign, idle
 from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm, algorithms
-from tfrl.settings import Points, command_line_form, field_types, type_name, value_text
+from tfrl.settings import (
+    Points,
+    command_line_form,
+    field_types,
+    name_now,
+    type_name,
+    value_text,
+)
 
 PACKAGED = (
     pathlib.Path(__file__).parents[1] / "configs"
@@ -115,6 +122,8 @@ def parse_given(tokens: Sequence[Token], algo: str | None = None) -> Parsed:
     if not algo:
         raise SettingError(f"--algo: not given; expected one of {', '.join(algorithms())}")
     sections = job_sections(algorithm(algo).Config)
+    known = {name for section in sections for name in section.names}
+    tokens = [_token_now(token, known) for token in tokens]
     values = _parse_sections(tokens, sections, {"algo": str}, hint=lambda name: _owners(name, algo))
     given = {s.key: {n: values[n] for n in s.names if n in values} for s in sections}
     typed = [t.text.lstrip("-").partition("=")[0] for t in tokens if not t.origin]
@@ -263,6 +272,14 @@ def peek(tokens: Sequence[Token], name: str) -> str | None:
 def wants_help(tokens: Iterable[Token]) -> bool:
     """Whether the command line asks for help, in any of the four spellings."""
     return any(t.text in ("--help", "-help", "-h", "--h") for t in tokens)
+
+
+def _token_now(token: Token, known: Container[str]) -> Token:
+    """A line of a flagfile with a setting that has been renamed under the name of today; typed flags are refused."""
+    name, equals, value = token.text.lstrip("-").partition("=")
+    return (
+        token._replace(text=f"--{name_now(name, known)}{equals}{value}") if token.origin else token
+    )
 
 
 # Second pass: absl.

@@ -65,7 +65,7 @@ SETTINGS = (
     Name(("minibatches",), "batch_size", "num_minibatches", "minibatch_size sgd_minibatch_size",
          "the number of parts of a batch, not their size", also="batch mini_batch_size"),
     Name(("batch_env_steps",), "", "batch_size", "train_batch_size train_batch_size_per_learner", also="batch"),
-    Name(("adam_epsilon", "optimizer_epsilon"), "optimizer_kwargs", "adam_eps eps", "adam_epsilon epsilon_adam"),
+    Name(("optimizer_epsilon",), "optimizer_kwargs", "adam_eps eps", "adam_epsilon epsilon_adam"),
     Name(("optimizer",), "optimizer_class", "", "opt_type"),
     Name(("precision",), "", "", "torch_dtype dtype"),
     Name(("compile",), "", "compile cudagraphs", "torch_compile eager_tracing framework"),

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfrl.errors import SettingError
-from tfrl.settings import value_text
+from tfrl.settings import Except, value_text
 
 # Facts of an environment that conditions may name beside settings -> the words for them.
 FACTS = {
@@ -70,8 +70,11 @@ def _words(key: str, value: Any) -> str:
     if key in FACTS:
         return f"without {FACTS[key]}"
     values = sorted(value) if isinstance(value, frozenset) else [value]
-    return f"with {key}={'/'.join(map(value_text, values))}"
+    words = "/".join(map(value_text, values))
+    return f"with {key} other than {words}" if isinstance(value, Except) else f"with {key}={words}"
 
 
 def _is(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Except):
+        return value not in wanted
     return value in wanted if isinstance(wanted, frozenset) else value == wanted

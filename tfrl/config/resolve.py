@@ -39,7 +39,9 @@ def job_from_argv(argv: Sequence[str]) -> Job:
     run_dir = flags.peek(tokens, "run_dir")
     if not run_dir:
         raise SettingError("--resume: expected --run_dir with the folder of the run to continue")
-    given = {name: flags.peek(tokens, name) for name in ("env", "env_wrappers", "network")}
+    given = {
+        name: flags.peek(tokens, name) for name in ("env", "env_wrappers", "network", "optimizer")
+    }
     trust.name_settings(flags.peek(tokens, "algo"), given)
     saved = load_job(run_dir)
     parsed = flags.parse_given(tokens, algo=saved.algo)

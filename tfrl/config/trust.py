@@ -6,8 +6,9 @@ Code is run in three cases:
 
   its module was named by whoever uses this process: in the settings of `tfrl.train`, on the command line, or by `name`;
   it belongs to tfrl;
-  its module has been imported by this process already, and it is an environment class, a builder or an algorithm. A
-  function that makes environments is not enough there: the folder chooses the arguments that it is called with.
+  its module has been imported by this process already, and it is an environment class, a builder of networks or
+  optimisers, or an algorithm. A function that makes environments is not enough there: the folder chooses the arguments
+  that it is called with.
 
 Even in a module that was named, only an environment factory or a builder is called, and only if the module itself
 defines it. Nothing here imports TensorFlow, and gymnasium only to look at an environment.
@@ -26,9 +27,10 @@ from tfrl.config import objects
 from tfrl.errors import SettingError
 from tfrl.settings import import_dotted, import_module
 
-# Modules whose classes are environments, and modules of wrappers.
+# Modules whose classes are environments, and modules of wrappers and of optimisers.
 _ENVIRONMENTS = ("tfrl.testing.fakes", "tfrl.envs.memory", "tfrl.envs.parametric")
 _WRAPPERS = ("gymnasium.wrappers", "minigrid.wrappers")
+_OPTIMIZERS = ("keras.optimizers", "tensorflow.keras.optimizers")
 _named: set[str] = set()  # by the user of this process
 
 
@@ -51,21 +53,22 @@ def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
 
     Args:
       algo: name of an algorithm or of a module that is one; None for none.
-      settings: flag name -> value; `env`, `env_wrappers` and `network` count.
+      settings: flag name -> value; `env`, `env_wrappers`, `network` and `optimizer` count.
     """
     if isinstance(algo, str) and "." in algo:
         _named.add(algo)
     wrappers = settings.get("env_wrappers") or ()
     wrappers = wrappers.split(",") if isinstance(wrappers, str) else wrappers
-    for value in (settings.get("env"), settings.get("network"), *wrappers):
+    for value in (*map(settings.get, ("env", "network", "optimizer")), *wrappers):
         path = objects.named(value) if callable(value) else value
         if _is_path(path):
             _named.add(path.partition(":")[0])
 
 
 def check_job(job: Any) -> None:
-    """Raises SettingError for a `Job` of a run folder whose network or environment is refused below."""
+    """Raises SettingError for a `Job` of a run folder whose network, optimiser or environment is refused below."""
     check_network(getattr(job.config, "network", None))
+    check_optimizer(getattr(job.config, "optimizer", None))
     check_env(job.env.env, job.env.env_wrappers)
 
 
@@ -86,6 +89,21 @@ def check_network(network: Any) -> None:
     if not _is_own(builder, module):
         raise SettingError(
             f"network={network!r}: {_kind(builder)} that {module!r} does not define; expected a builder of networks"
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raises SettingError for an optimiser of a run folder that is none, or whose module may not be imported."""
+    if not _is_path(optimizer):
+        return
+    module = optimizer.partition(":")[0]
+    if not _may_import(module) and module not in (*sys.modules, *_OPTIMIZERS):
+        raise _refusal("optimizer", optimizer, module)
+    found = import_dotted(optimizer, "optimizer")
+    if not _is_optimizer_class(found) and not _is_own(found, module):
+        raise SettingError(
+            f"optimizer={optimizer!r}: {_kind(found)} that {module!r} does not define; expected a class of Keras "
+            "optimisers or a function that makes one"
         )
 
 
@@ -169,6 +187,12 @@ def _is_env_class(found: Any) -> bool:
     import gymnasium as gym
 
     return isinstance(found, type) and issubclass(found, gym.Env)
+
+
+def _is_optimizer_class(found: Any) -> bool:
+    """Whether it is a class of Keras optimisers, which only take what they are given; Keras is not imported."""
+    bases = found.__mro__ if isinstance(found, type) else ()
+    return any(b.__name__ == "Optimizer" and b.__module__.startswith("keras.") for b in bases)
 
 
 def _is_factory(found: Any, module: str) -> bool:

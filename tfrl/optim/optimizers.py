@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfrl.config import objects
 from tfrl.errors import SettingError
 from tfrl.settings import choose
 
@@ -26,38 +27,107 @@ raw = tf.raw_ops
 _FOREIGN = frozenset(("_variables", *tf.Module._TF_MODULE_IGNORED_PROPERTIES))
 
 
-def make(
-    kind: str, variables: Sequence[tf.Variable], learning_rate: Rate, **options: Any
-) -> Adam | RMSProp | SGD:
+def make(kind: str, variables: Sequence[tf.Variable], learning_rate: Rate, **options: Any) -> Any:
     """An optimiser of `variables`, whose slots are made here: call it under the strategy of the learner.
 
     Args:
-      kind: 'adam' (options beta_1, beta_2, epsilon), 'rmsprop' (decay, epsilon, epsilon_inside_root), 'rmsprop_tf1'
-        (decay, epsilon, momentum) or 'sgd' (momentum); see the classes. 'rmsprop' is PyTorch's, and with
-        `epsilon_inside_root` that of Keras; 'rmsprop_tf1' starts its accumulator at 1.
+      kind: 'adam' (options beta_1, beta_2, epsilon), 'adamw' (weight_decay too), 'rmsprop', 'rmsprop_keras',
+        'rmsprop_tf1' (decay, epsilon, momentum), 'sgd' (momentum), or 'package.module:name' of a Keras optimiser (no
+        options); see the classes. 'rmsprop' is PyTorch's; 'rmsprop_keras' has epsilon inside the root, and so has
+        'rmsprop_tf1', which starts its mean square at 1.
       learning_rate: a number, or a function of the int64 count of updates made to a float32 scalar.
 
+    Returns:
+      An `Adam`, `RMSProp` or `SGD`, or a user's `tf.keras.optimizers.Optimizer`; all have `iterations`, and
+      `apply.minimise` takes them.
+
     Raises:
-      SettingError: an unknown kind, or options that exclude each other.
+      SettingError: an unknown kind, or a user's optimiser that cannot be made.
     """
-    if kind == "adam":
+    if kind in ("adam", "adamw"):
         return Adam(variables, learning_rate, **options)
     if kind == "rmsprop":
         return RMSProp(variables, learning_rate, **options)
+    if kind == "rmsprop_keras":
+        return RMSProp(variables, learning_rate, **{"epsilon_inside_root": True, **options})
     if kind == "rmsprop_tf1":
         start = {"initial_accumulator": 1.0, "epsilon_inside_root": True}
         return RMSProp(variables, learning_rate, **{**start, **options})
     if kind == "sgd":
         return SGD(variables, learning_rate, **options)
-    kinds = ("adam", "rmsprop", "rmsprop_tf1", "sgd")
+    if objects.is_object_name(kind):
+        return _user_optimizer(kind, variables, learning_rate)
+    kinds = ("adam", "adamw", "rmsprop", "rmsprop_keras", "rmsprop_tf1", "sgd")
     raise SettingError(f"optimizer={kind!r}: {choose(kind, kinds)}")
+
+
+class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate as Keras optimisers take it; a changed rate of a resumed run is not read from the checkpoint."""
+
+    def __init__(self, rate: Rate):
+        self._function = rate
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Step size after `step` updates, float32 scalar."""
+        return _rate_after(self._function, step)
+
+
+def _user_optimizer(
+    name: str, variables: Sequence[tf.Variable], learning_rate: Rate
+) -> tf.keras.optimizers.Optimizer:
+    """What `name(learning_rate=...)` makes, with its slots; `name` is a class or a function."""
+    builder = objects.resolve(name, "optimizer")
+    if not callable(builder):
+        raise SettingError(
+            f"optimizer={name!r}: it is a {type(builder).__name__}; expected a class of Keras optimisers, or a "
+            "function that makes one, with an argument learning_rate"
+        )
+    try:
+        optimizer = builder(learning_rate=Schedule(learning_rate))
+    except Exception as error:  # whatever a user's code raises, its reader needs the name
+        raise SettingError(f"optimizer={name!r}: making it failed: {_reason(error)}") from error
+    if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
+        raise SettingError(
+            f"optimizer={name!r}: it made a {type(optimizer).__module__}.{type(optimizer).__qualname__}; expected a "
+            "tf.keras.optimizers.Optimizer (those of tf.keras.optimizers.legacy are not)"
+        )
+    try:
+        optimizer.build(list(variables))
+    except Exception as error:
+        raise SettingError(f"optimizer={name!r}: building failed: {_reason(error)}") from error
+    return optimizer
+
+
+def check(name: str) -> None:
+    """Raises SettingError unless a user's optimiser can be made and changes a variable in a traced step."""
+    variable = tf.Variable([1.0])
+    optimizer = _user_optimizer(name, [variable], 0.1)
+
+    @tf.function(autograph=False)
+    def step() -> None:
+        optimizer.apply_gradients([(tf.constant([1.0]), variable)], skip_gradients_aggregation=True)
+
+    try:
+        step()
+    except Exception as error:
+        raise SettingError(f"optimizer={name!r}: a step failed: {_reason(error)}") from error
+    if float(variable[0]) == 1.0 or int(optimizer.iterations) != 1:
+        raise SettingError(
+            f"optimizer={name!r}: a step with gradient 1 changed nothing, or was not counted in `iterations`"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 class Adam(tf.Module):
     """Adam (Kingma and Ba 2015, the form before their section 2.1: epsilon is added to the uncorrected root).
 
-    v -= rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(s) + epsilon), as in TensorFlow and Keras. The moments of a
-    small network lie in one vector each: a dozen of small kernels cost more than what they compute.
+    v -= rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(s) + epsilon), as in TensorFlow and Keras. With
+    `weight_decay`, AdamW: each step also subtracts rate weight_decay v (Loshchilov and Hutter 2019, algorithm 2), from
+    biases too. The moments of a small network lie in one vector each: a dozen of small kernels cost more than what they
+    compute.
 
     Attributes:
       iterations: int64 variable, steps made.
@@ -72,9 +142,11 @@ class Adam(tf.Module):
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
+        weight_decay: float = 0.0,
     ):
         super().__init__()
         self._variables, self._rate = list(variables), learning_rate
+        self._weight_decay = weight_decay
         self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
         self.iterations = _counter()
         elements = sum(v.shape.num_elements() for v in self._variables)
@@ -92,6 +164,11 @@ class Adam(tf.Module):
         rate = _rate(self._rate, self.iterations)
         step = tf.cast(self.iterations.read_value() + 1, tf.float32)
         powers = [tf.pow(tf.constant(beta), step) for beta in (self._beta_1, self._beta_2)]
+        if self._weight_decay:  # v -= rate weight_decay v; the step below does not read v
+            for gradient, variable in zip(gradients, self._variables, strict=True):
+                if gradient is not None:
+                    decay = rate * self._weight_decay * variable.read_value()
+                    raw.AssignSubVariableOp(resource=variable.handle, value=decay)
         if self._flat:
             self._apply_flat(gradients, rate * tf.sqrt(1.0 - powers[1]) / (1.0 - powers[0]))
         else:
@@ -116,6 +193,7 @@ class Adam(tf.Module):
         places = zip(gradients, self._variables, strict=True)
         whole = [tf.zeros(v.shape) if g is None else tf.convert_to_tensor(g) for g, v in places]
         gradient = tf.concat([tf.reshape(g, [-1]) for g in whole], 0)
+        # m = beta_1 m + (1 - beta_1) g and s = beta_2 s + (1 - beta_2) g^2.
         old = self._first[0].read_value(), self._second[0].read_value()
         first = old[0] + (1.0 - self._beta_1) * (gradient - old[0])
         second = old[1] + (1.0 - self._beta_2) * (tf.square(gradient) - old[1])
@@ -125,6 +203,7 @@ class Adam(tf.Module):
             first, second = tf.where(given, first, old[0]), tf.where(given, second, old[1])
         raw.AssignVariableOp(resource=self._first[0].handle, value=first)
         raw.AssignVariableOp(resource=self._second[0].handle, value=second)
+        # v -= rate m / (sqrt(s) + epsilon), each variable its part of the vector.
         steps = tf.split(rate * first / (tf.sqrt(second) + self._epsilon), sizes)
         for gradient, variable, step in zip(gradients, self._variables, steps, strict=True):
             if gradient is not None:
@@ -136,13 +215,11 @@ class RMSProp(tf.Module):
     """RMSProp (Tieleman and Hinton 2012): steps divided by the root of a running mean square of the gradient.
 
     Epsilon is added outside the root as in PyTorch, or inside it as in TensorFlow and Keras. TensorFlow 1, and with it
-    the settings of IMPALA, starts the mean square at 1.
+    the settings of IMPALA, starts the mean square at 1. With momentum, PyTorch's form is u = momentum u + g / root,
+    v -= rate u; that of TensorFlow is u = momentum u + rate g / root, v -= u.
 
     Attributes:
       iterations: int64 variable, steps made.
-
-    Raises:
-      SettingError: momentum with epsilon outside the root.
     """
 
     _TF_MODULE_IGNORED_PROPERTIES = _FOREIGN
@@ -158,15 +235,13 @@ class RMSProp(tf.Module):
         initial_accumulator: float = 0.0,
     ):
         super().__init__()
-        if momentum and not epsilon_inside_root:
-            raise SettingError(
-                f"momentum={momentum:g} of RMSProp: expected 0, or epsilon inside the root"
-            )
         self._variables, self._rate = list(variables), learning_rate
+        self._inside = epsilon_inside_root
         self._decay, self._epsilon, self._momentum = decay, epsilon, momentum
         self.iterations = _counter()
         self._square = _slots(variables, "mean_square", initial_accumulator)
-        self._moment = _slots(variables, "momentum") if epsilon_inside_root else []
+        # TensorFlow's op has the slot in any case.
+        self._moment = _slots(variables, "momentum") if momentum or epsilon_inside_root else []
 
     def apply(self, gradients: Sequence[Gradient]) -> None:
         """One step in replica context; `gradients` in the order of the variables, None leaves one alone.
@@ -180,17 +255,26 @@ class RMSProp(tf.Module):
                 continue
             gradient = tf.convert_to_tensor(gradient)
             variable, square = self._variables[i], self._square[i]
-            if self._moment:
+            if (
+                self._inside
+            ):  # s = decay s + (1 - decay) g^2, u = momentum u + rate g / sqrt(s + epsilon), v -= u
                 raw.ResourceApplyRMSProp(
                     var=variable.handle, ms=square.handle, mom=self._moment[i].handle, lr=rate,
                     rho=self._decay, momentum=self._momentum, epsilon=self._epsilon, grad=gradient,
                     use_locking=False,
                 )  # fmt: skip
             else:
+                # s = decay s + (1 - decay) g^2.
                 mean = square.read_value()
                 mean += (1.0 - self._decay) * (tf.square(gradient) - mean)
                 raw.AssignVariableOp(resource=square.handle, value=mean)
-                step = rate * gradient / (tf.sqrt(mean) + self._epsilon)
+                if self._moment:  # u = momentum u + g / (sqrt(s) + epsilon), v -= rate u
+                    moment = self._momentum * self._moment[i].read_value()
+                    moment += gradient / (tf.sqrt(mean) + self._epsilon)
+                    raw.AssignVariableOp(resource=self._moment[i].handle, value=moment)
+                    step = rate * moment
+                else:  # v -= rate g / (sqrt(s) + epsilon)
+                    step = rate * gradient / (tf.sqrt(mean) + self._epsilon)
                 raw.AssignSubVariableOp(resource=variable.handle, value=step)
         _count(self.iterations)
 
@@ -256,9 +340,11 @@ def _whole(gradients: Sequence[Gradient], variables: Sequence[tf.Variable]) -> S
 
 def _rate(rate: Rate, iterations: tf.Variable) -> tf.Tensor:
     """The learning rate of the step about to be made, float32 scalar."""
-    if callable(rate):
-        return tf.cast(rate(iterations.read_value()), tf.float32)
-    return tf.constant(rate, tf.float32)
+    return _rate_after(rate, iterations.read_value())
+
+
+def _rate_after(rate: Rate, updates: tf.Tensor) -> tf.Tensor:
+    return tf.cast(rate(updates), tf.float32) if callable(rate) else tf.constant(rate, tf.float32)
 
 
 def _count(iterations: tf.Variable) -> None:

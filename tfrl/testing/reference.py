@@ -432,6 +432,8 @@ def optimise(
     epsilon: float | None = None,
     momentum: float = 0.0,
     epsilon_inside_root: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+    weight_decay: float = 0.0,
 ) -> list[float]:
     """Values of one parameter after each gradient, in float64; kinds and options of `optim.optimizers`.
 
@@ -440,20 +442,24 @@ def optimise(
     x, out, velocity, first, second = float(start), [], 0.0, 0.0, 0.0
     square = 1.0 if kind == "rmsprop_tf1" else 0.0
     for t, g in enumerate(map(float, gradients)):
-        if kind == "adam":
-            first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+        if kind in ("adam", "adamw"):
+            b1, b2 = betas
+            first, second = b1 * first + (1 - b1) * g, b2 * second + (1 - b2) * g * g
             root = math.sqrt(second) + (1e-7 if epsilon is None else epsilon)
-            x -= rate(t) * math.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1)) * first / root
+            corrected = math.sqrt(1 - b2 ** (t + 1)) / (1 - b1 ** (t + 1)) * first / root
+            x -= rate(t) * (corrected + weight_decay * x)
         elif kind == "sgd":
             velocity = momentum * velocity - rate(t) * g
             x += velocity
         else:
             square = decay * square + (1 - decay) * g * g
             small = 1e-5 if epsilon is None else epsilon
-            inside = epsilon_inside_root or kind == "rmsprop_tf1"
-            root = math.sqrt(square + small) if inside else math.sqrt(square) + small
-            velocity = momentum * velocity + rate(t) * g / root
-            x -= velocity
+            if epsilon_inside_root or kind in ("rmsprop_keras", "rmsprop_tf1"):
+                velocity = momentum * velocity + rate(t) * g / math.sqrt(square + small)
+                x -= velocity
+            else:  # PyTorch's: the rate is not part of the velocity
+                velocity = momentum * velocity + g / (math.sqrt(square) + small)
+                x -= rate(t) * velocity
         out.append(x)
     return out
 

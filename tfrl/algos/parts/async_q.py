@@ -18,6 +18,7 @@ from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import value_based as value_based
 from tfrl.errors import SettingError
 from tfrl.optim import apply
+from tfrl.optim import settings as optim_settings
 from tfrl.types import ActorOutput, PolicyStep, Trajectory, UpdateOutput
 
 SENT = ("learner/loss", "learner/td_error_abs_mean", "learner/q_mean")
@@ -103,18 +104,16 @@ class AsyncQLearner(tf.Module):
         self._config, self.policy = config, make_policy()
         self._variables = self.policy.online.trainable_variables
         self.env_steps = value_based.make_clock(config)
-        self._rate, self.optimizer = value_based.make_optimizer(
-            config, self._variables, self.env_steps
-        )
+        self.optimizer = optim_settings.make(config, self._variables, self.env_steps)
 
     def update(self, batch: ActorOutput, seed: Any) -> UpdateOutput:
-        """Implements `Learner.update`: one step of Adam along the gradient of one item.
+        """Implements `Learner.update`: one optimiser step along the gradient of one item.
 
         The metrics are those of the actor, the norm of the gradient and the step size; `seed` is not read, and there
         are no priorities.
         """
         del seed
-        rate = self._rate(self.optimizer.iterations)
+        rate = optim_settings.learning_rate(self._config, self.env_steps, self.optimizer.iterations)
         metrics = gradients.apply_packed(
             batch, SENT, self.optimizer, self._variables, self._config.gradient_clip_norm
         )

@@ -15,16 +15,17 @@ from tfrl.losses import returns, vtrace
 from tfrl.nn import actor_critic, torsos
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.normalise import ObservationMoments, ReturnScale
-from tfrl.optim import apply, optimizers, schedules
-from tfrl.settings import Points, setting, validate
+from tfrl.optim import apply
+from tfrl.optim import settings as optim_settings
+from tfrl.optim.settings import OptimizerSettings
+from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
-
-OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf1", "sgd")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of every algorithm of the family, a base of their `Config`s beside `ModelSettings`."""
+    """Settings of every algorithm of the family, a base of their `Config`s before `OptimizerSettings` and
+    `ModelSettings`: it has other defaults for some of their settings."""
 
     discount: float = setting(0.99, "discount factor per env step", minimum=0.0, maximum=1.0)
     unroll_length: int = setting(
@@ -37,66 +38,8 @@ class Settings:
         False, "divide rewards by the running standard deviation of the discounted return"
     )
 
-    optimizer: str = setting(
-        "adam", "optimiser of the policy and the value function", choices=OPTIMIZERS
-    )
-    learning_rate: float = setting(
-        3e-4, "learning rate of the optimiser", above=0.0, resumable=True
-    )
-    learning_rate_final: float | None = setting(
-        None, "learning rate after linear decay; none: no decay", minimum=0.0, resumable=True
-    )
-    learning_rate_env_steps: int = setting(
-        0, "length of the learning rate's decay", unit="env steps", minimum=0, resumable=True
-    )
-    learning_rate_hold_env_steps: int = setting(
-        0,
-        "env steps before the learning rate's decay begins",
-        unit="env steps",
-        minimum=0,
-        resumable=True,
-    )
-    learning_rate_schedule: Points = setting(
-        (),
-        "learning rates at given env steps, interpolated linearly; replaces the four settings above, e.g. "
-        "0:1e-3,50000:1e-4",
-        minimum=0.0,
-        resumable=True,
-    )
-    optimizer_epsilon: float = setting(
-        1e-5, "epsilon of Adam or RMSProp", above=0.0, idle_if={"optimizer": "sgd"}
-    )
-    rmsprop_decay: float = setting(
-        0.99,
-        "decay of RMSProp's mean square",
-        minimum=0.0,
-        maximum=1.0,
-        idle_if={"optimizer": frozenset(("adam", "sgd"))},
-    )
-    gradient_clip_norm: float | None = setting(
-        0.5,
-        "maximum global norm of the gradient; none: no clipping",
-        above=0.0,
-        resumable=True,
-    )
-
-    def __post_init__(self) -> None:
-        validate(self)
-        if (self.learning_rate_final is None) != (self.learning_rate_env_steps == 0):
-            raise SettingError(
-                f"learning_rate_final={self.learning_rate_final} with learning_rate_env_steps="
-                f"{self.learning_rate_env_steps}: give both or neither"
-            )
-        if self.learning_rate_schedule and self.learning_rate_final is not None:
-            raise SettingError(
-                f"learning_rate_final={self.learning_rate_final} with learning_rate_schedule: the schedule holds all "
-                "step sizes; leave one of them out"
-            )
-        if self.learning_rate_hold_env_steps and self.learning_rate_final is None:
-            raise SettingError(
-                f"learning_rate_hold_env_steps={self.learning_rate_hold_env_steps} with learning_rate_final=none: "
-                "there is no decay that could wait; give learning_rate_final and learning_rate_env_steps"
-            )
+    optimizer_epsilon: float = with_default(OptimizerSettings, "optimizer_epsilon", 1e-5)
+    gradient_clip_norm: float | None = with_default(OptimizerSettings, "gradient_clip_norm", 0.5)
 
 
 def value_coefficient(default: float) -> Any:
@@ -118,9 +61,7 @@ class AsyncSettings:
     entropy_coefficient: float = setting(
         0.01, "weight of the entropy bonus", minimum=0.0, resumable=True
     )
-    learning_rate: float = setting(
-        5e-4, "learning rate of the optimiser", above=0.0, resumable=True
-    )
+    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 5e-4)
     shared_torso: bool = setting(
         True, "policy and value function share one network instead of having one each"
     )
@@ -209,14 +150,8 @@ class Training(tf.Module):
         self._config = config
         self.policy = ActorCritic(config, spec, critic)
         self.env_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
-        options: dict[str, float] = {}
-        if config.optimizer != "sgd":
-            options["epsilon"] = config.optimizer_epsilon
-        if config.optimizer.startswith("rmsprop"):
-            options["decay"] = config.rmsprop_decay
         variables = self.policy.trainable_variables
-        rate = lambda updates: self.learning_rate()
-        self.optimizer = optimizers.make(config.optimizer, variables, rate, **options)
+        self.optimizer = optim_settings.make(config, variables, self.env_steps)
         self.statistics = Statistics(config, spec)
 
     def adopt(self, env_steps: int) -> None:
@@ -226,24 +161,13 @@ class Training(tf.Module):
 
     def learning_rate(self) -> tf.Tensor:
         """Step size now, float32 scalar."""
-        config = self._config
-        if config.learning_rate_schedule:
-            return schedules.piecewise(config.learning_rate_schedule, self.env_steps)
-        return self.linear(
-            config.learning_rate, config.learning_rate_final, config.learning_rate_env_steps
+        return optim_settings.learning_rate(self._config, self.env_steps, self.optimizer.iterations)
+
+    def decayed(self, initial: float, final: float | None) -> tf.Tensor:
+        """A number that changes where the learning rate's decay does, float32 scalar; see `optim.settings.decayed`."""
+        return optim_settings.decayed(
+            self._config, initial, final, self.env_steps, self.optimizer.iterations
         )
-
-    def linear(self, initial: float, final: float | None, env_steps: int) -> tf.Tensor:
-        """A schedule over the env steps of the run after those that hold it, float32 scalar; `final` None: constant.
-
-        Args:
-          initial, final: first and last value.
-          env_steps: length of the change.
-        """
-        if final is None:
-            return tf.constant(initial, tf.float32)
-        now = self.env_steps - self._config.learning_rate_hold_env_steps
-        return schedules.linear(initial, final, env_steps, now)
 
     def minimise(self, compute: Callable[[], Step]) -> dict[str, tf.Tensor]:
         """One optimiser step on the mean of a loss over the valid steps of all replicas, in replica context.
@@ -254,7 +178,7 @@ class Training(tf.Module):
         Returns:
           {metric: float32 scalar}, equal on all replicas.
         """
-        policy = self.policy
+        policy, rate = self.policy, self.learning_rate()
         with tf.GradientTape() as tape:
             step = compute()
             count = apply.masked_count(step.valid)
@@ -268,7 +192,7 @@ class Training(tf.Module):
         metrics = {
             "learner/loss": apply.reduce_sum(loss),
             "learner/gradient_norm": norm,
-            "learner/learning_rate": self.learning_rate(),
+            "learner/learning_rate": rate,
             **{name: mean_of(x, step.valid, count) for name, x in step.parts.items()},
         }
         if own:

@@ -22,14 +22,17 @@ from tfrl.losses import returns, value
 from tfrl.nn import action_features, inputs, q_network, torsos, user_model
 from tfrl.nn.body import Body, flat
 from tfrl.nn.normalise import ObservationMoments, ObservationNormaliser
-from tfrl.optim import apply, optimizers, schedules
-from tfrl.settings import Points, setting, validate
+from tfrl.optim import apply, schedules
+from tfrl.optim import settings as optim_settings
+from tfrl.optim.settings import OptimizerSettings
+from tfrl.settings import Points, setting, with_default
 from tfrl.types import EnvSpec, PolicyStep, Trajectory, Transition, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of every algorithm of the family, a base of their `Config`s beside `ModelSettings`."""
+    """Settings of every algorithm of the family, a base of their `Config`s before `OptimizerSettings` and
+    `ModelSettings`: it has other defaults for some of their settings."""
 
     discount: float = setting(0.99, "discount factor per env step", minimum=0.0, maximum=1.0)
     n_step: int = setting(1, "length of the n-step return", unit="env steps", minimum=1)
@@ -145,32 +148,8 @@ class Settings:
         idle_if={"prioritized": False},
     )
 
-    learning_rate: float = setting(5e-4, "learning rate of Adam", above=0.0, resumable=True)
-    learning_rate_final: float | None = setting(
-        None, "learning rate after linear decay; none: no decay", minimum=0.0, resumable=True
-    )
-    learning_rate_updates: int = setting(
-        0,
-        "length of the learning rate's decay",
-        unit="updates",
-        minimum=0,
-        resumable=True,
-        idle_if={"learning_rate_final": None},
-    )
-    learning_rate_schedule: Points = setting(
-        (),
-        "learning rates at given env steps, interpolated linearly; replaces the three settings above, e.g. "
-        "0:1e-3,50000:1e-4",
-        minimum=0.0,
-        resumable=True,
-    )
-    adam_epsilon: float = setting(1e-7, "epsilon of Adam", above=0.0)
-    gradient_clip_norm: float | None = setting(
-        10.0,
-        "maximum global norm of the gradient; none: no clipping",
-        above=0.0,
-        resumable=True,
-    )
+    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 5e-4)
+    gradient_clip_norm: float | None = with_default(OptimizerSettings, "gradient_clip_norm", 10.0)
 
     epsilon_initial: float | None = setting(
         None,
@@ -230,7 +209,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        validate(self)
+        OptimizerSettings.__post_init__(self)
         if self.min_replay > self.replay_capacity:
             raise SettingError(
                 f"min_replay={self.min_replay} with replay_capacity={self.replay_capacity}: "
@@ -255,16 +234,6 @@ class Settings:
             raise SettingError(
                 f"sequence_period={self.sequence_period} with sequence_length="
                 f"{self.sequence_length}: steps would be left out; at most sequence_length"
-            )
-        if self.learning_rate_final is not None and self.learning_rate_updates == 0:
-            raise SettingError(
-                f"learning_rate_final={self.learning_rate_final} with learning_rate_updates=0: "
-                "give the length of the decay in updates"
-            )
-        if self.learning_rate_schedule and self.learning_rate_final is not None:
-            raise SettingError(
-                f"learning_rate_final={self.learning_rate_final} with learning_rate_schedule: the schedule holds all "
-                "step sizes; leave one of them out"
             )
         if self.epsilon_schedule and self.epsilon_ladder != "none":
             raise SettingError(
@@ -514,30 +483,11 @@ def draw(model: Any, seed: tf.Tensor) -> Noise:
     return Noise(*(model.draw(seeds[i]) for i in range(3)))
 
 
-def make_clock(config: Settings) -> tf.Variable | None:
+def make_clock(config: OptimizerSettings) -> tf.Variable | None:
     """The `env_steps` of a learner, which the runtime writes; None where no schedule reads it: writing takes time."""
-    if not config.learning_rate_schedule:
+    if not optim_settings.reads_env_steps(config):
         return None
     return tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
-
-
-def make_optimizer(
-    config: Settings, variables: Sequence[tf.Variable], env_steps: tf.Variable | None
-) -> tuple[Callable[[tf.Tensor], tf.Tensor], Any]:
-    """The step size as a function of the updates made, and Adam with it.
-
-    Args:
-      env_steps: of `make_clock`.
-    """
-    final = config.learning_rate_final
-    rate = schedules.Linear(
-        config.learning_rate,
-        config.learning_rate if final is None else final,
-        config.learning_rate_updates,
-    )
-    if env_steps is not None:
-        rate = lambda updates: schedules.piecewise(config.learning_rate_schedule, env_steps)
-    return rate, optimizers.make("adam", variables, rate, epsilon=config.adam_epsilon)
 
 
 def copy_variables(target: tf.Module, online: tf.Module) -> None:
@@ -571,7 +521,7 @@ class QLearner(tf.Module):
         self._copy_target()
         self.env_steps = make_clock(config)
         variables = self.policy.trainable_variables
-        self._rate, self.optimizer = make_optimizer(config, variables, self.env_steps)
+        self.optimizer = optim_settings.make(config, variables, self.env_steps)
 
     def adopt(self, env_steps: int) -> None:
         """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
@@ -579,14 +529,15 @@ class QLearner(tf.Module):
             self.statistics.adopt(self.policy.normaliser, env_steps)
 
     def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
-        """Implements `Learner.update`: one step of Adam on the mean loss, weighted by the importance weights of
+        """Implements `Learner.update`: one optimiser step on the mean loss, weighted by the importance weights of
         prioritized replay (Schaul et al. 2016, section 3.4).
 
         Priorities, float32 [b], are the magnitudes plus `priority_epsilon`, of sequences as `value.sequence_priority`
         joins them; None with uniform replay.
         """
         config = self._config
-        rate, beta = self._rate(self.optimizer.iterations), self._beta()
+        beta = self._beta()
+        rate = optim_settings.learning_rate(config, self.env_steps, self.optimizer.iterations)
         weights, valid, mean = tf.ones_like(batch.probability), None, apply.global_mean
         if config.prioritized:
             weights = value.importance_weights(batch.probability, beta)

@@ -17,6 +17,7 @@ from tfrl.envs.make import make_spec
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.job import Job, algorithm
+from tfrl.optim import settings as optim_settings
 from tfrl.replay import learner_replay, local_queue
 from tfrl.replay.kinds import Layout, make_layout
 from tfrl.runtime.plan import memory, residency, warm_start
@@ -228,7 +229,8 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
 
     Args:
       spec: of the environment, where it is known; None: one is built to see.
-      starting: a run begins here: a replay or a network that does not fit into the free memory is refused.
+      starting: a run begins here: an optimiser that could not train, and a replay or a network that does not fit into
+        the free memory, are refused.
 
     Raises:
       SettingError: an unknown environment, a space the algorithm does not serve, no checkpoint to resume from or that
@@ -238,6 +240,7 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
     job.refuse_idle(facts(job, spec))
     agent = algorithm(job.algo).make(job.config, spec)
     if starting:
+        optim_settings.check(job.config)
         memory.refuse_replay(job, agent, spec)
     with memory.limited_weights() if starting else contextlib.nullcontext():
         policy = agent.make_policy()  # a network that cannot be built is refused now
