@@ -3,15 +3,18 @@
     python docs/generate.py            # rewrites the pages and the headers of configs
     python docs/generate.py --check    # exit code 1 and the names of the files that are behind
 
-A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND NAME is one of
-`settings ALGO` (its Config), `settings SECTION` (job or a part of it), `metrics ALGO` (those that
-its file and the shared functions it calls name), `metrics all`, `results ALGO` (the runs in
-`benchmarks/runs/ALGO/CONFIG/`), `speed all` (the newest file of each workload in
-`benchmarks/results/`), `parts all` (tfrl's time by part in the same files), `names all` (settings in other
-libraries, `tfrl/config/foreign.py`) and `api NAME` (what is public in a module, from its docstrings).
+A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND NAME is one of:
 
-The header of `configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`, `# env steps:` and
-`# wall time:` from the same runs.
+- `settings ALGO` (its Config), `settings SECTION` (job or a part of it), `resumable all`;
+- `algorithms README`, `algorithms index`: from `ABOUT` and the docstring of each algorithm;
+- `metrics ALGO` (those that its file and the shared functions it calls name), `metrics all`;
+- `results ALGO`: the runs in `benchmarks/runs/ALGO/CONFIG/`;
+- `speed all`, `parts all`: the newest file of each workload in `benchmarks/results/`, and tfrl's time by part in them;
+- `names all`: settings in other libraries, `tfrl/config/foreign.py`;
+- `api NAME`: what is public in a module, from its docstrings.
+
+An algorithm without a page gets one from its module, `docs/algorithms/ALGO.md`. The header of
+`configs/ALGO/CONFIG.flags` gets its lines `# seeds:`, `# score:`, `# env steps:` and `# wall time:` from the same runs.
 """
 
 from __future__ import annotations
@@ -54,6 +57,50 @@ def settings(name: str) -> str:
     return "\n".join([head, rule, *kept]) + "\n"
 
 
+def sentence(name: str) -> str:
+    """The description of an algorithm: the first line of its module's docstring without the name."""
+    first = (algorithm(name).__doc__ or "").strip().splitlines()[0]
+    return first.partition(": ")[2].rstrip(".") or first
+
+
+def table_of_algorithms(where: str) -> str:
+    """All algorithms by family, as a Markdown table.
+
+    Args:
+      where: 'README' (with options) or 'index' (with the pages of the families).
+    """
+    if where == "README":
+        rows = ["| algorithm | what it is | options |", "| --- | --- | --- |"]
+    else:
+        rows = ["| page | algorithm | page of the family |", "| --- | --- | --- |"]
+    abouts = {name: algorithm(name).ABOUT for name in algorithms()}
+    for name in sorted(abouts, key=lambda name: (abouts[name].family, name)):
+        about = abouts[name]
+        if where == "README":
+            link = f"[{about.title}](docs/algorithms/{name}.md)"
+            rows.append(f"| {link} | {sentence(name)} | {about.options} |")
+        else:
+            family = f"[{about.family}.md]({about.family}.md)" if about.family else ""
+            link = f"[algorithms/{name}.md](algorithms/{name}.md)"
+            rows.append(f"| {link} | {about.title}: {sentence(name)} | {family} |")
+    return "\n".join(rows) + "\n"
+
+
+def new_page(name: str) -> str:
+    """The page of an algorithm that has none yet, from its module; its tables are filled by `render`."""
+    about, text = algorithm(name).ABOUT, inspect.getdoc(algorithm(name)) or ""
+    family = f" [{about.family}.md](../{about.family}.md) describes what the family shares."
+    parts = [
+        f"# {about.title}",
+        f"`--algo={name}`, implemented in [`tfrl/algos/{name}.py`](../../tfrl/algos/{name}.py)."
+        + (family if about.family else ""),
+        text.partition("\n")[2].strip() or text,
+    ]
+    for title, kind in (("Settings", "settings"), ("Metrics", "metrics"), ("Results", "results")):
+        parts.append(f"## {title}\n\n<!-- generated: {kind} {name} -->\n<!-- end -->")
+    return "\n\n".join(parts) + "\n"
+
+
 def resumable(name: str) -> str:
     """The settings that a resumed run may change, as a Markdown table."""
     del name
@@ -84,20 +131,22 @@ def metrics(name: str) -> str:
 
 
 def _source(module: types.ModuleType) -> str:
-    """The text of an algorithm's file, and of what it calls, directly or not, in files that it shares with others."""
-    text = inspect.getsource(module)
-    for name, helpers in inspect.getmembers(module, inspect.ismodule):
-        if helpers.__name__.startswith("tfrl.algos.parts."):
-            waiting, seen = re.findall(rf"\b{name}\.(\w+)\(", text), set()
-            while waiting:
-                what = getattr(helpers, waiting.pop(), None)
-                if what in seen or getattr(what, "__module__", None) != helpers.__name__:
-                    continue
-                seen.add(what)
-                source = inspect.getsource(what)
-                text += source
-                waiting += re.findall(r"\b(\w+)\(", source)
-    return text
+    """The text of an algorithm's file and of all functions and classes of `algos/parts` that it uses, at any depth."""
+    texts, waiting, seen = [], [(module, inspect.getsource(module))], set()
+    while waiting:
+        home, text = waiting.pop()
+        texts.append(text)
+        for path in re.findall(r"\b\w+(?:\.\w+)?", text):
+            first, _, second = path.partition(".")
+            what = getattr(home, first, None)
+            if inspect.ismodule(what):
+                what = getattr(what, second, None)
+            place = getattr(what, "__module__", None) or ""
+            if place.startswith("tfrl.algos.parts.") and what not in seen:
+                if inspect.isfunction(what) or inspect.isclass(what):
+                    seen.add(what)
+                    waiting.append((sys.modules[place], inspect.getsource(what)))
+    return "\n".join(texts)
 
 
 def runs(algo: str, config: str) -> list[dict]:
@@ -248,8 +297,9 @@ def _median(found: list[dict], key: str) -> float:
 def render(text: str) -> str:
     """A page with its tables written anew."""
     kinds = {
-        "settings": settings, "resumable": resumable, "metrics": metrics, "results": results,
-        "speed": speed, "parts": parts, "names": names, "api": api,
+        "algorithms": table_of_algorithms, "settings": settings, "resumable": resumable,
+        "metrics": metrics, "results": results, "speed": speed, "parts": parts, "names": names,
+        "api": api,
     }  # fmt: skip
     return _BLOCK.sub(lambda m: m[1] + "\n" + kinds[m[2]](m[3]) + "\n" + m[4], text)
 
@@ -257,6 +307,12 @@ def render(text: str) -> str:
 def main(argv: list[str]) -> int:
     """Exit code: 0, or 1 if `--check` found pages that are behind."""
     behind = []
+    for name in algorithms():
+        path = HERE / "algorithms" / f"{name}.md"
+        if not path.exists():
+            behind.append(str(path.relative_to(HERE.parent)))
+            if "--check" not in argv:
+                path.write_text(new_page(name), encoding="utf-8")
     pages = [*sorted(HERE.rglob("*.md")), HERE.parent / "README.md"]
     for path in [*pages, *sorted(CONFIGS.rglob("*.flags"))]:
         text = path.read_text(encoding="utf-8")

@@ -229,3 +229,28 @@ class Agent:
     in_metrics: Callable[[ActorPlace], Any] | None = None
     initial_priority: Callable[[Any, Any, Mapping[str, Any], Mapping[str, Any]], Any] | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """Facts of an algorithm for the documentation and the conformance suite: `ABOUT` in its module.
+
+    The first line of the module's docstring, `NAME: one sentence`, is its description in the tables.
+
+    Attributes:
+      title: name in text, e.g. 'QR-DQN'.
+      family: page of `docs/` about what it shares with other algorithms, e.g. 'value_based'; '' for none.
+      options: options worth naming in the README, e.g. 'double, dueling, n-step'; '' for none.
+      env: environment of the conformance suite, a name that the setting `env` accepts.
+      refused: environment with a space that `make` must refuse.
+      small: settings with which the suite runs the algorithm: small networks and batches.
+      variants: {what differs: settings that are added to `small`}. The suite runs each as well.
+    """
+
+    title: str
+    family: str
+    options: str
+    env: str
+    refused: str
+    small: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)

@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, UpdatePlan
+from tfrl.agent import About, Agent, UpdatePlan
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
@@ -66,3 +66,17 @@ def make(config: Config, spec: EnvSpec) -> Agent:
       SettingError: settings that do not fit its spaces.
     """
     return on_policy.make_agent("a2c", config, spec, lambda: A2CLearner(config, spec), UpdatePlan())
+
+
+ABOUT = About(
+    title="A2C",
+    family="policy_gradient",
+    options="networks and action spaces of PPO",
+    env="tfrl.testing.fakes:TargetPoint",
+    refused="tfrl.testing.fakes:IntegerPoint",
+    small=dict(
+        hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=True,
+        normalize_rewards=True, learning_rate=1e-2, state_dependent_exploration=True,
+        squash_actions=True,
+    ),
+)  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, UpdatePlan
+from tfrl.agent import About, Agent, UpdatePlan
 from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
@@ -113,3 +113,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         queue_items=config.queue_items, max_lag_updates=None,
         actor_compute=lambda policy, batch: gradient(config, policy, batch),
     )  # fmt: skip
+
+
+ABOUT = About(
+    title="A3C",
+    family="policy_gradient",
+    options="networks and action spaces of PPO",
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:IntegerPoint",
+    small=dict(
+        hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=False,
+        normalize_rewards=False, learning_rate=1e-2,
+    ),
+)  # fmt: skip

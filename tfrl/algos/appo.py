@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, Periodic
+from tfrl.agent import About, Agent, Periodic
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic, ModelSettings
@@ -144,3 +144,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         "appo", config, spec, lambda: AppoLearner(config, spec), config.plan(),
         queue_items=config.queue_items, max_lag_updates=None,
     )  # fmt: skip
+
+
+ABOUT = About(
+    title="APPO",
+    family="policy_gradient",
+    options="those of IMPALA, adaptive KL penalty",
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:IntegerPoint",
+    small=dict(
+        hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=True,
+        normalize_rewards=True, learning_rate=1e-2, kl_coefficient=0.2,
+    ),
+)  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import Agent
+from tfrl.agent import About, Agent
 from tfrl.algos.parts import value_based as value_based
 from tfrl.errors import SettingError
 from tfrl.losses import distributional
@@ -89,7 +89,7 @@ def loss(
     seed: tf.Tensor,
 ) -> value_based.Loss:
     """Cross entropy with the projected target of each step (Bellemare et al. 2017, algorithm 1); see
-    `_value_based.QLearner`.
+    `value_based.QLearner`.
 
     Args:
       config: settings.
@@ -135,3 +135,17 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     return value_based.make(
         "c51", config, spec, lambda width: Distributions(config, spec, width), loss
     )
+
+
+ABOUT = About(
+    title="C51",
+    family="value_based",
+    options="those of DQN; all together are Rainbow",
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:TargetPoint",
+    small=dict(
+        hidden_sizes=(8,), head_hidden_sizes=(6,), batch_size=8, updates_per_call=2, n_step=2,
+        prioritized=True, dueling=True, target_period_updates=3, num_atoms=11, v_min=-5.0,
+        v_max=5.0, noisy="factorised",
+    ),
+)  # fmt: skip

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import Agent
+from tfrl.agent import About, Agent
 from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import async_q as async_q
 from tfrl.algos.parts import value_based as value_based
@@ -88,7 +88,7 @@ def loss(
     steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """(Double) Q-learning of each step, as `value.q_learning`; see `_value_based.QLearner`.
+    """(Double) Q-learning of each step, as `value.q_learning`; see `value_based.QLearner`.
 
     Args:
       config: settings.
@@ -145,3 +145,28 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         async_q.plan(config) if config.sends_gradients else None,
     )  # fmt: skip
     return async_q.sending_gradients(agent, config, loss) if config.sends_gradients else agent
+
+
+ABOUT = About(
+    title="DQN",
+    family="value_based",
+    options=(
+        "double, dueling, n-step, prioritized replay, noisy layers, memory (R2D2), action masks, "
+        "action features, Ape-X (an epsilon per actor, priorities from actors, sharded replay), "
+        "gradients computed by actors"
+    ),
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:TargetPoint",
+    small=dict(
+        hidden_sizes=(8,), batch_size=8, updates_per_call=2, prioritized=True, dueling=True,
+        target_period_updates=3,
+    ),
+    variants={
+        "with lstm": dict(
+            sequence_length=6, sequence_period=4, burn_in=2, core_size=6, core="lstm", n_step=2,
+        ),
+        "sending gradients": dict(
+            prioritized=False, sends_gradients=True, unroll_length=5,
+        ),
+    },
+)  # fmt: skip

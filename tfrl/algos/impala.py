@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import Agent
+from tfrl.agent import About, Agent
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
@@ -77,3 +77,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         "impala", config, spec, lambda: ImpalaLearner(config, spec), config.plan(),
         queue_items=config.queue_items, max_lag_updates=None,
     )  # fmt: skip
+
+
+ABOUT = About(
+    title="IMPALA",
+    family="policy_gradient",
+    options="replay of unrolls, several passes over a batch",
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:IntegerPoint",
+    small=dict(
+        hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=True,
+        normalize_rewards=True, learning_rate=1e-2,
+    ),
+)  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import Agent
+from tfrl.agent import About, Agent
 from tfrl.algos.parts import value_based as value_based
 from tfrl.losses import distributional
 from tfrl.nn.q_network import ModelSettings, QHeads
@@ -109,7 +109,7 @@ def loss(
     seed: tf.Tensor,
 ) -> value_based.Loss:
     """Quantile regression of each step at drawn fractions (Dabney et al. 2018b, eq. 2 to 4); see
-    `_value_based.QLearner`.
+    `value_based.QLearner`.
 
     Args:
       config: settings.
@@ -161,3 +161,22 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     return value_based.make(
         "iqn", config, spec, lambda width: ImplicitQuantiles(config, spec, width), loss
     )
+
+
+ABOUT = About(
+    title="IQN",
+    family="value_based",
+    options="those of DQN",
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:TargetPoint",
+    small=dict(
+        hidden_sizes=(8,), head_hidden_sizes=(6,), batch_size=8, updates_per_call=2, n_step=2,
+        prioritized=True, dueling=True, target_period_updates=3, num_tau=6, num_target_tau=5,
+        num_act_tau=4, num_cosines=7, noisy="factorised",
+    ),
+    variants={
+        "with gru": dict(
+            sequence_length=6, sequence_period=4, burn_in=0, core_size=6, core="gru",
+        ),
+    },
+)  # fmt: skip

@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, UpdatePlan
+from tfrl.agent import About, Agent, UpdatePlan
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.nn import actor_critic
@@ -96,3 +96,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         "pg", config, spec, lambda: PGLearner(config, spec), UpdatePlan(),
         critic=config.baseline, episodes=config.episodes_per_item,
     )  # fmt: skip
+
+
+ABOUT = About(
+    title="PG",
+    family="policy_gradient",
+    options="a learned baseline, standardised returns",
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:IntegerPoint",
+    small=dict(
+        hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=True,
+        normalize_rewards=True, learning_rate=1e-2, episodes_per_item=4, baseline=True,
+    ),
+)  # fmt: skip

@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, UpdatePlan
+from tfrl.agent import About, Agent, UpdatePlan
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
@@ -201,3 +201,19 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         minibatches=config.minibatches,
     )
     return on_policy.make_agent("ppo", config, spec, lambda: PPOLearner(config, spec), updates)
+
+
+ABOUT = About(
+    title="PPO",
+    family="policy_gradient",
+    options=(
+        "clipping, adaptive KL penalty, early stop, GAE, value clipping, memory, every action "
+        "space"
+    ),
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:IntegerPoint",
+    small=dict(
+        hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=True,
+        normalize_rewards=True, learning_rate=1e-2, epochs=2, minibatches=2, kl_coefficient=0.2,
+    ),
+)  # fmt: skip

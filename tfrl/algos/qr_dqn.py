@@ -19,7 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import Agent
+from tfrl.agent import About, Agent
 from tfrl.algos.parts import value_based as value_based
 from tfrl.losses import distributional
 from tfrl.nn.q_network import ModelSettings, QHeads
@@ -76,7 +76,7 @@ def loss(
     steps: value_based.Steps,
     seed: tf.Tensor,
 ) -> value_based.Loss:
-    """Quantile regression of each step (Dabney et al. 2018a, algorithm 1); see `_value_based.QLearner`.
+    """Quantile regression of each step (Dabney et al. 2018a, algorithm 1); see `value_based.QLearner`.
 
     Args:
       config: settings.
@@ -120,3 +120,17 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     return value_based.make(
         "qr_dqn", config, spec, lambda width: Quantiles(config, spec, width), loss
     )
+
+
+ABOUT = About(
+    title="QR-DQN",
+    family="value_based",
+    options="those of DQN",
+    env="tfrl.testing.fakes:MaskedBandit",
+    refused="tfrl.testing.fakes:TargetPoint",
+    small=dict(
+        hidden_sizes=(8,), head_hidden_sizes=(6,), batch_size=8, updates_per_call=2, n_step=2,
+        prioritized=True, dueling=True, target_period_updates=3, num_quantiles=5,
+        noisy="independent",
+    ),
+)  # fmt: skip

@@ -159,12 +159,8 @@ def acts_with_what_it_declares(subject: Subject) -> None:
 def settings_are_documented_and_read(subject: Subject) -> None:
     """Every field of `Config` has a help text and the unit that its name says, and something reads it."""
     config = subject.module.Config
-    modules = [torsos, *(sys.modules[c.__module__] for c in config.__mro__[:-1])]
-    modules += [
-        x
-        for x in vars(subject.module).values()
-        if inspect.ismodule(x) and x.__name__.startswith("tfrl.algos._")
-    ]
+    modules = {torsos, subject.module, *(sys.modules[c.__module__] for c in config.__mro__[:-1])}
+    modules |= _parts(subject.module)
     source = "\n".join(inspect.getsource(x) for x in modules)
     for field in dataclasses.fields(config):
         _require(bool(field.metadata and field.metadata["help"]), f"{field.name} has no help text")
@@ -214,6 +210,21 @@ def main(argv: Sequence[str]) -> int:
             print(f"passed {check.__name__}", flush=True)
     print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed")
     return 1 if failed else 0
+
+
+def _parts(module: types.ModuleType) -> set[types.ModuleType]:
+    """Modules of `tfrl/algos/parts` that a module uses, and those that they use."""
+    found: set[types.ModuleType] = set()
+    waiting = [module]
+    while waiting:
+        for what in vars(waiting.pop()).values():
+            name = what.__name__ if inspect.ismodule(what) else getattr(what, "__module__", None)
+            if isinstance(name, str) and name.startswith("tfrl.algos.parts."):
+                part = sys.modules[name]
+                if part not in found:
+                    found.add(part)
+                    waiting.append(part)
+    return found
 
 
 def _near(a: LearnerLoop, b: LearnerLoop, most: float) -> None:

@@ -81,7 +81,7 @@ def gradient(
 
     Args:
       config: settings.
-      loss: see `_value_based.QLearner`; it must not draw random numbers.
+      loss: see `value_based.QLearner`; it must not draw random numbers.
       policy: whose weights acted.
       batch: leaves [T, B, ...].
     """
@@ -142,7 +142,7 @@ def sending_gradients(agent: Agent, config: Any, loss: Callable[..., value_based
     Args:
       agent: that would learn from items of `plan`.
       config: its settings.
-      loss: see `_value_based.QLearner`; it must not draw random numbers.
+      loss: see `value_based.QLearner`; it must not draw random numbers.
     """
 
     def make_policy() -> TargetedPolicy:
