@@ -38,6 +38,8 @@ EXTRAS = {
     "atari": ["ale-py>=0.11", "opencv-python-headless>=4.8"],
     "box2d": ["gymnasium[box2d]>=1.1,<2"],
     "mujoco": ["mujoco>=3.1", "imageio>=2.14"],
+    # DeepMind's control suite as gymnasium environments, ids like dm_control/cartpole-balance-v0.
+    "dm_control": ["shimmy[dm-control]>=2.0,<3"],
     # No release of EnvPool for Python 3.10 works with gymnasium alone: there this extra is empty.
     "envpool": ['envpool>=1.0; python_version >= "3.11"'],
     # MinAtar is under the GPL; nothing of tfrl needs it or holds any of it.

@@ -32,6 +32,10 @@ class EnvSpec:
       frame_stack: k > 0 says that the last axis of a Box observation (or of the part `observation` of a Dict) holds
         the k newest frames, oldest first; replay then stores each frame once. 0: observations are unrelated arrays.
       max_episode_steps: time limit in env steps, None when there is none or it is unknown.
+      num_agents: N of a team that acts as one environment, whose leaves have an axis [N, ...]; 1: no team.
+      reward_parts: names of the R parts that a reward comes with, e.g. ("forward", "control"); () for none. They are
+        given beside the scalar reward and need not add up to it: costs are parts too.
+      step_discount: the environment gives a discount of its own with every step, as those of dm_env do.
       env_observation_space, env_action_space: the spaces as the environment declares them, before the casts of
         `envs/spaces.py`; None where they are the ones above. An exported policy takes and gives values of these.
     """
@@ -41,6 +45,9 @@ class EnvSpec:
     action_space: gym.Space
     frame_stack: int = 0
     max_episode_steps: int | None = None
+    num_agents: int = 1
+    reward_parts: tuple[str, ...] = ()
+    step_discount: bool = False
     env_observation_space: gym.Space | None = None
     env_action_space: gym.Space | None = None
 
@@ -83,6 +90,7 @@ class EnvSpec:
         for name in fields:
             if name.endswith("_space") and fields[name] is not None:
                 fields[name] = space_lib.from_json(fields[name])
+        fields["reward_parts"] = tuple(fields.get("reward_parts", ()))  # JSON holds a list
         return cls(**fields)
 
 
@@ -106,11 +114,13 @@ class Transition(NamedTuple):
     Attributes:
       obs_tm1: observation acted on (nest of arrays).
       action_tm1: action taken there.
-      reward_t: float32, sum of discount**i * r over the k <= n steps until the cut.
-      discount_t: float32, discount**k, or 0 if the last of these steps terminated the episode.
+      reward_t: float32, sum of the rewards of the k <= n steps until the cut, each times the discounts before it.
+      discount_t: float32, product of the discounts of these k steps: gamma**k, times those of the environment where
+        `EnvSpec.step_discount`, and 0 if one of them is 0, as that of a step that terminated the episode.
       obs_t: observation after the k-th step; the final one of the episode, never that of a reset.
       probability: float32, P(i) of this item under the sampler divided by the smallest P of the global batch;
         1 for uniform replay. PER's importance weight (max-normalised over the batch) is probability**-beta.
+      rewards: float32 [B, R], like `reward_t` for each of `EnvSpec.reward_parts`; () without parts.
     """
 
     obs_tm1: Any
@@ -119,6 +129,7 @@ class Transition(NamedTuple):
     discount_t: Any
     obs_t: Any
     probability: Any
+    rewards: Any = ()
 
 
 class Trajectory(NamedTuple):
@@ -129,16 +140,19 @@ class Trajectory(NamedTuple):
         observation; the row that acts on it is not valid.
       action: what the policy chose there, before it was clipped to the limits of a Box.
       reward: float32, as the learner sees it.
-      discount: float32, gamma, or 0 where the step terminated the episode.
+      discount: float32, gamma times the environment's own discount of the step (1 without `EnvSpec.step_discount`), 0
+        where the step terminated the episode.
       is_last: bool, the step was the last of its episode or is not valid; no trace may cross it.
       valid: bool, False for padding and for rows in which an environment was only reset.
       is_first: bool [T + 1, B], True where an episode begins: the recurrent state is reset before this observation.
       discounted_return: float32, discounted sum of the episode's rewards up to this step, the oldest discounted most.
+        A step's discount applies to the rewards before it.
       state: recurrent state before the first observation, leaves [B, ...].
       extras: named arrays that the policy stored with each step.
       version: int64 [B], updates behind the weights that acted.
       is_new: bool [B], False where these steps have been trained on before.
       probability: float32 [B], of the item as in `Transition`; 1 if all are equally likely.
+      rewards: float32 [T, B, R], the parts of `reward` as the environment gave them; () without parts.
     """
 
     obs: Any
@@ -154,6 +168,7 @@ class Trajectory(NamedTuple):
     version: Any
     is_new: Any
     probability: Any
+    rewards: Any = ()
 
 
 class ActorOutput(NamedTuple):
@@ -193,7 +208,11 @@ class VectorStep(NamedTuple):
       reward: float32 [B], as the learner sees it (clipped when asked).
       terminated, truncated: bool [B].
       valid: bool [B]; False: the row was an automatic reset, not a transition: store, count and learn nothing.
-      episodes: statistics of the games that ended in this step.
+      episodes: statistics of the episodes that ended in this step.
+      discount: float32 [B] in [0, 1], the environment's own discount of the step, 0 where it terminated and 1 in rows
+        that are not valid; None without `EnvSpec.step_discount`. A learner's is gamma times this.
+      rewards: float32 [B, R], the parts of `EnvSpec.reward_parts` as the environment gave them, never clipped; 0 in
+        rows that are not valid; None without parts.
     """
 
     obs: Any
@@ -203,6 +222,8 @@ class VectorStep(NamedTuple):
     truncated: Any
     valid: Any
     episodes: tuple[Episode, ...]
+    discount: Any = None
+    rewards: Any = None
 
     @property
     def is_first(self) -> Any:

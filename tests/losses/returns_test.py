@@ -13,8 +13,12 @@ def column(*numbers, dtype=np.float32):
     return tf.constant(np.array(numbers, dtype)[:, None])
 
 
-def sequences(length, batch, seed, padded=False):
-    """Random episodes, terminated or truncated, as keyword arguments of `gae` without lambda."""
+def sequences(length, batch, seed, padded=False, own=False):
+    """Random episodes, terminated or truncated, as keyword arguments of `gae` without lambda.
+
+    Args:
+      own: discounts are the environment's own, another in every step.
+    """
     rng = np.random.default_rng(seed)
     normal = lambda: rng.normal(scale=2.0, size=(length, batch)).astype(np.float32)
     valid = rng.random((length, batch)) > 0.2 if padded else np.ones((length, batch), bool)
@@ -22,12 +26,19 @@ def sequences(length, batch, seed, padded=False):
     terminated = ends & (rng.random((length, batch)) < 0.5)
     return dict(
         reward=normal(),
-        discount=np.where(terminated, 0.0, 0.99).astype(np.float32),
+        discount=np.where(terminated, 0.0, _discounts(rng, own, 0.99, terminated)).astype(
+            np.float32
+        ),
         is_last=ends | ~valid,
         values=normal(),
         values_next=normal(),
         valid=valid,
     )
+
+
+def _discounts(rng, own, gamma, like):
+    """gamma, or where the environment gives its own any discount in [0, 1), 0 in one step of ten."""
+    return rng.random(like.shape) * (rng.random(like.shape) > 0.1) if own else gamma
 
 
 def as_returns(arrays):
@@ -57,9 +68,9 @@ class DiscountedReturnsTest(tf.test.TestCase, parameterized.TestCase):
         terminated = returns.discounted_returns(rewards, column(0.9, 0.0, 0.9), is_last, bootstrap)
         self.assertAllClose(terminated[:, 0], [1 + 0.9 * 2, 2.0, 3 + 0.9 * 100])
 
-    @parameterized.product(length=(1, 2, 7, 65), padded=(False, True))
-    def test_equals_the_numpy_twin(self, length, padded):
-        arrays = as_returns(sequences(length, 5, seed=length, padded=padded))
+    @parameterized.product(length=(1, 2, 7, 65), padded=(False, True), own=(False, True))
+    def test_equals_the_numpy_twin(self, length, padded, own):
+        arrays = as_returns(sequences(length, 5, seed=length, padded=padded, own=own))
         out = returns.discounted_returns(**tensors(arrays))
         self.assertAllClose(out, reference.discounted_returns(**arrays), rtol=1e-5, atol=1e-5)
 
@@ -85,9 +96,9 @@ class NStepTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(out.discount[:, 0], [0, 0, 1, 1])
         self.assertAllEqual(out.steps[:, 0], [2, 1, 2, 1])
 
-    @parameterized.product(n=(1, 2, 5, 40), padded=(False, True))
-    def test_equals_the_numpy_twin(self, n, padded):
-        arrays = sequences(23, 7, seed=n, padded=padded)
+    @parameterized.product(n=(1, 2, 5, 40), padded=(False, True), own=(False, True))
+    def test_equals_the_numpy_twin(self, n, padded, own):
+        arrays = sequences(23, 7, seed=n, padded=padded, own=own)
         arrays = {k: arrays[k] for k in ("reward", "discount", "is_last", "valid")}
         out = returns.n_step(**tensors(arrays), n=n)
         for mine, theirs in zip(out, reference.n_step(**arrays, n=n), strict=True):
@@ -157,9 +168,11 @@ class GaeTest(tf.test.TestCase, parameterized.TestCase):
         )  # fmt: skip
         self.assertAllClose(out.advantages[:, 0], [2.6662955, 1.9021, 1.02, 1.0])
 
-    @parameterized.product(length=(1, 2, 7, 128), lambda_=(0.0, 0.95, 1.0), padded=(False, True))
-    def test_equals_the_numpy_twin(self, length, lambda_, padded):
-        arrays = sequences(length, 6, seed=length, padded=padded)
+    @parameterized.product(
+        length=(1, 2, 7, 128), lambda_=(0.0, 0.95, 1.0), padded=(False, True), own=(False, True)
+    )
+    def test_equals_the_numpy_twin(self, length, lambda_, padded, own):
+        arrays = sequences(length, 6, seed=length, padded=padded, own=own)
         out = returns.gae(**tensors(arrays), lambda_=lambda_)
         expected = reference.gae(**arrays, lambda_=lambda_)
         self.assertAllClose(out.advantages, expected, rtol=1e-5, atol=1e-5)

@@ -15,7 +15,7 @@ def column(*numbers, dtype=np.float32):
     return tf.constant(np.array(numbers, dtype)[:, None])
 
 
-def sequences(length, batch, seed, padded=False):
+def sequences(length, batch, seed, padded=False, own=False):
     """Random off-policy episodes, terminated or truncated; one value per observation inside an episode."""
     rng = np.random.default_rng(seed)
     normal = lambda scale: rng.normal(scale=scale, size=(length, batch)).astype(np.float32)
@@ -29,7 +29,9 @@ def sequences(length, batch, seed, padded=False):
         log_prob=normal(1.0),
         behaviour_log_prob=normal(1.0),
         reward=normal(2.0),
-        discount=np.where(terminated, 0.0, 0.95).astype(np.float32),
+        discount=np.where(terminated, 0.0, rng.random(ends.shape) if own else 0.95).astype(
+            np.float32
+        ),
         is_last=is_last,
         values=values,
         values_next=values_next,
@@ -95,9 +97,10 @@ class TwinTest(tf.test.TestCase, parameterized.TestCase):
         length=(1, 2, 33),
         limits=((1.0, 1.0, 1.0), (1.5, 3.0, 0.7), (None, None, None)),
         padded=(False, True),
+        own=(False, True),
     )
-    def test_equals_the_numpy_twin(self, length, limits, padded):
-        arrays = sequences(length, 5, seed=length, padded=padded)
+    def test_equals_the_numpy_twin(self, length, limits, padded, own):
+        arrays = sequences(length, 5, seed=length, padded=padded, own=own)
         names = ("rho_bar", "pg_rho_bar", "c_bar")
         out = vtrace.from_log_probs(
             **tensors(arrays), **dict(zip(names, limits, strict=True)), lambda_=0.9

@@ -78,14 +78,18 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
         sink.flush()
         return sink
 
-    @parameterized.product(n=(1, 3), same_step=(True, False), max_rows=(1, 7, 1_000))
-    def test_items_equal_the_twin(self, n, same_step, max_rows):
+    @parameterized.product(
+        n=(1, 3), same_step=(True, False), max_rows=(1, 7, 1_000), own=(False, True)
+    )
+    def test_items_equal_the_twin(self, n, same_step, max_rows, own):
         spec = EnvSpec(
             "rows",
             spaces.Dict(
                 row=spaces.Discrete(4, dtype=np.int32), flags=spaces.Box(0, 255, (3,), np.uint8)
             ),
             spaces.Discrete(7),
+            reward_parts=("a", "b", "c") if own else (),
+            step_discount=own,
         )
         script = trajectories.random_script(spec, 4, 40, seed=n, same_step=same_step)
         replay, layout, replay_plan = make(spec, n=n)

@@ -26,6 +26,8 @@ SPEC = EnvSpec(
     "e",
     gym.spaces.Dict(a=gym.spaces.Box(-1, 1, (3,), np.float64), b=gym.spaces.MultiBinary(5)),
     gym.spaces.Discrete(4),
+    reward_parts=("gain", "cost"),
+    step_discount=True,
 )
 ITEM, NUM_ENVS = SequenceOf(6, 0.9, period=4), 3
 
@@ -61,7 +63,9 @@ class RowsTest(tf.test.TestCase, parameterized.TestCase):
         for jit in (False, True):
             read = tf.function(lambda slots: layout.decode(replay.read(slots)), jit_compile=jit)
             found = read(tf.range(replay.size))
-            for name in ("obs", "action", "reward", "discount", "is_last", "valid", "is_first"):
+            for name in (
+                "obs", "action", "reward", "rewards", "discount", "is_last", "valid", "is_first",
+            ):  # fmt: skip
                 parts = [getattr(u, name) for u in unrolls]
                 expected = tree.map_structure(lambda *x: np.concatenate(x, 1), *parts)
                 tree.map_structure(self.assertAllEqual, getattr(found, name), expected)

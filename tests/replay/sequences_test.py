@@ -30,6 +30,7 @@ ACTIONS = {
         pair=spaces.Tuple([spaces.Discrete(3, dtype=np.int32), spaces.MultiBinary(2)]),
     ),
 }
+OWN = dict(reward_parts=("gain", "cost"), step_discount=True)
 STATES = {"none": (), "nested": {"policy": (np.float32, (3,)), "value": (np.int64, ())}}
 
 
@@ -106,9 +107,11 @@ class UnrollTestCase(tf.test.TestCase, parameterized.TestCase):
 
 
 class SequenceWriterTest(UnrollTestCase):
-    @parameterized.product(action=sorted(ACTIONS), state=sorted(STATES), nested=(False, True))
-    def test_what_was_written_comes_back(self, action, state, nested):
-        spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS[action])
+    @parameterized.product(
+        action=sorted(ACTIONS), state=sorted(STATES), nested=(False, True), own=(False, True)
+    )
+    def test_what_was_written_comes_back(self, action, state, nested, own):
+        spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS[action], **(OWN if own else {}))
         records = recorded(spec, 3, 43, 1, action, state)
         item = SequenceOf(8, DISCOUNT)
         layout = layout_of(spec, item, records, 3)
@@ -202,9 +205,11 @@ class OverlappingWriterTest(UnrollTestCase):
             out.append(Trajectory(**parts))
         return out
 
-    @parameterized.parameters((8, 8), (8, 4), (8, 3), (6, 5), (4, 1))
-    def test_one_begins_in_each_environment_every_period(self, length, period):
-        spec = EnvSpec("e", NESTED, ACTIONS["nested"])
+    @parameterized.parameters(
+        (8, 8, False), (8, 4, False), (8, 3, False), (6, 5, False), (4, 1, False), (8, 3, True)
+    )
+    def test_one_begins_in_each_environment_every_period(self, length, period, own):
+        spec = EnvSpec("e", NESTED, ACTIONS["nested"], **(OWN if own else {}))
         records = recorded(spec, self.NUM_ENVS, 29, 4, "nested", "nested")
         item = SequenceOf(length, DISCOUNT, period=period)
         layout = layout_of(spec, item, records, self.NUM_ENVS)
@@ -386,6 +391,25 @@ class EpisodeWriterTest(UnrollTestCase):
                 self.assertTrue(found.is_last[:, count:].all())
                 self.assertAllEqual(found.version, [newest] * columns)
             self.assertLess(len(episodes), least)
+
+    def test_parts_of_rewards_and_own_discounts_lie_with_their_steps(self):
+        spec = EnvSpec("e", PLAIN, ACTIONS["discrete"], **OWN)
+        records = recorded(spec, 4, 60, 7)
+        item = SequenceOf(12, DISCOUNT, episodes=3)
+        layout = layout_of(spec, item, records, 4)
+        episodes = reference.whole_episodes(records, 12, DISCOUNT)
+        with trajectories.unroll_bench(layout, item, 4) as bench:
+            write(bench, records)
+            for count, _ in self.items_of(records, 12, 3):
+                found = bench.decoded()
+                for column in range(count):
+                    steps = episodes.pop(0)
+                    for name in ("reward", "rewards", "discount"):
+                        mine = getattr(found, name)[: len(steps), column]
+                        self.assertAllEqual(mine, np.float32([s[name] for s in steps]), name)
+                    mine = found.discounted_return[: len(steps), column]
+                    theirs = [s["discounted_return"] for s in steps]
+                    self.assertAllClose(mine, theirs, 1e-5, 1e-5)
 
     def items_of(self, records, length, least):
         """The episodes of each item, and the weights under which its last vector step was made."""

@@ -47,6 +47,8 @@ class ItemsTestCase(tf.test.TestCase, parameterized.TestCase):
                 )
             self.assertAllClose(mine.reward, theirs.reward, 1e-6, 1e-6, msg=f"item {i}: reward")
             self.assertAllClose(mine.discount, theirs.discount, 1e-6, 1e-6, msg=f"item {i}")
+            self.assertEqual(np.shape(mine.rewards), np.shape(theirs.rewards))
+            self.assertAllClose(mine.rewards, theirs.rewards, 1e-5, 1e-6, msg=f"item {i}: parts")
 
 
 class VectorTest(ItemsTestCase):
@@ -119,14 +121,18 @@ class TrajectoriesTest(ItemsTestCase):
         self.assertAllClose([i.reward for i in items], [2.8, 2.0, 6.6, 4.0])
         self.assertAllClose([i.discount for i in items], [0.81, 0.9, 0.0, 0.0])
 
-    @parameterized.product(n=(1, 3), same_step=(True, False))
-    def test_several_environments_equal_the_twin(self, n, same_step):
+    @parameterized.product(
+        n=(1, 3), same_step=(True, False), parts=((), ("a", "b")), own_discount=(False, True)
+    )
+    def test_several_environments_equal_the_twin(self, n, same_step, parts, own_discount):
         spec = EnvSpec(
             "rows",
             spaces.Dict(
                 row=spaces.Discrete(4, dtype=np.int32), noise=spaces.Box(-1, 1, (3,), np.float32)
             ),
             spaces.Discrete(7),
+            reward_parts=parts,
+            step_discount=own_discount,
         )
         script = trajectories.random_script(spec, 4, 60, seed=n, same_step=same_step)
         with trajectories.bench(spec, NStep(n, 0.9), 4) as bench:

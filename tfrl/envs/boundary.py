@@ -7,6 +7,8 @@ Refused, by the name of the environment's row, the step and the key:
                infinite: no network computes with them), a Discrete or MultiDiscrete value that the space does not have
   reward       anything but one finite number of float32's range
   flags        anything but True, False, 0 or 1
+  parts        info["reward_parts"] of an environment that declares `reward_parts`: anything but as many finite numbers
+  discount     info["discount"] of an environment that declares `step_discount`: anything but a number in [0, 1]
 
 Box values outside finite limits pass: many environments state their limits loosely, and `tfrl.envs.check` reports them.
 """
@@ -26,6 +28,8 @@ from tfrl.errors import EnvironmentFailed, SettingError
 MOST = float(np.finfo(np.float32).max)
 NUMBERS = frozenset({float, int, bool, np.bool_, np.float64, np.float32, np.int64, np.int32})
 FLAGS = frozenset({bool, np.bool_})
+# Keys of the info of a step, for environments that declare what they hold; see `tfrl.envs.spaces.declared`.
+REWARD_PARTS, DISCOUNT = "reward_parts", "discount"
 _DTYPES = [np.dtype(c) for c in "?bhilqBHILQefd"]
 
 
@@ -35,14 +39,15 @@ class Boundary:
     Args:
       name: of the environment, for messages.
       space: observation space as the environment states it.
+      reward_parts: names of the parts of its reward.
 
     Attributes:
       leaves: of the space, in the order of `space_lib.packer`.
       dtypes: for each leaf, dtypes of observations that are cast to the leaf's without a look at the values.
     """
 
-    def __init__(self, name: str, space: gym.Space):
-        self.name = name
+    def __init__(self, name: str, space: gym.Space, reward_parts: tuple[str, ...] = ()):
+        self.name, self.reward_parts = name, reward_parts
         self.leaves = space_lib.leaves(space)
         counts = [
             None if leaf.dtype.kind == "f" else _choices(part)
@@ -136,6 +141,38 @@ class Boundary:
         if not -MOST <= number <= MOST:
             self.refuse(row, step, f"reward is {number}", "a finite number of float32's range")
         return number
+
+    def parts(self, info: Any, row: int, step: int) -> np.ndarray:
+        """The parts of a reward in the info of its step, float32 [R].
+
+        Raises:
+          SettingError: they are missing, or no finite numbers of float32's range, or not as many as were declared.
+        """
+        names, key = self.reward_parts, f"info[{REWARD_PARTS!r}]"
+        expected = f"{len(names)} finite numbers: {', '.join(names)}"
+        if REWARD_PARTS not in info:
+            self.refuse(row, step, f"{key} is missing", expected)
+        try:
+            array = np.asarray(info[REWARD_PARTS])
+        except ValueError:  # lists of unequal lengths
+            array = np.empty((), object)
+        if array.shape != (len(names),) or array.dtype.kind not in "biuf":
+            self.refuse(row, step, f"{key} is {kind(info[REWARD_PARTS])}", expected)
+        wrong = np.flatnonzero(~(np.abs(array) <= MOST))
+        if len(wrong):
+            at = int(wrong[0])
+            self.refuse(row, step, f"{key}[{at}], {names[at]}, is {array[at]}", expected)
+        return array.astype(np.float32)
+
+    def discount(self, info: Any, row: int, step: int) -> float:
+        """The environment's own discount in the info of a step; raises SettingError for what is none."""
+        key, expected = f"info[{DISCOUNT!r}]", "a number in [0, 1]"
+        if DISCOUNT not in info:
+            self.refuse(row, step, f"{key} is missing", expected)
+        array = np.asarray(info[DISCOUNT])
+        if array.shape != () or array.dtype.kind not in "biuf" or not 0.0 <= array <= 1.0:
+            self.refuse(row, step, f"{key} is {kind(info[DISCOUNT])}", expected)
+        return float(array)
 
     def flag(self, name: str, flag: Any, row: int, step: int) -> bool:
         """A flag as a bool; raises SettingError for what is none."""

@@ -209,6 +209,8 @@ def _resolve(name: str) -> Any:
         _register_minatar(name)
     if name.startswith(("MiniGrid-", "BabyAI-")):
         _register_minigrid(name)
+    if name.startswith("dm_control/"):
+        _register_dm_control(name)
     if name in gym.registry:
         return gym.registry[name]
     raise SettingError(f"env={name!r}: {_unknown(name)}")
@@ -252,6 +254,14 @@ def _register_minigrid(name: str) -> None:
     if importlib.util.find_spec("minigrid") is None:
         raise SettingError(f"env={name!r}: a package is missing; pip install 'tfrl[minigrid]'")
     importlib.import_module("minigrid")  # registers them
+
+
+def _register_dm_control(name: str) -> None:
+    """Makes the ids of DeepMind's control suite known; raises SettingError where a package is missing."""
+    if any(importlib.util.find_spec(package) is None for package in ("shimmy", "dm_control")):
+        raise SettingError(f"env={name!r}: a package is missing; pip install 'tfrl[dm_control]'")
+    if "dm_control/cartpole-balance-v0" not in gym.registry:
+        gym.register_envs(importlib.import_module("shimmy"))
 
 
 @functools.cache
@@ -336,6 +346,8 @@ def _build_plain(plan: EnvPlan) -> tuple[gym.Env, int | None]:
         env = wrappers.EndsByTime(env)
     if target.id.startswith("MinAtar/"):
         env = wrappers.DrawsPixels(env)
+    if target.id.startswith("dm_control/"):
+        env = wrappers.DmDiscount(env)
     return env, plan.max_episode_steps or target.max_episode_steps
 
 
@@ -441,6 +453,7 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
         action_space=space_lib.action_space(env.action_space, f"{name}: action_space"),
         frame_stack=plan.atari_frame_stack if atari_game(plan.env) is not None else 0,
         max_episode_steps=limit,
+        **space_lib.declared(env, name)._asdict(),
         env_observation_space=env.observation_space,
         env_action_space=env.action_space,
     )
@@ -608,7 +621,8 @@ def _sync(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> S
 def _async(plan: EnvPlan, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
     spec = _inner_spec(plan)
     with neutral_main():
-        env = Workers(plan.env, functools.partial(make_env, plan), num_envs)
+        declared = space_lib.Declared(spec.num_agents, spec.reward_parts, spec.step_discount)
+        env = Workers(plan.env, declared, functools.partial(make_env, plan), num_envs)
     return BatchVector(env, spec, seed, backend="async", **options)
 
 

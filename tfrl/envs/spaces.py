@@ -16,6 +16,8 @@ The same casts as graphs, for exported policies, are in `tfrl/runtime/serving/tr
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -50,6 +52,51 @@ class Leaf(NamedTuple):
         if isinstance(self.start, int):
             return value
         return np.subtract(value, self.start, dtype=np.int64, casting="unsafe")
+
+
+class Declared(NamedTuple):
+    """What an environment may declare beside its spaces, by attributes of these names; those of `EnvSpec`.
+
+    Attributes:
+      num_agents: int, agents of a team that acts as one environment.
+      reward_parts: names of the numbers in `info["reward_parts"]` of every step.
+      step_discount: True where `info["discount"]` of every step is the environment's own discount.
+    """
+
+    num_agents: int = 1
+    reward_parts: tuple[str, ...] = ()
+    step_discount: bool = False
+
+
+def declared(env: gym.Env | gym.vector.VectorEnv, where: str) -> Declared:
+    """What an environment, or one of those inside its wrappers, declares.
+
+    Args:
+      where: named in the error, e.g. "env='Foo-v0'".
+
+    Raises:
+      SettingError: a number of agents below 1, or parts that are not different names of letters, digits, '_', '.', '-'.
+    """
+    found = {}
+    for name in Declared._fields:
+        inner: Any = env
+        while inner is not None and name not in found:
+            value = inspect.getattr_static(inner, name, None)
+            if value is not None:
+                found[name] = getattr(inner, name)
+            inner = (
+                inner.env if isinstance(inner, (gym.Wrapper, gym.vector.VectorWrapper)) else None
+            )
+    agents, parts = found.get("num_agents", 1), found.get("reward_parts", ())
+    if isinstance(agents, bool) or not isinstance(agents, (int, np.integer)) or agents < 1:
+        raise SettingError(f"{where}: num_agents is {agents!r}; expected a whole number from 1 on")
+    names = [] if isinstance(parts, str) else list(parts)
+    good = [isinstance(n, str) and re.fullmatch(r"[A-Za-z0-9_.-]+", n) for n in names]
+    if isinstance(parts, str) or not all(good) or len({*names}) < len(names):
+        raise SettingError(
+            f"{where}: reward_parts is {parts!r}; expected different names of letters, digits, '_', '.', '-'"
+        )
+    return Declared(int(agents), tuple(names), bool(found.get("step_discount", False)))
 
 
 def observation_space(space: gym.Space, where: str) -> gym.Space:

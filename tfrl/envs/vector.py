@@ -32,7 +32,17 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from tfrl.envs import spaces as space_lib
-from tfrl.envs.boundary import FLAGS, MOST, NUMBERS, Boundary, is_finite, kind, part_name
+from tfrl.envs.boundary import (
+    DISCOUNT,
+    FLAGS,
+    MOST,
+    NUMBERS,
+    REWARD_PARTS,
+    Boundary,
+    is_finite,
+    kind,
+    part_name,
+)
 from tfrl.errors import SettingError
 from tfrl.types import ACTION_MASK, EnvSpec, Episode, VectorStep
 
@@ -177,9 +187,12 @@ class SyncVector(VectorEnv):
         self._limit = time_limit or -1
         self._clip = clip_rewards
         self._space = self.envs[0].observation_space
-        self._boundary = Boundary(spec.name, self._space)
+        self._boundary = Boundary(spec.name, self._space, spec.reward_parts)
         self._leaves = self._boundary.leaves
         self._pack = space_lib.packer(self._space)
+        # Whether anything in the info of a step is read; most environments have nothing there.
+        self._reads_info = track_lives or bool(spec.reward_parts) or spec.step_discount
+        self._part_sums = np.zeros((self.num_envs, len(spec.reward_parts)))  # of the episodes
         # One plain array is the common case, and worth a path without lists and dicts.
         self._flat = None
         if (
@@ -225,6 +238,7 @@ class SyncVector(VectorEnv):
         self._pending = [False] * self.num_envs
         self._returns = [0.0] * self.num_envs
         self._lengths = [0] * self.num_envs
+        self._part_sums[...] = 0.0
         self._boundary.values(arrays, lambda row: 0)
         return self._pack(arrays)
 
@@ -252,6 +266,10 @@ class SyncVector(VectorEnv):
         terminated = truncated = self._none
         valid = self._all
         episodes: tuple[Episode, ...] = ()
+        rewards = discount = None
+        reads_info = self._reads_info
+        if reads_info:
+            rewards, discount = self._room()
         pending, returns, lengths, lives = self._pending, self._returns, self._lengths, self.lives
         place, ndarray = self.place, np.ndarray
         place.calls += 1
@@ -281,15 +299,22 @@ class SyncVector(VectorEnv):
                     reward[i] = r
                     returns[i] += r
                     lengths[i] = length
+                    if reads_info:
+                        if rewards is not None:
+                            rewards[i] = boundary.parts(info, i, length)
+                            self._part_sums[i] += rewards[i]
+                        if discount is not None:
+                            discount[i] = boundary.discount(info, i, length) * (not ended)
                     if ended or cut or length == self._limit:
                         if terminated is self._none:
                             terminated = np.zeros(self.num_envs, np.bool_)
                             truncated = np.zeros(self.num_envs, np.bool_)
                         terminated[i] = ended
                         truncated[i] = cut or length == self._limit
-                        infos = self._infos(info) if self._info_names else ()
+                        infos = self._infos(info, i) if self._info_names else ()
                         episodes += (Episode(i, float(returns[i]), length, infos),)
                         pending[i], returns[i], lengths[i] = True, 0.0, 0
+                        self._part_sums[i] = 0.0
                 if flat:
                     # NumPy would broadcast a wrong shape into the batch in silence.
                     if (
@@ -301,7 +326,7 @@ class SyncVector(VectorEnv):
                     array[i] = obs
                 else:
                     self._write(arrays, i, obs, length)
-                if lives is not None:
+                if reads_info and lives is not None:
                     lives[i] = info["lives"]
         except SystemExit as error:
             raise boundary.exited(i, error) from error
@@ -311,7 +336,9 @@ class SyncVector(VectorEnv):
             boundary.values(arrays, lambda row: ended_at.get(row, lengths[row]))
         if self._clip:
             np.sign(reward, out=reward)
-        return VectorStep(nest, nest, reward, terminated, truncated, valid, episodes)
+        return VectorStep(
+            nest, nest, reward, terminated, truncated, valid, episodes, discount, rewards
+        )
 
     def close(self) -> None:
         """Implements `VectorEnv.close`: closes each environment that is its own."""
@@ -329,8 +356,21 @@ class SyncVector(VectorEnv):
         render_mode="rgb_array"."""
         return self.envs[row].render()
 
-    def _infos(self, info: Mapping[str, Any]) -> tuple[float, ...]:
-        return tuple(info_number(self.spec.name, name, info.get(name)) for name in self._info_names)
+    def _room(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Arrays for the parts of rewards and for the environments' discounts, as rows of a reset have them."""
+        parts = len(self.spec.reward_parts)
+        return (
+            np.zeros((self.num_envs, parts), np.float32) if parts else None,
+            np.ones(self.num_envs, np.float32) if self.spec.step_discount else None,
+        )
+
+    def _infos(self, info: Mapping[str, Any], row: int) -> tuple[float, ...]:
+        """By `info_names`: sums over the episode of parts of the reward, numbers of the last step's info."""
+        sums = dict(zip(self.spec.reward_parts, self._part_sums[row].tolist()))
+        return tuple(
+            sums[name] if name in sums else info_number(self.spec.name, name, info.get(name))
+            for name in self._info_names
+        )
 
     def _new_arrays(self) -> list[np.ndarray]:
         return [np.empty((self.num_envs, *leaf.shape), leaf.dtype) for leaf in self._leaves]
@@ -426,9 +466,12 @@ class BatchVector(VectorEnv):
         self._seed_form = seed_form
         self._clip = clip_rewards
         self._space = env.single_observation_space
-        self._boundary = Boundary(spec.name, self._space)
+        self._boundary = Boundary(spec.name, self._space, spec.reward_parts)
         self._leaves = self._boundary.leaves
         self._pack = space_lib.packer(self._space)
+        # Whether parts of rewards or discounts are read from the infos; most environments have neither.
+        self._reads_info = bool(spec.reward_parts) or spec.step_discount
+        self._part_sums = np.zeros((self.num_envs, len(spec.reward_parts)))  # of the episodes
         # One array that is not cast is the common case.
         self._flat = isinstance(self._space, gym.spaces.Box)
         self._dtype, self._is_float = self._leaves[0].dtype, self._leaves[0].dtype.kind == "f"
@@ -452,6 +495,7 @@ class BatchVector(VectorEnv):
         self._pending = None
         self._returns[:] = 0.0
         self._lengths[:] = 0
+        self._part_sums[...] = 0.0
         if self.lives is not None:
             self.lives = np.array(info["lives"], np.int32)
         return self._convert(obs)
@@ -476,6 +520,9 @@ class BatchVector(VectorEnv):
         paid = self._rewards(reward)
         terminated, truncated, done = self._flags(terminated, truncated)
         self._returns += reward
+        rewards = discount = None
+        if self._reads_info:
+            rewards, discount = self._read_info(info, valid, terminated, done)
         if self._pending is not None:
             self._returns[self._pending] = 0.0
             self._pending = None
@@ -495,9 +542,12 @@ class BatchVector(VectorEnv):
                 self._pending = done
             self._returns[done] = 0.0
             self._lengths[done] = 0
+            self._part_sums[done] = 0.0
         if self._clip:
             np.sign(paid, out=paid)
-        return VectorStep(obs, next_obs, paid, terminated, truncated, valid, episodes)
+        return VectorStep(
+            obs, next_obs, paid, terminated, truncated, valid, episodes, discount, rewards
+        )
 
     def set(self, facts: Mapping[str, float]) -> None:
         """Implements `VectorEnv.set`: calls `set_facts` of the vector environment, where it has that method."""
@@ -559,11 +609,44 @@ class BatchVector(VectorEnv):
             )
         return values
 
+    def _read_info(
+        self, info: Mapping[str, Any], valid: np.ndarray, terminated: np.ndarray, done: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The parts of the rewards [B, R] and the environments' discounts [B], each None where there are none.
+
+        A step's info has an array for each key, and a mask of the rows that have the key; that of a step after which
+        the environment has restarted is in `final_info`.
+        """
+        parts, where = len(self.spec.reward_parts), self._boundary
+        rewards = np.zeros((self.num_envs, parts), np.float32) if parts else None
+        discount = np.ones(self.num_envs, np.float32) if self.spec.step_discount else None
+        final = info.get("final_info", {}) if self.restarts_in_step else info
+        for row in np.flatnonzero(valid):
+            of = final if done[row] else info
+            mine = {
+                key: of[key][row]
+                for key in (REWARD_PARTS, DISCOUNT)
+                if key in of and of.get(f"_{key}", self._all)[row]
+            }
+            if rewards is not None:
+                rewards[row] = where.parts(mine, int(row), self._steps(row))
+            if discount is not None:
+                discount[row] = where.discount(mine, int(row), self._steps(row))
+        if discount is not None:
+            discount[terminated] = 0.0
+        if rewards is not None:
+            self._part_sums += rewards
+        return rewards, discount
+
     def _infos(self, info: Mapping[str, Any], row: int) -> tuple[float, ...]:
         """The infos of an episode that ended in `row`; `info` has an array for each name, and a mask of its rows."""
         last = info.get("final_info", info) if self.restarts_in_step else info
         found = []
         for name in self._info_names:
+            if name in self.spec.reward_parts:  # the sum over the episode
+                part = self.spec.reward_parts.index(name)
+                found.append(float(self._part_sums[row, part]))
+                continue
             has = name in last and last.get(f"_{name}", self._all)[row]
             found.append(info_number(self.spec.name, name, last[name][row] if has else None))
         return tuple(found)

@@ -21,7 +21,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import async_vector_env
 
-from tfrl.envs.boundary import Boundary
+from tfrl.envs.boundary import DISCOUNT, REWARD_PARTS, Boundary
+from tfrl.envs.spaces import Declared
 from tfrl.errors import EnvironmentFailed, SettingError
 from tfrl.lifeline import die_with
 
@@ -34,15 +35,16 @@ class Workers(gym.vector.AsyncVectorEnv):
 
     Args:
       name: of the environment, for messages.
+      declared: what the environment declares beside its spaces.
       make: builds one environment; called in each process.
       num_envs: processes.
     """
 
-    def __init__(self, name: str, make: Callable[[], gym.Env], num_envs: int):
+    def __init__(self, name: str, declared: Declared, make: Callable[[], gym.Env], num_envs: int):
         context = multiprocessing.get_context("spawn")  # a fork would inherit TensorFlow's locks
         self._name = name = str(name)  # not the object that may come with it
         self._busy = context.RawArray("b", num_envs)
-        worker = functools.partial(_work, name, self._busy)
+        worker = functools.partial(_work, name, declared, self._busy)
         # A worker must not hear Ctrl-C before `_work` has seen to that; it inherits what is blocked here.
         resource_tracker.ensure_running()  # which lets signals through again when it starts
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -109,9 +111,10 @@ class Workers(gym.vector.AsyncVectorEnv):
 class _Row(gym.Wrapper):
     """One environment in its worker: what it gives is checked, and how it fails becomes text."""
 
-    def __init__(self, env: gym.Env, name: str, row: int, busy: Any):
+    def __init__(self, env: gym.Env, name: str, declared: Declared, row: int, busy: Any):
         super().__init__(env)
-        self._boundary = Boundary(name, env.observation_space)
+        self._declared = declared
+        self._boundary = Boundary(name, env.observation_space, declared.reward_parts)
         self._row, self._busy, self._length = row, busy, 0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict]:
@@ -129,6 +132,10 @@ class _Row(gym.Wrapper):
         boundary, where = self._boundary, (self._row, self._length)
         obs, reward, terminated, truncated, info = boundary.result(result, *where)
         boundary.observation(obs, *where)
+        if self._declared.reward_parts:  # as one array of floats, which the parent can take rows of
+            info = {**info, REWARD_PARTS: boundary.parts(info, *where)}
+        if self._declared.step_discount:
+            info = {**info, DISCOUNT: boundary.discount(info, *where)}
         return (
             obs,
             boundary.reward(reward, *where),
@@ -159,7 +166,9 @@ class _Row(gym.Wrapper):
             self._busy[self._row] = 0
 
 
-def _work(name: str, busy: Any, index: int, make: Callable, pipe: Any, *rest: Any) -> None:
+def _work(
+    name: str, declared: Declared, busy: Any, index: int, make: Callable, pipe: Any, *rest: Any
+) -> None:
     """Start of a worker; the arguments after `busy` are those of gymnasium's."""
     die_with(multiprocessing.parent_process().pid)
     for number in _SIGNALS:  # the run says when to end; unlike SIG_IGN this is not inherited
@@ -168,7 +177,7 @@ def _work(name: str, busy: Any, index: int, make: Callable, pipe: Any, *rest: An
     faulthandler.enable()
     error_queue = rest[2]
     try:
-        env = _Row(make(), name, index, busy)
+        env = _Row(make(), name, declared, index, busy)
     except BaseException as error:
         text = f"env={name!r}: environment row {index} cannot be built: {type(error).__name__}: {error}"
         failed = SettingError(text) if isinstance(error, SettingError) else EnvironmentFailed(text)

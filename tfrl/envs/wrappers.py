@@ -34,6 +34,17 @@ class EndsByTime(gym.Wrapper):
         return obs, reward, False, terminated or truncated, info
 
 
+class DmDiscount(gym.Wrapper):
+    """Gives the discount of dm_env's time steps, which shimmy keeps in the info, as the environment's own."""
+
+    step_discount = True
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        """Implements `gymnasium.Env.step`."""
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, reward, terminated, truncated, {**info, "discount": info["timestep.discount"]}
+
+
 class DrawsPixels(gym.Wrapper):
     """Renders uint8 pixels where the environment gives colours in [0, 1] of a small grid, as MinAtar does.
 

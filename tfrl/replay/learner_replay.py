@@ -346,6 +346,11 @@ def saved_here(folder: pathlib.Path) -> bool:
     return (folder / FORM).is_file()
 
 
+def saved_row_nbytes(folder: pathlib.Path) -> int:
+    """Bytes of an item, without its frames, in saved contents of a resident replay."""
+    return np.load(folder / "rows.npy", mmap_mode="r").shape[1]
+
+
 def check_memory(plan: ReplayPlan, layout: TransitionLayout | SequenceRows) -> None:
     """Raises SettingError when the replay does not fit beside what runs already."""
     needed, free = sizes(plan, layout).nbytes, free_bytes()

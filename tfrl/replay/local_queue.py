@@ -126,6 +126,15 @@ def saved_here(folder: pathlib.Path) -> bool:
     return (folder / FORM).is_file()
 
 
+def saved_shapes(folder: pathlib.Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the columns of the first item that `save_items` wrote, {column: shape}; {} of none."""
+    first = min(folder.glob("*.npz"), default=None)
+    if first is None:
+        return {}
+    with np.load(first) as stored:
+        return {name: stored[name].shape for name in stored.files}
+
+
 def join(arrays: list[np.ndarray]) -> np.ndarray:
     """Arrays of one rank as rows of one; where some are smaller, zeros fill what they lack."""
     if len(arrays) == 1:

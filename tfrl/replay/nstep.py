@@ -20,15 +20,19 @@ class Emitted(NamedTuple):
 
 
 class NStepAccumulator:
-    """Turns vector steps into n-step transitions (common notation: R = sum of discount^i r, discount^k or 0).
+    """Turns vector steps into n-step transitions.
+
+    R = sum over i < k of r_{t+i} times the discounts of the steps t .. t+i-1, and the item's discount is the product of
+    those of all k steps (Sutton 1988, with a discount per step). A step's discount is gamma, times the environment's
+    own where `EnvSpec.step_discount`, and 0 where the step terminated.
 
     An item ends after n steps, or with the episode: then the last steps give items of k < n steps, whose discount is
-    discount^k at a time limit and 0 at a termination. No item spans two episodes or an automatic
+    gamma^k at a time limit and 0 at a termination. No item spans two episodes or an automatic
     reset. Steps still open when the actor stops are dropped.
 
     Args:
       n: longest span.
-      discount: per env step.
+      discount: gamma, per env step.
       num_envs: rows B of the vector steps.
       layout: records to fill.
     """
@@ -41,6 +45,9 @@ class NStepAccumulator:
         # Of the open steps: observation and action, and the sums so far (float64, rounded once).
         self._ring = np.zeros((n, num_envs), layout.packing.dtype)
         self._returns = np.zeros((n, num_envs))
+        # Where the environment gives discounts: their products since each open step, gamma included.
+        self._products = np.zeros((n, num_envs)) if layout.step_discount else None
+        self._parts = np.zeros((n, num_envs, layout.num_parts)) if layout.num_parts else None
         self._fields = {name: self._ring[0][name] for name in layout.packing.dtype.names}  # views
         self._ones = np.ones(num_envs, np.int64)
         # Steps seen; the newest open one is at (steps - 1) % n.
@@ -58,9 +65,23 @@ class NStepAccumulator:
         self._fill(self._ring, (slot[valid], columns[valid]), self._layout.obs_tm1, obs, valid)
         self._ring["action"][slot[valid], columns[valid]] = action[valid]
         self._returns[slot[valid], columns[valid]] = 0.0
+        # What the present reward is worth at each of the open steps, newest first, [n, B].
         slots = (self._steps - 1 - self._ages) % self._n
-        gains = np.where(self._ages < self._open, self._powers[: self._n, None] * step.reward, 0.0)
+        if self._products is None:
+            worth = self._powers[: self._n, None]
+        else:
+            self._products[slot[valid], columns[valid]] = 1.0
+            worth = self._products[slots, columns]
+        is_open = self._ages < self._open
+        gains = np.where(is_open, worth * step.reward, 0.0)
         self._returns[slots, columns] += gains * valid
+        if self._parts is not None:
+            self._parts[slot[valid], columns[valid]] = 0.0
+            gains = np.where(is_open[..., None], worth[..., None] * step.rewards, 0.0)
+            self._parts[slots, columns] += gains * valid[:, None]
+        if self._products is not None:
+            now = np.where(valid, self._powers[1] * step.discount, 1.0)
+            self._products[slots, columns] *= now
 
         done = (step.terminated | step.truncated) & valid
         full = np.flatnonzero(valid & ~done & (self._open == self._n))
@@ -73,7 +94,12 @@ class NStepAccumulator:
         source = ((self._steps[row] - length) % self._n, row)
         records = self._ring[source]
         records["reward"] = self._returns[source]
-        records["discount"] = self._powers[length] * ~step.terminated[row]
+        if self._parts is not None:
+            records["rewards"] = self._parts[source]
+        if self._products is None:
+            records["discount"] = self._powers[length] * ~step.terminated[row]
+        else:
+            records["discount"] = self._products[source] * ~step.terminated[row]
         self._fill(records, slice(None), self._layout.obs_t, step.next_obs, row)
         self._open[full] -= 1
         self._open[done] = 0
@@ -91,6 +117,10 @@ class NStepAccumulator:
         fields["action"][...] = action
         fields["reward"][...] = step.reward
         np.multiply(self._powers[1], ~step.terminated, out=fields["discount"], casting="same_kind")
+        if self._products is not None:
+            fields["discount"] *= step.discount
+        if self._parts is not None:
+            fields["rewards"][...] = step.rewards
         records, valid = self._ring[0], np.count_nonzero(step.valid)
         if valid == len(records):
             return Emitted(records, self._columns, self._ones)

@@ -42,6 +42,8 @@ class SequenceLayout:
     Attributes:
       packing: of one step of one environment.
       columns: B of an item.
+      num_parts: R, of the reward; 0 without parts.
+      step_discount: the environment gives discounts of its own.
       stack: k frames in an observation where they are stored once, else 0.
       obs, action, extras, state: nests of field names.
       frames_name: name of the observation's leaf that holds the stack.
@@ -74,8 +76,12 @@ class SequenceLayout:
         self.action, action_fields = _fields(step.action, "action")
         self.extras, extra_fields = _fields(dict(step.extras), "extras")
         self.state, state_fields = _fields(state, "state")
-        flags = [(name, (), "bool") for name in ("terminated", "is_last", "valid", "is_first")]
-        scalars: list[Field] = [("reward", (), "float32"), ("discounted_return", (), "float32")]
+        self.num_parts, self.step_discount = len(spec.reward_parts), spec.step_discount
+        flags = [(name, (), "bool") for name in ("is_last", "valid", "is_first")]
+        names = ("reward", "discount", "discounted_return")
+        scalars: list[Field] = [(name, (), "float32") for name in names]
+        if self.num_parts:
+            scalars.append(("rewards", (self.num_parts,), "float32"))
         steps = sorted([*scalars, *action_fields, *extra_fields, *fields], key=_width, reverse=True)
         self.packing = Packing([*steps, *flags])
         self.state_packing = Packing(sorted(state_fields, key=_width, reverse=True))
@@ -126,7 +132,7 @@ class SequenceLayout:
             obs=_nest(self.obs, fields),
             action=_nest(self.action, steps),
             reward=steps["reward"],
-            discount=self.item.discount * (1.0 - tf.cast(steps["terminated"], tf.float32)),
+            discount=steps["discount"],
             is_last=steps["is_last"],
             valid=steps["valid"],
             is_first=fields["is_first"],
@@ -136,6 +142,7 @@ class SequenceLayout:
             version=tf.repeat(columns["facts"][:, 0], width),
             is_new=tf.repeat(columns.get("is_new", tf.ones([items], tf.bool)), width),
             probability=tf.repeat(tf.ones([items]) if probability is None else probability, width),
+            rewards=steps.get("rewards", ()),
         )
 
     def share(self, batch: Trajectory, index: tf.Tensor, count: int) -> Trajectory:
@@ -153,6 +160,13 @@ class SequenceLayout:
     def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Whether items of these shapes, {column: shape}, have the present number of columns."""
         return shapes["packed"][1] == self.columns
+
+    def same_row(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether a step of items of these shapes, {column: shape}, takes as many bytes as it does now.
+
+        Items of earlier versions and of an environment with other parts of the reward do not.
+        """
+        return shapes["packed"][-1] == self.packing.nbytes
 
     def refit(self, items: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
         """Items of any number of columns -> items of `columns` of them, in the same order; what does not fill one is

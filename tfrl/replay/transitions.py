@@ -51,8 +51,10 @@ class TransitionLayout:
       prioritized: items carry their initial priority.
 
     Attributes:
-      packing: layout of the byte column; its records have the fields 'action', 'reward', 'discount' and, without
-        stacked frames, those of `obs_tm1` and `obs_t`.
+      packing: layout of the byte column; its records have the fields 'action', 'reward', 'discount', with
+        `EnvSpec.reward_parts` 'rewards' and, without stacked frames, those of `obs_tm1` and `obs_t`.
+      num_parts: R, of the reward; 0 without parts.
+      step_discount: the environment gives discounts of its own.
       frames: k newest frames in an observation, 0 when observations are not stacked frames.
       frame_shape: of one frame, () without stacked frames.
       obs_tm1, obs_t: nests of field names, shaped like an observation; None for stacked frames.
@@ -69,6 +71,7 @@ class TransitionLayout:
                 "or use an algorithm without replay, or one with a memory (core)"
             )
         self.prioritized = prioritized
+        self.num_parts, self.step_discount = len(spec.reward_parts), spec.step_discount
         self.frames = spec.frame_stack
         self.frame_shape = tuple(spec.observation_space.shape[:-1]) if self.frames else ()
         before, self.obs_tm1 = (
@@ -88,12 +91,18 @@ class TransitionLayout:
                 "float32" if isinstance(action, gym.spaces.Box) else "int32",
             ),
         ]
+        if self.num_parts:
+            scalars.append(("rewards", (self.num_parts,), "float32"))
         self.packing = Packing([*scalars, *before, *after])
 
     @property
     def row_nbytes(self) -> int:
         """Bytes of an item without its frames."""
         return self.packing.nbytes
+
+    def same_row(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether items of these shapes, {column: shape}, are stored in as many bytes as now."""
+        return shapes["packed"][-1] == self.packing.nbytes
 
     def columns(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Rows uint8 [N, row_nbytes] of a replay beside the learner -> the column of all but frames."""
@@ -118,7 +127,13 @@ class TransitionLayout:
             obs_tm1 = tree.map_structure(fields.__getitem__, self.obs_tm1)
             obs_t = tree.map_structure(fields.__getitem__, self.obs_t)
         return Transition(
-            obs_tm1, fields["action"], fields["reward"], fields["discount"], obs_t, probability
+            obs_tm1,
+            fields["action"],
+            fields["reward"],
+            fields["discount"],
+            obs_t,
+            probability,
+            fields.get("rewards", ()),
         )
 
     def share(self, batch: Transition, index: tf.Tensor, count: int) -> Transition:

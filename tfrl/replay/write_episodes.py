@@ -31,6 +31,7 @@ class EpisodeWriter:
         self._item = np.zeros((length + 1, layout.columns), layout.packing.dtype)
         self._item_states = np.zeros(layout.columns, layout.state_packing.dtype)
         self._return = np.zeros(num_envs, np.float32)
+        self._discount = np.float32(layout.item.discount)
         self._length = np.zeros(num_envs, np.int64)  # valid steps of each open episode
         self._rows = np.arange(num_envs)
         self._is_first = np.ones(num_envs, np.bool_)
@@ -54,7 +55,12 @@ class EpisodeWriter:
         put(fields, layout.obs, where, obs)
         put(fields, layout.action, where, choice.action)
         put(fields, layout.extras, where, choice.extras)
-        fields["reward"][where], fields["terminated"][where] = step.reward, step.terminated
+        discount = np.where(step.terminated, np.float32(0.0), self._discount)
+        if layout.step_discount:
+            discount *= step.discount
+        fields["reward"][where], fields["discount"][where] = step.reward, discount
+        if layout.num_parts:
+            fields["rewards"][where] = step.rewards
         fields["valid"][where], fields["is_last"][where] = step.valid, done | ~step.valid
         fields["discounted_return"][where], fields["is_first"][where] = self._return, self._is_first
         self._is_first = step.is_first
@@ -72,6 +78,8 @@ class EpisodeWriter:
         if self._column >= layout.item.episodes:
             self._send()
         self._return[over | ~step.valid] = 0.0
+        if layout.step_discount:
+            self._return *= step.discount
 
     def _lay(self, row: int) -> None:
         """The finished episode of a row becomes the next column of the item."""

@@ -39,6 +39,8 @@ class SequenceWriter:
         self._records, self._fields = records, {n: records[n] for n in records.dtype.names}
         self._state = np.zeros(num_envs, layout.state_packing.dtype)
         self._return = np.zeros(num_envs, np.float32)
+        self._discount = np.float32(item.discount)
+        self._step_discount, self._has_parts = layout.step_discount, layout.num_parts > 0
         self._is_first = np.ones(num_envs, np.bool_)
         self._t, self._begun_by = -first, 0  # the step of the unroll; below 0 none has begun
         self._frames = _Frames(layout, num_envs, self._fields["stack"]) if layout.stack else None
@@ -92,6 +94,8 @@ class SequenceWriter:
             self._put_step(obs, choice, step, ended)
         if ended.any():
             running[ended] = 0.0
+        if self._step_discount:
+            running *= step.discount
         self._is_first, self._restarted = step.is_first, ~step.valid
         self._t += 1
         if self._t == layout.item.length:
@@ -108,7 +112,14 @@ class SequenceWriter:
         put(fields, layout.action, t, choice.action)
         put(fields, layout.extras, t, choice.extras)
         fields["reward"][t] = step.reward
-        fields["terminated"][t] = step.terminated
+        if self._has_parts:
+            fields["rewards"][t] = step.rewards
+        # The step's discount: gamma, times the environment's own, 0 at a termination.
+        discount = fields["discount"][t]
+        discount[...] = self._discount
+        if self._step_discount:
+            discount *= step.discount
+        discount[step.terminated] = 0.0
         fields["is_last"][t] = ended
         fields["valid"][t] = step.valid
         fields["discounted_return"][t] = self._return

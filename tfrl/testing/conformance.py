@@ -86,6 +86,7 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     records = np.zeros((length + 1, width), inner.packing.dtype)
     state, knobs = policy.initial_state(width), dict(agent.knobs(ActorPlace(0, 1, width), 0, {}))
     first_state = tree.map_structure(np.asarray, state)
+    is_first = np.zeros(width, np.bool_)
     for t in range(length + 1):
         obs = observations(spec, width, 1_000 * seed + t)
         noise = {
@@ -99,12 +100,16 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
             for name, value in zip(tree.flatten(names), tree.flatten(values), strict=True):
                 records[name][t] = value
         records["reward"][t] = rng.normal(size=width)
+        if inner.num_parts:
+            records["rewards"][t] = rng.normal(size=(width, inner.num_parts))
         records["discounted_return"][t] = rng.normal(size=width)
         records["valid"][t] = rng.random(width) > 0.1
         ended = rng.random(width) < 0.2
-        records["terminated"][t] = ended & (rng.random(width) < 0.5)
+        terminated = ended & (rng.random(width) < 0.5)
+        records["discount"][t] = np.where(terminated, 0.0, inner.item.discount)
         records["is_last"][t] = ended | ~records["valid"][t]
-        records["is_first"][t] = records["terminated"][t - 1] if t else rng.random(width) < 0.5
+        records["is_first"][t] = is_first if t else rng.random(width) < 0.5
+        is_first = terminated
     records["valid"][0] = True
     packed = records.view(np.uint8).reshape(length + 1, width, -1)
     columns = {"packed": packed, "facts": np.zeros(2, np.int64)}

@@ -52,6 +52,36 @@ class PaidByFact(TruncatingChain):
         return obs, self.facts.get("difficulty", 0.0), terminated, truncated, dict(self.facts)
 
 
+class PartsAndDiscount(gym.Env):
+    """Reward 1 at every step, in two parts, with a discount of its own: the value is 1 / (1 - discount * gamma).
+
+    Observation: Box float32 [2], constant 1 and t / `length`. Step t from 0 on has `gain` 1 + t / `length` and `cost`
+    -t / `length`. An episode is truncated after `length` steps and never terminated.
+    """
+
+    reward_parts = ("gain", "cost")
+    step_discount = True
+
+    def __init__(self, length: int = 10, discount: float = 0.5):
+        self.observation_space = spaces.Box(0.0, 1.0, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self._length, self._discount, self._t = length, discount, 0
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """Implements `gymnasium.Env.reset`: 1 and 0."""
+        super().reset(seed=seed)
+        self._t = 0
+        return np.float32([1.0, 0.0]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Implements `gymnasium.Env.step`: a reward of 1, whatever the action."""
+        share = self._t / self._length
+        info = {"reward_parts": np.float32([1.0 + share, -share]), "discount": self._discount}
+        self._t += 1
+        obs = np.float32([1.0, self._t / self._length])
+        return obs, 1.0, False, self._t >= self._length, info
+
+
 class Counter(gym.Env):
     """Observations that name their place: Box float32 [2] = (episode number from 0, step within
     it).

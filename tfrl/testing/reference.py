@@ -133,17 +133,18 @@ def noisy_dense(
 
 
 class Item(NamedTuple):
-    """An n-step transition: observation and action of its first step, return, discount, last one."""
+    """An n-step transition: observation and action of its first step, return, discount, last observation, parts."""
 
     obs_tm1: Any
     action: Any
     reward: float
     discount: float
     obs_t: Any
+    rewards: Any = ()
 
 
 class Step(NamedTuple):
-    """One real step of one environment."""
+    """One real step of one environment; `discount` is the environment's own."""
 
     obs: Any
     action: Any
@@ -151,6 +152,8 @@ class Step(NamedTuple):
     next_obs: Any
     terminated: bool
     truncated: bool
+    discount: float = 1.0
+    rewards: Any = ()
 
 
 def n_step_items(steps: Sequence[Step], n: int, discount: float) -> list[Item]:
@@ -161,15 +164,18 @@ def n_step_items(steps: Sequence[Step], n: int, discount: float) -> list[Item]:
     items = []
     for t, first in enumerate(steps):
         total, power = 0.0, 1.0
+        parts = np.zeros(len(first.rewards))
         for k in range(n):
             if t + k == len(steps):
                 break  # still open
             step = steps[t + k]
             total += power * step.reward
-            power *= discount
+            parts += power * np.asarray(step.rewards, float)
+            power *= discount * step.discount
             if step.terminated or step.truncated or k == n - 1:
                 end = 0.0 if step.terminated else power
-                items.append(Item(first.obs, first.action, total, end, step.next_obs))
+                rewards = np.float32(parts) if len(parts) else ()
+                items.append(Item(first.obs, first.action, total, end, step.next_obs, rewards))
                 break
     return items
 
@@ -197,21 +203,23 @@ def unrolls(
         is_first.append([bool(step.terminated[b] or not step.valid[b]) for b in rows])
         sums = []
         for b in rows:
-            before = 0.0 if t == 0 or _is_cut(records[t - 1].step, b) else running[t - 1][b]
-            sums.append(discount * before + float(step.reward[b]))
+            before = 0.0
+            if t and not _is_cut(records[t - 1].step, b):
+                before = _discount(records[t - 1].step, b, discount) * running[t - 1][b]
+            sums.append(before + float(step.reward[b]))
         running.append(sums)
     out = []
     for start in range(0, len(records) - length + 1, period or length):
         part = records[start : start + length]
         steps = [r.step for r in part]
         seen = [r.obs for r in part] + [steps[-1].obs]
-        ended = [[bool(s.terminated[b]) for b in rows] for s in steps]
+        parts = () if steps[0].rewards is None else np.stack([s.rewards for s in steps])
         out.append(
             Trajectory(
                 obs=_stack(seen),
                 action=_stack([r.choice.action for r in part]),
                 reward=np.stack([s.reward for s in steps]),
-                discount=np.where(ended, 0.0, discount).astype(np.float32),
+                discount=np.float32([[_discount(s, b, discount) for b in rows] for s in steps]),
                 is_last=np.array([[_is_cut(s, b) for b in rows] for s in steps]),
                 valid=np.stack([s.valid for s in steps]),
                 is_first=np.array(is_first[start : start + length + 1]),
@@ -221,6 +229,7 @@ def unrolls(
                 version=np.full(len(rows), part[0].version, np.int64),
                 is_new=np.ones(len(rows), bool),
                 probability=np.ones(len(rows), np.float32),
+                rewards=parts,
             )
         )
     return out
@@ -243,15 +252,17 @@ def whole_episodes(
             begins, is_first[b] = is_first[b], bool(step.terminated[b] or not step.valid[b])
             if not step.valid[b]:
                 continue
-            before = open_[b][-1]["discounted_return"] if open_[b] else 0.0
+            last = open_[b][-1] if open_[b] else {"discounted_return": 0.0, "discount": 0.0}
             nests = {"obs": obs, "action": choice.action, "extras": dict(choice.extras)}
             nests |= {"state": state, "next_obs": step.next_obs}
             open_[b].append(
                 {
                     **{k: tree.map_structure(lambda x, b=b: x[b], v) for k, v in nests.items()},
                     "reward": float(step.reward[b]),
-                    "discount": 0.0 if step.terminated[b] else discount,
-                    "discounted_return": discount * before + float(step.reward[b]),
+                    "rewards": () if step.rewards is None else step.rewards[b],
+                    "discount": _discount(step, b, discount),
+                    "discounted_return": last["discount"] * last["discounted_return"]
+                    + float(step.reward[b]),
                     "is_first": begins,
                 }
             )
@@ -259,6 +270,13 @@ def whole_episodes(
                 episodes.append(open_[b])
                 open_[b] = []
     return episodes
+
+
+def _discount(step: VectorStep, row: int, gamma: float) -> float:
+    """The discount of a row's step."""
+    if step.terminated[row]:
+        return 0.0
+    return gamma if step.discount is None else np.float32(gamma) * np.float32(step.discount[row])
 
 
 def _is_cut(step: VectorStep, row: int) -> bool:

@@ -58,7 +58,8 @@ def random_script(
 ) -> Script:
     """Random observations and rewards; episodes end at random, half of them truncated.
 
-    Observations that are Dicts with a key 'row' hold the index of their row there.
+    Observations that are Dicts with a key 'row' hold the index of their row there. Parts of the reward and discounts of
+    the environment are random where the spec has them; one discount in ten is 0, without an end.
 
     Args:
       same_step: restart within the ending step, else with a dummy row after it.
@@ -89,18 +90,37 @@ def random_script(
         terminated = ends & (rng.random(num_envs) < 0.5)
         truncated = ends & ~terminated
         reward = np.where(valid, rng.normal(size=num_envs), 0.0).astype(np.float32)
+        rewards, discount = _own(spec, rng, valid, terminated)
         for row in np.flatnonzero(valid):
             rows[row].append(
                 Step(obs[row], action[row], float(reward[row]), arrived[row],
-                     bool(terminated[row]), bool(truncated[row]))
+                     bool(terminated[row]), bool(truncated[row]),
+                     1.0 if discount is None else float(discount[row]),
+                     () if rewards is None else rewards[row])
             )  # fmt: skip
         after = [reset[i] if same_step and ends[i] else arrived[i] for i in range(num_envs)]
         following = stack_rows(after)
         led_to = stack_rows(arrived) if same_step else following
-        step = VectorStep(following, led_to, reward, terminated, truncated, valid, ())
+        step = VectorStep(
+            following, led_to, reward, terminated, truncated, valid, (), discount, rewards
+        )
         acted.append(Acted(stack_rows(obs), np.stack(action), step))
         obs, dummy = after, np.zeros(num_envs, bool) if same_step else ends
     return Script(acted, rows)
+
+
+def _own(
+    spec: EnvSpec, rng: np.random.Generator, valid: np.ndarray, terminated: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Random parts of the reward and discounts of a vector step; None where the spec has none."""
+    rewards = discount = None
+    if spec.reward_parts:
+        rewards = rng.normal(size=(len(valid), len(spec.reward_parts))).astype(np.float32)
+        rewards *= valid[:, None]
+    if spec.step_discount:
+        discount = rng.random(len(valid)).astype(np.float32) * (rng.random(len(valid)) > 0.1)
+        discount = np.where(valid, discount * ~terminated, 1.0).astype(np.float32)
+    return rewards, discount
 
 
 def stacked_script(
@@ -302,6 +322,9 @@ def items_of(batch: Transition) -> list[Item]:
     arrays = tree.map_structure(np.asarray, batch)
     fields = (arrays.obs_tm1, arrays.action_tm1, arrays.reward_t, arrays.discount_t, arrays.obs_t)
     return [
-        Item(*(tree.map_structure(lambda x, i=i: x[i], f) for f in fields))
+        Item(
+            *(tree.map_structure(lambda x, i=i: x[i], f) for f in fields),
+            tree.map_structure(lambda x, i=i: x[i], arrays.rewards),
+        )
         for i in range(len(arrays.reward_t))
     ]

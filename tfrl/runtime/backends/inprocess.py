@@ -175,7 +175,7 @@ class _Run:
         self.sampler: Sampler | None = None
         self.batcher = make_batcher(run_plan)
         if found and (lost := self.batcher.restore(found.folder / batches.FOLDER, run_plan.layout)):
-            logger.announce(f"not restored, because num_envs has changed: {lost}")
+            logger.announce(f"not restored: {lost}")
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
         self.thread = None

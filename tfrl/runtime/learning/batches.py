@@ -195,7 +195,8 @@ class Batcher:
         """Takes what `save` wrote.
 
         Returns:
-          What was left out, as it came of a run with another number of environments; '' if nothing was.
+          What was left out and why: it came of a run with another number of environments, or is stored in another form;
+          '' if nothing was.
 
         Args:
           folder: need not exist: then nothing was kept.
@@ -208,10 +209,15 @@ class Batcher:
         old, waiting, passes = (load_items(folder / n) for n in ("old", "waiting", "passes"))
         apart = [{name: x[0] for name, x in item.items()} for item in old]
         kept = old + waiting + passes
-        fits = all(layout.fits({n: x.shape[1:] for n, x in item.items()}) for item in kept)
+        shapes = [{n: x.shape[1:] for n, x in item.items()} for item in kept]
+        if not all(map(layout.same_row, shapes)):
+            count = len(old) + len(waiting)
+            return f"{count} unrolls and {len(passes)} batches with passes left, whose steps are stored in another form"
+        fits = all(map(layout.fits, shapes))
         self._ring.restore([{n: x[None] for n, x in item.items()} for item in layout.refit(apart)])
         if not fits:
-            return f"{len(waiting)} unrolls of the batch begun and {len(passes)} batches with passes left"
+            what = f"{len(waiting)} unrolls of the batch begun and {len(passes)} batches with passes left"
+            return f"{what}, because num_envs has changed"
         self._waiting = waiting
         batches = iter(_samples(columns) for columns in passes)
         slots = [next(batches) if filled else None for filled in state["filled"]]

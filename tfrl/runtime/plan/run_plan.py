@@ -19,7 +19,7 @@ from tfrl.errors import SettingError
 from tfrl.job import Job, algorithm
 from tfrl.optim import settings as optim_settings
 from tfrl.replay import learner_replay, local_queue
-from tfrl.replay.kinds import Layout, make_layout
+from tfrl.replay.kinds import Layout, make_layout, row_layout
 from tfrl.runtime.plan import memory, residency, warm_start
 from tfrl.runtime.storage import mend
 from tfrl.runtime.storage.checkpoint import Checkpoint, Checkpoints
@@ -61,21 +61,42 @@ class RunPlan:
     def newest(self) -> Checkpoint | None:
         """The newest complete checkpoint, None if there is none.
 
-        Unrolls that wait in its queue, or sequences of its replay, are left out where this run cannot take them.
+        Unrolls that wait in its queue, or items of its replay, are left out where this run cannot take them.
 
         Raises:
           SettingError: see `Checkpoints.newest`.
         """
         found = self.checkpoints.newest()
-        if found is None or found.replay is None or not self.sequences:
+        if found is None or found.replay is None:
             return found
-        unfit, topology, contents = "", self.job.topology, found.replay
-        if local_queue.saved_here(contents) or learner_replay.saved_here(contents):
-            if topology.backend != "inprocess":
-                unfit = "they were kept in the learner of a run in one process"
-        elif self.queue and not self.layout.fits(saved_shapes(found.replay)):
-            unfit = f"they were made with a different num_envs than {topology.num_envs}"
-        return dataclasses.replace(found, unfit=unfit)
+        return dataclasses.replace(found, unfit=self._why_unfit(found.replay))
+
+    def _why_unfit(self, contents: pathlib.Path) -> str:
+        """Why this run cannot take saved contents; '' if it can."""
+        topology, layout, shapes = self.job.topology, self.layout, {}
+        in_learner = True
+        if learner_replay.saved_here(contents):
+            rows = row_layout(layout)
+            same = rows is None or learner_replay.saved_row_nbytes(contents) == rows.row_nbytes
+        else:
+            if local_queue.saved_here(contents):
+                shapes = local_queue.saved_shapes(contents)
+            else:
+                in_learner = False
+                # Transitions are many, and only those with parts of the reward may differ in length.
+                if self.sequences or self.spec.reward_parts:
+                    shapes = saved_shapes(contents)
+            same = not shapes or layout.same_row(shapes)
+        if in_learner and self.sequences and topology.backend != "inprocess":
+            return "they were kept in the learner of a run in one process"
+        if not same:
+            return (
+                "their steps are stored in another form, by an earlier version or an environment with other parts of "
+                "the reward"
+            )
+        if self.queue and not in_learner and not layout.fits(shapes):
+            return f"they were made with a different num_envs than {topology.num_envs}"
+        return ""
 
     @property
     def sequences(self) -> SequenceOf | None:

@@ -114,7 +114,7 @@ class _Learning:
         """Takes from a checkpoint what is kept of earlier unrolls."""
         lost = self._batcher.restore(found.folder / batches.FOLDER, self._run_plan.layout)
         if lost:
-            self._link.say(f"left out, as they are of another number of environments: {lost}")
+            self._link.say(f"left out: {lost}")
 
     def run(self) -> None:
         job, link, source = self._job, self._link, self._source
