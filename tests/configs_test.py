@@ -99,7 +99,7 @@ class ConfigsTest(parameterized.TestCase):
                 self.skipTest(f"{job.env.env} needs {package}, which is not installed")
         run_plan = plan_run(job)
         self.assertEqual(run_plan.job.algo, pathlib.PurePath(name).parts[0])
-        self.assertLess(run_plan.agent.replay.min_items, job.total_env_steps)
+        self.assertLess(run_plan.agent.experience.min_items, job.total_env_steps)
 
     @parameterized.parameters(FILES)
     def test_the_header_is_complete(self, name):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
+from tfrl.errors import SettingError
 from tfrl.types import NoiseSpec, PolicyStep, UpdateOutput
 
 
@@ -120,82 +121,203 @@ class Learner(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class NStep:
-    """Items are n-step transitions; sums and powers of `discount` are made before writing."""
+    """Items are n-step transitions; sums and powers of `discount` are made before writing.
+
+    Attributes:
+      n: largest number of env steps that an item spans.
+      discount: gamma, per env step.
+
+    Raises:
+      SettingError: a field out of range.
+    """
 
     n: int
     discount: float
 
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "n")
+        _check_discount(self)
+
+    def env_steps(self, num_envs: int) -> int:
+        """Env steps that make one more item."""
+        del num_envs
+        return 1
+
 
 @dataclasses.dataclass(frozen=True)
-class SequenceOf:
-    """Items are unrolls of all environments of an actor: `length` consecutive steps, the next item follows at once.
+class Unroll:
+    """Items are of all environments of an actor: `length` consecutive steps, the next item follows at once.
 
     Attributes:
       length: T, env steps per environment.
       discount: gamma, per env step.
-      episodes: 0, or the least number of episodes of items whose columns are whole episodes, each padded to `length` (a
-        longer one is cut there, as by a time limit). Episodes that end in the same step are in the same item.
-      period: 0; or items are of one environment each, one begins every `period` steps, and they overlap where that is
-        less than `length`.
+
+    Raises:
+      SettingError: a field out of range.
     """
 
     length: int
     discount: float
-    episodes: int = 0
-    period: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "length")
+        _check_discount(self)
+
+    def env_steps(self, num_envs: int) -> int:
+        """Env steps that make one more item."""
+        return self.length * num_envs
 
 
 @dataclasses.dataclass(frozen=True)
-class ReplayPlan:
-    """What the replay holds and how it is read.
+class Windows:
+    """Items are of one environment each: `length` consecutive steps, one item begins every `period` steps.
 
     Attributes:
-      kind: 'prioritized', 'uniform' or 'queue'.
+      length: T, env steps.
+      discount: gamma, per env step.
+      period: env steps from the start of an item to that of the next; items overlap where it is less than `length`.
+
+    Raises:
+      SettingError: a field out of range.
+    """
+
+    length: int
+    discount: float
+    period: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "length", "period")
+        _check_discount(self)
+
+    def env_steps(self, num_envs: int) -> int:
+        """Env steps that make one more item."""
+        del num_envs
+        return self.period
+
+
+@dataclasses.dataclass(frozen=True)
+class Episodes:
+    """Items have whole episodes as columns, each padded to `length`; those that end in the same step share an item.
+
+    Attributes:
+      length: T, env steps of a column; a longer episode is cut there, as by a time limit.
+      discount: gamma, per env step.
+      count: least number of episodes of an item.
+
+    Raises:
+      SettingError: a field out of range.
+    """
+
+    length: int
+    discount: float
+    count: int
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "length", "count")
+        _check_discount(self)
+
+    def env_steps(self, num_envs: int) -> int:
+        """Env steps that make one more item, at most."""
+        del num_envs
+        return self.length * self.count
+
+
+Sequences = Unroll | Windows | Episodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """Experience that is sampled again and again.
+
+    Attributes:
       item: shape of an item in time.
       capacity_items: items kept; the oldest leave first.
       min_items: items inserted before the first update.
       samples_per_insert: items consumed by updates per item inserted, held in every backend.
-      priority_exponent: alpha of prioritized replay.
-      max_times_sampled: times an item may be sampled before it leaves (0: no limit).
-      max_policy_lag_updates: for queues: 0 is a barrier, every actor waits for the weights that its last item has
-        trained; None: no limit.
+      batch_size: items of an update, over all replicas.
+      updates_per_call: updates whose items are drawn at once and which run in one compiled call.
+      priority_exponent: alpha of proportional prioritisation (Schaul et al. 2016, eq. 1); None: uniform sampling.
+
+    Raises:
+      SettingError: a field out of range, or an item that is not for a replay.
     """
 
-    kind: str
-    item: NStep | SequenceOf
+    item: NStep | Windows
     capacity_items: int
     min_items: int
     samples_per_insert: float
-    priority_exponent: float = 0.0
-    max_times_sampled: int = 0
-    max_policy_lag_updates: int | None = None
+    batch_size: int
+    updates_per_call: int = 1
+    priority_exponent: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_item(self, (NStep, Windows))
+        _at_least(self, 1, "capacity_items", "batch_size", "updates_per_call")
+        _at_least(self, 0, "min_items", "priority_exponent")
+        _check(self, "samples_per_insert", self.samples_per_insert > 0, "more than 0")
+        if self.min_items > self.capacity_items:
+            _check(self, "min_items", False, f"at most capacity_items={self.capacity_items}")
+
+    @property
+    def prioritized(self) -> bool:
+        """Items are sampled in proportion to their priorities."""
+        return self.priority_exponent is not None
 
 
 @dataclasses.dataclass(frozen=True)
-class UpdatePlan:
-    """How a sampled batch becomes updates: `epochs` passes over `minibatches` parts of it.
+class Queue:
+    """Experience that is trained on in the order in which it comes, bounded: actors wait while the queue is full.
 
     Attributes:
-      batch_size: items of a batch, over all replicas. For queues of sequences 0: one item of every actor, or as many as
-        `batch_env_steps` takes.
-      batch_env_steps: for sequences, a batch has the smallest number of items with at least so many env steps.
-      epochs, minibatches: `epochs * minibatches` updates are made of a batch.
-      updates_per_call: for items sampled again, updates whose data is drawn at once and which run in one compiled call.
-      replay_proportion: for sequences, old items trained on for each new one, drawn from the last `replay_items`.
+      item: shape of an item in time.
+      capacity_items: items that may wait for the learner.
+      batch_items: items of a batch, over all replicas. 0: as many as `batch_env_steps` takes, or without those one of
+        every actor.
+      batch_env_steps: a batch has the smallest number of items with at least so many env steps; 0: see `batch_items`.
+      epochs, minibatches: a batch makes `epochs` passes over its `minibatches` parts, an update each.
       passes: times that each batch is trained on; the learner turns between the last `pass_buffer_batches` batches.
-      updates_per_publish: least number of updates between two sets of weights sent to the actors.
+      pass_buffer_batches: batches between which the passes turn.
+      replay_proportion: old items trained on for each new one, drawn from the last `replay_items`.
+      replay_items: old items kept, read where `replay_proportion` is above 0.
+      actors_wait: every actor waits for the weights that its last items have trained.
+
+    Raises:
+      SettingError: a field out of range, fields that contradict each other, or an item that is not for a queue.
     """
 
-    batch_size: int = 0
+    item: Unroll | Episodes
+    capacity_items: int
+    batch_items: int = 0
     batch_env_steps: int = 0
     epochs: int = 1
     minibatches: int = 1
-    updates_per_call: int = 1
-    replay_proportion: float = 0.0
-    replay_items: int = 0
     passes: int = 1
     pass_buffer_batches: int = 1
-    updates_per_publish: int = 1
+    replay_proportion: float = 0.0
+    replay_items: int = 0
+    actors_wait: bool = False
+
+    # Each item pays for one training on it, from the first item on.
+    min_items: ClassVar[int] = 0
+    samples_per_insert: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        _check_item(self, (Unroll, Episodes))
+        _at_least(self, 1, "capacity_items", "epochs", "minibatches")
+        _at_least(self, 1, "passes", "pass_buffer_batches")
+        _at_least(self, 0, "batch_items", "batch_env_steps", "replay_proportion", "replay_items")
+        if self.batch_items and self.batch_env_steps:
+            _check(self, "batch_items", False, f"0 with batch_env_steps={self.batch_env_steps}")
+        if self.replay_proportion and not self.replay_items:
+            expected = f"at least 1 with replay_proportion={self.replay_proportion:g}"
+            _check(self, "replay_items", False, expected)
+        if self.pass_buffer_batches > 1 and self.passes == 1:
+            _check(self, "pass_buffer_batches", False, "1 with passes=1")
+
+    @property
+    def updates_per_call(self) -> int:
+        """Updates that a batch makes in one compiled call, at most."""
+        return self.epochs * self.minibatches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +327,7 @@ class Agent:
     Attributes:
       make_policy: builds a policy with fresh variables.
       make_learner: builds a learner (and its policy) under the current `tf.distribute` strategy.
-      replay, updates: plans that the runtime carries out.
+      experience: what is learnt from, and how it becomes updates; the runtime carries it out.
       knobs: (place, env_steps, facts) -> {name: float32 [num_envs]}, e.g. epsilon: numbers that the acting policy
         reads. `env_steps` is the run's total so far, `facts` what `Learner.facts` and `on_evaluation` have given, {}
         before the first weights. Each knob is logged as `actor/<name>`, its mean over environments. Pure NumPy.
@@ -214,6 +336,7 @@ class Agent:
       initial_priority: None, or (reward [m], discount [m], before, after) -> float32 [m]: priorities of new n-step
         items from the extras {name: [m]} of the policy's steps on their first observation and on the one that they
         bootstrap from. None: the largest priority seen. Pure NumPy.
+      updates_per_publish: least number of updates between two sets of weights sent to the actors.
       actor_compute: None, or (policy, trajectory of one item) -> {name: tensor}. If given, the actor sends its result
         in place of the trajectory; A3C sends gradients this way. The learner's `update` gets an `ActorOutput` of one
         item.
@@ -222,13 +345,25 @@ class Agent:
 
     make_policy: Callable[[], Policy]
     make_learner: Callable[[], Learner]
-    replay: ReplayPlan
-    updates: UpdatePlan
+    experience: Replay | Queue
     knobs: Callable[[ActorPlace, int, Mapping[str, float]], Mapping[str, Any]]
+    updates_per_publish: int = 1
     actor_compute: Callable[[Policy, Any], Any] | None = None
     in_metrics: Callable[[ActorPlace], Any] | None = None
     initial_priority: Callable[[Any, Any, Mapping[str, Any], Mapping[str, Any]], Any] | None = None
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        kinds = isinstance(self.experience, Replay | Queue)
+        _check(self, "experience", kinds, "a Replay or a Queue")
+        _at_least(self, 1, "updates_per_publish")
+        if self.actor_compute is not None:
+            computed = isinstance(self.experience, Queue)
+            _check(self, "experience", computed, "a Queue with actor_compute")
+        if self.initial_priority is not None:
+            fits = isinstance(self.experience, Replay) and isinstance(self.experience.item, NStep)
+            expected = "a prioritised Replay of NStep items with initial_priority"
+            _check(self, "experience", fits and self.experience.prioritized, expected)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,3 +389,26 @@ class About:
     refused: str
     small: Mapping[str, Any]
     variants: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def _check(owner: Any, name: str, holds: bool, expected: str) -> None:
+    """Raises SettingError, which names a field of `owner` and what was expected, unless `holds`."""
+    if not holds:
+        given = getattr(owner, name)
+        raise SettingError(f"{type(owner).__name__}.{name}={given!r}: expected {expected}")
+
+
+def _at_least(owner: Any, least: float, *names: str) -> None:
+    """Raises SettingError for a field that is less; None passes."""
+    for name in names:
+        value = getattr(owner, name)
+        _check(owner, name, value is None or value >= least, f"at least {least}")
+
+
+def _check_discount(item: NStep | Sequences) -> None:
+    _check(item, "discount", 0.0 <= item.discount <= 1.0, "a number from 0 to 1")
+
+
+def _check_item(experience: Replay | Queue, kinds: tuple[type, ...]) -> None:
+    expected = " or ".join(kind.__name__ for kind in kinds)
+    _check(experience, "item", isinstance(experience.item, kinds), expected)

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Unroll
 from tfrl.algos import a2c
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
@@ -41,9 +41,9 @@ class ConfigTest(parameterized.TestCase):
 class AgentTest(tf.test.TestCase, parameterized.TestCase):
     def test_plan(self):
         agent = a2c.make(a2c.Config(unroll_length=7, discount=0.8), linear.spec(2, 2))
-        self.assertEqual(agent.replay.item, SequenceOf(7, 0.8))
-        self.assertEqual(agent.replay.max_policy_lag_updates, 0)
-        self.assertEqual((agent.updates.epochs, agent.updates.minibatches), (1, 1))
+        self.assertEqual(agent.experience.item, Unroll(7, 0.8))
+        self.assertTrue(agent.experience.actors_wait)
+        self.assertEqual((agent.experience.epochs, agent.experience.minibatches), (1, 1))
 
     def learner(self, values, **settings):
         logits = [*LOGITS, [0.0, 0.0]][: len(values)]

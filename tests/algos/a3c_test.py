@@ -32,9 +32,9 @@ class ConfigTest(parameterized.TestCase):
 class AgentTest(tf.test.TestCase, parameterized.TestCase):
     def test_plan(self):
         agent = a3c.make(a3c.Config(queue_items=7), linear.spec(2, 2))
-        self.assertEqual(agent.replay.capacity_items, 7)
-        self.assertIsNone(agent.replay.max_policy_lag_updates)
-        self.assertEqual(agent.updates.batch_size, 1)  # one gradient, one update
+        self.assertEqual(agent.experience.capacity_items, 7)
+        self.assertFalse(agent.experience.actors_wait)
+        self.assertEqual(agent.experience.batch_items, 1)  # one gradient, one update
 
     @parameterized.parameters("none", "lstm")
     def test_without_lag_it_is_a2c(self, core):

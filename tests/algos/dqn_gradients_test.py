@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.agent import Queue, Unroll
 from tfrl.algos import dqn
 from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
@@ -33,8 +34,9 @@ class ConfigTest(parameterized.TestCase):
 
     def test_settings_of_sequences_say_nothing_with_it(self):
         config = dqn.Config(sends_gradients=True, core="lstm", n_step=25, unroll_length=30)
-        plan = dqn.make(config, linear.spec(6, 3)).replay
-        self.assertEqual((plan.kind, plan.item.length), ("queue", 30))
+        plan = dqn.make(config, linear.spec(6, 3)).experience
+        self.assertIsInstance(plan, Queue)
+        self.assertEqual(plan.item, Unroll(30, config.discount))
         with self.assertRaisesRegex(SettingError, "n_step=25 with sequence_length=40"):
             dqn.make(dataclasses.replace(config, sends_gradients=False), linear.spec(6, 3))
 
@@ -142,7 +144,7 @@ class ActingTest(tf.test.TestCase, parameterized.TestCase):
             learning_rate=1e-2, target_period_updates=4,
         )  # fmt: skip
         agent = dqn.make(config, spec)
-        self.assertEqual(agent.replay.kind, "queue")
+        self.assertIsInstance(agent.experience, Queue)
         loop = conformance.loop(agent, spec)
         policy = loop.learner.policy
         start = [v.numpy() for v in policy.online.variables]

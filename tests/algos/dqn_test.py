@@ -55,11 +55,12 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         agent = dqn.make(
             dqn.Config(batch_size=64, env_steps_per_update=2, n_step=3, discount=0.9), SPEC
         )
-        self.assertEqual(agent.replay.kind, "uniform")
-        self.assertEqual(agent.replay.samples_per_insert, 32.0)
-        self.assertEqual((agent.replay.item.n, agent.replay.item.discount), (3, 0.9))
+        self.assertFalse(agent.experience.prioritized)
+        self.assertEqual(agent.experience.samples_per_insert, 32.0)
+        self.assertEqual((agent.experience.item.n, agent.experience.item.discount), (3, 0.9))
         agent = dqn.make(dqn.Config(prioritized=True, priority_exponent=0.7), SPEC)
-        self.assertEqual((agent.replay.kind, agent.replay.priority_exponent), ("prioritized", 0.7))
+        self.assertEqual(agent.experience.priority_exponent, 0.7)
+        self.assertTrue(agent.experience.prioritized)
 
     @parameterized.parameters((0, 1.0), (500, 0.55), (1_000, 0.1), (9_000, 0.1))
     def test_epsilon_follows_the_env_steps_of_the_run(self, env_steps, expected):

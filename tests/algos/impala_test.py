@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Unroll
 from tfrl.algos import impala
 from tfrl.errors import SettingError
 from tfrl.testing import linear
@@ -46,13 +46,13 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
             pass_buffer_batches=3, broadcast_interval_updates=4,
         )  # fmt: skip
         agent = impala.make(config, linear.spec(2, 2))
-        self.assertEqual(agent.replay.item, SequenceOf(20, 0.99))
-        self.assertEqual(agent.replay.capacity_items, 5)
-        self.assertIsNone(agent.replay.max_policy_lag_updates)
-        updates = agent.updates
-        self.assertEqual((updates.replay_proportion, updates.replay_items), (0.5, 30))
-        self.assertEqual((updates.passes, updates.pass_buffer_batches), (2, 3))
-        self.assertEqual((updates.updates_per_publish, updates.batch_env_steps), (4, 500))
+        self.assertEqual(agent.experience.item, Unroll(20, 0.99))
+        self.assertEqual(agent.experience.capacity_items, 5)
+        self.assertFalse(agent.experience.actors_wait)
+        queue = agent.experience
+        self.assertEqual((queue.replay_proportion, queue.replay_items), (0.5, 30))
+        self.assertEqual((queue.passes, queue.pass_buffer_batches), (2, 3))
+        self.assertEqual((agent.updates_per_publish, queue.batch_env_steps), (4, 500))
 
     def metrics(self, batch=None, **settings):
         settings = dict(value_coefficient=0.5, entropy_coefficient=0.01, **settings)

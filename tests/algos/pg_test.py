@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Episodes
 from tfrl.algos import pg
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
@@ -37,8 +37,8 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
     def test_plan(self):
         config = pg.Config(unroll_length=9, episodes_per_item=5, discount=0.8)
         agent = pg.make(config, linear.spec(2, 2))
-        self.assertEqual(agent.replay.item, SequenceOf(9, 0.8, episodes=5))
-        self.assertEqual(agent.replay.max_policy_lag_updates, 0)
+        self.assertEqual(agent.experience.item, Episodes(9, 0.8, count=5))
+        self.assertTrue(agent.experience.actors_wait)
 
     def prepared(self, rewards, discount, **settings):
         values = [0.5, 1.0, 1.5, 2.0, 0.0]

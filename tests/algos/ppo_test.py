@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import ActorPlace, SequenceOf
+from tfrl.agent import ActorPlace, Queue, Unroll
 from tfrl.algos import ppo
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
@@ -63,11 +63,11 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
             unroll_length=32, discount=0.9, epochs=3, minibatches=2, batch_env_steps=640
         )
         agent = ppo.make(config, linear.spec(2, 3))
-        self.assertEqual(agent.replay.item, SequenceOf(32, 0.9))
-        self.assertEqual((agent.replay.kind, agent.replay.max_times_sampled), ("queue", 1))
-        self.assertEqual(agent.replay.max_policy_lag_updates, 0)  # on policy: everyone waits
-        self.assertEqual((agent.updates.epochs, agent.updates.minibatches), (3, 2))
-        self.assertEqual(agent.updates.batch_env_steps, 640)
+        self.assertEqual(agent.experience.item, Unroll(32, 0.9))
+        self.assertIsInstance(agent.experience, Queue)
+        self.assertTrue(agent.experience.actors_wait)  # on policy: everyone waits
+        self.assertEqual((agent.experience.epochs, agent.experience.minibatches), (3, 2))
+        self.assertEqual(agent.experience.batch_env_steps, 640)
         self.assertEqual(agent.knobs(ActorPlace(0, 1, 1), 0, {}), {})
 
     def test_two_networks_or_a_shared_one(self):

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Windows
 from tfrl.algos import c51, dqn, iqn, qr_dqn
 from tfrl.api import make_job
 from tfrl.errors import SettingError
@@ -244,12 +244,13 @@ class PlanTest(tf.test.TestCase, parameterized.TestCase):
             replay_capacity=1_000, min_replay=100, batch_size=8, env_steps_per_update=4,
             sequence_period=3, prioritized=True,
         )  # fmt: skip
-        replay = agent.replay
-        self.assertEqual(replay.item, SequenceOf(LENGTH, DISCOUNT, period=3))
-        self.assertEqual((replay.kind, replay.capacity_items, replay.min_items),
-                         ("prioritized", 333, 34))  # fmt: skip
+        replay = agent.experience
+        self.assertEqual(replay.item, Windows(LENGTH, DISCOUNT, period=3))
+        self.assertTrue(replay.prioritized)
+        self.assertEqual((replay.capacity_items, replay.min_items),
+                         (333, 34))  # fmt: skip
         self.assertEqual(replay.samples_per_insert, 8 * 3 / 4)
-        self.assertEqual(agent_of(prioritized=False).replay.kind, "uniform")
+        self.assertFalse(agent_of(prioritized=False).experience.prioritized)
 
     @parameterized.parameters(
         (dict(burn_in=9), "burn_in=9 with sequence_length=9: nothing would be left"),

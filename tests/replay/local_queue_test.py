@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Unroll
 from tfrl.replay import local_queue
 from tfrl.replay.kinds import sequence_writer
 from tfrl.replay.local_queue import LocalQueue
@@ -35,7 +35,7 @@ def recorded(num_envs, steps):
 
 
 def layout_of(records, num_envs):
-    item = SequenceOf(LENGTH, DISCOUNT)
+    item = Unroll(LENGTH, DISCOUNT)
     return SequenceLayout(SPEC, item, (records[0].choice, records[0].state), num_envs)
 
 

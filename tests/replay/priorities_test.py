@@ -92,7 +92,7 @@ class InitialPrioritiesTest(tf.test.TestCase, parameterized.TestCase):
         vector = make_vector(plan, num_envs, 0)
         signature = StepSignature(policy, spec, num_envs, ["epsilon"], explore=True)
         engine = make_engine("function", policy, signature)
-        item = agent.replay.item
+        item = agent.experience.item
         with trajectories.bench(spec, item, num_envs, True, agent.initial_priority) as bench:
             bench.writer.priority = FALLBACK
             actor = Actor(

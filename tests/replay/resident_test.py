@@ -13,7 +13,7 @@ import tensorflow as tf
 import tree
 from absl.testing import absltest, parameterized
 
-from tfrl.agent import NStep, ReplayPlan
+from tfrl.agent import NStep, Replay
 from tfrl.errors import SettingError
 from tfrl.replay import learner_replay
 from tfrl.replay.learner_replay import LearnerReplay
@@ -26,16 +26,17 @@ spaces = gym.spaces
 SPEC = EnvSpec("one", spaces.Box(-1, 1, (2,), np.float32), spaces.Discrete(3))
 
 
-def plan(kind="uniform", n=1, **changes):
+def plan(kind="uniform", n=1, priority_exponent=0.0, **changes):
     values = dict(
-        kind=kind, item=NStep(n, 0.9), capacity_items=1_000, min_items=10, samples_per_insert=8.0
-    )
-    return ReplayPlan(**{**values, **changes})
+        item=NStep(n, 0.9), capacity_items=1_000, min_items=0, samples_per_insert=8.0, batch_size=4,
+        priority_exponent=priority_exponent if kind == "prioritized" else None,
+    )  # fmt: skip
+    return Replay(**{**values, **changes})
 
 
 def make(spec=SPEC, seed=3, **changes):
     replay_plan = plan(**changes)
-    layout = TransitionLayout(spec, replay_plan.kind == "prioritized")
+    layout = TransitionLayout(spec, replay_plan.prioritized)
     return LearnerReplay(replay_plan, layout, seed), layout, replay_plan
 
 

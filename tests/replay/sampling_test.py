@@ -9,7 +9,7 @@ import reverb
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import NStep, ReplayPlan
+from tfrl.agent import NStep, Replay
 from tfrl.replay.kinds import make_writer
 from tfrl.replay.sampler import ReplayTimeout, Sampler
 from tfrl.replay.tables import EXPERIENCE, experience_table
@@ -21,16 +21,17 @@ from tfrl.types import EnvSpec
 SPEC = EnvSpec("one", gym.spaces.Box(-1, 1, (2,), np.float32), gym.spaces.Discrete(3))
 
 
-def plan(kind, **changes):
+def plan(kind, priority_exponent=0.0, **changes):
     values = dict(
-        kind=kind, item=NStep(1, 0.9), capacity_items=1_000, min_items=10, samples_per_insert=8.0
-    )
-    return ReplayPlan(**{**values, **changes})
+        item=NStep(1, 0.9), capacity_items=1_000, min_items=10, samples_per_insert=8.0, batch_size=4,
+        priority_exponent=priority_exponent if kind == "prioritized" else None,
+    )  # fmt: skip
+    return Replay(**{**values, **changes})
 
 
 class SamplingTest(tf.test.TestCase, parameterized.TestCase):
     def serve(self, replay_plan, items, samples_per_block=None):
-        layout = TransitionLayout(SPEC, replay_plan.kind == "prioritized")
+        layout = TransitionLayout(SPEC, replay_plan.prioritized)
         server = ReplayServer([experience_table(replay_plan, layout, samples_per_block)])
         self.addCleanup(server.stop)
         client = reverb.Client(server.address)

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tree
 from absl.testing import parameterized
 
-from tfrl.agent import ReplayPlan, SequenceOf
+from tfrl.agent import Replay, Windows
 from tfrl.algos import dqn
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
@@ -29,7 +29,7 @@ SPEC = EnvSpec(
     reward_parts=("gain", "cost"),
     step_discount=True,
 )
-ITEM, NUM_ENVS = SequenceOf(6, 0.9, period=4), 3
+ITEM, NUM_ENVS = Windows(6, 0.9, period=4), 3
 
 
 def recorded(steps, memory):
@@ -47,7 +47,7 @@ def recorded(steps, memory):
 def filled(records):
     """A replay with the sequences of records, and their layout."""
     layout = SequenceLayout(SPEC, ITEM, (records[0].choice, records[0].state), NUM_ENVS)
-    plan = ReplayPlan("prioritized", ITEM, 40, 1, 1.0, priority_exponent=0.5)
+    plan = Replay(ITEM, 40, 1, 1.0, batch_size=5, priority_exponent=0.5)
     replay = LearnerReplay(plan, SequenceRows(layout), 1)
     writer = sequence_writer(RowSink(replay.insert, SequenceRows(layout)), ITEM, layout, NUM_ENVS)
     for obs, state, choice, step, version in records:
@@ -100,7 +100,7 @@ class UpdateTest(tf.test.TestCase):
         )  # fmt: skip
         layout = make_layout(agent, spec, agent.make_policy(), 4)
         rows = row_layout(layout)
-        replay = LearnerReplay(agent.replay, rows, 1)
+        replay = LearnerReplay(agent.experience, rows, 1)
         items = conformance.unroll(agent, spec, 30, 0).columns
         sink = RowSink(replay.insert, rows)
         for i in range(30):

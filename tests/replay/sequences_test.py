@@ -6,7 +6,7 @@ import tensorflow as tf
 import tree
 from absl.testing import parameterized
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Episodes, Unroll, Windows
 from tfrl.replay import sequences
 from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import sequence_writer
@@ -113,7 +113,7 @@ class SequenceWriterTest(UnrollTestCase):
     def test_what_was_written_comes_back(self, action, state, nested, own):
         spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS[action], **(OWN if own else {}))
         records = recorded(spec, 3, 43, 1, action, state)
-        item = SequenceOf(8, DISCOUNT)
+        item = Unroll(8, DISCOUNT)
         layout = layout_of(spec, item, records, 3)
         expected = reference.unrolls(records, 8, DISCOUNT)
         self.assertLen(expected, 5)
@@ -131,7 +131,7 @@ class SequenceWriterTest(UnrollTestCase):
     def test_several_items_join_column_by_column(self):
         spec = EnvSpec("e", NESTED, ACTIONS["nested"])
         records = recorded(spec, 2, 36, 2, "nested", "nested")
-        item = SequenceOf(6, DISCOUNT)
+        item = Unroll(6, DISCOUNT)
         layout = layout_of(spec, item, records, 2)
         expected = reference.unrolls(records, 6, DISCOUNT)
         with trajectories.unroll_bench(layout, item, 2, block=3) as bench:
@@ -142,7 +142,7 @@ class SequenceWriterTest(UnrollTestCase):
     def test_first_use_is_told_to_each_column(self):
         spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
         records = recorded(spec, 2, 8, 0)
-        item = SequenceOf(4, DISCOUNT)
+        item = Unroll(4, DISCOUNT)
         with trajectories.unroll_bench(
             layout_of(spec, item, records, 2), item, 2, block=2
         ) as bench:
@@ -154,7 +154,7 @@ class SequenceWriterTest(UnrollTestCase):
     def test_replicas_share_columns(self):
         spec = EnvSpec("e", NESTED, ACTIONS["nested"])
         records = recorded(spec, 4, 5, 3, "nested", "nested")
-        item = SequenceOf(5, DISCOUNT)
+        item = Unroll(5, DISCOUNT)
         layout = layout_of(spec, item, records, 4)
         with trajectories.unroll_bench(layout, item, 4) as bench:
             write(bench, records)
@@ -178,7 +178,7 @@ class SequenceWriterTest(UnrollTestCase):
                 reward=np.float32([valid]),
             )  # fmt: skip
             records.append(base._replace(step=step))
-        item = SequenceOf(len(flags), DISCOUNT)
+        item = Unroll(len(flags), DISCOUNT)
         with trajectories.unroll_bench(layout_of(spec, item, records, 1), item, 1) as bench:
             write(bench, records)
             found = bench.decoded()
@@ -211,7 +211,7 @@ class OverlappingWriterTest(UnrollTestCase):
     def test_one_begins_in_each_environment_every_period(self, length, period, own):
         spec = EnvSpec("e", NESTED, ACTIONS["nested"], **(OWN if own else {}))
         records = recorded(spec, self.NUM_ENVS, 29, 4, "nested", "nested")
-        item = SequenceOf(length, DISCOUNT, period=period)
+        item = Windows(length, DISCOUNT, period=period)
         layout = layout_of(spec, item, records, self.NUM_ENVS)
         self.assertEqual(layout.columns, 1)
         unrolls = reference.unrolls(records, length, DISCOUNT, period)
@@ -228,7 +228,7 @@ class OverlappingWriterTest(UnrollTestCase):
         length, period, num_envs = 12, 5, self.NUM_ENVS
         spec, script = trajectories.stacked_script(num_envs, 60, 4, 5, 3, False, True)
         records = recorded(spec, num_envs, 0, 0, script=script)
-        item = SequenceOf(length, DISCOUNT, period=period)
+        item = Windows(length, DISCOUNT, period=period)
         layout = layout_of(spec, item, records, num_envs)
         stored = 0
         with trajectories.unroll_bench(layout, item, num_envs) as bench:
@@ -243,7 +243,7 @@ class OverlappingWriterTest(UnrollTestCase):
     def test_items_enter_with_the_priority_and_the_version_of_their_time(self):
         spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
         records = recorded(spec, 1, 8, 0)
-        item = SequenceOf(2, DISCOUNT, period=2)
+        item = Windows(2, DISCOUNT, period=2)
         layout = layout_of(spec, item, records, 1)
         with trajectories.unroll_bench(layout, item, 1) as bench:
             for i in range(4):
@@ -258,7 +258,7 @@ class OverlappingWriterTest(UnrollTestCase):
     def test_probabilities_are_those_of_the_items(self):
         spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
         records = recorded(spec, 2, 4, 0)
-        item = SequenceOf(4, DISCOUNT, period=4)
+        item = Windows(4, DISCOUNT, period=4)
         layout = layout_of(spec, item, records, 2)
         with trajectories.unroll_bench(layout, item, 2, block=2) as bench:
             write(bench, records)
@@ -306,7 +306,7 @@ class FramesTest(UnrollTestCase):
         self.assertGreater(lives, 0)
         spec, script = self.wrapped(spec, script, beside)
         records = recorded(spec, num_envs, 0, 0, script=script)
-        item = SequenceOf(length, DISCOUNT)
+        item = Unroll(length, DISCOUNT)
         layout = layout_of(spec, item, records, num_envs)
         self.assertEqual(layout.stack, stack)
         rooms = set()
@@ -337,7 +337,7 @@ class FramesTest(UnrollTestCase):
             acted.append(trajectories.Acted(obs, np.zeros(num_envs, np.int32), step))
             obs = after
         records = recorded(spec, num_envs, 0, 0, script=trajectories.Script(acted, []))
-        item = SequenceOf(length, DISCOUNT)
+        item = Unroll(length, DISCOUNT)
         layout = layout_of(spec, item, records, num_envs)
         expected = joined(reference.unrolls(records, length, DISCOUNT))
         with trajectories.unroll_bench(layout, item, num_envs, block=2) as bench:
@@ -356,7 +356,7 @@ class FramesTest(UnrollTestCase):
     def test_every_frame_is_stored_once(self):
         spec, _ = trajectories.stacked_script(2, 1, 4, 12, 0, False, True)
         records = recorded(spec, 2, 1, 0)
-        layout = layout_of(spec, SequenceOf(32, DISCOUNT), records, 2)
+        layout = layout_of(spec, Unroll(32, DISCOUNT), records, 2)
         self.assertEqual(layout.frames_shape, (2, 32 + 4 + 2 * 3, 12, 12))
         self.assertLess(layout.packing.nbytes, 12 * 12)  # no frame beside them
 
@@ -367,7 +367,7 @@ class EpisodeWriterTest(UnrollTestCase):
         spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS["nested"])
         least, num_envs = 3, 4
         records = recorded(spec, num_envs, 60, 7, "nested", state)
-        item = SequenceOf(length, DISCOUNT, episodes=least)
+        item = Episodes(length, DISCOUNT, count=least)
         layout = layout_of(spec, item, records, num_envs)
         episodes = reference.whole_episodes(records, length, DISCOUNT)
         lengths = [len(e) for e in episodes]
@@ -395,7 +395,7 @@ class EpisodeWriterTest(UnrollTestCase):
     def test_parts_of_rewards_and_own_discounts_lie_with_their_steps(self):
         spec = EnvSpec("e", PLAIN, ACTIONS["discrete"], **OWN)
         records = recorded(spec, 4, 60, 7)
-        item = SequenceOf(12, DISCOUNT, episodes=3)
+        item = Episodes(12, DISCOUNT, count=3)
         layout = layout_of(spec, item, records, 4)
         episodes = reference.whole_episodes(records, 12, DISCOUNT)
         with trajectories.unroll_bench(layout, item, 4) as bench:
@@ -470,7 +470,7 @@ class ComputedTest(UnrollTestCase):
     def test_what_is_computed_is_the_function_of_the_unroll_under_the_weights_that_acted(self):
         spec = EnvSpec("e", PLAIN, ACTIONS["discrete"])
         records = recorded(spec, 3, 24, 5, state="nested")
-        item, policy = SequenceOf(6, DISCOUNT), Scaled()
+        item, policy = Unroll(6, DISCOUNT), Scaled()
         layout = ComputedLayout(layout_of(spec, item, records, 3), scaled_reward, policy)
         mine = Scaled()
         with trajectories.unroll_bench(layout, item, 3, block=2, actor=4, policy=mine) as bench:

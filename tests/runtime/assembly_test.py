@@ -1,6 +1,5 @@
 """From a job to its parts, and what is refused before anything starts."""
 
-import dataclasses
 import pathlib
 import tempfile
 from unittest import mock
@@ -14,7 +13,6 @@ from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.replay import learner_replay
 from tfrl.runtime.interval import Interval
-from tfrl.runtime.plan import residency
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage.checkpoint import Checkpoints
 
@@ -32,7 +30,7 @@ class AssembleTest(parameterized.TestCase):
             min_replay=1_000,
         )
         run_plan = plan_run(job)
-        self.assertEqual(run_plan.agent.replay.samples_per_insert, 32.0)
+        self.assertEqual(run_plan.agent.experience.samples_per_insert, 32.0)
         self.assertEqual(run_plan.env_steps_per_call, 256)
         self.assertEqual(
             run_plan.arithmetic,
@@ -133,16 +131,6 @@ class ResidencyTest(parameterized.TestCase):
                 run_dir=str(run_dir),
             )
         self.assertFalse(run_dir.exists())
-
-    def test_items_that_do_not_stay_are_not_for_it(self):
-        job = make_job("dqn", env=IDENTITY)
-        run_plan = plan_run(job)
-        queue = dataclasses.replace(run_plan.agent.replay, kind="queue", max_times_sampled=1)
-        agent = dataclasses.replace(run_plan.agent, replay=queue)
-        self.assertEqual(residency.pick(job, agent, run_plan.layout, None), ("server", ""))
-        wanted = make_job("dqn", env=IDENTITY, replay_residency="learner")
-        with self.assertRaisesRegex(SettingError, "replay_residency=learner with algo=dqn"):
-            residency.pick(wanted, agent, run_plan.layout, None)
 
 
 class EveryTest(absltest.TestCase):

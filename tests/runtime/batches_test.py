@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import UpdatePlan
+from tfrl.agent import Queue, Unroll
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.replay.sampler import Samples
@@ -31,7 +31,7 @@ class Source:
 
 
 def plan(**settings):
-    return UpdatePlan(batch_env_steps=1, **settings)
+    return Queue(Unroll(1, 0.9), capacity_items=1, batch_env_steps=1, **settings)
 
 
 def emitted(slots, passes, count):

@@ -72,7 +72,7 @@ class SameResultTest(tf.test.TestCase, parameterized.TestCase):
         return loop, outs
 
     def blocks(self, agent, count):
-        size = agent.updates.batch_size * agent.updates.updates_per_call
+        size = agent.experience.batch_size * agent.experience.updates_per_call
         return [conformance.samples(agent, SPEC, size, seed) for seed in range(count)]
 
     def assertSameVariables(self, a, b, tolerance):
@@ -128,7 +128,7 @@ class SameResultTest(tf.test.TestCase, parameterized.TestCase):
         blocks = self.blocks(single, 12)
         one, one_out = self.run_blocks(single, blocks)
         many = dataclasses.replace(
-            single, updates=dataclasses.replace(single.updates, updates_per_call=calls)
+            single, experience=dataclasses.replace(single.experience, updates_per_call=calls)
         )
         joined = [
             tf.nest.map_structure(lambda *x: tf.concat(x, 0), *blocks[i : i + calls])

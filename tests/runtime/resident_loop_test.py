@@ -21,8 +21,8 @@ def make(mode="graph", strategy=None, **settings):
     """A loop over a replay of 90 random items."""
     defaults = dict(hidden_sizes=(16,), batch_size=8, updates_per_call=4, target_period_updates=3)
     agent = dqn.make(dqn.Config(**{**defaults, **settings}), SPEC)
-    layout = TransitionLayout(SPEC, agent.replay.kind == "prioritized")
-    replay = LearnerReplay(agent.replay, layout, seed=5)
+    layout = TransitionLayout(SPEC, agent.experience.prioritized)
+    replay = LearnerReplay(agent.experience, layout, seed=5)
     rows = conformance.samples(agent, SPEC, ITEMS, 0).columns["packed"].numpy()
     none = np.zeros((0, 0, 0), np.uint8), np.zeros((ITEMS, 0), np.int64)
     replay.insert(Chunk(rows, *none, np.int64(0), np.int64(0)))

@@ -244,12 +244,12 @@ class ResumeTest(tf.test.TestCase, parameterized.TestCase):
 
         run_plan = plan_run(Job.load(run_dir / "job.json"))
         if residency == "server":
-            table = experience_table(run_plan.agent.replay, run_plan.layout, None)
+            table = experience_table(run_plan.agent.experience, run_plan.layout, None)
             server = ReplayServer([table], restore=folder / "replay")
             self.addCleanup(server.stop)
             size = reverb.Client(server.address).server_info()[EXPERIENCE].current_size
         else:
-            replay = LearnerReplay(run_plan.agent.replay, run_plan.layout, 0)
+            replay = LearnerReplay(run_plan.agent.experience, run_plan.layout, 0)
             replay.restore(folder / "replay")
             size = replay.size
             weights = replay.priority_variables[0].numpy()[replay.live()]

@@ -53,7 +53,7 @@ class Shards:
         self.link = types.SimpleNamespace(orders=orders, say=self.said.append)
         self.clients = [reverb.Client(address) for address in orders["addresses"]]
         self.writer = make_writer(
-            self.clients, self.run_plan.agent.replay.item, self.run_plan.layout, 4,
+            self.clients, self.run_plan.agent.experience.item, self.run_plan.layout, 4,
             initial_priority=lambda reward, discount, before, after: priorities(reward),
         )  # fmt: skip
         self._deadline = time.monotonic() + 200.0

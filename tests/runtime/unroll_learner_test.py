@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.agent import UpdatePlan
 from tfrl.algos import a2c, impala, ppo
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.envs.make import make_spec
@@ -70,7 +69,9 @@ class MinibatchTest(tf.test.TestCase):
         agent = dataclasses.replace(
             agent,
             make_learner=lambda: Numbering(ActorCritic(ppo.Config(), SPECS[MASKED]), told),
-            updates=UpdatePlan(epochs=self.EPOCHS, minibatches=self.MINIBATCHES),
+            experience=dataclasses.replace(
+                agent.experience, epochs=self.EPOCHS, minibatches=self.MINIBATCHES
+            ),
         )
         layout = conformance.loop(agent, SPECS[MASKED])._layout
         loop = LearnerLoop(agent, layout, tf.distribute.get_strategy(), "graph", seed)
@@ -279,7 +280,7 @@ class StatisticsTest(tf.test.TestCase, parameterized.TestCase):
         agent = agent_of(impala, batch_env_steps=30, **settings, **self.SETTINGS)
         loop = conformance.loop(agent, SPECS[MASKED])
         batch_items, new = 2, 12
-        batcher = Batcher(agent.updates, batch_items, batch_items, np.random.default_rng(0))
+        batcher = Batcher(agent.experience, batch_items, batch_items, np.random.default_rng(0))
         blocks = [block(agent, seed) for seed in range(new)]
         waiting = list(blocks)
 

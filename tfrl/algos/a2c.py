@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, UpdatePlan
+from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
@@ -65,7 +65,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    return on_policy.make_agent("a2c", config, spec, lambda: A2CLearner(config, spec), UpdatePlan())
+    item = Unroll(config.unroll_length, config.discount)
+    queue = Queue(item, on_policy.QUEUE_ITEMS, actors_wait=True)
+    return on_policy.make_agent("a2c", config, spec, lambda: A2CLearner(config, spec), queue)
 
 
 ABOUT = About(

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, UpdatePlan
+from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
@@ -108,9 +108,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
+    item = Unroll(config.unroll_length, config.discount)
+    queue = Queue(item, capacity_items=config.queue_items, batch_items=1)
     return on_policy.make_agent(
-        "a3c", config, spec, lambda: A3CLearner(config, spec), UpdatePlan(batch_size=1),
-        queue_items=config.queue_items, max_lag_updates=None,
+        "a3c", config, spec, lambda: A3CLearner(config, spec), queue,
         actor_compute=lambda policy, batch: gradient(config, policy, batch),
     )  # fmt: skip
 

@@ -141,8 +141,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
       SettingError: settings that do not fit its spaces.
     """
     return on_policy.make_agent(
-        "appo", config, spec, lambda: AppoLearner(config, spec), config.plan(),
-        queue_items=config.queue_items, max_lag_updates=None,
+        "appo", config, spec, lambda: AppoLearner(config, spec), on_policy.async_queue(config),
+        updates_per_publish=config.broadcast_interval_updates,
     )  # fmt: skip
 
 

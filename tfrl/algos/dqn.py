@@ -142,7 +142,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     agent = value_based.make(
         "dqn", config, spec, lambda width: QHeads(config, spec, width), loss,
         initial_priority if config.actor_priorities else None,
-        async_q.plan(config) if config.sends_gradients else None,
+        async_q.queue(config) if config.sends_gradients else None,
     )  # fmt: skip
     return async_q.sending_gradients(agent, config, loss) if config.sends_gradients else agent
 

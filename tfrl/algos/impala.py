@@ -74,8 +74,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
       SettingError: settings that do not fit its spaces.
     """
     return on_policy.make_agent(
-        "impala", config, spec, lambda: ImpalaLearner(config, spec), config.plan(),
-        queue_items=config.queue_items, max_lag_updates=None,
+        "impala", config, spec, lambda: ImpalaLearner(config, spec), on_policy.async_queue(config),
+        updates_per_publish=config.broadcast_interval_updates,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, UpdatePlan
+from tfrl.agent import About, Agent, Episodes, Queue
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.nn import actor_critic
@@ -92,9 +92,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             f"algo=pg on {spec.name}: it has no time limit; give unroll_length or max_episode_steps"
         )
     config = dataclasses.replace(config, unroll_length=length)
+    item = Episodes(length, config.discount, config.episodes_per_item)
+    queue = Queue(item, on_policy.QUEUE_ITEMS, actors_wait=True)
     return on_policy.make_agent(
-        "pg", config, spec, lambda: PGLearner(config, spec), UpdatePlan(),
-        critic=config.baseline, episodes=config.episodes_per_item,
+        "pg", config, spec, lambda: PGLearner(config, spec), queue, critic=config.baseline
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, UpdatePlan
+from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
@@ -195,12 +195,15 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    updates = UpdatePlan(
+    queue = Queue(
+        Unroll(config.unroll_length, config.discount),
+        on_policy.QUEUE_ITEMS,
         batch_env_steps=config.batch_env_steps,
         epochs=config.epochs,
         minibatches=config.minibatches,
+        actors_wait=True,
     )
-    return on_policy.make_agent("ppo", config, spec, lambda: PPOLearner(config, spec), updates)
+    return on_policy.make_agent("ppo", config, spec, lambda: PPOLearner(config, spec), queue)
 
 
 ABOUT = About(

@@ -8,7 +8,7 @@ from typing import Any
 import reverb
 import tensorflow as tf
 
-from tfrl.agent import ActorPlace, Agent, Policy, SequenceOf
+from tfrl.agent import ActorPlace, Agent, Episodes, NStep, Policy, Sequences, Windows
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
@@ -44,14 +44,14 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
       policy: one of the agent's, whose step is stored with sequences.
       num_envs: of an actor.
     """
-    plan = agent.replay
-    if not isinstance(plan.item, SequenceOf):
-        return TransitionLayout(spec, plan.kind == "prioritized")
+    item = agent.experience.item
+    if isinstance(item, NStep):
+        return TransitionLayout(spec, agent.experience.prioritized)
     state = policy.initial_state(1)
     noise = {name: tf.fill([1, *n.shape], 0.5) for name, n in policy.noise.items()}
     knobs = dict(agent.knobs(ActorPlace(0, 1, 1), 0, {}))
     step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
-    layout = SequenceLayout(spec, plan.item, (step, state), num_envs)
+    layout = SequenceLayout(spec, item, (step, state), num_envs)
     return (
         layout
         if agent.actor_compute is None
@@ -63,7 +63,7 @@ def row_layout(layout: Layout) -> TransitionLayout | SequenceRows | None:
     """How a replay beside the learner lays out items in rows; None for items that it does not keep."""
     if isinstance(layout, TransitionLayout):
         return layout
-    fits = isinstance(layout, SequenceLayout) and layout.item.period and not layout.stack
+    fits = isinstance(layout.item, Windows) and not layout.stack
     return SequenceRows(layout) if fits else None
 
 
@@ -107,7 +107,7 @@ def make_writer(
 
 def sequence_writer(
     sink: Sink,
-    item: SequenceOf,
+    item: Sequences,
     layout: SequenceLayout | ComputedLayout,
     num_envs: int,
     actor: int = 0,
@@ -121,6 +121,8 @@ def sequence_writer(
     """
     sender = Sender(sink, layout, actor, policy)
     unrolls = layout.unrolls if isinstance(layout, ComputedLayout) else layout
-    if item.episodes:
+    if isinstance(item, Episodes):
         return EpisodeWriter(sender, unrolls, num_envs)
-    return (OverlappingWriter if item.period else SequenceWriter)(sender, unrolls, num_envs)
+    return (OverlappingWriter if isinstance(item, Windows) else SequenceWriter)(
+        sender, unrolls, num_envs
+    )

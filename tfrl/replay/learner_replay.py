@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import ReplayPlan
+from tfrl.agent import Replay
 from tfrl.errors import SettingError
 from tfrl.replay.sampler import Samples
 from tfrl.replay.sequence_rows import SequenceRows
@@ -53,7 +53,7 @@ class Sizes(NamedTuple):
         return self.branches**2
 
 
-def sizes(plan: ReplayPlan, layout: TransitionLayout | SequenceRows) -> Sizes:
+def sizes(plan: Replay, layout: TransitionLayout | SequenceRows) -> Sizes:
     """What a replay of this plan takes."""
     capacity, frames, branches = plan.capacity_items, 0, 0
     nbytes = capacity * layout.row_nbytes
@@ -62,7 +62,7 @@ def sizes(plan: ReplayPlan, layout: TransitionLayout | SequenceRows) -> Sizes:
         # shorter than that, and then the oldest items leave earlier.
         frames = capacity + capacity // 10 + 64 * layout.frames
         nbytes += frames * math.prod(layout.frame_shape) + capacity * (2 * layout.frames * 4 + 8)
-    if plan.kind == "prioritized":
+    if plan.prioritized:
         branches = math.ceil(capacity**0.25)
         nbytes += 4 * (branches**4 + branches**2)
     return Sizes(frames, branches, nbytes)
@@ -74,7 +74,7 @@ class LearnerReplay:
     No `tf.Module`, so that a checkpoint of the learner does not take the contents with it: `save` writes them.
 
     Args:
-      plan: kind 'uniform' or 'prioritized', capacity and priority exponent.
+      plan: capacity and priority exponent.
       layout: of the items.
       seed: of the draws; those of update i use (seed, i).
 
@@ -83,10 +83,10 @@ class LearnerReplay:
       size: items that can be drawn.
     """
 
-    def __init__(self, plan: ReplayPlan, layout: TransitionLayout | SequenceRows, seed: int):
+    def __init__(self, plan: Replay, layout: TransitionLayout | SequenceRows, seed: int):
         self._plan, self._layout, self._seed = plan, layout, seed
         self._capacity = plan.capacity_items
-        self._prioritized = plan.kind == "prioritized"
+        self._prioritized = plan.prioritized
         size = self._sizes = sizes(plan, layout)
         self.written, self.size = 0, 0
         self._frames_written = 0
@@ -351,7 +351,7 @@ def saved_row_nbytes(folder: pathlib.Path) -> int:
     return np.load(folder / "rows.npy", mmap_mode="r").shape[1]
 
 
-def check_memory(plan: ReplayPlan, layout: TransitionLayout | SequenceRows) -> None:
+def check_memory(plan: Replay, layout: TransitionLayout | SequenceRows) -> None:
     """Raises SettingError when the replay does not fit beside what runs already."""
     needed, free = sizes(plan, layout).nbytes, free_bytes()
     if needed > free:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import SequenceOf
+from tfrl.agent import Episodes, Sequences, Windows
 from tfrl.replay.local_queue import join
 from tfrl.replay.packing import Field, Packing
 from tfrl.replay.transitions import observation_fields
@@ -52,16 +52,16 @@ class SequenceLayout:
     """
 
     def __init__(
-        self, spec: EnvSpec, item: SequenceOf, example: tuple[PolicyStep, Any], num_envs: int
+        self, spec: EnvSpec, item: Sequences, example: tuple[PolicyStep, Any], num_envs: int
     ):
         step, state = example
-        self.item, self.columns = item, 1 if item.period else num_envs
-        if item.episodes:
+        self.item, self.columns = item, 1 if isinstance(item, Windows) else num_envs
+        whole = isinstance(item, Episodes)
+        if whole:
             # All environments may end in the step that completes an item. A multiple, for the learner's devices.
-            most = item.episodes - 1 + num_envs
-            self.columns = -(-most // item.episodes) * item.episodes
+            self.columns = -(-(item.count - 1 + num_envs) // item.count) * item.count
         # Episodes are laid side by side only when they are over, so their frames are stored as they come.
-        self.stack = 0 if item.episodes else spec.frame_stack
+        self.stack = 0 if whole else spec.frame_stack
         fields, self.obs = observation_fields(spec.observation_space, "obs")
         self.frames_name, frame_shape = "", ()
         if self.stack:

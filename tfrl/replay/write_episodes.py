@@ -75,7 +75,7 @@ class EpisodeWriter:
             put(fields, layout.obs, last, final)
             fields["is_first"][last] = self._is_first[row]
             self._lay(row)
-        if self._column >= layout.item.episodes:
+        if self._column >= layout.item.count:
             self._send()
         self._return[over | ~step.valid] = 0.0
         if layout.step_discount:

@@ -302,5 +302,5 @@ def _total_s_before(run_plan: RunPlan) -> float:
 
 
 def _ratio(totals: Any, run_plan: RunPlan) -> float | None:
-    inserted = totals.items_inserted - run_plan.agent.replay.min_items
+    inserted = totals.items_inserted - run_plan.agent.experience.min_items
     return totals.items_sampled / inserted if inserted > 0 else None

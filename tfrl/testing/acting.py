@@ -49,7 +49,7 @@ class Acting:
         policy = agent.make_policy()
         self.spec = vector.spec
         self.layout = make_layout(agent, vector.spec, policy, num_envs)
-        item = agent.replay.item
+        item = agent.experience.item
         self._bench = UnrollBench(self.layout, item, num_envs, block, policy=policy)
         self._block = block
         place = ActorPlace(0, 1, num_envs)

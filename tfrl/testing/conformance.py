@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import ActorPlace, Agent, SequenceOf
+from tfrl.agent import ActorPlace, Agent, NStep, Queue, Windows
 from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.sampler import Samples
@@ -39,7 +39,7 @@ def samples(agent: Agent, spec: EnvSpec, count: int, seed: int, **fields: Any) -
       **fields: arrays [count, ...] that replace 'reward', 'discount', 'action', 'obs_tm1' or 'obs_t'.
     """
     rng = np.random.default_rng(seed)
-    prioritized = agent.replay.kind == "prioritized"
+    prioritized = agent.experience.prioritized
     layout = TransitionLayout(spec, prioritized)
     records = np.zeros(count, layout.packing.dtype)
     obs_tm1 = fields.get("obs_tm1", observations(spec, count, seed))
@@ -65,10 +65,11 @@ def samples(agent: Agent, spec: EnvSpec, count: int, seed: int, **fields: Any) -
 
 def block(agent: Agent, spec: EnvSpec, seed: int, num_envs: int = 4) -> Samples:
     """What one call of the learner takes: random transitions or sequences, or one random item of a queue."""
-    item, size = agent.replay.item, agent.updates.batch_size * agent.updates.updates_per_call
-    if isinstance(item, SequenceOf):
-        return unroll(agent, spec, size if item.period else num_envs, seed)
-    return samples(agent, spec, size, seed)
+    experience = agent.experience
+    if isinstance(experience, Queue):
+        return unroll(agent, spec, num_envs, seed)
+    make = samples if isinstance(experience.item, NStep) else unroll
+    return make(agent, spec, experience.batch_size * experience.updates_per_call, seed)
 
 
 def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
@@ -81,7 +82,8 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     policy = agent.make_policy()
     layout = make_layout(agent, spec, policy, num_envs)
     inner = layout.unrolls if isinstance(layout, ComputedLayout) else layout
-    length, width = inner.item.length, num_envs if inner.item.period else inner.columns
+    windows = isinstance(inner.item, Windows)
+    length, width = inner.item.length, num_envs if windows else inner.columns
     items = width // inner.columns
     records = np.zeros((length + 1, width), inner.packing.dtype)
     state, knobs = policy.initial_state(width), dict(agent.knobs(ActorPlace(0, 1, width), 0, {}))
@@ -121,7 +123,7 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     if isinstance(layout, ComputedLayout):
         arguments = (tf.constant(columns[name]) for name in sorted(columns))
         columns = {**layout.traced(policy)(*arguments), "facts": columns["facts"]}
-    if inner.item.period:  # a column of the unroll is an item
+    if windows:  # a column of the unroll is an item
         columns = {
             "packed": np.moveaxis(packed, 1, 0)[:, :, None],
             "facts": np.repeat(columns["facts"][None], items, 0),
@@ -130,7 +132,7 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     else:
         columns = {name: x[None] for name, x in columns.items()}
     columns = {name: tf.constant(x) for name, x in columns.items()}
-    probability = rng.uniform(0.001, 0.01, items) if inner.item.period else np.ones(items)
+    probability = rng.uniform(0.001, 0.01, items) if windows else np.ones(items)
     return Samples(
         tf.constant(np.arange(items, dtype=np.uint64)), tf.constant(probability), columns
     )

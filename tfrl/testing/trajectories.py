@@ -12,12 +12,12 @@ import numpy as np
 import reverb
 import tree
 
-from tfrl.agent import NStep, Policy, ReplayPlan, SequenceOf
+from tfrl.agent import NStep, Policy, Sequences
 from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import make_writer
 from tfrl.replay.sampler import Sampler, Samples
 from tfrl.replay.sequences import SequenceLayout
-from tfrl.replay.tables import EXPERIENCE, experience_table
+from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.testing.reference import Item, Step
 from tfrl.types import EnvSpec, Transition, VectorStep
@@ -267,15 +267,15 @@ class UnrollBench:
     def __init__(
         self,
         layout: SequenceLayout | ComputedLayout,
-        item: SequenceOf,
+        item: Sequences,
         num_envs: int,
         block: int = 1,
         actor: int = 0,
         policy: Policy | None = None,
     ):
-        plan = ReplayPlan("queue", item, 1_000, 0, 1.0, max_times_sampled=1)
         self.layout, self._block = layout, block
-        self.server = reverb.Server([experience_table(plan, layout, None)])
+        table = reverb.Table.queue(EXPERIENCE, 1_000, signature=layout.signature())
+        self.server = reverb.Server([table])
         self.client = reverb.Client(f"localhost:{self.server.port}")
         self.writer = make_writer([self.client], item, layout, num_envs, actor, policy)
         self._sampler: Sampler | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, Periodic, ReplayPlan, SequenceOf, UpdatePlan
+from tfrl.agent import Agent, Periodic, Queue, Unroll
 from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import value_based as value_based
 from tfrl.errors import SettingError
@@ -124,23 +124,17 @@ class AsyncQLearner(tf.Module):
         return (Periodic(self._config.target_period_updates, self.policy.copy_target),)
 
 
-def plan(config: Any) -> ReplayPlan:
-    """The queue of gradients: each of one unroll, taken once."""
-    return ReplayPlan(
-        kind="queue",
-        item=SequenceOf(config.unroll_length, config.discount),
-        capacity_items=config.queue_items,
-        min_items=0,
-        samples_per_insert=1.0,
-        max_times_sampled=1,
-    )
+def queue(config: Any) -> Queue:
+    """The queue of gradients, each of one unroll; every gradient is an update."""
+    item = Unroll(config.unroll_length, config.discount)
+    return Queue(item, capacity_items=config.queue_items, batch_items=1)
 
 
 def sending_gradients(agent: Agent, config: Any, loss: Callable[..., value_based.Loss]) -> Agent:
     """The same policy and exploration, trained on gradients that actors compute.
 
     Args:
-      agent: that would learn from items of `plan`.
+      agent: that would learn from items of `queue`.
       config: its settings.
       loss: see `value_based.QLearner`; it must not draw random numbers.
     """
@@ -152,6 +146,5 @@ def sending_gradients(agent: Agent, config: Any, loss: Callable[..., value_based
         agent,
         make_policy=make_policy,
         make_learner=lambda: AsyncQLearner(config, make_policy),
-        updates=UpdatePlan(batch_size=1),
         actor_compute=lambda policy, batch: gradient(config, loss, policy, batch),
     )

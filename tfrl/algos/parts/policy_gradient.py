@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, Learner, ReplayPlan, SequenceOf, UpdatePlan
+from tfrl.agent import Agent, Learner, Queue, Unroll
 from tfrl.errors import SettingError
 from tfrl.losses import policy as policy_losses
 from tfrl.losses import returns, vtrace
@@ -20,6 +20,8 @@ from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
+
+QUEUE_ITEMS = 64  # that may wait where actors wait for the weights that they have trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,16 +116,18 @@ class AsyncSettings:
         idle_if={"backend": "inprocess"},
     )
 
-    def plan(self) -> UpdatePlan:
-        """How batches are made of unrolls."""
-        return UpdatePlan(
-            batch_env_steps=self.batch_env_steps,
-            replay_proportion=self.replay_proportion,
-            replay_items=self.replay_unrolls,
-            passes=self.passes,
-            pass_buffer_batches=self.pass_buffer_batches,
-            updates_per_publish=self.broadcast_interval_updates,
-        )
+
+def async_queue(config: Any) -> Queue:
+    """The queue of unrolls that `AsyncSettings` describe, and how batches are made of them."""
+    return Queue(
+        Unroll(config.unroll_length, config.discount),
+        capacity_items=config.queue_items,
+        batch_env_steps=config.batch_env_steps,
+        passes=config.passes,
+        pass_buffer_batches=config.pass_buffer_batches,
+        replay_proportion=config.replay_proportion,
+        replay_items=config.replay_unrolls,
+    )
 
 
 def check_async(config: AsyncSettings) -> None:
@@ -525,23 +529,18 @@ def make_agent(
     config: Any,
     spec: EnvSpec,
     learner: Callable[[], Learner],
-    updates: UpdatePlan,
+    queue: Queue,
     *,
-    queue_items: int = 64,
-    max_lag_updates: int | None = 0,
     critic: bool = True,
-    episodes: int = 0,
+    updates_per_publish: int = 1,
     actor_compute: Callable | None = None,
 ) -> Agent:
-    """An agent whose unrolls wait in a bounded first-in-first-out queue, each to be trained on once.
+    """An agent of the family: an `ActorCritic` that learns from a queue and has no knobs.
 
     Args:
       algo: name, for messages.
-      learner, updates, actor_compute: of the agent.
-      queue_items: unrolls that may wait.
-      max_lag_updates: 0: actors wait for the weights that their last unroll has trained; None: they do not.
+      learner, queue, updates_per_publish, actor_compute: of the agent.
       critic: the policy has a value function.
-      episodes: columns of items that are whole episodes; 0: unrolls.
 
     Raises:
       SettingError: settings that do not fit the environment's spaces.
@@ -550,16 +549,8 @@ def make_agent(
     return Agent(
         make_policy=lambda: ActorCritic(config, spec, critic),
         make_learner=learner,
-        replay=ReplayPlan(
-            kind="queue",
-            item=SequenceOf(config.unroll_length, config.discount, episodes),
-            capacity_items=queue_items,
-            min_items=0,
-            samples_per_insert=1.0,
-            max_times_sampled=1,
-            max_policy_lag_updates=max_lag_updates,
-        ),
-        updates=updates,
+        experience=queue,
+        updates_per_publish=updates_per_publish,
         knobs=lambda place, env_steps, facts: {},
         actor_compute=actor_compute,
         notes=torsos.notes(config, spec),

@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import ActorPlace, Agent, NStep, Periodic, ReplayPlan, SequenceOf, UpdatePlan
+from tfrl.agent import ActorPlace, Agent, NStep, Periodic, Queue, Replay, Windows
 from tfrl.errors import SettingError
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import returns, value
@@ -627,7 +627,7 @@ def make(
     make_model: Callable[[int], Any],
     loss: Callable[[Any, QPolicy, QPolicy, Steps, tf.Tensor], Loss],
     initial_priority: Callable | None = None,
-    replay: ReplayPlan | None = None,
+    queue: Queue | None = None,
 ) -> Agent:
     """An algorithm of the family bound to an environment.
 
@@ -637,7 +637,7 @@ def make(
       make_model: width of the features -> what `QPolicy` takes.
       loss: see `QLearner`.
       initial_priority: of transitions, see `Agent`; the extras are those of `QPolicy`.
-      replay: where it is another one than the settings of a replay describe.
+      queue: takes the place of the replay that the settings describe.
 
     Raises:
       SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
@@ -650,7 +650,7 @@ def make(
         action_features.check(spec)
     except SettingError as error:
         raise SettingError(f"algo={algo} on {spec.name}: {error}") from error
-    torsos.check(config, spec, sends_gradients=replay is not None)
+    torsos.check(config, spec, sends_gradients=queue is not None)
     if config.normalize_observations and config.rescale_observations:
         raise SettingError(
             "normalize_observations=True with rescale_observations=True: either brings observations to one scale; "
@@ -689,8 +689,7 @@ def make(
     return Agent(
         make_policy=make_policy,
         make_learner=lambda: QLearner(config, make_policy, loss),
-        replay=_replay(config) if replay is None else replay,
-        updates=UpdatePlan(batch_size=config.batch_size, updates_per_call=config.updates_per_call),
+        experience=_replay(config) if queue is None else queue,
         knobs=knobs,
         in_metrics=(lambda place: exploration.least_random(*rungs(place))) if climbs else None,
         initial_priority=initial_priority,
@@ -702,13 +701,13 @@ def _has_memory(config: Any) -> bool:
     return config.core != "none"
 
 
-def _replay(config: Any) -> ReplayPlan:
+def _replay(config: Any) -> Replay:
     """Of transitions, or with a memory of as many sequences as take as many env steps to make."""
-    item: NStep | SequenceOf = NStep(config.n_step, config.discount)
+    item: NStep | Windows = NStep(config.n_step, config.discount)
     period = 1  # env steps per item
     if _has_memory(config):
         period, trained = config.sequence_period, config.sequence_length - config.burn_in
-        item = SequenceOf(config.sequence_length, config.discount, period=period)
+        item = Windows(config.sequence_length, config.discount, period)
         if config.n_step > trained:
             raise SettingError(
                 f"n_step={config.n_step} with sequence_length={config.sequence_length} and "
@@ -721,13 +720,14 @@ def _replay(config: Any) -> ReplayPlan:
             f"sequence_period={period}: expected room for a batch and for min_replay, at least "
             f"{max(config.batch_size, least) * period}"
         )
-    return ReplayPlan(
-        kind="prioritized" if config.prioritized else "uniform",
+    return Replay(
         item=item,
         capacity_items=capacity,
         min_items=least,
         samples_per_insert=config.batch_size * period / config.env_steps_per_update,
-        priority_exponent=config.priority_exponent,
+        batch_size=config.batch_size,
+        updates_per_call=config.updates_per_call,
+        priority_exponent=config.priority_exponent if config.prioritized else None,
     )
 
 

@@ -96,8 +96,8 @@ class _Run:
         self.server: ReplayServer | None = None
         if not beside:
             # One thread writes a whole batch before it samples, so a queue must hold one.
-            capacity = max(agent.replay.capacity_items, run_plan.items_per_call)
-            plan = dataclasses.replace(agent.replay, capacity_items=capacity)
+            capacity = max(agent.experience.capacity_items, run_plan.items_per_call)
+            plan = dataclasses.replace(agent.experience, capacity_items=capacity)
             table = experience_table(plan, run_plan.layout, samples_per_block=None)
             contents, scratch = found.replay if found else None, run_plan.run_dir / "checkpoints"
             self.server = ReplayServer([table], contents, scratch=scratch)
@@ -146,7 +146,7 @@ class _Run:
         engine = make_engine(inference, policy, signature, logger.announce)
         if run_plan.sequences:
             check_restarts(env)
-        item, num_envs = agent.replay.item, env.num_envs
+        item, num_envs = agent.experience.item, env.num_envs
         if self.learner_replay is not None and run_plan.sequences:
             sink = RowSink(self._insert, SequenceRows(run_plan.layout))
             writer = sequence_writer(sink, item, run_plan.layout, num_envs)
@@ -183,7 +183,7 @@ class _Run:
             self.thread = futures.ThreadPoolExecutor(1, initializer=take_no_signals)
         self.training: futures.Future | None = None
         self.waiting: list[Chunk] = []  # for the end of the learner call that goes on
-        self.report = Report(job.total_env_steps, agent.replay.min_items, self.totals)
+        self.report = Report(job.total_env_steps, agent.experience.min_items, self.totals)
 
     def _local_queue(self, found: checkpoint.Checkpoint | None) -> LocalQueue:
         """The queue beside the learner, with the contents of a checkpoint."""
@@ -195,7 +195,7 @@ class _Run:
     def _learner_replay(self, found: checkpoint.Checkpoint | None) -> LearnerReplay:
         """The replay beside the learner, with the contents of a checkpoint."""
         seed = seeds.integer(self.job.seed, "replay")
-        replay = LearnerReplay(self.agent.replay, row_layout(self.run_plan.layout), seed)
+        replay = LearnerReplay(self.agent.experience, row_layout(self.run_plan.layout), seed)
         if found and found.replay:
             replay.restore(found.replay)
         return replay
@@ -253,7 +253,7 @@ class _Run:
         block = math.ceil(steps / num_envs)
         before, seconds, episodes = actor.env_steps, dict(actor.seconds), actor.episodes
         items = None
-        if self.run_plan.sequences and self.run_plan.sequences.episodes:
+        if self.run_plan.whole_episodes:
             # How long it takes to end some is not known. The step that completes a batch is the last one
             # under these weights.
             block = min(block, EPISODE_STEPS)
@@ -325,7 +325,7 @@ class _Run:
 
     def _fetch(self) -> Samples | None:
         """The next block, if the items written so far pay for it."""
-        replay, items = self.agent.replay, self.batcher.fetch_items
+        replay, items = self.agent.experience, self.batcher.fetch_items
         allowed = (self.written - replay.min_items) * replay.samples_per_insert
         if self.sampled + items > allowed:
             return None
@@ -355,7 +355,7 @@ class _Run:
         more["learner/policy_version_updates"] = float(self.totals.updates)
         more["learner/retraces"] = self.learner.retraces
         size = self.written - (self.sampled if self.run_plan.queue else 0)
-        size = min(size, self.agent.replay.capacity_items)
+        size = min(size, self.agent.experience.capacity_items)
         if self.run_plan.queue and not self.run_plan.waits:
             more["replay/queue_items"] = self.written - self.sampled
         more["replay/size_items"] = self.learner_replay.size if self.learner_replay else size

@@ -123,7 +123,7 @@ class _Run:
         # By role and slot, as told last: who tells it has ended before the last row.
         self._size_items: dict[tuple[str, int], int] = {}
         self._report = Report(
-            self.job.total_env_steps, run_plan.agent.replay.min_items, self.totals
+            self.job.total_env_steps, run_plan.agent.experience.min_items, self.totals
         )
         self._evaluations = Interval(self.job.evaluation.interval_env_steps, self.totals.env_steps)
         self._memory: dict[str, float] = {}

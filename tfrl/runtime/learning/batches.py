@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import UpdatePlan
+from tfrl.agent import Queue
 from tfrl.replay.kinds import Layout
 from tfrl.replay.local_queue import join, load_items, save_items
 from tfrl.replay.sampler import Samples
@@ -113,7 +113,7 @@ class Batcher:
     """Makes the batches of a plan out of fetched blocks.
 
     Args:
-      plan: with its replay proportion and passes.
+      queue: with its replay proportion and passes; None: every batch is passed on as it is fetched.
       batch_items: of a batch.
       block_items: of one call of the learner, several batches where those are small.
       rng: draws old items.
@@ -123,16 +123,16 @@ class Batcher:
     """
 
     def __init__(
-        self, plan: UpdatePlan, batch_items: int, block_items: int, rng: np.random.Generator
+        self, queue: Queue | None, batch_items: int, block_items: int, rng: np.random.Generator
     ):
-        self._mixes = bool(plan.replay_proportion)
-        self._plain = not self._mixes and plan.passes == 1
+        self._mixes = queue is not None and queue.replay_proportion > 0
+        self._plain = queue is None or not self._mixes and queue.passes == 1
         self.fetch_items = 1 if self._mixes else block_items
         self._batch_items = batch_items
-        self._ring: ReplayRing[dict] = ReplayRing(
-            plan.replay_proportion, plan.replay_items, batch_items, rng
-        )
-        self._passes: PassBuffer[Samples] = PassBuffer(plan.pass_buffer_batches, plan.passes)
+        if queue is not None:
+            proportion, slots = queue.replay_proportion, queue.replay_items
+            self._ring: ReplayRing[dict] = ReplayRing(proportion, slots, batch_items, rng)
+            self._passes: PassBuffer[Samples] = PassBuffer(queue.pass_buffer_batches, queue.passes)
         self._waiting: list[dict] = []  # columns of single items, new and old
         self._rng = rng
 
@@ -242,5 +242,4 @@ def _concat(columns: list[Any]) -> tf.Tensor:
 def make_batcher(run_plan: RunPlan) -> Batcher:
     """The batches of a run."""
     rng = seeds.generator(run_plan.job.seed, "learner", 0, "replay")
-    plan = run_plan.agent.updates
-    return Batcher(plan, run_plan.batch_items, run_plan.items_per_call, rng)
+    return Batcher(run_plan.queue, run_plan.batch_items, run_plan.items_per_call, rng)

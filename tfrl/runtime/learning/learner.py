@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import Agent
+from tfrl.agent import Agent, Queue
 from tfrl.errors import SettingError
 from tfrl.logs.histogram import Histogram
 from tfrl.replay.kinds import Layout
@@ -94,7 +94,7 @@ class LearnerLoop(tf.Module):
     ):
         super().__init__()
         self.learner_replay = learner_replay
-        self._plan, self._strategy, self._layout = agent.updates, strategy, layout
+        self._plan, self._strategy, self._layout = agent.experience, strategy, layout
         self._mode, self._seed, self._announce = compile_mode, seed, announce
         tf.keras.utils.set_random_seed(seed)  # of the initial weights
         with strategy.scope():
@@ -109,8 +109,8 @@ class LearnerLoop(tf.Module):
         self.seconds, self.lags = 0.0, Histogram()
         self._run: Any = None
         self.compiled: str | None = None
-        self._queue = agent.replay.kind == "queue"
-        self._prioritized = agent.replay.kind == "prioritized"
+        self._queue = isinstance(agent.experience, Queue)
+        self._prioritized = not self._queue and agent.experience.prioritized
 
     @property
     def version(self) -> int:
@@ -181,8 +181,7 @@ class LearnerLoop(tf.Module):
         self.max_priority = priority
 
     def _compile(self, *data: Any) -> Callable:
-        plan = self._plan
-        calls = plan.updates_per_call * plan.epochs * plan.minibatches
+        calls = self._plan.updates_per_call
         one = self._strategy.num_replicas_in_sync == 1
         mode, why = ("graph", "") if self._mode == "auto" else (self._mode, "")
         if self._mode == "auto" and one:
@@ -303,7 +302,7 @@ class LearnerLoop(tf.Module):
             out = strategy.run(self._replica_minibatch, (rows, order, index, self._update_seed()))
             return self._after_update(out.metrics)
 
-        times = plan.epochs * plan.minibatches
+        times = plan.updates_per_call
         stop = getattr(learner, "stop", lambda: False)
         metrics = one(tf.constant(0)) if times == 1 else _mean_while(one, times, stop)
         if hasattr(learner, "finish"):

@@ -18,7 +18,7 @@ import numpy as np
 import reverb
 import tensorflow as tf
 
-from tfrl.agent import ReplayPlan
+from tfrl.agent import Replay
 from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
 from tfrl.replay.sampler import ReplayTimeout, Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE
@@ -131,7 +131,7 @@ class Shard:
       sampled: items taken by this learner.
     """
 
-    def __init__(self, address: str, plan: ReplayPlan, items: int, index: int, before: int):
+    def __init__(self, address: str, plan: Replay, items: int, index: int, before: int):
         self.client = reverb.Client(address)
         self._plan, self._items = plan, items
         self._make_feed = lambda: Feed(lambda: Sampler(address, items, SAMPLE_TIMEOUT_S))
@@ -207,7 +207,7 @@ class TableSource:
     def __init__(self, run_plan: RunPlan, link: Link, items: int):
         self._link, plan = link, run_plan.shard_plan
         addresses, shards = link.orders["addresses"], link.orders["shards"]
-        self._calls = run_plan.agent.updates.updates_per_call
+        self._calls = run_plan.agent.experience.updates_per_call
         part = items // len(addresses)
         self.shards = [
             Shard(address, plan, part, *known)
@@ -314,7 +314,7 @@ class LearnerReplaySource:
         replay: LearnerReplay,
         before: Mapping[str, int],
     ):
-        self._plan, self._items, self._replay = run_plan.agent.replay, items, replay
+        self._plan, self._items, self._replay = run_plan.agent.experience, items, replay
         client = reverb.Client(link.orders["addresses"][0])
         self._feed = Feed(functools.partial(Chunks, client))
         self.inserted = self._first = before["written"]

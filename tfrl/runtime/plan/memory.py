@@ -30,11 +30,11 @@ def refuse_replay(job: Job, agent: Agent, spec: EnvSpec) -> None:
 
     Called before there is a network, which would be too large for large images too.
     """
-    if not isinstance(agent.replay.item, NStep):
+    if not isinstance(agent.experience.item, NStep):
         return
-    layout = TransitionLayout(spec, agent.replay.kind == "prioritized")
+    layout = TransitionLayout(spec, agent.experience.prioritized)
     if job.topology.replay_residency == residency.LEARNER:
-        learner_replay.check_memory(agent.replay, layout)
+        learner_replay.check_memory(agent.experience, layout)
     else:
         _refuse_stored(agent, layout, spec)
 
@@ -75,7 +75,7 @@ def limited_weights() -> Iterator[None]:
 
 def refuse_too_large(run_plan: RunPlan) -> None:
     """Raises SettingError for a replay, or a call of the learner, that this machine cannot hold."""
-    plan, layout = run_plan.agent.replay, run_plan.layout
+    plan, layout = run_plan.agent.experience, run_plan.layout
     if run_plan.residency == residency.LEARNER and not run_plan.queue:
         learner_replay.check_memory(plan, row_layout(layout))
         return
@@ -83,7 +83,8 @@ def refuse_too_large(run_plan: RunPlan) -> None:
         _refuse_stored(run_plan.agent, layout, run_plan.spec)
     # A call of the learner is given all its batches at once.
     free, items, size = learner_replay.free_bytes(), run_plan.items_per_call, fetched_bytes(layout)
-    kept = run_plan.agent.updates.replay_items if run_plan.agent.updates.replay_proportion else 0
+    queue = run_plan.queue
+    kept = queue.replay_items if queue and queue.replay_proportion else 0
     if kept * size > free:
         raise SettingError(
             f"replay_unrolls: {kept:,} unrolls of {size:,} bytes take {_text(kept * size)}; expected at most the "
@@ -107,7 +108,7 @@ def fetched_bytes(layout: Layout) -> int:
 
 
 def _refuse_stored(agent: Agent, layout: Layout, spec: EnvSpec) -> None:
-    capacity, free = agent.replay.capacity_items, learner_replay.free_bytes()
+    capacity, free = agent.experience.capacity_items, learner_replay.free_bytes()
     if isinstance(layout, TransitionLayout) and layout.frames:  # each frame is stored once
         size = layout.packing.nbytes + COMPRESSED * math.prod(layout.frame_shape)
     else:

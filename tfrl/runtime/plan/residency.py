@@ -7,7 +7,7 @@ import pathlib
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, SequenceOf
+from tfrl.agent import Agent, Queue, Windows
 from tfrl.errors import SettingError
 from tfrl.job import Job
 from tfrl.replay import learner_replay, local_queue
@@ -27,8 +27,8 @@ def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) 
     Raises:
       SettingError: items that do not stay, or contents of the other place.
     """
-    wanted, replay = job.topology.replay_residency, agent.replay
-    if replay.kind == "queue" and isinstance(replay.item, SequenceOf):
+    wanted, replay = job.topology.replay_residency, agent.experience
+    if isinstance(replay, Queue):
         return _of_queue(job, contents)
     shards = job.topology.num_replay_shards
     if contents is not None and saved_shards(contents) != shards:
@@ -36,17 +36,16 @@ def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) 
             f"num_replay_shards={shards}: the checkpoint holds the replay of a run with "
             f"num_replay_shards={saved_shards(contents)}; expected the same"
         )
-    kept = replay.kind in ("uniform", "prioritized") and not replay.max_times_sampled
     rows = row_layout(layout)
-    if not kept or rows is None or agent.actor_compute is not None:
+    if rows is None:
         if wanted == LEARNER:
             raise SettingError(
-                f"replay_residency=learner with algo={job.algo}: expected server or auto; only "
-                "items that are sampled again can live beside the learner, not sequences of stacked frames"
+                f"replay_residency=learner with algo={job.algo}: expected server or auto; items live beside the "
+                "learner, not sequences of stacked frames"
             )
-        alone = kept and job.topology.backend == "inprocess"
+        alone = job.topology.backend == "inprocess"
         return SERVER, "sequences of stacked frames need a server" if alone else ""
-    if isinstance(replay.item, SequenceOf) and job.topology.backend != "inprocess":
+    if isinstance(replay.item, Windows) and job.topology.backend != "inprocess":
         if wanted == LEARNER:
             raise SettingError(
                 f"replay_residency=learner with algo={job.algo} and backend={job.topology.backend}: expected server or "

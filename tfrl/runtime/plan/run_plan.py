@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import ActorPlace, Agent, Policy, ReplayPlan, SequenceOf
+from tfrl.agent import ActorPlace, Agent, Episodes, Policy, Queue, Replay, Sequences
 from tfrl.envs.make import make_spec
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
@@ -99,50 +99,58 @@ class RunPlan:
         return ""
 
     @property
-    def sequences(self) -> SequenceOf | None:
+    def sequences(self) -> Sequences | None:
         """The item kind where items are sequences, None where they are transitions."""
-        item = self.agent.replay.item
-        return item if isinstance(item, SequenceOf) else None
+        item = self.agent.experience.item
+        return item if isinstance(item, Sequences) else None
 
     @property
-    def queue(self) -> bool:
-        """Items are trained on in the order in which they come, not sampled again and again."""
-        return self.agent.replay.kind == "queue"
+    def queue(self) -> Queue | None:
+        """The queue of the agent; None where it has a replay, whose items are sampled again and again."""
+        experience = self.agent.experience
+        return experience if isinstance(experience, Queue) else None
+
+    @property
+    def whole_episodes(self) -> bool:
+        """Items are made of whole episodes: how many env steps one takes is not known before."""
+        return isinstance(self.agent.experience.item, Episodes)
 
     @property
     def batch_items(self) -> int:
         """Items of a batch, over all replicas."""
-        plan, topology = self.agent.updates, self.job.topology
-        if plan.batch_size:
-            return plan.batch_size
-        if not plan.batch_env_steps:
+        queue, topology = self.queue, self.job.topology
+        if queue is None:
+            return self.agent.experience.batch_size
+        if queue.batch_items:
+            return queue.batch_items
+        if not queue.batch_env_steps:
             return topology.num_actors
-        items = max(1, math.ceil(plan.batch_env_steps / self._item_env_steps))
+        items = max(1, math.ceil(queue.batch_env_steps / self._item_env_steps))
         # Where actors wait for what they made to be trained on, a batch takes as much of each.
         return self.items_per_wait * topology.num_actors if self.waits else items
 
     @property
     def waits(self) -> bool:
         """Actors wait for the weights that their items have trained."""
-        return self.agent.replay.max_policy_lag_updates == 0
+        return self.queue is not None and self.queue.actors_wait
 
     @property
     def items_per_wait(self) -> int:
-        """Items that each actor makes between two waits."""
-        plan, actors = self.agent.updates, self.job.topology.num_actors
-        if plan.batch_size:
-            return max(1, plan.batch_size // actors)
-        return max(1, math.ceil(plan.batch_env_steps / (self._item_env_steps * actors)))
+        """Items that each actor makes between two waits, where actors wait."""
+        queue, actors = self.queue, self.job.topology.num_actors
+        if queue.batch_items:
+            return max(1, queue.batch_items // actors)
+        return max(1, math.ceil(queue.batch_env_steps / (self._item_env_steps * actors)))
 
     @property
     def items_per_call(self) -> int:
         """Items that one call of the learner consumes."""
-        return self.batch_items * self.agent.updates.updates_per_call
+        return self.batch_items * (1 if self.queue else self.agent.experience.updates_per_call)
 
     @property
-    def shard_plan(self) -> ReplayPlan:
-        """What each shard of the replay holds."""
-        plan, shards = self.agent.replay, self.job.topology.num_replay_shards
+    def shard_plan(self) -> Replay | Queue:
+        """What each shard of the replay holds; only a replay has several."""
+        plan, shards = self.agent.experience, self.job.topology.num_replay_shards
         if shards == 1:
             return plan
         return dataclasses.replace(
@@ -154,20 +162,13 @@ class RunPlan:
     @property
     def _item_env_steps(self) -> int:
         """Env steps that make one more item; at most, where items are whole episodes."""
-        item = self.sequences
-        return (item.period or item.length * (item.episodes or self.layout.columns)) if item else 1
+        return self.agent.experience.item.env_steps(self.job.topology.num_envs)
 
     @property
     def env_steps_per_call(self) -> int:
         """Env steps that pay for one call of the learner (at most, where items are whole episodes)."""
         items = self.items_per_call * self._item_env_steps
-        return max(1, round(items / self.agent.replay.samples_per_insert))
-
-    @property
-    def updates_per_call(self) -> int:
-        """Optimiser steps of one call."""
-        plan = self.agent.updates
-        return plan.updates_per_call * plan.epochs * plan.minibatches
+        return max(1, round(items / self.agent.experience.samples_per_insert))
 
     @property
     def residency_line(self) -> str:
@@ -227,20 +228,20 @@ class RunPlan:
     @property
     def arithmetic(self) -> str:
         """The start-up line with the sizes of batches."""
-        plan, replay = self.agent.updates, self.agent.replay
         if self.queue:
-            most = "up to " if self.sequences.episodes else ""
-            what = "episodes" if self.sequences.episodes else "env steps"
-            width = self.sequences.episodes or self._item_env_steps
+            queue, most, what, width = self.queue, "", "env steps", self._item_env_steps
+            if self.whole_episodes:
+                most, what, width = "up to ", "episodes", queue.item.count
             return (
                 f"{self.batch_items} items of {width:,} {what}, {most}{self.env_steps_per_call:,} env steps -> "
-                f"{plan.epochs} epochs of {plan.minibatches} minibatches"
+                f"{queue.epochs} epochs of {queue.minibatches} minibatches"
             )
+        replay = self.agent.experience
         what = "sequences" if self.sequences else "items"
         items = f"{what} of {self.sequences.length:,} steps" if self.sequences else what
         return (
             f"{self.env_steps_per_call:,} env steps -> "
-            f"{plan.updates_per_call:,} updates of {plan.batch_size:,} {items}, "
+            f"{replay.updates_per_call:,} updates of {replay.batch_size:,} {items}, "
             f"{replay.samples_per_insert:g} samples per insert, starting at {replay.min_items:,} {what}"
         )
 
@@ -296,7 +297,7 @@ def _found(run_plan: RunPlan) -> Checkpoint | None:
 def _check_devices(run_plan: RunPlan) -> None:
     """Raises SettingError when the learner asks for more devices than there are, or cannot share a
     batch between them."""
-    topology, plan = run_plan.job.topology, run_plan.agent.updates
+    topology = run_plan.job.topology
     num_devices, compile_mode = topology.num_learner_devices, topology.compile
     gpus, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
     available = len(gpus) or len(tf.config.get_logical_device_configuration(cpus[0]) or [None])
@@ -306,7 +307,7 @@ def _check_devices(run_plan: RunPlan) -> None:
         raise SettingError(
             f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices"
         )
-    rows, what = plan.batch_size, f"batch_size={plan.batch_size}"
+    rows, what = run_plan.batch_items, f"batch_size={run_plan.batch_items}"
     if run_plan.queue:
         rows = run_plan.batch_items * run_plan.layout.columns
         what = f"a batch of {rows} environments"
@@ -322,9 +323,10 @@ def _check_devices(run_plan: RunPlan) -> None:
 
 def _check_minibatches(run_plan: RunPlan, policy: Policy) -> None:
     """Raises SettingError where a batch has fewer rows than minibatches."""
-    minibatches = run_plan.agent.updates.minibatches
-    if minibatches == 1 or not run_plan.sequences:
+    queue = run_plan.queue
+    if queue is None or queue.minibatches == 1:
         return
+    minibatches = queue.minibatches
     gpus = len(tf.config.list_physical_devices("GPU"))
     replicas = run_plan.job.topology.num_learner_devices or max(gpus, 1)
     rows, what = run_plan.batch_items * run_plan.layout.columns // replicas, "unrolls"
@@ -338,26 +340,26 @@ def _check_minibatches(run_plan: RunPlan, policy: Policy) -> None:
 
 def _check_replay(run_plan: RunPlan) -> None:
     """Raises SettingError where too few old unrolls are kept for any to be trained on."""
-    plan, batch = run_plan.agent.updates, run_plan.batch_items
-    if plan.replay_proportion and plan.replay_items <= batch:
+    queue, batch = run_plan.queue, run_plan.batch_items
+    if queue and queue.replay_proportion and queue.replay_items <= batch:
         raise SettingError(
-            f"replay_unrolls={plan.replay_items} with replay_proportion={plan.replay_proportion:g}: "
+            f"replay_unrolls={queue.replay_items} with replay_proportion={queue.replay_proportion:g}: "
             f"expected more than {batch}, the unrolls of a batch"
         )
 
 
 def _check_shards(run_plan: RunPlan) -> None:
     """Raises SettingError where the replay cannot be spread over servers, or weights not be looked for in time."""
-    topology, plan = run_plan.job.topology, run_plan.agent.updates
+    topology, batch = run_plan.job.topology, run_plan.batch_items
     shards, delay = topology.num_replay_shards, topology.max_weight_delay_env_steps
-    if shards > 1 and (run_plan.sequences or run_plan.agent.actor_compute is not None):
+    if shards > 1 and run_plan.sequences:
         raise SettingError(
             f"num_replay_shards={shards} with algo={run_plan.job.algo}: expected 1; only a replay of transitions "
             "can be spread"
         )
-    if shards > 1 and plan.batch_size % shards:
+    if shards > 1 and batch % shards:
         raise SettingError(
-            f"num_replay_shards={shards} with batch_size={plan.batch_size}: each shard gives its share of every "
+            f"num_replay_shards={shards} with batch_size={batch}: each shard gives its share of every "
             f"batch; expected a multiple of {shards}"
         )
     if run_plan.queue and 0 < delay < run_plan._item_env_steps:

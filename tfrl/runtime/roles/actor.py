@@ -67,7 +67,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     clients = [reverb.Client(address) for address in link.orders["addresses"]]
     if run_plan.sequences:
         check_restarts(env)
-    item = agent.replay.item
+    item = agent.experience.item
     if run_plan.residency == "learner":
         send = ChunkSender(clients[0], BoundedCalls(math.inf, link.alive))
         writer = ChunkWriter(send, item, run_plan.layout, num_envs, writer=index)

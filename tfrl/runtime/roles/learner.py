@@ -44,7 +44,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     learner_replay = None
     if run_plan.residency == "learner":
         draws = seeds.integer(job.seed, "replay", index)
-        learner_replay = LearnerReplay(run_plan.agent.replay, run_plan.layout, draws)
+        learner_replay = LearnerReplay(run_plan.agent.experience, run_plan.layout, draws)
     loop = LearnerLoop(
         run_plan.agent,
         run_plan.layout,
@@ -173,7 +173,7 @@ class _Learning:
         if self._barrier:
             return True
         news = self._loop.version - self._published_version
-        enough = news >= self._run_plan.agent.updates.updates_per_publish
+        enough = news >= self._run_plan.agent.updates_per_publish
         return enough and now - self._published >= PUBLISH_EVERY_S
 
     def _publish(self) -> None:
