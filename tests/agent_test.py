@@ -14,7 +14,9 @@ QUEUE = Queue(Unroll(5, 0.9), capacity_items=4)
 
 
 def agent(experience, **changes):
-    return Agent(lambda: None, lambda: None, experience, lambda *of: {}, **changes)
+    return Agent(
+        lambda: None, lambda: None, experience, lambda place, env_steps, facts: {}, **changes
+    )
 
 
 class ItemTest(parameterized.TestCase):
