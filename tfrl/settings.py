@@ -75,10 +75,17 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def with_default(cls: type, name: str, default: Any) -> Any:
-    """A setting of another settings dataclass with a default of one's own, for a base that comes before that one."""
-    field = next(f for f in dataclasses.fields(cls) if f.name == name)
-    return dataclasses.field(default=default, metadata=field.metadata)
+def with_default(cls: type, name: str, default: Any, **changes: Any) -> Any:
+    """A setting of another settings dataclass with a default of one's own, for a base that comes before that one.
+
+    Args:
+      cls, name: the dataclass and its setting.
+      default: of one's own.
+      **changes: arguments of `setting` that differ too.
+    """
+    known = next(f for f in dataclasses.fields(cls) if f.name == name).metadata
+    changed = setting(default, **{**known, **changes}).metadata
+    return dataclasses.field(default=default, metadata=changed)
 
 
 def name_now(name: str, known: Container[str]) -> str:

@@ -5,11 +5,11 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.algos import dqn, ppo
 from tfrl.errors import SettingError
-from tfrl.nn import action_features, q_network
+from tfrl.nn import action_features, body
 from tfrl.nn.actor_critic import ActorCritic
-from tfrl.nn.actor_critic import ModelSettings as ActorCriticSettings
-from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.nn.q_network import QHeads
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec
 
@@ -57,10 +57,10 @@ class ActionScoresTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(False, True)
     def test_action_values_go_with_the_features_not_with_the_place(self, dueling):
         tf.keras.utils.set_random_seed(0)
-        config = ModelSettings(hidden_sizes=(16,), dueling=dueling)
-        body = q_network.body(config, spec_of())
-        heads = QHeads(config, spec_of(), body.output_size, 4)
-        network = lambda obs: heads(body.step(obs, ())[0], obs)
+        config = dqn.Config(hidden_sizes=(16,), dueling=dueling)
+        trunk = body.make(config, spec_of())
+        heads = QHeads(config, spec_of(), trunk.output_size, 4)
+        network = lambda obs: heads(trunk.step(obs, ())[0], obs)
         obs = conformance.observations(spec_of(), 9, 1)
         order = np.array([3, 0, 4, 1, 2])
         out = network(obs)
@@ -72,9 +72,7 @@ class ActionScoresTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_probabilities_go_with_the_features_not_with_the_place(self):
         tf.keras.utils.set_random_seed(0)
-        policy = ActorCritic(
-            ActorCriticSettings(hidden_sizes=(16,), core="gru", core_size=8), spec_of()
-        )
+        policy = ActorCritic(ppo.Config(hidden_sizes=(16,), core="gru", core_size=8), spec_of())
         policy._policy_head.kernel.assign(tf.random.normal(policy._policy_head.kernel.shape))
         obs = conformance.observations(spec_of(), 6, 1)
         order = np.array([3, 0, 4, 1, 2])

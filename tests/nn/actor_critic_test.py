@@ -12,7 +12,7 @@ from absl.testing import parameterized
 
 from tfrl.algos import impala, ppo
 from tfrl.errors import SettingError
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.nn.actor_critic import ActorCritic
 from tfrl.runtime.acting.inference import NoiseStream, StepSignature, make_engine
 from tfrl.runtime.serving.export import export
 from tfrl.testing import conformance
@@ -35,7 +35,7 @@ def spec_of(name):
 
 def policy_of(name, **settings):
     tf.keras.utils.set_random_seed(0)
-    return ActorCritic(ModelSettings(hidden_sizes=(8,), core_size=8, **settings), spec_of(name))
+    return ActorCritic(ppo.Config(hidden_sizes=(8,), core_size=8, **settings), spec_of(name))
 
 
 def observations(name, count, seed=0):

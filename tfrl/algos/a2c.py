@@ -19,14 +19,15 @@ import tensorflow as tf
 
 from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import policy_gradient as on_policy
-from tfrl.nn.actor_critic import ModelSettings
+from tfrl.nn.actor_critic import ActorCriticSettings
+from tfrl.nn.body import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, OptimizerSettings, ModelSettings):
+class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
     """Settings of A2C."""
 
     unroll_length: int = setting(

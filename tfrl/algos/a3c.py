@@ -23,7 +23,8 @@ from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.losses import returns
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.nn.actor_critic import ActorCritic, ActorCriticSettings
+from tfrl.nn.body import ModelSettings
 from tfrl.optim import apply
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting, with_default
@@ -33,7 +34,7 @@ SENT = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/en
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, OptimizerSettings, ModelSettings):
+class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
     """Settings of A3C."""
 
     unroll_length: int = setting(

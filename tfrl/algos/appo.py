@@ -20,14 +20,21 @@ import tensorflow as tf
 from tfrl.agent import About, Agent, Periodic
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.losses import policy as losses
-from tfrl.nn.actor_critic import ActorCritic, ModelSettings
+from tfrl.nn.actor_critic import ActorCritic, ActorCriticSettings
+from tfrl.nn.body import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.AsyncSettings, on_policy.Settings, OptimizerSettings, ModelSettings):
+class Config(
+    on_policy.AsyncSettings,
+    on_policy.Settings,
+    OptimizerSettings,
+    ActorCriticSettings,
+    ModelSettings,
+):
     """Settings of APPO."""
 
     clip: float = setting(

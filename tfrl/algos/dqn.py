@@ -30,14 +30,15 @@ from tfrl.algos.parts import async_q as async_q
 from tfrl.algos.parts import value_based as value_based
 from tfrl.errors import SettingError
 from tfrl.losses import value
-from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.nn.body import ModelSettings
+from tfrl.nn.q_network import QHeads, QNetworkSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, OptimizerSettings, ModelSettings):
+class Config(value_based.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
     """Settings of DQN; the defaults learn classic control."""
 
     loss: str = setting(

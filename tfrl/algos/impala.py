@@ -19,13 +19,20 @@ import tensorflow as tf
 
 from tfrl.agent import About, Agent
 from tfrl.algos.parts import policy_gradient as on_policy
-from tfrl.nn.actor_critic import ModelSettings
+from tfrl.nn.actor_critic import ActorCriticSettings
+from tfrl.nn.body import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.AsyncSettings, on_policy.Settings, OptimizerSettings, ModelSettings):
+class Config(
+    on_policy.AsyncSettings,
+    on_policy.Settings,
+    OptimizerSettings,
+    ActorCriticSettings,
+    ModelSettings,
+):
     """Settings of IMPALA."""
 
     def __post_init__(self) -> None:

@@ -25,7 +25,8 @@ import tensorflow as tf
 from tfrl.agent import About, Agent
 from tfrl.algos.parts import value_based as value_based
 from tfrl.losses import distributional
-from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.nn.body import ModelSettings
+from tfrl.nn.q_network import QHeads, QNetworkSettings
 from tfrl.optim import apply
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
@@ -35,7 +36,7 @@ TAU = "tau"  # the noise that holds an exploring step's fractions
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, OptimizerSettings, ModelSettings):
+class Config(value_based.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
     """Settings of IQN."""
 
     num_tau: int = setting(64, "fractions drawn per prediction (N)", minimum=1)

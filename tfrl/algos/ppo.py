@@ -22,14 +22,15 @@ from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
-from tfrl.nn.actor_critic import ModelSettings
+from tfrl.nn.actor_critic import ActorCriticSettings
+from tfrl.nn.body import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, OptimizerSettings, ModelSettings):
+class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
     """Settings of PPO."""
 
     value_coefficient: float = on_policy.value_coefficient(0.5)

@@ -22,14 +22,15 @@ import tensorflow as tf
 from tfrl.agent import About, Agent
 from tfrl.algos.parts import value_based as value_based
 from tfrl.losses import distributional
-from tfrl.nn.q_network import ModelSettings, QHeads
+from tfrl.nn.body import ModelSettings
+from tfrl.nn.q_network import QHeads, QNetworkSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, OptimizerSettings, ModelSettings):
+class Config(value_based.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
     """Settings of QR-DQN."""
 
     num_quantiles: int = setting(25, "number of quantiles per action", minimum=1)

@@ -15,74 +15,30 @@ import tensorflow as tf
 from tfrl.errors import SettingError
 from tfrl.nn import (
     action_features,
+    body,
     distributions,
-    images,
     inputs,
-    recurrent,
     sde,
     torsos,
     user_model,
 )
-from tfrl.nn.body import Body, flat
+from tfrl.nn.body import ModelSettings, flat
 from tfrl.nn.normalise import ObservationNormaliser
-from tfrl.settings import setting
+from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, PolicyStep
 
 _SDE = "exploration"  # name of the noise; those of a distribution begin with "action"
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """Settings of `ActorCritic`, a base of algorithms' `Config`."""
+class ActorCriticSettings:
+    """Settings of `ActorCritic`, a base of algorithms' `Config` before `ModelSettings`, of which some differ here."""
 
-    network: str = setting(
-        "auto",
-        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a CNN for images) or package.module:builder of a Keras "
-        "model",
-    )
-    hidden_sizes: tuple[int, ...] = setting(
-        (64, 64),
-        "units per hidden layer of the MLP",
-        unit="units",
-        minimum=1,
-        idle_if={"mlp": False},
-    )
-    activation: str = setting(
-        "tanh", "activation function of the MLP", idle_if={"mlp": False, "action_features": False}
-    )
-    precision: str = setting(
-        "float32",
-        "precision of computation in image networks; variables and later layers stay float32",
-        choices=torsos.PRECISIONS,
-    )
-    image_layout: str = setting(
-        "auto",
-        "position of the channels in images; auto: inferred from the shape and shown at the start",
-        choices=images.LAYOUTS,
-    )
-    image_scale: float | None = setting(
-        None,
-        "divisor of image values; none: inferred from the limits of the space and shown at the start",
-        above=0.0,
-    )
+    activation: str = with_default(ModelSettings, "activation", "tanh")
     shared_torso: bool = setting(
         False,
         "policy and value function share one network instead of having one each (faster on images)",
         idle_if={"baseline": False},
-    )
-    core: str = setting(
-        "none", "recurrent memory after the network", choices=("none", *recurrent.KINDS)
-    )
-    core_size: int = setting(
-        128, "units of the memory", unit="units", minimum=1, idle_if={"core": "none"}
-    )
-    action_hidden_sizes: tuple[int, ...] = setting(
-        (64,),
-        "units per layer of the MLP that embeds action features; empty: the features themselves are the "
-        "embedding",
-        unit="units",
-        minimum=1,
-        idle_if={"action_features": False},
     )
     log_std_initial: float = setting(
         0.0,
@@ -114,15 +70,6 @@ class ModelSettings:
         "map Box actions to their limits with tanh instead of clipping",
         idle_if={"box_actions": False},
     )
-    normalize_observations: bool = setting(
-        False, "subtract the running mean of observations and divide by their standard deviation"
-    )
-    observation_clip: float = setting(
-        10.0,
-        "maximum magnitude of normalised observations",
-        above=0.0,
-        idle_if={"normalize_observations": False},
-    )
 
 
 class Heads:
@@ -136,7 +83,7 @@ class ActorCritic(tf.Module):
     """The policy of the policy-gradient family, with its value function.
 
     Args:
-      config: `ModelSettings`.
+      config: `ActorCriticSettings` and `ModelSettings`.
       spec: environment spec.
       critic: False: no value function, values are zeros.
 
@@ -148,7 +95,7 @@ class ActorCritic(tf.Module):
       normaliser: of observations, or None.
     """
 
-    def __init__(self, config: ModelSettings, spec: EnvSpec, critic: bool = True):
+    def __init__(self, config: Any, spec: EnvSpec, critic: bool = True):
         super().__init__()
         self.critic = critic
         self.distribution = distributions.make(spec.action_space, config.squash_actions)
@@ -159,9 +106,9 @@ class ActorCritic(tf.Module):
                 spec.observation_space, limit=config.observation_clip
             )
         self._squashes = config.squash_actions  # then the action does not give the sample back
-        self._policy_body = _body(config, spec)
+        self._policy_body = body.make(config, spec, "orthogonal")
         separate = critic and not config.shared_torso
-        self._value_body = _body(config, spec) if separate else None
+        self._value_body = body.make(config, spec, "orthogonal") if separate else None
         self.noise, deviations = dict(self.distribution.noise), self.distribution.deviations
         self._widths = {name: x.stop - x.start for name, x in deviations.items()}
         components, features = sum(self._widths.values()), self._policy_body.output_size
@@ -256,7 +203,7 @@ class ActorCritic(tf.Module):
     def losses(self) -> list[tf.Tensor]:
         """Scalars that a user's networks add to the loss; read them after a call in training mode."""
         bodies = (self._policy_body, self._value_body)
-        return [x for body in bodies if body is not None for x in body.losses()]
+        return [x for each in bodies if each is not None for x in each.losses()]
 
     def heads(self, obs: Any, training: bool = False) -> Heads:
         """Without memory: inputs with leaves [n, ...] -> params [n, P], values [n]; float32.
@@ -327,15 +274,7 @@ class ActorCritic(tf.Module):
         return params if mask is None else self.distribution.mask(params, mask)
 
 
-def _body(config: ModelSettings, spec: EnvSpec) -> Body:
-    torso = torsos.Torso(
-        spec, config.network, config.hidden_sizes, config.activation, initializer="orthogonal",
-        precision=config.precision, options=torsos.image_options(config),
-    )  # fmt: skip
-    return Body(torso, spec, config.core, config.core_size)
-
-
-def check(config: ModelSettings, spec: EnvSpec, algo: str, sends_gradients: bool = False) -> None:
+def check(config: Any, spec: EnvSpec, algo: str, sends_gradients: bool = False) -> None:
     """Raises SettingError for settings that do not fit the environment or each other.
 
     Args:

@@ -2,13 +2,85 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
 
-from tfrl.nn import recurrent
+from tfrl.nn import images, recurrent, torsos
 from tfrl.nn.torsos import Torso, example_batch
+from tfrl.settings import setting
 from tfrl.types import EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """Settings of the network before the heads, a base of every algorithm's `Config`."""
+
+    network: str = setting(
+        "auto",
+        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a CNN for images) or package.module:builder of a Keras "
+        "model",
+    )
+    hidden_sizes: tuple[int, ...] = setting(
+        (64, 64),
+        "units per hidden layer of the MLP",
+        unit="units",
+        minimum=1,
+        idle_if={"mlp": False},
+    )
+    activation: str = setting(
+        "relu", "activation function of the MLP", idle_if={"mlp": False, "action_features": False}
+    )
+    precision: str = setting(
+        "float32",
+        "precision of computation in image networks; variables and later layers stay float32",
+        choices=torsos.PRECISIONS,
+    )
+    image_layout: str = setting(
+        "auto",
+        "position of the channels in images; auto: inferred from the shape and shown at the start",
+        choices=images.LAYOUTS,
+    )
+    image_scale: float | None = setting(
+        None,
+        "divisor of image values; none: inferred from the limits of the space and shown at the start",
+        above=0.0,
+    )
+    normalize_observations: bool = setting(
+        False, "subtract the running mean of observations and divide by their standard deviation"
+    )
+    observation_clip: float = setting(
+        10.0,
+        "maximum magnitude of normalised observations",
+        above=0.0,
+        idle_if={"normalize_observations": False},
+    )
+    core: str = setting(
+        "none", "recurrent memory after the network", choices=("none", *recurrent.KINDS)
+    )
+    core_size: int = setting(
+        128, "units of the memory", unit="units", minimum=1, idle_if={"core": "none"}
+    )
+    action_hidden_sizes: tuple[int, ...] = setting(
+        (64,),
+        "units per layer of the MLP that embeds action features; empty: the features themselves are the "
+        "embedding",
+        unit="units",
+        minimum=1,
+        idle_if={"action_features": False},
+    )
+
+
+def make(
+    config: ModelSettings, spec: EnvSpec, initializer: str = "glorot", rescale: bool = False
+) -> Body:
+    """The network that the heads stand on; `initializer` and `rescale` as `torsos.Torso` takes them."""
+    torso = torsos.Torso(
+        spec, config.network, config.hidden_sizes, config.activation, rescale, initializer,
+        config.precision, torsos.image_options(config),
+    )  # fmt: skip
+    return Body(torso, spec, config.core, config.core_size)
 
 
 class Body(tf.Module):

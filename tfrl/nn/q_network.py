@@ -13,69 +13,32 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.losses import value
-from tfrl.nn import action_features, images, inputs, noisy, recurrent, torsos
-from tfrl.nn.body import Body
-from tfrl.settings import setting
+from tfrl.nn import action_features, inputs, noisy, torsos
+from tfrl.nn.body import ModelSettings
+from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelSettings:
-    """Settings of `body` and `QHeads`, a base of algorithms' `Config`."""
+class QNetworkSettings:
+    """Settings of `QHeads`, a base of algorithms' `Config` before `ModelSettings`, of which some differ here."""
 
-    network: str = setting(
-        "auto",
-        "mlp, cnn, small_cnn, resnet, rllib_cnn, auto (a CNN for images) or package.module:builder of a Keras "
-        "model",
-    )
-    hidden_sizes: tuple[int, ...] = setting(
-        (64, 64),
-        "units per hidden layer of the MLP",
-        unit="units",
-        minimum=1,
-        idle_if={"mlp": False},
-    )
-    activation: str = setting(
+    activation: str = with_default(
+        ModelSettings,
+        "activation",
         "relu",
-        "activation function of the MLP",
         idle_if={"mlp": False, "action_features": False, "head_hidden_sizes": ()},
     )
-    precision: str = setting(
-        "float32",
-        "precision of computation in image networks; variables and later layers stay float32",
-        choices=torsos.PRECISIONS,
-    )
-    image_layout: str = setting(
-        "auto",
-        "position of the channels in images; auto: inferred from the shape and shown at the start",
-        choices=images.LAYOUTS,
-    )
-    image_scale: float | None = setting(
-        None,
-        "divisor of image values; none: inferred from the limits of the space and shown at the start",
-        above=0.0,
+    core: str = with_default(
+        ModelSettings,
+        "core",
+        "none",
+        help="recurrent memory after the network; with a memory the replay holds sequences",
     )
     rescale_observations: bool = setting(
         False,
         "map bounded components of Box observations to [-1, 1] for the MLP",
         idle_if={"vectors": False},
-    )
-    normalize_observations: bool = setting(
-        False, "subtract the running mean of observations and divide by their standard deviation"
-    )
-    observation_clip: float = setting(
-        10.0,
-        "maximum magnitude of normalised observations",
-        above=0.0,
-        idle_if={"normalize_observations": False},
-    )
-    core: str = setting(
-        "none",
-        "recurrent memory after the network; with a memory the replay holds sequences",
-        choices=("none", *recurrent.KINDS),
-    )
-    core_size: int = setting(
-        128, "units of the memory", unit="units", minimum=1, idle_if={"core": "none"}
     )
     head_hidden_sizes: tuple[int, ...] = setting(
         (), "units per hidden layer of each head", unit="units", minimum=1
@@ -91,30 +54,13 @@ class ModelSettings:
         above=0.0,
         idle_if={"noisy": "none"},
     )
-    action_hidden_sizes: tuple[int, ...] = setting(
-        (64,),
-        "units per layer of the MLP that embeds action features; empty: the features themselves are the "
-        "embedding",
-        unit="units",
-        minimum=1,
-        idle_if={"action_features": False},
-    )
-
-
-def body(config: ModelSettings, spec: EnvSpec) -> Body:
-    """What the heads stand on."""
-    torso = torsos.Torso(
-        spec, config.network, config.hidden_sizes, config.activation, config.rescale_observations,
-        precision=config.precision, options=torsos.image_options(config),
-    )  # fmt: skip
-    return Body(torso, spec, config.core, config.core_size)
 
 
 class QHeads(tf.Module):
     """Features [B, F] -> outputs [B, A, K].
 
     Args:
-      config: `ModelSettings`.
+      config: `QNetworkSettings` and `ModelSettings`.
       spec: environment spec with Discrete actions.
       num_features: F.
       outputs: K, of each action.
@@ -123,7 +69,7 @@ class QHeads(tf.Module):
       noise: what the noisy layers draw, {} where there are none.
     """
 
-    def __init__(self, config: ModelSettings, spec: EnvSpec, num_features: int, outputs: int = 1):
+    def __init__(self, config: Any, spec: EnvSpec, num_features: int, outputs: int = 1):
         super().__init__()
         self._num_actions, self._outputs = int(spec.action_space.n), outputs
         self._scores, width = None, self._num_actions
@@ -187,7 +133,7 @@ class QHeads(tf.Module):
 class _Head(tf.Module):
     """Hidden layers and a linear one, all dense or all noisy: [B, F] -> [B, outputs], [B, N, F] -> [B, N, outputs]."""
 
-    def __init__(self, config: ModelSettings, width: int, outputs: int, name: str):
+    def __init__(self, config: Any, width: int, outputs: int, name: str):
         super().__init__(name)
         self._activation = tf.keras.activations.get(config.activation)
         self._noisy = config.noisy != "none"

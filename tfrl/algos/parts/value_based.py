@@ -19,7 +19,8 @@ from tfrl.agent import ActorPlace, Agent, NStep, Periodic, Queue, Replay, Window
 from tfrl.errors import SettingError
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import returns, value
-from tfrl.nn import action_features, inputs, q_network, torsos, user_model
+from tfrl.nn import action_features, inputs, torsos, user_model
+from tfrl.nn import body as bodies
 from tfrl.nn.body import Body, flat
 from tfrl.nn.normalise import ObservationMoments, ObservationNormaliser
 from tfrl.optim import apply, schedules
@@ -500,7 +501,7 @@ class QLearner(tf.Module):
     """Online and target network, optimiser, and one update of a batch of transitions or sequences.
 
     Args:
-      config: `Settings` and `ModelSettings`.
+      config: `Settings`, `OptimizerSettings`, `QNetworkSettings` and `ModelSettings`.
       make_policy: builds a `QPolicy`.
       loss: (config, online policy, target policy, steps, seed) -> `Loss`, without reduction; called under a tape.
     """
@@ -633,7 +634,7 @@ def make(
 
     Args:
       algo: its name, for messages.
-      config: `Settings` and `ModelSettings`.
+      config: `Settings`, `OptimizerSettings`, `QNetworkSettings` and `ModelSettings`.
       make_model: width of the features -> what `QPolicy` takes.
       loss: see `QLearner`.
       initial_priority: of transitions, see `Agent`; the extras are those of `QPolicy`.
@@ -679,7 +680,8 @@ def make(
         return {"epsilon": np.full(place.num_envs, now, np.float32)}
 
     def make_policy() -> QPolicy:
-        body, normaliser = q_network.body(config, spec), None
+        body = bodies.make(config, spec, rescale=config.rescale_observations)
+        normaliser = None
         if config.normalize_observations:
             normaliser = ObservationNormaliser(spec.observation_space, config.observation_clip)
         model, rescale_epsilon = make_model(body.output_size), config.value_rescaling_epsilon

@@ -1,0 +1,40 @@
+"""One class of settings for the networks of every algorithm; a family says what differs."""
+
+import dataclasses
+
+from absl.testing import absltest, parameterized
+
+from tfrl.job import algorithm, algorithms
+from tfrl.nn.actor_critic import ActorCriticSettings
+from tfrl.nn.body import ModelSettings
+from tfrl.nn.q_network import QNetworkSettings
+
+DIFFERS = {QNetworkSettings: {"activation", "core"}, ActorCriticSettings: {"activation"}}
+ACTIVATIONS = {QNetworkSettings: "relu", ActorCriticSettings: "tanh"}
+
+
+class ModelSettingsTest(parameterized.TestCase):
+    def test_every_algorithm_has_them_and_one_familys(self):
+        families = []
+        for algo in algorithms():
+            config = algorithm(algo).Config
+            self.assertTrue(issubclass(config, ModelSettings), algo)
+            (family,) = (f for f in DIFFERS if issubclass(config, f))
+            families.append(family)
+            own = {f.name: f for f in dataclasses.fields(config)}
+            for field in dataclasses.fields(ModelSettings):
+                if field.name not in DIFFERS[family]:
+                    self.assertEqual(own[field.name].metadata, field.metadata)
+                    self.assertEqual(own[field.name].default, field.default)
+            self.assertEqual(own["activation"].default, ACTIVATIONS[family])
+        self.assertSetEqual(set(families), set(DIFFERS))
+
+    @parameterized.parameters(QNetworkSettings, ActorCriticSettings)
+    def test_a_family_repeats_nothing_else(self, family):
+        shared = {f.name for f in dataclasses.fields(ModelSettings)}
+        own = {f.name for f in dataclasses.fields(family)}
+        self.assertSetEqual(shared & own, DIFFERS[family])
+
+
+if __name__ == "__main__":
+    absltest.main()
