@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
-
 from tfrl.logs.logger import Logger
-from tfrl.runtime import seeds
+from tfrl.runtime import build, seeds
 from tfrl.runtime.acting.evaluator import Evaluator
-from tfrl.runtime.learning.learner import LearnerLoop
-from tfrl.runtime.plan import warm_start
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import Totals
 from tfrl.runtime.stop import Stop
-from tfrl.runtime.storage import checkpoint
 
 
 def leave_policy(run_plan: RunPlan, logger: Logger, stop: Stop) -> dict[str, Any]:
@@ -27,20 +22,15 @@ def leave_policy(run_plan: RunPlan, logger: Logger, stop: Stop) -> dict[str, Any
     Returns:
       Facts for `result.json`: 'totals', as in the checkpoint.
     """
-    job, agent = run_plan.job, run_plan.agent
+    job = run_plan.job
     if not (run_plan.run_dir / "metrics.csv").exists():
         logger.rewind(0)
-    seed = seeds.integer(job.seed, "learner")
-    loop = LearnerLoop(agent, run_plan.layout, tf.distribute.get_strategy(), "graph", seed)
     found = run_plan.checkpoints.newest()
+    loop = build.learner(run_plan, found, logger.announce, num_devices=1)
     if found is not None:
-        checkpoint.restore_learner(found, loop)
         totals = Totals(**found.state["totals"])
     else:
         totals = Totals()
-        if job.initial_weights:
-            strategy = tf.distribute.get_strategy()
-            warm_start.start(loop, run_plan, strategy.scope(), logger.announce)
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         state = {
             "totals": totals.to_dict(),

@@ -148,5 +148,9 @@ class Actor:
         self.writer.flush()
         self.writer.close()
         self.env.close()
+        self.close_file()
+
+    def close_file(self) -> None:
+        """Writes the rows of episodes that wait; no step may follow."""
         if self._episode_file is not None:
             self._episode_file.close()

@@ -18,33 +18,22 @@ from typing import Any
 import numpy as np
 import reverb
 
-from tfrl.agent import ActorPlace
-from tfrl.envs.make import make_vector
-from tfrl.logs import episode_file as episodes
-from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
-from tfrl.replay.kinds import check_restarts, make_writer, row_layout, sequence_writer
-from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
+from tfrl.replay.learner_replay import DRAWN_HERE
 from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.sampler import Sampler, Samples
-from tfrl.replay.sequence_rows import RowSink, SequenceRows
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.replay.write_chunks import Chunk, ChunkWriter
-from tfrl.runtime import seeds
-from tfrl.runtime.acting.actor import Actor
+from tfrl.replay.write_chunks import Chunk
+from tfrl.runtime import build, seeds
 from tfrl.runtime.acting.evaluator import Evaluator
-from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.runtime.acting.watch import Watch, limit_s
 from tfrl.runtime.backends.isolation import network_line
 from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.interrupt import take_no_signals
 from tfrl.runtime.interval import Interval
-from tfrl.runtime.learning import batches
-from tfrl.runtime.learning.batches import make_batcher
-from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
 from tfrl.runtime.leave import leave_policy
-from tfrl.runtime.plan import rehearsal, residency, warm_start
+from tfrl.runtime.plan import rehearsal, residency
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import Report, Totals, knob_metrics, lag_metrics
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
@@ -92,7 +81,7 @@ class _Run:
             logger.announce(run_plan.residency_line)
         beside = run_plan.residency == residency.LEARNER
         self.local = self._local_queue(found) if beside and run_plan.queue else None
-        self.learner_replay = self._learner_replay(found) if beside and not run_plan.queue else None
+        self.learner_replay = build.learner_replay(run_plan, found)
         self.server: ReplayServer | None = None
         if not beside:
             # One thread writes a whole batch before it samples, so a queue must hold one.
@@ -103,68 +92,34 @@ class _Run:
             self.server = ReplayServer([table], contents, scratch=scratch)
             self.client = reverb.Client(self.server.address)
             logger.announce(network_line(False, "--backend=processes with --isolate prevents this"))
-        strategy = make_strategy(job.topology.num_learner_devices)
-        seed = seeds.integer(job.seed, "learner")
-        self.learner = LearnerLoop(
-            agent, run_plan.layout, strategy, job.topology.compile, seed, logger.announce,
-            self.learner_replay,
-        )  # fmt: skip
+        self.learner = build.learner(run_plan, found, logger.announce, self.learner_replay)
         # Items written and sampled since the table was empty: what the ratio is held over.
         self.written, self.sampled = 0, 0
         self.counted = 0  # of the items that the writer has made
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         if found:
-            checkpoint.restore_learner(found, self.learner)
-            self.learner.max_priority = found.state["max_priority"]
-            self.learner.compiled = found.state.get("compile")
-            if self.learner_replay is not None:
-                self.learner_replay.max_priority = found.state["max_priority"]
             rng.bit_generator.state = found.state["rng"]
             if found.replay:
                 self.written, self.sampled = found.state["written"], found.state["sampled"]
             logger.rewind(self.totals.env_steps)
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
-        elif job.initial_weights:
-            warm_start.start(self.learner, run_plan, strategy.scope(), logger.announce)
 
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
         with stop.inside_environment():
-            names = job.log.info_metrics
-            env = run_plan.env or make_vector(
-                job.env, job.topology.num_envs, env_seed, info_names=names
-            )
-            env = StoppableVector(env, stop)
+            env = StoppableVector(build.environments(run_plan, env_seed), stop)
         self.watch = Watch(env.place, "training", limit_s(job.topology), logger.announce)
         logger.announce(f"environments: {env.backend}, {env.num_envs}")
-        place = ActorPlace(0, 1, env.num_envs)
-        knobs = sorted(agent.knobs(place, 0, {}))
-        policy = agent.make_policy()
-        signature = StepSignature(policy, run_plan.spec, env.num_envs, knobs, explore=True)
         inference = job.topology.inference
         if found and inference == "auto":
             inference = found.state.get("inference", "auto")
-        engine = make_engine(inference, policy, signature, logger.announce)
-        if run_plan.sequences:
-            check_restarts(env)
-        item, num_envs = agent.experience.item, env.num_envs
-        if self.learner_replay is not None and run_plan.sequences:
-            sink = RowSink(self._insert, SequenceRows(run_plan.layout))
-            writer = sequence_writer(sink, item, run_plan.layout, num_envs)
-        elif self.learner_replay is not None:
-            writer = ChunkWriter(self._insert, item, run_plan.layout, num_envs)
-        elif self.local is not None:
-            writer = sequence_writer(self.local, item, run_plan.layout, num_envs, policy=policy)
-        else:
-            writer = make_writer(
-                [self.client], item, run_plan.layout, num_envs, policy=policy,
-                initial_priority=agent.initial_priority,
-            )  # fmt: skip
-        episode_file = None
-        if job.log.episodes_csv:
-            episode_file = EpisodeFile(run_plan.run_dir / episodes.NAME, 0, time.time())
-        self.actor = Actor(
-            agent, engine, env, writer, place, rng, env_seed, episode_file, job.log.info_metrics
-        )
+        engine = build.engine(run_plan, inference, logger.announce)
+        writer = build.writer(
+            run_plan, engine.policy,
+            insert=self._insert if self.learner_replay is not None else None,
+            queue=self.local,
+            clients=[self.client] if self.server is not None else [],
+        )  # fmt: skip
+        self.actor = build.actor(run_plan, engine, env, writer, rng, env_seed, time.time())
         if found and "window" in found.state:
             self.actor.window.restore(found.state["window"])
         self._hand_over()
@@ -173,9 +128,7 @@ class _Run:
         self.evaluator.rehearse()
         rehearsal.of_checkpoint(run_plan, self.learner, self._state())
         self.sampler: Sampler | None = None
-        self.batcher = make_batcher(run_plan)
-        if found and (lost := self.batcher.restore(found.folder / batches.FOLDER, run_plan.layout)):
-            logger.announce(f"not restored: {lost}")
+        self.batcher = build.batcher(run_plan, found, logger.announce)
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
         self.metrics: dict[str, Any] = {}
         self.thread = None
@@ -191,14 +144,6 @@ class _Run:
         if found and found.replay:
             local.restore(found.replay, self.run_plan.layout.refit)
         return local
-
-    def _learner_replay(self, found: checkpoint.Checkpoint | None) -> LearnerReplay:
-        """The replay beside the learner, with the contents of a checkpoint."""
-        seed = seeds.integer(self.job.seed, "replay")
-        replay = LearnerReplay(self.agent.experience, row_layout(self.run_plan.layout), seed)
-        if found and found.replay:
-            replay.restore(found.replay)
-        return replay
 
     def run(self) -> dict[str, Any]:
         try:

@@ -9,18 +9,12 @@ from typing import Any
 import numpy as np
 import reverb
 
-from tfrl.agent import ActorPlace
-from tfrl.envs.make import make_vector
 from tfrl.job import Job
-from tfrl.logs import episode_file as episodes
-from tfrl.logs.episode_file import EpisodeFile
-from tfrl.replay.kinds import check_restarts, make_writer
-from tfrl.replay.write_chunks import ChunkSender, ChunkWriter
-from tfrl.runtime import seeds
-from tfrl.runtime.acting.actor import Actor
-from tfrl.runtime.acting.inference import StepSignature, make_engine
+from tfrl.replay.write_chunks import ChunkSender
+from tfrl.runtime import build, seeds
 from tfrl.runtime.acting.watch import Watch, limit_s
 from tfrl.runtime.backends.control import FINISH, RUN, Link
+from tfrl.runtime.plan import residency
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import knob_metrics, peak_memory_mb
 from tfrl.runtime.storage.publish import BoundedCalls, VariableSource
@@ -45,17 +39,13 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
       ReplayUnreachable: the server of the weights does not answer.
     """
     run_plan = plan_run(job, spec)
-    agent, num_envs = run_plan.agent, job.topology.num_envs
+    num_envs = job.topology.num_envs
     stream = str(link.orders["env_steps"])  # a resumed run must not repeat its games
     env_seed = seeds.integer(job.seed, "env", index, stream)
-    env = make_vector(job.env, num_envs, env_seed, info_names=job.log.info_metrics)
+    env = build.environments(run_plan, env_seed)
     Watch(env.place, f"actor {index}", limit_s(job.topology), link.say)
-    policy = agent.make_policy()
-    place = ActorPlace(slot, job.topology.num_actors, num_envs)
-    knobs = sorted(agent.knobs(place, 0, {}))
-    signature = StepSignature(policy, run_plan.spec, num_envs, knobs, explore=True)
     say = link.say if index == 0 else lambda text: None
-    engine = make_engine(job.topology.inference, policy, signature, say)
+    engine = build.engine(run_plan, job.topology.inference, say)
     say(f"environments: {env.backend}, {num_envs} in each of {job.topology.num_actors} actors")
     link.ready()
     if not link.wait(lambda orders: "addresses" in orders):
@@ -65,31 +55,15 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
         reverb.Client(link.orders["variables"]), BoundedCalls(on_wait=link.alive)
     )
     clients = [reverb.Client(address) for address in link.orders["addresses"]]
-    if run_plan.sequences:
-        check_restarts(env)
-    item = agent.experience.item
-    if run_plan.residency == "learner":
-        send = ChunkSender(clients[0], BoundedCalls(math.inf, link.alive))
-        writer = ChunkWriter(send, item, run_plan.layout, num_envs, writer=index)
-    else:
-        writer = make_writer(
-            clients, item, run_plan.layout, num_envs, index, policy, agent.initial_priority
-        )
+    insert = None
+    if run_plan.residency == residency.LEARNER:
+        insert = ChunkSender(clients[0], BoundedCalls(math.inf, link.alive))
+    writer = build.writer(run_plan, engine.policy, index, insert, clients=clients)
     writer.patience = link.alive
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
-    episode_file = None
-    if job.log.episodes_csv:
-        episode_file = EpisodeFile(run_plan.run_dir / episodes.NAME, index, link.orders["started"])
-    actor = Actor(
-        agent,
-        engine,
-        _Alive(env, link.alive),
-        writer,
-        place,
-        rng,
-        env_seed,
-        episode_file,
-    )
+    started = link.orders["started"]
+    env = _Alive(env, link.alive)
+    actor = build.actor(run_plan, engine, env, writer, rng, env_seed, started, slot, index)
     actor.window = _Episodes(link)
     most, bound = steps_per_look(run_plan), job.topology.max_weight_delay_env_steps
     ahead = run_plan.items_per_wait if run_plan.waits else math.inf
@@ -130,8 +104,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
             seconds=spent, memory_mb=peak_memory_mb(), weight_delay=delay,
             knobs=knob_metrics(actor.knobs),
         )  # fmt: skip
-    if episode_file is not None:
-        episode_file.close()
+    actor.close_file()
     if link.orders["stop"] == FINISH:
         writer.flush()
         env.close()

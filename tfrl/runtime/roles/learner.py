@@ -9,16 +9,14 @@ from typing import Any
 import reverb
 
 from tfrl.job import Job
-from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
-from tfrl.runtime import seeds
+from tfrl.runtime import build, seeds
 from tfrl.runtime.backends.control import ABANDON, FINISH, Link
 from tfrl.runtime.interval import Interval
-from tfrl.runtime.learning import batches
-from tfrl.runtime.learning.batches import make_batcher
-from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
+from tfrl.runtime.learning.batches import Batcher
+from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.learning.sources import DRY_S, LearnerReplaySource, TableSource
-from tfrl.runtime.plan import rehearsal, warm_start
+from tfrl.runtime.plan import rehearsal
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb
 from tfrl.runtime.storage import checkpoint
@@ -39,45 +37,21 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     del slot
     run_plan = plan_run(job, spec)
     found = _found(run_plan, index)
-    strategy = make_strategy(job.topology.num_learner_devices)
-    seed = seeds.integer(job.seed, "learner")
-    learner_replay = None
-    if run_plan.residency == "learner":
-        draws = seeds.integer(job.seed, "replay", index)
-        learner_replay = LearnerReplay(run_plan.agent.experience, run_plan.layout, draws)
-    loop = LearnerLoop(
-        run_plan.agent,
-        run_plan.layout,
-        strategy,
-        job.topology.compile,
-        seed,
-        link.say,
-        learner_replay,
-    )
+    replay = build.learner_replay(run_plan, found, index)
+    loop = build.learner(run_plan, found, link.say, replay)
     if found:
-        checkpoint.restore_learner(found, loop)
-        loop.max_priority = found.state["max_priority"]
-        loop.compiled = found.state.get("compile")
-        if learner_replay is not None:
-            learner_replay.max_priority = loop.max_priority
-            if found.replay:
-                learner_replay.restore(found.replay)
         link.say(f"learner: goes on at update {loop.version:,} from {found.folder}")
-    elif job.initial_weights:
-        warm_start.start(loop, run_plan, strategy.scope(), link.say)
     rehearsal.of_checkpoint(run_plan, loop, {"max_priority": loop.max_priority})
     link.ready()
     if link.wait(lambda orders: "addresses" in orders):
-        items = make_batcher(run_plan).fetch_items
-        if learner_replay is None:
+        batcher = build.batcher(run_plan, found, link.say)
+        items = batcher.fetch_items
+        if replay is None:
             source = TableSource(run_plan, link, items)
         else:
             before = found.state if found and found.replay else {"written": 0, "sampled": 0}
-            source = LearnerReplaySource(run_plan, link, items, learner_replay, before)
-        learning = _Learning(job, run_plan, loop, link, source, index > 0)
-        if found:
-            learning.restore(found)
-        learning.run()
+            source = LearnerReplaySource(run_plan, link, items, replay, before)
+        _Learning(job, run_plan, loop, link, source, batcher, index > 0).run()
 
 
 class _Learning:
@@ -85,6 +59,7 @@ class _Learning:
 
     Args:
       source: gives the blocks to learn from.
+      batcher: makes batches of them.
       is_heir: another learner of this run died before.
     """
 
@@ -95,6 +70,7 @@ class _Learning:
         loop: LearnerLoop,
         link: Link,
         source: TableSource | LearnerReplaySource,
+        batcher: Batcher,
         is_heir: bool,
     ):
         self._job, self._run_plan, self._loop, self._link = job, run_plan, loop, link
@@ -102,19 +78,13 @@ class _Learning:
         variables = loop.learner.policy.variables
         client = reverb.Client(link.orders["variables"])
         self._publisher = VariablePublisher(client, variables, BoundedCalls(on_wait=link.beat))
-        self._batcher = make_batcher(run_plan)
+        self._batcher = batcher
         self._started_at = loop.version
         self._barrier = run_plan.waits
         self._updates = 0
         self._waited_s = self._starved_s = 0.0
         self._published = self._reported = -math.inf
         self._published_version = 0
-
-    def restore(self, found: checkpoint.Checkpoint) -> None:
-        """Takes from a checkpoint what is kept of earlier unrolls."""
-        lost = self._batcher.restore(found.folder / batches.FOLDER, self._run_plan.layout)
-        if lost:
-            self._link.say(f"left out: {lost}")
 
     def run(self) -> None:
         job, link, source = self._job, self._link, self._source

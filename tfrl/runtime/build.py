@@ -1,0 +1,171 @@
+"""The parts of a run, each made in one place: a backend decides only which of them share a process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import reverb
+
+from tfrl.agent import ActorPlace, Policy
+from tfrl.envs.make import make_vector
+from tfrl.envs.vector import VectorEnv
+from tfrl.logs import episode_file as episodes
+from tfrl.logs.episode_file import EpisodeFile
+from tfrl.replay.kinds import Writer, check_restarts, make_writer, row_layout, sequence_writer
+from tfrl.replay.learner_replay import LearnerReplay
+from tfrl.replay.local_queue import LocalQueue
+from tfrl.replay.sequence_rows import RowSink, SequenceRows
+from tfrl.replay.write_chunks import ChunkWriter
+from tfrl.runtime import seeds
+from tfrl.runtime.acting.actor import Actor
+from tfrl.runtime.acting.inference import Engine, StepSignature, make_engine
+from tfrl.runtime.learning import batches
+from tfrl.runtime.learning.batches import Batcher, make_batcher
+from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
+from tfrl.runtime.plan import residency, warm_start
+from tfrl.runtime.plan.run_plan import RunPlan
+from tfrl.runtime.storage import checkpoint
+from tfrl.runtime.storage.checkpoint import Checkpoint
+
+Announce = Callable[[str], None]
+
+
+def learner_replay(
+    run_plan: RunPlan, found: Checkpoint | None, index: int = 0
+) -> LearnerReplay | None:
+    """The replay beside the learner, with the contents of a checkpoint; None where it lives elsewhere.
+
+    Args:
+      found: the checkpoint to start from.
+      index: of the learner, for the seed of the draws.
+    """
+    if run_plan.residency != residency.LEARNER or run_plan.queue:
+        return None
+    seed = seeds.integer(run_plan.job.seed, "replay", index)
+    replay = LearnerReplay(run_plan.agent.experience, row_layout(run_plan.layout), seed)
+    if found and found.replay:
+        replay.restore(found.replay)
+    return replay
+
+
+def learner(
+    run_plan: RunPlan,
+    found: Checkpoint | None,
+    announce: Announce,
+    replay: LearnerReplay | None = None,
+    num_devices: int | None = None,
+) -> LearnerLoop:
+    """The learner: as a checkpoint holds it, or new, then with `initial_weights` where the job names some.
+
+    Args:
+      replay: the one beside it.
+      num_devices: replicas; None: as the job says.
+
+    Raises:
+      SettingError: a checkpoint or weights that do not fit.
+    """
+    job = run_plan.job
+    strategy = make_strategy(
+        job.topology.num_learner_devices if num_devices is None else num_devices
+    )
+    loop = LearnerLoop(
+        run_plan.agent, run_plan.layout, strategy, job.topology.compile,
+        seeds.integer(job.seed, "learner"), announce, replay,
+    )  # fmt: skip
+    if found:
+        checkpoint.restore_learner(found, loop)
+        loop.max_priority = found.state["max_priority"]
+        loop.compiled = found.state.get("compile")
+        if replay is not None:
+            replay.max_priority = loop.max_priority
+    elif job.initial_weights:
+        warm_start.start(loop, run_plan, strategy.scope(), announce)
+    return loop
+
+
+def batcher(run_plan: RunPlan, found: Checkpoint | None, announce: Announce) -> Batcher:
+    """What makes batches of fetched items, with the earlier items that a checkpoint keeps."""
+    made = make_batcher(run_plan)
+    if found and (lost := made.restore(found.folder / batches.FOLDER, run_plan.layout)):
+        announce(f"not restored: {lost}")
+    return made
+
+
+def environments(run_plan: RunPlan, seed: int) -> VectorEnv:
+    """The environments of one actor: those of the plan where no others may be built.
+
+    Raises:
+      SettingError: environments that cannot be used, or not for sequences.
+    """
+    job = run_plan.job
+    env = run_plan.env or make_vector(
+        job.env, job.topology.num_envs, seed, info_names=job.log.info_metrics
+    )
+    if run_plan.sequences:
+        check_restarts(env)
+    return env
+
+
+def engine(run_plan: RunPlan, inference: str, announce: Announce) -> Engine:
+    """The engine of an exploring policy; `inference` as in `make_engine`."""
+    policy, num_envs = run_plan.agent.make_policy(), run_plan.job.topology.num_envs
+    signature = StepSignature(policy, run_plan.spec, num_envs, run_plan.knobs, explore=True)
+    return make_engine(inference, policy, signature, announce)
+
+
+def writer(
+    run_plan: RunPlan,
+    policy: Policy,
+    index: int = 0,
+    insert: Callable[[Any], None] | None = None,
+    queue: LocalQueue | None = None,
+    clients: Sequence[reverb.Client] = (),
+) -> Writer:
+    """The writer of an actor, for one of three destinations.
+
+    Args:
+      policy: whose weights compute what is written, where anything is computed.
+      index: of the actor.
+      insert: takes chunks for a replay beside the learner.
+      queue: beside the learner.
+      clients: of the servers.
+    """
+    agent, layout, num_envs = run_plan.agent, run_plan.layout, run_plan.job.topology.num_envs
+    item = agent.experience.item
+    if insert is not None and run_plan.sequences:
+        return sequence_writer(RowSink(insert, SequenceRows(layout)), item, layout, num_envs)
+    if insert is not None:
+        return ChunkWriter(insert, item, layout, num_envs, writer=index)
+    if queue is not None:
+        return sequence_writer(queue, item, layout, num_envs, policy=policy)
+    return make_writer(clients, item, layout, num_envs, index, policy, agent.initial_priority)
+
+
+def actor(
+    run_plan: RunPlan,
+    engine: Engine,
+    env: VectorEnv,
+    writer: Writer,
+    rng: np.random.Generator,
+    seed: int,
+    started: float,
+    slot: int = 0,
+    index: int = 0,
+) -> Actor:
+    """An actor that resets its environments.
+
+    Args:
+      rng: noise of exploration.
+      seed: of the environments.
+      started: time at which the run started, seconds since the epoch, for `episodes.csv`.
+      slot: place among the actors, for its knobs.
+      index: id of this one, for `episodes.csv`.
+    """
+    log, topology = run_plan.job.log, run_plan.job.topology
+    place = ActorPlace(slot, topology.num_actors, topology.num_envs)
+    file = None
+    if log.episodes_csv:
+        file = EpisodeFile(run_plan.run_dir / episodes.NAME, index, started)
+    return Actor(run_plan.agent, engine, env, writer, place, rng, seed, file, log.info_metrics)
