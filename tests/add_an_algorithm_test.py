@@ -1,4 +1,4 @@
-"""The example of docs/add_an_algorithm.md is a program: it trains, declares a metric and passes every check."""
+"""The examples of docs/add_an_algorithm.md are programs: they train, resume, run in processes and pass every check."""
 
 import importlib
 import pathlib
@@ -7,38 +7,114 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl.testing import absltest
 
 import tfrl
+from tfrl.config import flags
 from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.testing import algorithm_checks
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "add_an_algorithm.md").read_text()
-CODE = re.search(r"```python\n(.*?)```", PAGE[PAGE.index("## A complete example") :], re.DOTALL)[1]
+
+
+def _code(title):
+    return re.search(r"```python\n(.*?)```", PAGE[PAGE.index(f"## {title}\n") :], re.DOTALL)[1]
+
+
+REINFORCE, CODE = _code("A first algorithm"), _code("An algorithm with a replay")
 SMALL = dict(hidden_sizes=(16,), batch_size=16, min_replay=100)
+QUIET = dict(
+    eval_every_env_steps=0, final_eval_episodes=20, console="none", tensorboard=False,
+    log_every_s=0.05, compile="graph", inference="lite",
+)  # fmt: skip
 
 
-class AddAnAlgorithmTest(absltest.TestCase):
-    def package(self, code):
+class Package(absltest.TestCase):
+    def package(self, code, name="sarsa"):
         """Puts the code into a package of its own that can be imported; gives the dotted name and the folder."""
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
         package = f"package_{self.id().rsplit('.', 1)[1]}"
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
-        (folder / package / "sarsa.py").write_text(code)
+        (folder / package / f"{name}.py").write_text(code)
         sys.path.insert(0, str(folder))
         self.addCleanup(sys.path.remove, str(folder))
         importlib.invalidate_caches()
-        return f"{package}.sarsa", folder
+        return f"{package}.{name}", folder
+
+    def check(self, folder, algo, *argv):
+        """Runs the command that checks an algorithm."""
+        return subprocess.run(
+            [sys.executable, "-m", "tfrl.testing.algorithm_checks", f"--algo={algo}", *argv],
+            capture_output=True, text=True, cwd=folder, timeout=300,
+            env={"PYTHONPATH": str(ROOT), "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )  # fmt: skip
+
+
+class ReinforceTest(Package):
+    """The first example: 60 lines in a user's module are a whole algorithm."""
 
     def train(self, algo, folder, **settings):
         settings = {
-            "env": "tfrl.testing.fakes:IdentityGame", "total_env_steps": 3_000, "eval_every_env_steps": 0,
-            "final_eval_episodes": 20, "console": "none", "tensorboard": False, "log_every_s": 0.05,
-            "compile": "graph", **SMALL, **settings,
+            "env": "tfrl.testing.fakes:IdentityGame", "env_kwargs": {"length": 10}, "discount": 0.0,
+            "length": 10, "num_envs": 4, "total_env_steps": 3_000, "hidden_sizes": (16,),
+            "learning_rate": 2e-2, **QUIET, **settings,
+        }  # fmt: skip
+        return tfrl.train(algo, run_dir=folder / "run", **settings)
+
+    def test_it_is_short_and_sees_no_replay_and_no_runtime(self):
+        lines = [line.strip() for line in REINFORCE.splitlines()]
+        self.assertLessEqual(len([x for x in lines if x and not x.startswith("#")]), 60)
+        self.assertNotRegex(REINFORCE, r"tfrl[\w.]*\._|tfrl\.(runtime|replay|job|algos)")
+
+    def test_it_trains_scores_exports_and_goes_on(self):
+        algo, folder = self.package(REINFORCE, "reinforce")
+        result = self.train(algo, folder)
+        self.assertGreater(result.return_mean, 9.0)  # of 10; random actions reach 2.5
+        found = tfrl.evaluate(result.run_dir, episodes=20, seed=3, trust_modules=(algo,))
+        self.assertGreater(np.mean(found.returns), 9.0)
+        exported = tf.saved_model.load(str(result.export_dir))
+        obs = np.eye(4, dtype=np.float32)
+        step = exported.act(tf.constant(obs), exported.initial_state(4))
+        policy = tfrl.load(result.run_dir, trust_modules=(algo,))
+        self.assertEqual(step["action"].numpy().tolist(), list(policy.predict(obs)))
+        more = tfrl.train(algo, run_dir=result.run_dir, resume=True, total_env_steps=4_000)
+        self.assertGreater(more.updates, result.updates)
+        self.assertGreaterEqual(more.env_steps, 4_000)
+        self.assertGreater(more.return_mean, 9.0)
+
+    @pytest.mark.slow
+    def test_it_trains_in_processes(self):
+        algo, folder = self.package(REINFORCE, "reinforce")
+        result = self.train(algo, folder, backend="processes", num_actors=2, total_env_steps=6_000)
+        self.assertGreater(result.return_mean, 8.0)
+
+    @pytest.mark.slow
+    def test_it_passes_every_check(self):
+        algo, folder = self.package(REINFORCE, "reinforce")
+        done = self.check(folder, algo, "--env=CartPole-v1", "--hidden_sizes=8", "--length=12")
+        count = len(algorithm_checks.CHECKS)
+        self.assertIn(f"{count} of {count} checks passed", done.stdout, done.stderr[-2_000:])
+
+    def test_help_shows_its_settings(self):
+        algo, _ = self.package(REINFORCE, "reinforce")
+        text = flags.help_text(algo)
+        for name in ("learning_rate", "hidden_sizes", "episodes", "length"):
+            self.assertIn(f"--{name}", text)
+
+
+class ReplayTest(Package):
+    """The second example: a replay, a setting that excludes another, and a metric of its own."""
+
+    def train(self, algo, folder, **settings):
+        settings = {
+            "env": "tfrl.testing.fakes:IdentityGame", "total_env_steps": 3_000, **SMALL, **QUIET,
+            **settings,
         }  # fmt: skip
         return tfrl.train(algo, run_dir=folder / "run", **settings)
 
@@ -74,12 +150,9 @@ class AddAnAlgorithmTest(absltest.TestCase):
             (algo, 0, f"{len(algorithm_checks.CHECKS)} of {len(algorithm_checks.CHECKS)} checks passed"),
             (algo.replace("sarsa", "wrong"), 1, "FAILED two_devices_equal_one: AssertionError: variables differ"),
         ):  # fmt: skip
-            done = subprocess.run(
-                [sys.executable, "-m", "tfrl.testing.algorithm_checks", f"--algo={name}", "--env=CartPole-v1",
-                 "--hidden_sizes=8", "--batch_size=8"],
-                capture_output=True, text=True, cwd=folder, timeout=300,
-                env={"PYTHONPATH": str(ROOT), "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
-            )  # fmt: skip
+            done = self.check(
+                folder, name, "--env=CartPole-v1", "--hidden_sizes=8", "--batch_size=8"
+            )
             self.assertIn(words, done.stdout, done.stderr[-2_000:])
             self.assertEqual(done.returncode, code)
 

@@ -16,7 +16,10 @@ from tfrl.settings import field_types
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-USERS = ("my_package/sarsa.py",)  # files of the user that pages write about
+USERS = (
+    "my_package/reinforce.py",
+    "my_package/sarsa.py",
+)  # files of the user that pages write about
 
 
 def _generate():
