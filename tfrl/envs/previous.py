@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from tfrl.envs.vector import VectorEnv
+from tfrl.envs.vector import VectorEnv, VectorWrapper
 from tfrl.errors import SettingError
 from tfrl.types import EnvSpec, VectorStep
 
@@ -58,7 +58,7 @@ def _with_previous(inner: gym.Space, action: gym.Space, clip_rewards: bool) -> s
     return spaces.Dict(parts)
 
 
-class PreviousStep(VectorEnv):
+class PreviousStep(VectorWrapper):
     """Adds the previous action and reward to the observations of `inner`.
 
     In a row whose episode ended, `next_obs` holds the step that ended it; what follows holds zeros, as does every
@@ -71,22 +71,20 @@ class PreviousStep(VectorEnv):
         Args:
           clip_rewards: the learner's rewards are signs; in evaluation too, where those of `inner` are not.
         """
-        self.spec = observe_previous(inner.spec, clip_rewards)
-        self.num_envs, self.backend = inner.num_envs, inner.backend
-        self.restarts_in_step, self.place = inner.restarts_in_step, inner.place
-        self._inner, self._clip = inner, clip_rewards
+        super().__init__(inner, observe_previous(inner.spec, clip_rewards))
+        self._clip = clip_rewards
         self._action_space = inner.spec.action_space
         self._is_dict = isinstance(inner.spec.observation_space, spaces.Dict)
 
     def reset(self, seed: int | None = None) -> Any:
         """Implements `VectorEnv.reset`; previous action and reward are zero."""
-        obs = self._inner.reset(seed)
+        obs = self.inner.reset(seed)
         action = _zeros(self._action_space, self.num_envs)
         return self._join(obs, action, np.zeros(self.num_envs, np.float32))
 
     def step(self, action: Any) -> VectorStep:
         """Implements `VectorEnv.step`; the rewards stay those of `inner`, only what is observed is clipped here."""
-        step = self._inner.step(action)
+        step = self.inner.step(action)
         action = _cast(self._action_space, action)
         reward = np.sign(step.reward) if self._clip else step.reward
         if not step.valid.all():
@@ -96,23 +94,6 @@ class PreviousStep(VectorEnv):
             goes_on = ~(step.terminated | step.truncated)
             obs = self._join(step.obs, _keep(action, goes_on), reward * goes_on)
         return step._replace(obs=obs, next_obs=next_obs)
-
-    def set(self, facts: Mapping[str, float]) -> None:
-        """Implements `VectorEnv.set`."""
-        self._inner.set(facts)
-
-    def close(self) -> None:
-        """Implements `VectorEnv.close`."""
-        self._inner.close()
-
-    def render(self, row: int = 0) -> Any:
-        """As `SyncVector.render`."""
-        return self._inner.render(row)
-
-    @property
-    def envs(self) -> list[gym.Env]:
-        """As `SyncVector.envs`."""
-        return self._inner.envs
 
     def _join(self, obs: Any, action: Any, reward: np.ndarray) -> dict[str, Any]:
         parts = obs if self._is_dict else {OBSERVATION: obs}

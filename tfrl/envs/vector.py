@@ -709,7 +709,51 @@ class BatchVector(VectorEnv):
         return self._pack(arrays)
 
 
-class AtariLives(VectorEnv):
+class VectorWrapper(VectorEnv):
+    """A vector that changes another one: all that a subclass does not define is that of `inner`.
+
+    Attributes:
+      inner: the vector inside.
+    """
+
+    def __init__(self, inner: VectorEnv, spec: EnvSpec | None = None):
+        """Takes over `inner`.
+
+        Args:
+          spec: of one environment as this vector gives it; None: that of `inner`.
+        """
+        self.inner = inner
+        self.spec, self.num_envs = inner.spec if spec is None else spec, inner.num_envs
+        self.backend, self.place = inner.backend, inner.place
+        self.restarts_in_step = inner.restarts_in_step
+
+    def reset(self, seed: int | None = None) -> Any:
+        """Implements `VectorEnv.reset`."""
+        return self.inner.reset(seed)
+
+    def step(self, action: Any) -> VectorStep:
+        """Implements `VectorEnv.step`."""
+        return self.inner.step(action)
+
+    def set(self, facts: Mapping[str, float]) -> None:
+        """Implements `VectorEnv.set`."""
+        self.inner.set(facts)
+
+    def close(self) -> None:
+        """Implements `VectorEnv.close`."""
+        self.inner.close()
+
+    def render(self, row: int = 0) -> Any:
+        """As `SyncVector.render`."""
+        return self.inner.render(row)
+
+    @property
+    def envs(self) -> list[gym.Env]:
+        """As `SyncVector.envs`."""
+        return self.inner.envs
+
+
+class AtariLives(VectorWrapper):
     """Makes lost lives terminations for the learner, and starts the next life; the inner vector
     plays full games.
 
@@ -726,16 +770,15 @@ class AtariLives(VectorEnv):
           automatic_action: index of the action that starts a life.
           terminate: a lost life is `terminated=True`.
         """
-        self.spec, self.num_envs, self.backend = inner.spec, inner.num_envs, inner.backend
-        self.restarts_in_step, self.place = inner.restarts_in_step, inner.place
-        self._inner, self._action, self._terminate = inner, automatic_action, terminate
+        super().__init__(inner)
+        self._action, self._terminate = automatic_action, terminate
         self._lives = np.zeros(self.num_envs, np.int32)
         self._pending: np.ndarray | None = None
 
     def reset(self, seed: int | None = None) -> Any:
         """Implements `VectorEnv.reset`: new games with all lives."""
-        obs = self._inner.reset(seed)
-        self._lives, self._pending = self._inner.lives.copy(), None
+        obs = self.inner.reset(seed)
+        self._lives, self._pending = self.inner.lives.copy(), None
         return obs
 
     def step(self, action: np.ndarray) -> VectorStep:
@@ -743,8 +786,8 @@ class AtariLives(VectorEnv):
         pending = self._pending
         if pending is not None:
             action = np.where(pending, self._action, action)
-        step = self._inner.step(action)
-        lives = self._inner.lives.copy()
+        step = self.inner.step(action)
+        lives = self.inner.lives.copy()
         lost = (lives < self._lives) & step.valid & ~(step.terminated | step.truncated)
         self._lives = lives
         self._pending = lost if np.count_nonzero(lost) else None
@@ -763,32 +806,18 @@ class AtariLives(VectorEnv):
             reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
         return step._replace(reward=reward, terminated=terminated, truncated=truncated, valid=valid)
 
-    def set(self, facts: Mapping[str, float]) -> None:
-        """Implements `VectorEnv.set`."""
-        self._inner.set(facts)
 
-    def close(self) -> None:
-        """Implements `VectorEnv.close`."""
-        self._inner.close()
-
-    def render(self, row: int = 0) -> Any:
-        """As `SyncVector.render`."""
-        return self._inner.render(row)
-
-
-class CheckedMasks(VectorEnv):
+class CheckedMasks(VectorWrapper):
     """Ends a run at a state that goes on without any valid action: no policy can act there, and no value follows it."""
 
     def __init__(self, inner: VectorEnv):
         """Takes over `inner`, whose observations have an action mask."""
-        self.spec, self.num_envs, self.backend = inner.spec, inner.num_envs, inner.backend
-        self.restarts_in_step, self.place = inner.restarts_in_step, inner.place
-        self._inner = inner
+        super().__init__(inner)
         self._starts = space_lib.mask_starts(inner.spec.action_space)
 
     def reset(self, seed: int | None = None) -> Any:
         """Like `inner`; raises SettingError for a state without a valid action, as `step` does."""
-        obs = self._inner.reset(seed)
+        obs = self.inner.reset(seed)
         self._check(obs, np.zeros(self.num_envs, np.bool_))
         return obs
 
@@ -798,28 +827,11 @@ class CheckedMasks(VectorEnv):
         Raises:
           SettingError: a state that is not terminal has no valid action.
         """
-        step = self._inner.step(action)
+        step = self.inner.step(action)
         self._check(step.next_obs, step.terminated)
         if step.obs is not step.next_obs:
             self._check(step.obs, np.zeros(self.num_envs, np.bool_))
         return step
-
-    def set(self, facts: Mapping[str, float]) -> None:
-        """Implements `VectorEnv.set`."""
-        self._inner.set(facts)
-
-    def close(self) -> None:
-        """Implements `VectorEnv.close`."""
-        self._inner.close()
-
-    def render(self, row: int = 0) -> Any:
-        """As `SyncVector.render`."""
-        return self._inner.render(row)
-
-    @property
-    def envs(self) -> list[gym.Env]:
-        """As `SyncVector.envs`."""
-        return self._inner.envs
 
     def _check(self, obs: Any, ended: np.ndarray) -> None:
         valid = np.maximum.reduceat(obs[ACTION_MASK], self._starts, axis=1).min(1) > 0
