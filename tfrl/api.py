@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfrl import files
-from tfrl.config import foreign, objects, trust
+from tfrl.config import flags, foreign, objects, switches, trust
 from tfrl.errors import SettingError
-from tfrl.job import PLANS, Job, algorithm
+from tfrl.job import Job, settings_classes
 from tfrl.settings import from_dict, nearest
 
 if TYPE_CHECKING:
@@ -62,35 +62,59 @@ def make_job(algo: str, **settings: Any) -> Job:
       SettingError: an unknown setting (the nearest is named) or a value that cannot be used.
     """
     trust.name_settings(algo, settings)
-    given = sections(algo, settings)
-    parts = {"config": algorithm(algo).Config, **PLANS}
-    return Job(
-        algo=algo,
-        **{part: from_dict(cls, given[part]) for part, cls in parts.items()},
-        **given["job"],
-        asked_for=tuple(settings),
-    )
+    names = _switches(settings) or ()
+    given = sections(algo, settings, names)
+    classes = settings_classes(algo, names)
+    parts = {part: from_dict(cls, given[part]) for part, cls in classes.items()}
+    combined = {name: parts.pop(switches.key(name)) for name in names}
+    return Job(algo=algo, switches=combined, asked_for=tuple(settings), **parts, **given["job"])
 
 
-def sections(algo: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Groups settings by the part of a job that has them: 'config', 'job' or a key of `job.PLANS`.
+def _switches(settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The switches that settings name, None where they name none.
 
     Raises:
-      SettingError: a setting that no part has.
+      SettingError: `with_` is no list of names.
     """
-    parts = {"config": algorithm(algo).Config, **PLANS}
+    if "with_" not in settings:
+        return None
+    value = settings["with_"]
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise SettingError(f"with_={value!r}: expected a list of names, e.g. ['observation_noise']")
+    return tuple(name.strip() for name in names if name.strip())
+
+
+def sections(
+    algo: str, settings: Mapping[str, Any], combined: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Groups settings by the part of a job that has them: 'job', or a key of `job.settings_classes`.
+
+    Args:
+      algo: name of the algorithm.
+      settings: flag name -> value; `with_` is left out.
+      combined: names of the switches.
+
+    Raises:
+      SettingError: a setting that no part has, or as `settings_classes`.
+    """
+    parts = settings_classes(algo, combined)
     names = {f.name: part for part, cls in parts.items() for f in dataclasses.fields(cls)}
     names.update(
         {
             f.name: "job"
             for f in dataclasses.fields(Job)
-            if f.name not in (*parts, "algo", "asked_for")
+            if f.name not in (*parts, "algo", "asked_for", "switches")
         }
     )
     given: dict[str, dict[str, Any]] = {part: {} for part in (*parts, "job")}
     for name, value in settings.items():
+        if name == "with_":
+            continue
         if name not in names:
-            guess = foreign.hint(name, names).replace("--", "") or nearest(name, names)
+            guess = foreign.hint(name, names).replace("--", "")
+            guess = guess or flags.switch_hint(name).replace("--with", "with_")
+            guess = guess or nearest(name, (*names, "with_"))
             raise SettingError(f"unknown setting {name!r}{guess}")
         given[names[name]][name] = _plain(name, value)
     return given
@@ -113,9 +137,9 @@ def train(
         `tfrl.Callback`.
       stop: `stop.request()` in another thread ends the run in the same way.
       **settings: any flag, e.g. `env="CartPole-v1", total_env_steps=50_000,
-        learning_rate=1e-3`. `env` may be a class or function that makes an environment, or one environment. `network`
-        may be a Keras model or a function that builds one, `optimizer` the class of a Keras optimiser or a function
-        that makes one of `learning_rate`.
+        learning_rate=1e-3`. `with_` is the flag `--with`, a list of switches. `env` may be a class or function that
+        makes an environment, or one environment. `network` may be a Keras model or a function that builds one,
+        `optimizer` the class of a Keras optimiser or a function that makes one of `learning_rate`.
 
     Raises:
       SettingError: a setting cannot be used, and nothing has been started; or an environment violates its own spaces
@@ -151,7 +175,9 @@ def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
         return algo
     if settings.get("resume") and settings.get("run_dir"):
         run_dir = str(settings["run_dir"])
-        return resolve.change(resolve.load_job(run_dir), run_dir, sections(algo, settings), algo)
+        saved, named = resolve.load_job(run_dir), _switches(settings)
+        given = sections(algo, settings, tuple(saved.switches) if named is None else named)
+        return resolve.change(saved, run_dir, given, algo, named)
     return make_job(algo, **settings)
 
 
@@ -174,7 +200,9 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
         if job.evaluation.eval_env == "none" and job.topology.backend == "inprocess":
             # No second environment may be built, not even to read its spaces.
             names = job.log.info_metrics
-            only = make_vector(job.env, job.topology.num_envs, job.seed, info_names=names)
+            only = make_vector(
+                job.env, job.topology.num_envs, job.seed, info_names=names, switches=job.switches
+            )
             stack.callback(only.close)
         run_plan = plan_run(job, only and only.spec, starting=True)
         return _run(dataclasses.replace(run_plan, env=only), started, callbacks, stop)

@@ -9,11 +9,11 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfrl import files
-from tfrl.config import foreign, idle, json_form, trust
+from tfrl.config import foreign, idle, json_form, switches, trust
 from tfrl.errors import SettingError
 from tfrl.settings import from_dict, import_module, name_now, nearest, setting, validate
 
@@ -302,6 +302,8 @@ class Job:
     Attributes:
       algo: name of a module of `tfrl.algos`, or the dotted name of a user's module with `Config` and `make`.
       config: the algorithm's own settings, an instance of its `Config`.
+      switches: settings of what is combined with the algorithm, {name of a switch: its `Config`}, in the order in which
+        they apply; see `config/switches.py`.
       run_dir: folder of the run; it contains every file that the run writes.
       asked_for: settings that the user gave for this job rather than by a flagfile or a stored job; they must have an
         effect. Not stored.
@@ -314,6 +316,7 @@ class Job:
     evaluation: EvalPlan = dataclasses.field(default_factory=EvalPlan)
     checkpoint: CheckpointPlan = dataclasses.field(default_factory=CheckpointPlan)
     log: LogPlan = dataclasses.field(default_factory=LogPlan)
+    switches: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = setting(0, "seed of all random numbers of the run", minimum=0)
     total_env_steps: int = setting(50_000, "length of the run", unit="env steps", minimum=1)
     run_dir: str = setting("", "folder of the run; default: runs/<algo>-<env>-<time>")
@@ -331,17 +334,21 @@ class Job:
 
     def refuse_idle(self, facts: Mapping[str, bool] | None = None) -> None:
         """Raises SettingError for a setting of `asked_for` that has no effect; see `idle.refuse`."""
-        idle.refuse(self.asked_for, (self.config, *(getattr(self, name) for name in PLANS)), facts)
+        parts = (self.config, *(getattr(self, name) for name in PLANS), *self.switches.values())
+        idle.refuse(self.asked_for, parts, facts)
 
     def summary(self) -> dict[str, Any]:
         """Returns {setting: value} that distinguish runs in a table: algorithm, environment, seed, the Config."""
-        names = [f.name for f in dataclasses.fields(self.config)]
+        settings: dict[str, Any] = {}
+        for part in (self.config, *self.switches.values()):
+            settings.update({f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
         return {
             "algo": self.algo,
             "env": str(self.env.env),
             "num_envs": self.topology.num_envs,
             "seed": self.seed,
-            **{name: getattr(self.config, name) for name in names},
+            **({"with": ",".join(self.switches)} if self.switches else {}),
+            **settings,
         }
 
     def to_json(self) -> str:
@@ -352,10 +359,13 @@ class Job:
         """
         values = dataclasses.asdict(self)
         del values["asked_for"]
-        for part in _PARTS:
-            for name, value in values[part].items():
+        for part in (*(values[name] for name in _PARTS), *values["switches"].values()):
+            for name, value in part.items():
                 if isinstance(value, dict):
-                    values[part][name] = json_form.encode(value, name)
+                    part[name] = json_form.encode(value, name)
+        values["switches"] = [  # a list keeps their order
+            {"name": name, "settings": settings} for name, settings in values["switches"].items()
+        ]
         return json.dumps(values, indent=2, sort_keys=True)
 
     @classmethod
@@ -371,16 +381,20 @@ class Job:
         _check_object(values)
         for part in _PARTS:
             _check_object(values[part])
-            for name, value in values[part].items():
-                if isinstance(value, dict):
-                    values[part][name] = json_form.decode(value)
+            _decode(values[part])
         plans = {name: from_dict(plan, values.pop(name)) for name, plan in PLANS.items()}
         trust.check_algorithm(str(values["algo"]))
         kind = algorithm(values["algo"]).Config
         known = {f.name for f in dataclasses.fields(kind)}
         stored = {name_now(name, known): x for name, x in values.pop("config").items()}
         config = from_dict(kind, stored)
-        return cls(config=config, **plans, **values)
+        combined = {}
+        for entry in values.pop("switches", []):
+            name = str(entry["name"])
+            trust.check_switch(name)
+            _decode(entry["settings"])
+            combined[name] = from_dict(switches.find(name).Config, entry["settings"])
+        return cls(config=config, switches=combined, **plans, **values)
 
     def save(self, path: pathlib.Path) -> None:
         """Writes `to_json` and a newline to `path`, replacing the file; raises OSError if it cannot."""
@@ -395,6 +409,32 @@ class Job:
 def _check_object(found: Any) -> None:
     if not isinstance(found, dict):
         raise ValueError(f"expected a JSON object, found a {type(found).__name__}")
+
+
+def _decode(settings: dict[str, Any]) -> None:
+    """Replaces dicts in the form of `json_form` by what they stand for."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            settings[name] = json_form.decode(value)
+
+
+def settings_classes(algo: str, with_: Iterable[str] = ()) -> dict[str, type]:
+    """The settings dataclasses of a job: 'config', the keys of `PLANS`, and `switches.key(name)` of each switch.
+
+    Raises:
+      SettingError: no such algorithm or switch, switches that cannot be combined, two settings of one name.
+    """
+    found = switches.modules(with_)
+    config = algorithm(algo).Config
+    if found:
+        names = lambda cls: [f.name for f in dataclasses.fields(cls)]
+        every = [f.name for f in dataclasses.fields(Job) if f.metadata]
+        owners = {"every run": every + [name for cls in PLANS.values() for name in names(cls)]}
+        owners[f"algo={algo}"] = names(config)
+        owners.update({f"with={name}": names(module.Config) for name, module in found.items()})
+        switches.check_names(owners)
+    combined = {switches.key(name): module.Config for name, module in found.items()}
+    return {"config": config, **PLANS, **combined}
 
 
 def algorithms() -> list[str]:

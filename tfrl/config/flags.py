@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from tfrl.config import foreign, idle
+from tfrl.config import foreign, idle, switches
 from tfrl.errors import SettingError
-from tfrl.job import PLANS, Job, algorithm, algorithms
+from tfrl.job import PLANS, Job, algorithm, algorithms, settings_classes
 from tfrl.settings import (
     Points,
     command_line_form,
@@ -48,6 +48,8 @@ _TITLES = {
     "checkpoint": "Checkpoints",
     "log": "Console and logs",
 }
+_ALGOS = pathlib.Path(sys.modules[Job.__module__].__file__).parent / "algos"
+_WITH = "switches to combine with the algorithm, applied in this order, the first one nearest to the environment"
 _FLAGFILE = "file of flags, one --name=value per line; # starts a comment; later flags override earlier ones"
 
 
@@ -73,14 +75,16 @@ class Parsed:
 
     Attributes:
       algo: name of the algorithm.
-      given: section key ('config', 'job', or a key of `PLANS`) -> {setting: value}, of what was
+      given: section key ('config', 'job', a key of `PLANS` or of `settings_classes`) -> {setting: value}, of what was
         given only.
       asked_for: names of the settings that were given outside flagfiles.
+      switches: names after `--with`; None: it was not given.
     """
 
     algo: str
     given: Mapping[str, Mapping[str, Any]]
     asked_for: tuple[str, ...] = ()
+    switches: tuple[str, ...] | None = None
 
     def job(self) -> Job:
         """The Job, with defaults for all that was not given.
@@ -88,10 +92,18 @@ class Parsed:
         Raises:
           SettingError: a value out of its limits, or values that exclude each other.
         """
-        config = algorithm(self.algo).Config(**self.given["config"])
-        plans = {key: cls(**self.given[key]) for key, cls in PLANS.items()}
-        asked_for = self.asked_for
-        return Job(algo=self.algo, config=config, asked_for=asked_for, **plans, **self.given["job"])
+        names = self.switches or ()
+        parts = {
+            key: cls(**self.given[key]) for key, cls in settings_classes(self.algo, names).items()
+        }
+        combined = {name: parts.pop(switches.key(name)) for name in names}
+        return Job(
+            algo=self.algo,
+            switches=combined,
+            asked_for=self.asked_for,
+            **parts,
+            **self.given["job"],
+        )
 
 
 def parse(argv: Sequence[str]) -> Job:
@@ -105,30 +117,42 @@ def parse(argv: Sequence[str]) -> Job:
     return parse_given(expand(argv)).job()
 
 
-def parse_given(tokens: Sequence[Token], algo: str | None = None) -> Parsed:
+def parse_given(
+    tokens: Sequence[Token], algo: str | None = None, combined: Iterable[str] = ()
+) -> Parsed:
     """Parses the tokens of `expand` strictly; `--help` prints to stdout and raises SystemExit(0).
 
     Args:
       tokens: arguments.
       algo: default if `--algo` is not given, e.g. from a run to resume.
+      combined: switches of the run to resume, the default if `--with` is not given.
 
     Raises:
       SettingError: an unknown flag, a value of the wrong type, a leftover argument, no algorithm.
     """
     algo = peek(tokens, "algo") or algo
+    typed_with = peek(tokens, "with")
+    names = None if typed_with is None else tuple(_convert(typed_with, tuple[str, ...]))
+    combined = tuple(combined if names is None else names)
     if wants_help(tokens):
-        print(help_text(algo))
+        print(help_text(algo, combined))
         raise SystemExit(0)
     if not algo:
         raise SettingError(f"--algo: not given; expected one of {', '.join(algorithms())}")
-    sections = job_sections(algorithm(algo).Config)
+    classes = settings_classes(algo, combined)  # settings that collide are refused here
+    sections = job_sections(classes["config"], combined)
     known = {name for section in sections for name in section.names}
     tokens = [_token_now(token, known) for token in tokens]
-    values = _parse_sections(tokens, sections, {"algo": str}, hint=lambda name: _owners(name, algo))
+    values = _parse_sections(
+        tokens,
+        sections,
+        {"algo": str, "with": tuple[str, ...]},
+        hint=lambda name: switch_hint(name) or _owners(name, algo),
+    )
     given = {s.key: {n: values[n] for n in s.names if n in values} for s in sections}
     typed = [t.text.lstrip("-").partition("=")[0] for t in tokens if not t.origin]
     asked_for = tuple(n for n in values if n in typed or f"no{n}" in typed)
-    return Parsed(algo, given, asked_for)
+    return Parsed(algo, given, asked_for, names)
 
 
 def parse_options(
@@ -159,13 +183,23 @@ def parse_options(
     return cls(**values), leftovers or []
 
 
-def job_sections(config: type | None) -> list[Section]:
-    """The sections of a job's flags, the algorithm's own first where its `Config` is given."""
+def job_sections(config: type | None, combined: Iterable[str] = ()) -> list[Section]:
+    """The sections of a job's flags: the algorithm's own first where its `Config` is given, then those of switches.
+
+    Args:
+      config: settings of the algorithm.
+      combined: names of switches.
+    """
     scalars = tuple(f.name for f in dataclasses.fields(Job) if f.metadata)
     sections = [Section("job", _TITLES["job"], Job, scalars)]
     sections += [
         Section(key, _TITLES[key], cls, tuple(field_types(cls))) for key, cls in PLANS.items()
     ]
+    own = [
+        Section(switches.key(name), f"Switch {name}", m.Config, tuple(field_types(m.Config)))
+        for name, m in switches.modules(combined).items()
+    ]
+    sections = [*own, *sections]
     if config is not None:
         sections.insert(0, Section("config", "Algorithm", config, tuple(field_types(config))))
     return sections
@@ -452,13 +486,20 @@ def _nearest_flag(name: str, known: Sequence[str]) -> str:
 
 def _owners(name: str, algo: str) -> str:
     """'; it is a setting of ppo, not of dqn' for a flag of others or its name elsewhere, read from their source."""
-    folder = pathlib.Path(sys.modules[Job.__module__].__file__).parent / "algos"
-    fields = {a: _source_settings(folder / f"{a}.py") for a in algorithms() if a != algo}
+    fields = {a: _source_settings(_ALGOS / f"{a}.py") for a in algorithms() if a != algo}
     for setting in (name, *foreign.elsewhere(name)):
         owners = [other for other in fields if setting in fields[other]]
         if owners:
             what = "it is" if setting == name else f"here it is --{setting},"
             return f"; {what} a setting of {', '.join(owners)}, not of {algo}"
+    return ""
+
+
+def switch_hint(name: str) -> str:
+    """'; it is a setting of the switch x; add --with=x' for a setting of a switch that is not in use."""
+    for switch in switches.names():
+        if name in _source_settings(switches.FOLDER / f"{switch}.py"):
+            return f"; it is a setting of the switch {switch}; add --with={switch}"
     return ""
 
 
@@ -490,35 +531,39 @@ def _source_settings(path: pathlib.Path, name: str = "Config") -> list[str]:
 # Help and documentation.
 
 
-def help_text(algo: str | None) -> str:
-    """The text of `--help`: the algorithms, or all settings of one, and the common settings."""
+def help_text(algo: str | None, combined: Iterable[str] = ()) -> str:
+    """The text of `--help`: the algorithms, or all settings of one and of switches, and the common settings."""
     lines = ["Trains an agent: tfrl run --algo=NAME [--flagfile=FILE] [--SETTING=VALUE ...]", ""]
     if algo:
         module = algorithm(algo)
-        sections = job_sections(module.Config)
+        sections = job_sections(module.Config, combined)
         first = (module.__doc__ or "").strip().splitlines()
         lines += [*textwrap.wrap(first[0], _width()), ""] if first else []
     else:
-        sections = job_sections(None)
+        sections = job_sections(None, combined)
         lines += ["Algorithms (--algo=NAME --help lists the settings of one):"]
-        width = max([len(name) for name in algorithms()], default=0)
-        for name in algorithms():
-            lead = f"  {name:{width}}  "
-            lines += textwrap.wrap(
-                lead + _first_line(name), _width(), subsequent_indent=" " * len(lead)
-            )
+        lines += _modules(_ALGOS, algorithms())
         lines += ["  or the dotted name of your own module with Config and make", ""]
+    lines += ["Switches, which combine with any algorithm (--with=NAME,... --help adds theirs):"]
+    lines += _modules(switches.FOLDER, switches.names())
+    lines += ["  or the dotted name of your own module; docs/switches.md describes it", ""]
     lines += ["General", *_entry("--algo", "str", "required", "algorithm to train")]
+    lines += [*_entry("--with", "list of str", "''; separated by commas", _WITH)]
     lines += [*_entry("--flagfile", "path", "none", _FLAGFILE), ""]
     for section in sections:
         lines += [*_section_help(section), ""]
     return "\n".join(lines).rstrip()
 
 
-def _first_line(algo: str) -> str:
-    path = pathlib.Path(sys.modules[Job.__module__].__file__).parent / "algos" / f"{algo}.py"
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
+def _modules(folder: pathlib.Path, names: Sequence[str]) -> list[str]:
+    """A line for each of these modules: its name and the first line of its docstring, read from its source."""
+    lines, width = [], max(map(len, names), default=0)
+    for name in names:
+        source = (folder / f"{name}.py").read_text(encoding="utf-8")
+        first = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        lead = f"  {name:{width}}  "
+        lines += textwrap.wrap(lead + first, _width(), subsequent_indent=" " * len(lead))
+    return lines
 
 
 def _section_help(section: Section) -> list[str]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfrl.config import flags, json_form, objects, trust
+from tfrl.config import flags, json_form, objects, switches, trust
 from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job
 
@@ -39,25 +39,29 @@ def job_from_argv(argv: Sequence[str]) -> Job:
     run_dir = flags.peek(tokens, "run_dir")
     if not run_dir:
         raise SettingError("--resume: expected --run_dir with the folder of the run to continue")
-    given = {
-        name: flags.peek(tokens, name) for name in ("env", "env_wrappers", "network", "optimizer")
-    }
+    named = ("env", "env_wrappers", "network", "optimizer", "with")
+    given = {name: flags.peek(tokens, name) for name in named}
     trust.name_settings(flags.peek(tokens, "algo"), given)
     saved = load_job(run_dir)
-    parsed = flags.parse_given(tokens, algo=saved.algo)
-    return check(change(saved, run_dir, parsed.given, parsed.algo))
+    parsed = flags.parse_given(tokens, saved.algo, tuple(saved.switches))
+    return check(change(saved, run_dir, parsed.given, parsed.algo, parsed.switches))
 
 
 def change(
-    saved: Job, run_dir: str, given: Mapping[str, Mapping[str, Any]], algo: str | None = None
+    saved: Job,
+    run_dir: str,
+    given: Mapping[str, Mapping[str, Any]],
+    algo: str | None = None,
+    combined: Sequence[str] | None = None,
 ) -> Job:
     """The Job with which the run `saved` continues.
 
     Args:
       saved: Job of the run folder.
       run_dir: that folder; it may have moved since.
-      given: section key ('config', 'job' or a key of `PLANS`) -> {setting: value} as wanted.
+      given: section key ('config', 'job', a key of `PLANS` or of a switch) -> {setting: value} as wanted.
       algo: algorithm that the user names, None for none.
+      combined: switches that the user names, in their order; None: not given.
 
     Raises:
       SettingError: a setting that is not free in a resumed run differs from the saved one, or `saved` names code that
@@ -73,9 +77,13 @@ def change(
 
     if algo is not None and algo != saved.algo:
         raise refuse("algo", algo, saved.algo)
-    taken: dict[str, dict[str, Any]] = {key: {} for key in ("job", "config", *PLANS)}
+    if combined is not None and tuple(combined) != tuple(saved.switches):
+        raise refuse("with", tuple(combined), tuple(saved.switches))
+    own = {switches.key(name): config for name, config in saved.switches.items()}
+    holders = {"job": saved, **{key: getattr(saved, key) for key in ("config", *PLANS)}, **own}
+    taken: dict[str, dict[str, Any]] = {key: {} for key in holders}
     for key, values in given.items():
-        holder = saved if key == "job" else getattr(saved, key)
+        holder = holders[key]
         for name, value in values.items():
             if not may_change(key, type(holder), name):
                 if not json_form.same(value, getattr(holder, name)):
@@ -86,8 +94,12 @@ def change(
     parts = {
         key: dataclasses.replace(getattr(saved, key), **taken[key]) for key in ("config", *PLANS)
     }
+    changed = {
+        name: dataclasses.replace(config, **taken[switches.key(name)])
+        for name, config in saved.switches.items()
+    }
     scalars = {**taken["job"], "run_dir": str(run_dir), "resume": True}
-    job = dataclasses.replace(saved, **parts, **scalars)
+    job = dataclasses.replace(saved, switches=changed, **parts, **scalars)
     trust.check_job(job)
     return job
 

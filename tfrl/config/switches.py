@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfrl.errors import SettingError
-from tfrl.settings import field_types, import_module, nearest
+from tfrl.settings import import_module, nearest
 
 FOLDER = pathlib.Path(__file__).parents[1] / "switches"
 _PREFIX = "with:"  # of the key of a switch among the sections of a job
@@ -73,18 +73,18 @@ def modules(given: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def check_names(owners: Mapping[str, type]) -> None:
+def check_names(owners: Mapping[str, Iterable[str]]) -> None:
     """Checks that every setting has one owner.
 
     Args:
-      owners: {who, for the message: settings dataclass}.
+      owners: {who, for the message: names of its settings}.
 
     Raises:
       SettingError: two have a setting of one name.
     """
     seen: dict[str, str] = {}
-    for owner, cls in owners.items():
-        for name in field_types(cls):
+    for owner, settings in owners.items():
+        for name in settings:
             if name in seen:
                 raise SettingError(
                     f"setting {name!r} is one of {seen[name]} and of {owner}: they cannot be combined"

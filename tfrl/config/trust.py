@@ -53,10 +53,14 @@ def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
 
     Args:
       algo: name of an algorithm or of a module that is one; None for none.
-      settings: flag name -> value; `env`, `env_wrappers`, `network` and `optimizer` count.
+      settings: flag name -> value; `env`, `env_wrappers`, `network`, `optimizer` and `with` count.
     """
     if isinstance(algo, str) and "." in algo:
         _named.add(algo)
+    combined = settings.get("with") or settings.get("with_") or ()
+    combined = combined.split(",") if isinstance(combined, str) else combined
+    if isinstance(combined, (list, tuple)):
+        _named.update(name.strip() for name in combined if isinstance(name, str) and "." in name)
     wrappers = settings.get("env_wrappers") or ()
     wrappers = wrappers.split(",") if isinstance(wrappers, str) else wrappers
     for value in (*map(settings.get, ("env", "network", "optimizer")), *wrappers):
@@ -76,6 +80,12 @@ def check_algorithm(algo: str) -> None:
     """Raises SettingError for an algorithm of a run folder whose module may not be imported."""
     if "." in algo and not _may_import(algo) and algo not in sys.modules:
         raise _refusal("algo", algo, algo)
+
+
+def check_switch(name: str) -> None:
+    """Raises SettingError for a switch of a run folder whose module may not be imported."""
+    if "." in name and not _may_import(name) and name not in sys.modules:
+        raise _refusal("with", name, name)
 
 
 def check_network(network: Any) -> None:

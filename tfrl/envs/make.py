@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -23,6 +23,7 @@ from tfrl.envs import spaces as space_lib
 from tfrl.envs import wrappers
 from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.spawn import neutral_main
+from tfrl.envs.switched import switched, switched_spec
 from tfrl.envs.vector import AtariLives, BatchVector, CheckedMasks, SyncVector, VectorEnv
 from tfrl.envs.workers import Workers
 from tfrl.errors import SettingError
@@ -50,14 +51,18 @@ _ATARI_OLD = re.compile(
 )
 
 
-def make_spec(plan: EnvPlan) -> EnvSpec:
+def make_spec(plan: EnvPlan, switches: Mapping[str, Any] = {}) -> EnvSpec:  # noqa: B006 - only read
     """The spec of `plan`'s environment; builds one, reads its spaces and closes it.
+
+    Args:
+      plan: of the environment.
+      switches: that change it, see `Job.switches`.
 
     Raises:
       SettingError: an environment that does not exist, cannot be built, or has spaces that nothing
         here serves.
     """
-    spec = _inner_spec(plan)
+    spec = switched_spec(_inner_spec(plan), switches)
     return observe_previous(spec, _clips(plan)) if plan.observe_previous else spec
 
 
@@ -81,6 +86,7 @@ def make_vector(
     *,
     training: bool = True,
     info_names: Sequence[str] = (),
+    switches: Mapping[str, Any] = {},  # noqa: B006 - only read
 ) -> VectorEnv:
     """Builds `num_envs` environments behind one interface.
 
@@ -88,6 +94,7 @@ def make_vector(
       seed: of the first `reset()`.
       training: False for evaluation: rewards are not clipped and a lost life ends nothing.
       info_names: of numbers in the info of an episode's last step, kept in `Episode.infos`.
+      switches: that change the environments, see `Job.switches`.
 
     Raises:
       SettingError: as `make_spec`, or a backend that cannot serve this environment or these
@@ -120,6 +127,7 @@ def make_vector(
     if atari and plan.atari_terminal_on_life_loss:
         fire = _fire_action(plan) if plan.atari_fire_on_reset else None
         vector = AtariLives(vector, fire or 0, terminate=training)
+    vector = switched(vector, switches, seed, training)
     if vector.spec.has_action_mask:
         vector = CheckedMasks(vector)
     return PreviousStep(vector, _clips(plan)) if plan.observe_previous else vector

@@ -100,8 +100,9 @@ def environments(run_plan: RunPlan, seed: int) -> VectorEnv:
       SettingError: environments that cannot be used, or not for sequences.
     """
     job = run_plan.job
+    names = job.log.info_metrics
     env = run_plan.env or make_vector(
-        job.env, job.topology.num_envs, seed, info_names=job.log.info_metrics
+        job.env, job.topology.num_envs, seed, info_names=names, switches=job.switches
     )
     if run_plan.sequences:
         check_restarts(env)

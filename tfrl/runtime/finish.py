@@ -201,7 +201,8 @@ def evaluate_run(
     if env is not None:
         plan = dataclasses.replace(plan, env=env if isinstance(env, str) else objects.named(env))
     trust.check_env(plan.env, plan.env_wrappers)
-    vector = make_vector(plan, min(num_envs, episodes), seed, training=False)
+    size, switches = min(num_envs, episodes), run_plan.job.switches
+    vector = make_vector(plan, size, seed, training=False, switches=switches)
     return _play(run_plan, policy, vector, episodes, seed, greedy)
 
 
@@ -219,7 +220,8 @@ def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) ->
     trust.check_env(plan.env, plan.env_wrappers)
     drawn = {**plan.env_kwargs, "render_mode": "rgb_array"}
     plan = dataclasses.replace(plan, env_backend="sync", env_kwargs=drawn)
-    inner: Any = make_vector(plan, 1, seed, training=False)
+    switches = run_plan.job.switches
+    inner: Any = make_vector(plan, 1, seed, training=False, switches=switches)
     atari = atari_game(plan.env) is not None
     fps = 60 / plan.atari_frame_skip if atari else inner.envs[0].metadata.get("render_fps") or 30
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", plan.env)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfrl.callbacks import Callback, Run, StopAtReturn
+from tfrl.config import switches
 from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm
 from tfrl.logs.metrics import METRICS, Metric, check_declared, unit_of
@@ -46,9 +47,13 @@ class Hooks:
                 )
         target = job.evaluation.stop_at_return
         self._callbacks = [*callbacks, *([] if target is None else [StopAtReturn(target)])]
-        declared = getattr(algorithm(job.algo), "METRICS", {})
-        check_declared(declared, f"algo={job.algo}")
-        self.metrics: dict[str, Metric] = dict(declared)
+        self.metrics: dict[str, Metric] = {}
+        declaring = {f"algo={job.algo}": algorithm(job.algo)}
+        declaring.update({f"with={name}": switches.find(name) for name in job.switches})
+        for who, module in declaring.items():
+            declared = getattr(module, "METRICS", {})
+            check_declared(declared, who, {**METRICS, **self.metrics})
+            self.metrics.update(declared)
         for callback in self._callbacks:
             who = f"callback {type(callback).__name__}"
             check_declared(callback.metrics, who, {**METRICS, **self.metrics})
@@ -151,8 +156,8 @@ class Hooks:
 
 def settings_of(job: Job) -> dict[str, Any]:
     """All settings of a job by name."""
-    found = {"algo": str(job.algo)}
-    for part in (job.config, *(getattr(job, plan) for plan in PLANS)):
+    found = {"algo": str(job.algo), "with": tuple(job.switches)}
+    for part in (job.config, *(getattr(job, plan) for plan in PLANS), *job.switches.values()):
         found.update({f.name: getattr(part, f.name) for f in dataclasses.fields(part)})
     found.update({f.name: getattr(job, f.name) for f in dataclasses.fields(job) if f.metadata})
     return found

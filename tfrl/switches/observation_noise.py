@@ -1,8 +1,8 @@
 """Adds Gaussian noise to the float parts of observations.
 
-What it is: zero-mean noise of one standard deviation on every element of each array of floats that a network reads, drawn
-anew at every step and clipped to the limits of the space. Training without noise and evaluating with it, or
-the reverse, measures how far a policy depends on exact observations.
+What it is: zero-mean noise of one standard deviation on every element of each array of floats that a network reads,
+drawn anew at every step and clipped to the limits of the space. Training without noise and evaluating with it, or the
+reverse, measures how far a policy depends on exact observations.
 
 What it is not: it changes no action mask, no action features, no integers and no images of bytes. With
 `observe_previous` the previous action and reward stay exact.

@@ -30,6 +30,7 @@ from tfrl.job import algorithm
 from tfrl.logs.metrics import METRICS, check_declared, check_names
 from tfrl.nn import torsos
 from tfrl.runtime.learning.learner import LearnerLoop
+from tfrl.runtime.plan.run_plan import make_agent
 from tfrl.runtime.serving.export import export
 from tfrl.runtime.serving.translate import Translator
 from tfrl.runtime.storage.checkpoint import Checkpoints, restore_learner
@@ -194,8 +195,8 @@ def main(argv: Sequence[str]) -> int:
     replicas.configure()
     try:
         job = flags.parse(argv)
-        spec, module = make_spec(job.env), algorithm(job.algo)
-        subject = Subject(job.algo, module, module.make(job.config, spec), spec)
+        spec, module = make_spec(job.env, job.switches), algorithm(job.algo)
+        subject = Subject(job.algo, module, make_agent(job, spec), spec)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

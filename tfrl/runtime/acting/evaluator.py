@@ -232,7 +232,8 @@ class Evaluator:
         plan, job = self._plan, self._run_plan.job
         num_envs = min(plan.eval_num_envs, plan.eval_episodes)
         seed = seeds.integer(job.seed, "evaluator")
-        return StoppableVector(make_vector(job.env, num_envs, seed, training=False), self._stop)
+        vector = make_vector(job.env, num_envs, seed, training=False, switches=job.switches)
+        return StoppableVector(vector, self._stop)
 
     def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:
         self.prepare()

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import ActorPlace, Agent, Episodes, Policy, Queue, Replay, Sequences
+from tfrl.config import switches
 from tfrl.envs.make import make_spec
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
@@ -246,6 +247,24 @@ class RunPlan:
         )
 
 
+def make_agent(job: Job, spec: EnvSpec) -> Agent:
+    """The agent of a job: what its algorithm makes, changed by its switches in their order.
+
+    Raises:
+      SettingError: the algorithm or a switch does not serve the spec or each other.
+    """
+    agent = algorithm(job.algo).make(job.config, spec)
+    for name, config in job.switches.items():
+        change = getattr(switches.find(name), "agent", None)
+        if change is not None:
+            agent = change(config, spec, agent)
+            if not isinstance(agent, Agent):
+                raise SettingError(
+                    f"with={name}: agent() returned a {type(agent).__name__}; expected an Agent"
+                )
+    return agent
+
+
 def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> RunPlan:
     """Builds the spec and the agent of a job.
 
@@ -258,9 +277,9 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
       SettingError: an unknown environment, a space the algorithm does not serve, no checkpoint to resume from or that
         of another run.
     """
-    spec = make_spec(job.env) if spec is None else spec
+    spec = make_spec(job.env, job.switches) if spec is None else spec
     job.refuse_idle(facts(job, spec))
-    agent = algorithm(job.algo).make(job.config, spec)
+    agent = make_agent(job, spec)
     if starting:
         optim_settings.check(job.config)
         memory.refuse_replay(job, agent, spec)

@@ -1,0 +1,108 @@
+"""Runs with switches: in one process and several, resumed, evaluated, exported, recorded; every algorithm with each."""
+
+import csv
+import itertools
+import json
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+from absl.testing import parameterized
+
+import tfrl
+from tfrl.config import switches
+from tfrl.errors import SettingError
+from tfrl.job import Job, algorithms
+
+METRIC = "tfrl.testing.batch_metric"
+TINY = dict(
+    hidden_sizes=(8,), eval_every_env_steps=0, final_eval_episodes=2, console="none",
+    compile="graph", inference="function", tensorboard=False, max_episode_steps=30, log_every_s=0.05,
+)  # fmt: skip
+# What makes updates begin at once.
+OFF_POLICY = dict(min_replay=40, batch_size=8, updates_per_call=4)
+ON_POLICY = dict(unroll_length=5, num_envs=2)
+SETTINGS = {
+    **{algo: OFF_POLICY for algo in ("dqn", "c51", "qr_dqn", "iqn")},
+    **{algo: ON_POLICY for algo in ("a2c", "ppo", "impala", "appo", "a3c")},
+    "pg": dict(num_envs=2, episodes_per_item=2),
+}
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    @parameterized.parameters(*itertools.product(algorithms(), switches.names()))
+    def test_every_algorithm_runs_with_every_switch(self, algo, switch):
+        run_dir = self.folder / "run"
+        settings = {**TINY, **SETTINGS[algo], "total_env_steps": 160, "final_eval_episodes": 0}
+        result = tfrl.train(algo, with_=[switch, METRIC], run_dir=run_dir, **settings)
+        self.assertGreater(result.updates, 0)
+        self.assertEqual(list(Job.load(run_dir / "job.json").switches), [switch, METRIC])
+        found = [r["learner/batch_numbers"] for r in rows(run_dir / "metrics.csv")]
+        self.assertGreater(float(found[-1]), 0)
+
+
+class RunTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    @parameterized.parameters("inprocess", "processes")
+    def test_two_switches_through_a_whole_run(self, backend):
+        run_dir = self.folder / "run"
+        settings = {**TINY, **OFF_POLICY, "backend": backend}
+        both = dict(with_=["observation_noise", METRIC], noise_std=0.2, batch_scale=2.0)
+        tfrl.train("dqn", run_dir=run_dir, total_env_steps=300, **both, **settings)
+        metrics = [float(r["learner/batch_numbers"] or 0) for r in rows(run_dir / "metrics.csv")]
+        self.assertIn(2.0 * 8 * 4, metrics)  # observations of CartPole in a batch, scaled
+        stored = json.loads((run_dir / "job.json").read_text())["switches"]
+        self.assertEqual(
+            stored,
+            [
+                {
+                    "name": "observation_noise",
+                    "settings": {"noise_std": 0.2, "noise_in_evaluation": False},
+                },
+                {"name": METRIC, "settings": {"batch_scale": 2.0}},
+            ],
+        )
+        with self.assertRaisesRegex(SettingError, "noise_std=0.3: the run in .* has noise_std=0.2"):
+            tfrl.train("dqn", run_dir=run_dir, resume=True, noise_std=0.3)
+        with self.assertRaisesRegex(
+            SettingError, "with=observation_noise: the run in .* has with="
+        ):
+            tfrl.train("dqn", run_dir=run_dir, resume=True, with_="observation_noise")
+        result = tfrl.train("dqn", run_dir=run_dir, resume=True, total_env_steps=400)
+        self.assertGreaterEqual(result.env_steps, 400)
+        if backend == "processes":
+            return
+        policy = tfrl.load(run_dir)
+        exported = tf.saved_model.load(str(run_dir / "export"))
+        obs = np.float32([[0.1, -0.2, 0.03, 0.4]])
+        acted = exported.act(tf.constant(obs), exported.initial_state(1))["action"]
+        self.assertAllEqual(acted, [policy.predict(obs[0])])  # the environment's own space
+        self.assertLen(tfrl.evaluate(run_dir, episodes=3).returns, 3)
+
+    def test_noise_changes_training(self):
+        settings = {**TINY, **OFF_POLICY, "total_env_steps": 120, "final_eval_episodes": 0}
+        losses = []
+        for name, more in (("plain", {}), ("noisy", {"with_": ["observation_noise"]})):
+            tfrl.train("dqn", run_dir=self.folder / name, **settings, **more)
+            losses.append([r["learner/loss"] for r in rows(self.folder / name / "metrics.csv")][-1])
+        self.assertNotEqual(*losses)
+
+
+if __name__ == "__main__":
+    tf.test.main()
