@@ -122,7 +122,9 @@ class ObjectsTest(absltest.TestCase):
         self.assertEqual((job.run_dir, job.total_env_steps), ("a/b", 7))
         self.assertEqual((job.config.learning_rate, job.config.double), (0.5, False))
         self.assertEqual(Job.from_json(job.to_json()).env.env_kwargs["x"].dtype, np.int32)
-        with self.assertRaisesRegex(SettingError, "seed=<.*: expected a plain value; env and net"):
+        with self.assertRaisesRegex(
+            SettingError, "seed=<.*: expected a plain value; env, network, optimizer may"
+        ):
             make_job("dqn", seed=lambda: 0)
 
     def test_a_live_name_survives_plain_pickling_of_importable_parts(self):
