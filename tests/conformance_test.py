@@ -42,6 +42,10 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             ):
                 make_job(name, **{wrong: 1})
 
+    @parameterized.parameters(sorted(CASES))
+    def test_every_algorithm_declares_its_networks(self, name):
+        self.assertNotEmpty(self.subject(name).agent.make_learner().networks())
+
     @parameterized.parameters(algorithms())
     def test_a_wrong_space_is_refused_by_name(self, name):
         module = algorithm(name)

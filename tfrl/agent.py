@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import tensorflow as tf
+
 from tfrl.errors import SettingError
 from tfrl.types import NoiseSpec, PolicyStep, UpdateOutput
 
@@ -73,18 +75,65 @@ class Periodic(NamedTuple):
     fn: Callable[[], None]
 
 
-class Learner(Protocol):
-    """What learns. A `tf.Module` that sees tensors only: no replay, no files, no clock."""
+class Delayed(NamedTuple):
+    """A second step on the batch of every `every_updates`-th update, made just after it and before `Periodic`s.
 
-    policy: Policy  # what is published, checkpointed and exported
+    TD3's policy is trained this way (Fujimoto et al. 2018, section 5.2).
+
+    Attributes:
+      every_updates: at least 1; the step follows update number `every_updates`, 2 * `every_updates`, ...
+      fn: (batch, seed) -> {metric: float32 scalar, equal on all replicas}, in replica context. `batch` is what
+        `Learner.update` got, `seed` int32 [2] another seed. Names are not those of the update's metrics; values are
+        logged as means over these steps, and left out where a call of the learner had none.
+    """
+
+    every_updates: int
+    fn: Callable[[Any, Any], Mapping[str, Any]]
+
+
+class Network(NamedTuple):
+    """A network of a learner: which variables it has, and who changes them.
+
+    Attributes:
+      name: e.g. 'q', 'policy', 'value', 'target_q'; no two are alike.
+      variables: those that an optimiser may change, in a fixed order; of a target copy those that correspond to them.
+      optimizer: that trains them; None for a target copy.
+      copy_of: name of the network that a target copy follows, with variables of the same shapes in the same order; None
+        for a network that is trained.
+    """
+
+    name: str
+    variables: Sequence[tf.Variable]
+    optimizer: Any = None
+    copy_of: str | None = None
+
+    @property
+    def kernels(self) -> tuple[tf.Variable, ...]:
+        """The variables of at least two axes: weights of dense, convolutional and recurrent layers, no biases."""
+        return tuple(v for v in self.variables if v.shape.rank >= 2)
+
+
+class Learner(tf.Module):
+    """What learns, a base class. A learner sees tensors only: no replay, no files, no clock.
+
+    A subclass sets `policy` and has `update`; every other method has a default that does nothing.
+
+    Attributes:
+      policy: what is published, checkpointed and exported.
+      env_steps: None, or an int64 variable; the runtime writes the env steps of the run into it before each call.
+    """
+
+    policy: Policy
+    env_steps: tf.Variable | None = None
 
     def prepare(self, batch: Any) -> Any:
-        """Optional, for sequences: [T, b, ...] -> rows with leaves [n, ...], which `update` takes.
+        """For queues: [T, b, ...] -> rows with leaves [n, ...], which `update` takes. The batch itself by default.
 
         In replica context, without gradient, once per sampled batch: targets, advantages, statistics. A row is a step,
         row t * b + i step t of column i, or a column. Rows are shuffled in every epoch where there are several
-        minibatches, those of all replicas together. Without this method `update` takes the batch itself.
+        minibatches, those of all replicas together.
         """
+        return batch
 
     def update(self, batch: Any, seed: Any) -> UpdateOutput:
         """One optimiser step in replica context.
@@ -93,30 +142,87 @@ class Learner(Protocol):
           batch: `Transition` with leaves [b, ...], or `Trajectory` with leaves [T, b, ...]; b is this replica's share.
           seed: int32 [2] for stateless random ops, equal on all replicas.
         """
+        raise NotImplementedError(f"{type(self).__name__}.update")
+
+    def delayed(self) -> Delayed | None:
+        """A second step on the same batch every so many updates; None by default."""
+        return None
 
     def periodic(self) -> Sequence[Periodic]:
-        """Optional. What runs between updates: target copy, sparse topology."""
+        """What runs between updates: target copies, sparse topology. Nothing by default."""
+        return ()
 
     def stop(self) -> Any:
-        """Optional. Bool scalar, asked after each update: skips what is left of the batch's epochs."""
+        """Bool scalar, asked after each update: True skips what is left of the batch's epochs. False by default."""
+        return False
 
     def finish(self) -> None:
-        """Optional. In cross-replica context after the last update of a batch, e.g. to adapt a coefficient."""
+        """Runs in cross-replica context after the last update of a batch of a queue, e.g. to adapt a coefficient."""
 
     def adopt(self, env_steps: int) -> None:
-        """Optional. The policy's variables were set to those of another run after so many env steps.
+        """The policy's variables were set to those of another run after so many env steps.
 
         Brings into line what depends on them and is no copy that `periodic` makes, e.g. statistics of observations.
         """
 
+    def networks(self) -> Sequence[Network]:
+        """Every trainable variable of the learner, in exactly one network. () by default: the learner does not say.
+
+        Sparse training, layer-wise optimisers and exporters read it.
+        """
+        return ()
+
     def facts(self) -> Mapping[str, Any]:
-        """Optional. A few named numbers that are published with the weights, e.g. the difficulty of a task.
+        """A few named numbers that are published with the weights, e.g. the difficulty of a task; {} by default.
 
         `Agent.knobs` and `VectorEnv.set` receive them. Each is a finite number or scalar tensor; a name is an
         identifier of lower-case letters, digits and '_'.
         """
+        return {}
 
-    env_steps: Any  # optional int64 variable; the runtime writes the env steps of the run into it before each call
+
+def check_learner(learner: Any) -> None:
+    """Refuses what `make_learner` must not return, as soon as it has.
+
+    Raises:
+      SettingError: no `Learner`, a period below 1, or networks that contradict each other.
+    """
+    who = f"learner {type(learner).__name__}"
+    if not isinstance(learner, Learner):
+        raise SettingError(f"{who}: expected a subclass of tfrl.agent.Learner")
+    delayed = learner.delayed()
+    for step in (*learner.periodic(), *([] if delayed is None else [delayed])):
+        if not isinstance(step.every_updates, int) or step.every_updates < 1:
+            kind = type(step).__name__
+            raise SettingError(
+                f"{who}: {kind} with every_updates={step.every_updates!r}: expected an int of at least 1"
+            )
+    _check_networks(who, learner.networks())
+
+
+def _check_networks(who: str, networks: Sequence[Network]) -> None:
+    by_name = {network.name: network for network in networks}
+    if len(by_name) < len(networks):
+        raise SettingError(f"{who}: two networks have one name, of {[n.name for n in networks]}")
+    seen: set[int] = set()
+    for network in networks:
+        where = f"{who}: network {network.name!r}"
+        if (network.optimizer is None) == (network.copy_of is None):
+            raise SettingError(f"{where}: expected either an optimizer or copy_of")
+        found = {id(variable) for variable in network.variables}
+        if len(found) < len(network.variables) or found & seen:
+            raise SettingError(f"{where}: a variable stands in it twice, or in another one too")
+        seen |= found
+        if network.copy_of is None:
+            continue
+        original = by_name.get(network.copy_of)
+        if original is None or original.copy_of is not None:
+            raise SettingError(f"{where}: copy_of={network.copy_of!r} is no trained network")
+        mine, theirs = ([v.shape.as_list() for v in n.variables] for n in (network, original))
+        if mine != theirs:
+            raise SettingError(
+                f"{where}: shapes {mine}, expected those of {original.name!r}, {theirs}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ class NormalisedValuesTest(tf.test.TestCase, parameterized.TestCase):
         target = loop.learner.target
         if devices == 1:
             self.assertAllClose(target.inputs(tf.constant(rows)), np.clip(rows, -10, 10))
-            loop.learner._copy_target()
+            loop.learner.periodic()[0].fn()
             self.assertAllClose(target.inputs(tf.constant(rows)), found)
 
     def test_acting_reads_and_keeps_them(self):

@@ -254,7 +254,7 @@ class UserNetworkTest(tf.test.TestCase, parameterized.TestCase):
         if hasattr(loop.learner, "target"):  # called for inference only; takes all over
             mean = lambda x: [v.numpy() for v in x.variables if "moving_mean" in v.name]
             self.assertAllEqual(mean(loop.learner.target)[0], np.zeros(4))
-            loop.learner._copy_target()
+            loop.learner.periodic()[0].fn()
             self.assertAllEqual(mean(loop.learner.target), mean(loop.learner.policy))
 
     @parameterized.parameters("dqn", "dqn_gradients", "ppo", "impala")

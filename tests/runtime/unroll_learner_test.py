@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+from tfrl.agent import Learner
 from tfrl.algos import a2c, impala, ppo
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.envs.make import make_spec
@@ -42,7 +43,7 @@ def apart(a, b):
     return conformance.apart(conformance.values(a), conformance.values(b))
 
 
-class Numbering(tf.Module):
+class Numbering(Learner):
     """A learner whose rows are numbers, and which tells those that each update takes."""
 
     def __init__(self, policy, told):
@@ -55,9 +56,6 @@ class Numbering(tf.Module):
     def update(self, rows, seed):
         tf.numpy_function(lambda x: self._told.append(x.tolist()), [rows], [])
         return UpdateOutput({"learner/loss": tf.constant(0.0)}, None)
-
-    def periodic(self):
-        return ()
 
 
 class MinibatchTest(tf.test.TestCase):

@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Queue, Unroll
+from tfrl.agent import About, Agent, Learner, Queue, Unroll
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
@@ -39,7 +39,7 @@ class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSe
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 7e-4)
 
 
-class A2CLearner(tf.Module):
+class A2CLearner(Learner):
     """Policy with value function, optimiser, and the update of a batch."""
 
     def __init__(self, config: Config, spec: EnvSpec):
@@ -47,7 +47,7 @@ class A2CLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt = self._training.adopt
+        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         """Implements `Learner.prepare`: the batch with advantages by GAE."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Queue, Unroll
+from tfrl.agent import About, Agent, Learner, Queue, Unroll
 from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
@@ -78,7 +78,7 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
     return gradients.pack(tape, loss, policy.trainable_variables, metrics)
 
 
-class A3CLearner(tf.Module):
+class A3CLearner(Learner):
     """Policy with value function, and the optimiser that takes the actors' gradients in order of arrival."""
 
     def __init__(self, config: Config, spec: EnvSpec):
@@ -86,7 +86,7 @@ class A3CLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt = self._training.adopt
+        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def update(self, batch: ActorOutput, seed: Any) -> UpdateOutput:
         """Implements `Learner.update`: one optimiser step along the gradient of one item.

@@ -17,11 +17,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Periodic
+from tfrl.agent import About, Agent, Learner, Network, Periodic
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic, ActorCriticSettings
 from tfrl.nn.body import ModelSettings
+from tfrl.nn.target import copy_target
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
@@ -62,7 +63,7 @@ class Config(
         on_policy.check_async(self)
 
 
-class AppoLearner(tf.Module):
+class AppoLearner(Learner):
     """Policy with value function, target policy, optimiser, and the update of a batch of unrolls."""
 
     def __init__(self, config: Config, spec: EnvSpec):
@@ -72,7 +73,7 @@ class AppoLearner(tf.Module):
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt = self._training.adopt
         self.target = ActorCritic(config, spec)
-        self._copy_target()
+        copy_target(self.target, self.policy)
         self._kl = on_policy.shared_variable(tf.constant(config.kl_target), "kl")
         self._kl_coefficient = on_policy.shared_variable(
             tf.constant(config.kl_coefficient), "kl_coefficient"
@@ -127,7 +128,14 @@ class AppoLearner(tf.Module):
 
     def periodic(self) -> tuple[Periodic, ...]:
         """Implements `Learner.periodic`: the copy to the target policy."""
-        return (Periodic(self._config.target_period_updates, self._copy_target),)
+        period = self._config.target_period_updates
+        return (Periodic(period, lambda: copy_target(self.target, self.policy)),)
+
+    def networks(self) -> tuple[Network, ...]:
+        """Implements `Learner.networks`: policy and value function, and the target copies of both."""
+        copies = self.target.networks().items()
+        targets = (Network(f"target_{name}", variables, copy_of=name) for name, variables in copies)
+        return (*self._training.networks(), *targets)
 
     def finish(self) -> None:
         """Implements `Learner.finish`: adapts the weight of the KL penalty to the newest update's KL."""
@@ -135,10 +143,6 @@ class AppoLearner(tf.Module):
             self._kl_coefficient.assign(
                 losses.kl_coefficient(self._kl_coefficient, self._kl, self._config.kl_target)
             )
-
-    def _copy_target(self) -> None:
-        for target, online in zip(self.target.variables, self.policy.variables, strict=True):
-            target.assign(online)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:

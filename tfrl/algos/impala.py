@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent
+from tfrl.agent import About, Agent, Learner
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
@@ -40,7 +40,7 @@ class Config(
         on_policy.check_async(self)
 
 
-class ImpalaLearner(tf.Module):
+class ImpalaLearner(Learner):
     """Policy with value function, optimiser, and the update of a batch of unrolls."""
 
     def __init__(self, config: Config, spec: EnvSpec):
@@ -48,7 +48,7 @@ class ImpalaLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt = self._training.adopt
+        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
         """Implements `Learner.update`: `actor_critic_step` with advantages and targets by V-trace (Espeholt et al.

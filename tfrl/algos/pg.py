@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Episodes, Queue
+from tfrl.agent import About, Agent, Episodes, Learner, Queue
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.nn import actor_critic
@@ -54,7 +54,7 @@ class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSe
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 4e-3)
 
 
-class PGLearner(tf.Module):
+class PGLearner(Learner):
     """Policy, optimiser, and the update of a batch of episodes."""
 
     def __init__(self, config: Config, spec: EnvSpec):
@@ -62,7 +62,7 @@ class PGLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec, config.baseline)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt = self._training.adopt
+        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def prepare(self, batch: Trajectory) -> on_policy.Rows:
         """Implements `Learner.prepare`: the batch with its discounted returns, minus the baseline and standardised if

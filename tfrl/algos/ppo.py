@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Queue, Unroll
+from tfrl.agent import About, Agent, Learner, Queue, Unroll
 from tfrl.algos.parts import policy_gradient as on_policy
 from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
@@ -94,7 +94,7 @@ class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSe
             )
 
 
-class PPOLearner(tf.Module):
+class PPOLearner(Learner):
     """Policy with value function, optimiser, and the updates of a batch."""
 
     def __init__(self, config: Config, spec: EnvSpec):
@@ -102,7 +102,7 @@ class PPOLearner(tf.Module):
         self._config = config
         self._training = on_policy.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt = self._training.adopt
+        self.adopt, self.networks = self._training.adopt, self._training.networks
         self._measures_kl = bool(config.kl_coefficient) or config.kl_stop is not None
         # KL of the last updates of a batch, as many as an epoch has; equal on all replicas.
         self._kl = on_policy.shared_variable(tf.zeros([config.minibatches]), "kl")

@@ -200,6 +200,18 @@ class ActorCritic(tf.Module):
         """The variables that an optimiser may change: frozen layers of a user's network are left out."""
         return user_model.trainable(self, super().trainable_variables)
 
+    def networks(self) -> dict[str, tuple[tf.Variable, ...]]:
+        """`trainable_variables` by network: 'policy' and, with a critic, 'value'; a shared torso is the policy's."""
+        variables = self.trainable_variables
+        if not self.critic:
+            return {"policy": variables}
+        parts = (self._value_head, *([] if self._value_body is None else [self._value_body]))
+        of_value = {id(v) for part in parts for v in part.trainable_variables}
+        return {
+            "policy": tuple(v for v in variables if id(v) not in of_value),
+            "value": tuple(v for v in variables if id(v) in of_value),
+        }
+
     def losses(self) -> list[tf.Tensor]:
         """Scalars that a user's networks add to the loss; read them after a call in training mode."""
         bodies = (self._policy_body, self._value_body)

@@ -28,7 +28,7 @@ from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
 from tfrl.job import algorithm
 from tfrl.logs.metrics import METRICS, check_declared, check_names
-from tfrl.nn import torsos
+from tfrl.nn import torsos, user_model
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.plan.run_plan import make_agent
 from tfrl.runtime.serving.export import export
@@ -177,6 +177,36 @@ def metrics_are_declared_well(subject: Subject) -> None:
     check_declared(getattr(subject.module, "METRICS", {}), f"algo={subject.name}")
 
 
+def networks_have_every_variable_once(subject: Subject) -> None:
+    """Networks that a learner declares hold all that can be trained; those with an optimiser change in an update.
+
+    A learner without `networks` passes. `agent.check_learner` has compared the shapes of target copies.
+    """
+    loop = conformance.loop(subject.agent, subject.spec)
+    networks = loop.learner.networks()
+    if not networks:
+        return
+    held = [id(variable) for network in networks for variable in network.variables]
+    free = user_model.trainable(loop.learner, loop.learner.trainable_variables)
+    missing = [v.name for v in free if id(v) not in held]
+    _require(not missing, f"no network has the trainable variables {missing}")
+    extra = len(held) - len(free)
+    _require(
+        not extra, f"networks have {extra} variables that are not trainable or not the learner's"
+    )
+    _require(
+        all(network.kernels for network in networks),
+        "a network without a kernel of two axes or more",
+    )
+    before = [[v.numpy() for v in network.variables] for network in networks]
+    for block in subject.blocks(2):
+        loop.run(block)
+    for network, old in zip(networks, before, strict=True):
+        change = conformance.apart(old, [v.numpy() for v in network.variables])
+        moves = change > 0 or network.optimizer is None
+        _require(moves, f"network {network.name} has an optimizer, but updates do not change it")
+
+
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     eager_equals_traced,
     two_devices_equal_one,
@@ -185,6 +215,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     acts_with_what_it_declares,
     settings_are_documented_and_read,
     metrics_are_declared_well,
+    networks_have_every_variable_once,
 )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, Periodic, Queue, Unroll
+from tfrl.agent import Agent, Learner, Network, Periodic, Queue, Unroll
 from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import value_based as value_based
 from tfrl.errors import SettingError
+from tfrl.nn.target import copy_target
 from tfrl.optim import apply
 from tfrl.optim import settings as optim_settings
 from tfrl.types import ActorOutput, PolicyStep, Trajectory, UpdateOutput
@@ -71,7 +72,7 @@ class TargetedPolicy(tf.Module):
 
     def copy_target(self) -> None:
         """The target network becomes the online one."""
-        value_based.copy_variables(self.target, self.online)
+        copy_target(self.target, self.online)
 
 
 def gradient(
@@ -96,7 +97,7 @@ def gradient(
     return gradients.pack(tape, mean, online.trainable_variables, metrics)
 
 
-class AsyncQLearner(tf.Module):
+class AsyncQLearner(Learner):
     """Both networks and the optimiser that takes the actors' gradients in order of arrival."""
 
     def __init__(self, config: Any, make_policy: Callable[[], TargetedPolicy]):
@@ -122,6 +123,10 @@ class AsyncQLearner(tf.Module):
     def periodic(self) -> Sequence[Periodic]:
         """Implements `Learner.periodic`: the copy to the target network, which is published with the weights."""
         return (Periodic(self._config.target_period_updates, self.policy.copy_target),)
+
+    def networks(self) -> tuple[Network, ...]:
+        """Implements `Learner.networks`: the online network and its target copy."""
+        return value_based.q_networks(self.policy.online, self.policy.target, self.optimizer)
 
 
 def queue(config: Any) -> Queue:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, Learner, Queue, Unroll
+from tfrl.agent import Agent, Learner, Network, Queue, Unroll
 from tfrl.errors import SettingError
 from tfrl.losses import policy as policy_losses
 from tfrl.losses import returns, vtrace
@@ -162,6 +162,11 @@ class Training(tf.Module):
         """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
         if self.statistics.observations is not None:
             self.statistics.observations.adopt(self.policy.normaliser, env_steps)
+
+    def networks(self) -> tuple[Network, ...]:
+        """Implements `Learner.networks`: policy and value function, which one optimiser trains."""
+        found = self.policy.networks().items()
+        return tuple(Network(name, variables, self.optimizer) for name, variables in found)
 
     def learning_rate(self) -> tf.Tensor:
         """Step size now, float32 scalar."""

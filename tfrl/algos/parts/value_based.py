@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import ActorPlace, Agent, NStep, Periodic, Queue, Replay, Windows
+from tfrl.agent import ActorPlace, Agent, Learner, Network, NStep, Periodic, Queue, Replay, Windows
 from tfrl.errors import SettingError
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import returns, value
@@ -23,6 +23,7 @@ from tfrl.nn import action_features, inputs, torsos, user_model
 from tfrl.nn import body as bodies
 from tfrl.nn.body import Body, flat
 from tfrl.nn.normalise import ObservationMoments, ObservationNormaliser
+from tfrl.nn.target import copy_target
 from tfrl.optim import apply, schedules
 from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
@@ -491,13 +492,7 @@ def make_clock(config: OptimizerSettings) -> tf.Variable | None:
     return tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
 
 
-def copy_variables(target: tf.Module, online: tf.Module) -> None:
-    """What a target network takes over."""
-    for mine, new in zip(target.variables, online.variables, strict=True):
-        mine.assign(new)
-
-
-class QLearner(tf.Module):
+class QLearner(Learner):
     """Online and target network, optimiser, and one update of a batch of transitions or sequences.
 
     Args:
@@ -519,7 +514,7 @@ class QLearner(tf.Module):
         self.statistics = None
         if self.policy.normaliser is not None:
             self.statistics = ObservationMoments(self.policy.normaliser.space)
-        self._copy_target()
+        copy_target(self.target, self.policy)
         self.env_steps = make_clock(config)
         variables = self.policy.trainable_variables
         self.optimizer = optim_settings.make(config, variables, self.env_steps)
@@ -606,7 +601,12 @@ class QLearner(tf.Module):
 
     def periodic(self) -> Sequence[Periodic]:
         """Implements `Learner.periodic`: the copy to the target network."""
-        return (Periodic(self._config.target_period_updates, self._copy_target),)
+        period = self._config.target_period_updates
+        return (Periodic(period, lambda: copy_target(self.target, self.policy)),)
+
+    def networks(self) -> tuple[Network, ...]:
+        """Implements `Learner.networks`: the online network and its target copy."""
+        return q_networks(self.policy, self.target, self.optimizer)
 
     def _beta(self) -> tf.Tensor:
         config = self._config
@@ -617,8 +617,13 @@ class QLearner(tf.Module):
             self.optimizer.iterations,
         )
 
-    def _copy_target(self) -> None:
-        copy_variables(self.target, self.policy)
+
+def q_networks(online: QPolicy, target: QPolicy, optimizer: Any) -> tuple[Network, ...]:
+    """What `Learner.networks` returns for an online network and its target copy."""
+    return (
+        Network("q", online.trainable_variables, optimizer),
+        Network("target_q", target.trainable_variables, copy_of="q"),
+    )
 
 
 def make(

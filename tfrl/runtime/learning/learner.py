@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import Agent, Queue
+from tfrl.agent import Agent, Queue, check_learner
 from tfrl.errors import SettingError
 from tfrl.logs.histogram import Histogram
 from tfrl.replay.kinds import Layout
@@ -29,6 +29,7 @@ TIMING_S = 1.0  # of calls of both, to choose one; at least so many rounds, and 
 LEAST_ROUNDS, MOST_ROUNDS = 3, 15
 CLEARLY = 0.95  # of the time of the graph, below which XLA is chosen: about what the timing cannot tell apart
 LOOP_UPDATES = 8  # in one call, from which on that holds
+DELAYED_STEPS = "delayed_steps"  # among the metrics of a call: delayed steps per update
 
 
 def make_strategy(num_devices: int) -> tf.distribute.Strategy:
@@ -100,10 +101,12 @@ class LearnerLoop(tf.Module):
         with strategy.scope():
             self.learner = agent.make_learner()
             self.updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
+        check_learner(self.learner)
+        self._delayed, self._periodic = self.learner.delayed(), tuple(self.learner.periodic())
+        self._delayed_metrics: tuple[str, ...] = ()  # names, known once the step is traced
         self._published = list(
             self.learner.policy.variables
         )  # looked up once, the search through modules is slow
-        self._facts = getattr(self.learner, "facts", dict)
         self._names = [v.name for v in self._published]
         self.max_priority = 1.0
         self.seconds, self.lags = 0.0, Histogram()
@@ -136,9 +139,8 @@ class LearnerLoop(tf.Module):
           [items] or None, which is also what a replay beside the learner gives: it has them.
         """
         start = time.perf_counter()
-        clock = getattr(self.learner, "env_steps", None)
-        if clock is not None:
-            clock.assign(env_steps)
+        if self.learner.env_steps is not None:
+            self.learner.env_steps.assign(env_steps)
         facts = samples.columns.get("facts")
         if facts is not None and self._queue:  # of unrolls: the weights that each began with
             self.lags.add(self.version - facts[:, 0].numpy())
@@ -146,6 +148,8 @@ class LearnerLoop(tf.Module):
         if self._run is None:
             self._run = self._compile(*data)
         metrics, priorities = self._run(*data)
+        if self._delayed is not None:
+            metrics = self._of_made_steps(metrics)
         out = None
         if priorities is not None:
             out = priorities.numpy()
@@ -172,7 +176,7 @@ class LearnerLoop(tf.Module):
           RunFailed: the learner gives a name or a value that cannot be published.
         """
         found = {MAX_PRIORITY: self.max_priority}
-        return {**found, **checked(self._facts(), "Learner.facts", found)}
+        return {**found, **checked(self.learner.facts(), "Learner.facts", found)}
 
     def _take_priority(self, priority: float) -> None:
         """Makes a priority that of new items."""
@@ -274,7 +278,8 @@ class LearnerLoop(tf.Module):
         priorities: tuple = ()
         if out.priorities is not None:
             priorities = (tf.concat(self._strategy.experimental_local_results(out.priorities), 0),)
-        return self._after_update(out.metrics), priorities
+        delayed = lambda seed: self._strategy.run(self._replica_delayed, (batch, seed))
+        return self._after_update(out.metrics, delayed), priorities
 
     def _repeat(self, one: Callable[[tf.Tensor], Any]) -> tuple[dict[str, tf.Tensor], Any]:
         """`one` for each update of a call; means of its metrics, all of its priorities or None."""
@@ -299,14 +304,18 @@ class LearnerLoop(tf.Module):
             rows, order = self._shuffled(rows, batch)
 
         def one(index: tf.Tensor) -> dict[str, tf.Tensor]:
-            out = strategy.run(self._replica_minibatch, (rows, order, index, self._update_seed()))
-            return self._after_update(out.metrics)
+            part = (rows, order, index)
+            out = strategy.run(
+                self._replica_minibatch, (*part, learner.update, self._update_seed())
+            )
+            delayed = lambda seed: strategy.run(
+                self._replica_minibatch, (*part, self._delayed.fn, seed)
+            )
+            return self._after_update(out.metrics, delayed)
 
         times = plan.updates_per_call
-        stop = getattr(learner, "stop", lambda: False)
-        metrics = one(tf.constant(0)) if times == 1 else _mean_while(one, times, stop)
-        if hasattr(learner, "finish"):
-            learner.finish()
+        metrics = one(tf.constant(0)) if times == 1 else _mean_while(one, times, learner.stop)
+        learner.finish()
         return metrics, None
 
     def _shuffled(self, rows: Any, batch: Any) -> tuple[Any, tf.Tensor]:
@@ -336,23 +345,71 @@ class LearnerLoop(tf.Module):
     def _update_seed(self) -> tf.Tensor:
         return tf.stack([tf.constant(self._seed, tf.int32), tf.cast(self.updates, tf.int32)])
 
-    def _after_update(self, metrics: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """Counts an update, runs what is due, and takes the first replica's metrics, which are all alike."""
+    def _after_update(
+        self, metrics: Mapping[str, Any], delayed: Callable[[tf.Tensor], Mapping[str, Any]]
+    ) -> dict[str, tf.Tensor]:
+        """Counts an update, runs what is due after it, and takes the first replica's metrics, which are all alike.
+
+        Args:
+          metrics: of the update.
+          delayed: makes the delayed step on the update's batch with a seed, on every replica.
+        """
         self.updates.assign_add(1)
-        for every, fn in getattr(self.learner, "periodic", tuple)():
+        metrics = self._first(metrics)
+        if self._delayed is not None:
+            metrics = self._with_delayed(metrics, delayed)
+        for every, fn in self._periodic:
             tf.cond(self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0))
+        return metrics
+
+    def _with_delayed(
+        self, metrics: dict[str, tf.Tensor], delayed: Callable[[tf.Tensor], Mapping[str, Any]]
+    ) -> dict[str, tf.Tensor]:
+        """Makes the delayed step where one is due, in cross-replica context: a branch of a replica may not reduce.
+
+        Returns:
+          The metrics of both, the step's as zeros where none is due, and `DELAYED_STEPS`, 1 or 0.
+        """
+        # Update i has the seed (s, i), i from 0; the delayed step after it has (s, -1 - i).
+        seed = tf.stack([tf.constant(self._seed, tf.int32), -tf.cast(self.updates, tf.int32)])
+
+        def step() -> list[tf.Tensor]:
+            made = self._first(delayed(seed))
+            self._delayed_metrics = tuple(sorted(made))
+            return [tf.cast(made[name], tf.float32) for name in self._delayed_metrics]
+
+        def no_step() -> list[tf.Tensor]:
+            return [tf.constant(0.0) for _ in self._delayed_metrics]
+
+        due = self.updates % self._delayed.every_updates == 0
+        values = tf.cond(due, step, no_step)  # a graph traces both, `step` first
+        both = metrics.keys() & set(self._delayed_metrics)
+        if both:
+            raise ValueError(f"metrics of an update and of its delayed step alike: {sorted(both)}")
+        made = dict(zip(self._delayed_metrics, values, strict=True))
+        return {**metrics, **made, DELAYED_STEPS: tf.cast(due, tf.float32)}
+
+    def _of_made_steps(self, metrics: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Means over the updates of a call -> those of the delayed step over the steps made, or none without one."""
+        metrics = dict(metrics)
+        share = metrics.pop(DELAYED_STEPS).numpy()
+        for name in self._delayed_metrics:
+            metrics[name] = metrics[name] / share if share else None
+        return {name: x for name, x in metrics.items() if x is not None}
+
+    def _first(self, metrics: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """The metrics of the first replica."""
         local = self._strategy.experimental_local_results
         return {name: local(x)[0] for name, x in metrics.items()}
 
     def _replica_prepare(self, batch: Any) -> Any:
         """This replica's rows."""
-        context = tf.distribute.get_replica_context()
-        rows = self._layout.share(
-            batch, context.replica_id_in_sync_group, context.num_replicas_in_sync
-        )
-        return self.learner.prepare(rows) if hasattr(self.learner, "prepare") else rows
+        return self.learner.prepare(self._replica_share(batch))
 
-    def _replica_minibatch(self, rows: Any, order: Any, index: tf.Tensor, seed: tf.Tensor) -> Any:
+    def _replica_minibatch(
+        self, rows: Any, order: Any, index: tf.Tensor, fn: Callable[[Any, Any], Any], seed: Any
+    ) -> Any:
+        """`fn` on this replica's rows of a minibatch, all of them where there is one."""
         minibatches = self._plan.minibatches
         if minibatches > 1:
             chosen = order[index // minibatches, index % minibatches]
@@ -363,12 +420,20 @@ class LearnerLoop(tf.Module):
                     shuffle.part(chosen.shape[0], replica, context.num_replicas_in_sync)
                 ]
             rows = tree.map_structure(lambda x: tf.gather(x, chosen), rows)
-        return self.learner.update(rows, seed)
+        return fn(rows, seed)
 
     def _replica_update(self, batch: Any, seed: tf.Tensor) -> Any:
+        return self.learner.update(self._replica_share(batch), seed)
+
+    def _replica_delayed(self, batch: Any, seed: tf.Tensor) -> Any:
+        return self._delayed.fn(self._replica_share(batch), seed)
+
+    def _replica_share(self, batch: Any) -> Any:
+        """This replica's slice of a global batch."""
         context = tf.distribute.get_replica_context()
-        index, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-        return self.learner.update(self._layout.share(batch, index, replicas), seed)
+        return self._layout.share(
+            batch, context.replica_id_in_sync_group, context.num_replicas_in_sync
+        )
 
 
 def _known_mode(learner: Any, updates_per_call: int) -> tuple[str, str]:

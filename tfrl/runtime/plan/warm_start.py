@@ -71,10 +71,9 @@ def start(
     with scope:
         for variable, array in zip(policy.variables, weights.arrays, strict=True):
             variable.assign(array)
-        for _, follow in getattr(loop.learner, "periodic", tuple)():
+        for _, follow in loop.learner.periodic():
             follow()
-        if hasattr(loop.learner, "adopt"):
-            loop.learner.adopt(weights.env_steps)
+        loop.learner.adopt(weights.env_steps)
     announce(f"initial weights: {weights.path}, trained for {weights.env_steps:,} env steps")
 
 
