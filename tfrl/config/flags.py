@@ -267,7 +267,7 @@ def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) ->
 
 
 def _packaged(path: str) -> list[pathlib.Path]:
-    """Where a config of tfrl may be: `configs/dqn/cartpole.flags` from any folder, or `dqn/cartpole`."""
+    """Candidate paths of a config of tfrl: `configs/dqn/cartpole.flags` from any folder, or `dqn/cartpole`."""
     name = pathlib.PurePath(path)
     if name.is_absolute() or ".." in name.parts:
         return []
@@ -424,7 +424,7 @@ def define(
             other = owners.get(name, "the command line itself")
             raise TypeError(f"flag --{name} is defined by {other} and by {owner}")
         owners[name] = owner
-        # Defaults stay in the dataclass: a flag only knows whether it was given.
+        # Defaults stay in the dataclass: a flag only records whether it was given.
         values[name] = flags.Flag(_Parser(kind), None, name, None, text, boolean=_allows_bool(kind))
     return values
 

@@ -69,7 +69,7 @@ SETTINGS = (
     Name(("optimizer",), "optimizer_class", "", "opt_type"),
     Name(("precision",), "", "", "torch_dtype dtype"),
     Name(("compile",), "", "compile cudagraphs", "torch_compile eager_tracing framework"),
-    Name((), "", "torch_deterministic", "", "seed alone decides; docs/concepts.md says what repeats"),
+    Name((), "", "torch_deterministic", "", "seed alone decides; see docs/concepts.md for what repeats"),
     # Networks.
     Name(("network",), "policy features_extractor_class", "", "custom_model",
          "mlp, cnn, ... or package.module:builder of a Keras model"),
@@ -127,7 +127,7 @@ SETTINGS = (
     Name(("pg_rho_bar",), "", "", "vtrace_clip_pg_rho_threshold"),
 )  # fmt: skip
 
-# What people call an algorithm or a variant -> how to ask for it here.
+# Usual name of an algorithm or a variant -> its flags in tfrl.
 ALGORITHMS = {
     "double_dqn": "--algo=dqn, which is double by default",
     "ddqn": "--algo=dqn, which is double by default",

@@ -1,8 +1,8 @@
 """Values of settings as JSON that reads back as the same values: tuples, keys that are no text, NumPy.
 
-JSON alone turns a tuple into a list and a key 1 into "1", and so another environment would be built from what it holds.
-What JSON holds by itself stays as it is. Anything else is an object with one key: `__tuple__`, `__items__` (a dict, as
-pairs), `__array__` or `__scalar__` (of NumPy).
+JSON alone turns a tuple into a list and a key 1 into "1", so a run folder would describe another environment. Values
+that JSON has stay as they are. Anything else is an object with one key: `__tuple__`, `__items__` (a dict, as pairs),
+`__array__` or `__scalar__` (of NumPy).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def encode(value: Any, where: str) -> Any:
 
 
 def decode(value: Any) -> Any:
-    """What `encode` was given.
+    """The value that `encode` was given.
 
     Raises:
       ValueError, TypeError, KeyError: not what `encode` gives.

@@ -18,7 +18,7 @@ from tfrl.config import flags, json_form, objects, switches, trust
 from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job
 
-# What a resumed run may change: how long it runs, where its parts live, what the user sees.
+# A resumed run may change its length, the place of its parts and its output.
 _FREE_SECTIONS = ("topology", "log")
 _FREE_SCALARS = ("total_env_steps", "run_dir", "resume")
 # Names in a run folder that a new run would write over or, as checkpoints, take for its own.
@@ -188,7 +188,7 @@ def check_writable(run_dir: str) -> None:
     try:
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(None, "no permission")
-        # Access bits do not tell of read-only mounts and the like; an anonymous file does.
+        # Access bits do not show read-only mounts and the like; an anonymous file does.
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
@@ -202,7 +202,7 @@ def _exists(path: pathlib.Path) -> bool:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except PermissionError:  # a folder above may not be entered; `check_writable` says so
+    except PermissionError:  # a folder above may not be entered; `check_writable` reports it
         return False
     except OSError as error:
         raise SettingError(f"run_dir: {str(path)!r} cannot be used: {error.strerror}") from None

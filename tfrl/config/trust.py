@@ -1,8 +1,8 @@
-"""Which code the names in a run folder may lead to.
+"""Decides which code the names in a run folder may lead to.
 
 A run folder may come from anywhere, and its `job.json` holds names of Python objects: a module with an algorithm, a
-builder of networks, a factory of environments. Importing a module runs it, so none is imported because a file says so.
-Code is run in three cases:
+builder of networks, a factory of environments. Importing a module runs it, so a name in a file alone never
+imports one. Code is run in three cases:
 
   its module was named by whoever uses this process: in the settings of `tfrl.train`, on the command line, or by `name`;
   it belongs to tfrl;
@@ -135,7 +135,7 @@ def check_env(env: str, wrappers: Iterable[str] = ()) -> None:
     found = _find(import_module(module, f"env={env!r}"), rest)
     if (
         found is None
-    ):  # an id that the module registers, or a name that is not there: said where it is used
+    ):  # an id that the module registers, or a name that is not there: refused where it is used
         return
     if not _is_factory(found, module):
         raise SettingError(

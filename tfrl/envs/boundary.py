@@ -1,9 +1,9 @@
-"""What environments give is checked here before it goes into a run: shapes, dtypes and values.
+"""Checks observations, rewards and flags of environments before they enter a run: shapes, dtypes and values.
 
 Refused, by the name of the environment's row, the step and the key:
 
-  observation  a missing part, another shape than the space's, what is no array of numbers, a value that the space's
-               dtype cannot hold (0.5 where it says int64), NaN and infinity (also where the limits of a Box are
+  observation  a missing part, another shape than the space's, anything but an array of numbers, a value that the
+               space's dtype cannot hold (0.5 in int64), NaN and infinity (also where the limits of a Box are
                infinite: no network computes with them), a Discrete or MultiDiscrete value that the space does not have
   reward       anything but one finite number of float32's range
   flags        anything but True, False, 0 or 1
@@ -24,7 +24,7 @@ import numpy as np
 from tfrl.envs import spaces as space_lib
 from tfrl.errors import EnvironmentFailed, SettingError
 
-# What needs no second look: classes of rewards up to a size, and classes of flags.
+# Classes of rewards (up to `MOST`) and of flags that need no further check.
 MOST = float(np.finfo(np.float32).max)
 NUMBERS = frozenset({float, int, bool, np.bool_, np.float64, np.float32, np.int64, np.int32})
 FLAGS = frozenset({bool, np.bool_})
@@ -61,13 +61,13 @@ class Boundary:
         self._choices = [(i, count) for i, count in enumerate(counts) if count is not None]
 
     def first(self, result: Any, row: int) -> tuple[Any, dict]:
-        """What `reset` returned, if that is an observation and an info; raises SettingError otherwise."""
+        """The result of `reset`; raises SettingError unless it is the pair (observation, info)."""
         if not (isinstance(result, (tuple, list)) and len(result) == 2):
             self.refuse(row, 0, f"reset returned {kind(result)}", "the pair (observation, info)")
         return result
 
     def result(self, result: Any, row: int, step: int) -> tuple[Any, Any, Any, Any, dict]:
-        """What `step` returned, if it has the five parts; raises SettingError otherwise."""
+        """The result of `step`; raises SettingError unless it has five parts."""
         if not (isinstance(result, (tuple, list)) and len(result) == 5):
             expected = "(observation, reward, terminated, truncated, info)"
             self.refuse(row, step, f"step returned {kind(result)}", expected)

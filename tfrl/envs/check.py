@@ -52,7 +52,7 @@ def check_env(
       progress: called before each step with the number of steps made.
 
     Returns:
-      The findings, one sentence each. Those that begin with "warning: " do not prevent training.
+      The findings, one sentence each. A finding that begins with "warning: " does not prevent training.
 
     Raises:
       SettingError: with every finding in the message, if `strict`.
@@ -233,7 +233,7 @@ def _check_obs(env: gym.Env, obs: Any, where: str, findings: _Findings) -> None:
 
 
 def _outside(array: np.ndarray, space: gym.Space) -> str:
-    """Which entry of a Box is outside, and by what."""
+    """The first entry of a Box that is outside, and the limit that it exceeds, for a message."""
     if not isinstance(space, gym.spaces.Box):
         return f": {array.tolist()}"
     where = np.argwhere((array < space.low) | (array > space.high))

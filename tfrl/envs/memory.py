@@ -1,6 +1,6 @@
 """Small environments that cannot be solved without a memory; used as `--env=tfrl.envs.memory:Name`.
 
-Each knows its `best_return`, and its `chance_return`: the best that a policy without a memory can reach on average.
+Attributes of each: `best_return`, and `chance_return`, the best mean return of a policy without a memory.
 """
 
 from __future__ import annotations

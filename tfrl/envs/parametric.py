@@ -1,7 +1,7 @@
 """CartPole whose actions are described by features and move from slot to slot.
 
 Used as `--env=tfrl.envs.parametric:ParametricCartPole`.
-Which action pushes left is known from its features only, so a policy must compare these with the state.
+Only the features of an action show whether it pushes left, so a policy must compare them with the state.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tfrl.errors import SettingError
 from tfrl.types import EnvSpec, VectorStep
 
 OBSERVATION = "observation"
-PREVIOUS_ACTION = "previous_action"  # as the action space says; Box actions within its limits
+PREVIOUS_ACTION = "previous_action"  # of the action space; Box actions within its limits
 PREVIOUS_REWARD = "previous_reward"  # float32 scalar, as the learner sees it
 
 spaces = gym.spaces

@@ -1,6 +1,6 @@
 """From gymnasium spaces to the few that algorithms see, and the casts between the two.
 
-What the user's environment declares on the left, what `EnvSpec` says and arrays carry on the right:
+Left: the space of the user's environment. Right: the space in `EnvSpec`, which arrays follow.
 
   Box float64                        Box float32
   Box of any other dtype             unchanged
@@ -55,7 +55,7 @@ class Leaf(NamedTuple):
 
 
 class Declared(NamedTuple):
-    """What an environment may declare beside its spaces, by attributes of these names; those of `EnvSpec`.
+    """Attributes that an environment may declare beside its spaces; `EnvSpec` has the same.
 
     Attributes:
       num_agents: int, agents of a team that acts as one environment.
@@ -69,7 +69,7 @@ class Declared(NamedTuple):
 
 
 def declared(env: gym.Env | gym.vector.VectorEnv, where: str) -> Declared:
-    """What an environment, or one of those inside its wrappers, declares.
+    """Reads the attributes of `Declared` from an environment or from one inside its wrappers.
 
     Args:
       where: named in the error, e.g. "env='Foo-v0'".
@@ -273,7 +273,7 @@ def mask_size(space: gym.Space) -> int:
 
 
 def mask_starts(space: gym.Space) -> np.ndarray:
-    """Where the entries of each choice begin in the action mask for an action space, int64 [choices]."""
+    """Index of the first entry of each choice in the action mask for an action space, int64 [choices]."""
 
     def sizes(space: gym.Space) -> list[int]:
         if isinstance(space, (spaces.Dict, spaces.Tuple)):

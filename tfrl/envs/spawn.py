@@ -15,7 +15,7 @@ _LOCK = threading.Lock()
 def neutral_main() -> Iterator[None]:
     """Inside, spawned processes do not run the script of `__main__` again, so it needs no `if __name__ == "__main__"`.
 
-    What they are given must not need it either: gymnasium pickles its arguments by cloudpickle, which does not.
+    Their arguments must not need it either: gymnasium pickles its arguments by cloudpickle, which does not.
     """
     with _LOCK:
         main = sys.modules["__main__"]

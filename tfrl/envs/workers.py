@@ -1,8 +1,8 @@
 """Environments in processes of their own, behind `env_backend=async`.
 
-gymnasium's `AsyncVectorEnv` moves the data. What is added here: every environment's results are checked before they
-are written to the shared memory, where a wrong shape would be broadcast; a worker that fails, exits or dies is named
-with its row and the reason; a worker ends with the process that started it, however that ends.
+gymnasium's `AsyncVectorEnv` moves the data. This module adds three things: every environment's results are checked
+before they are written to the shared memory, where a wrong shape would be broadcast; a worker that fails, exits or dies
+is named with its row and the reason; a worker ends with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EXIT_S = 5.0  # a worker whose pipe has closed ends within this time
 
 
 class Workers(gym.vector.AsyncVectorEnv):
-    """An `AsyncVectorEnv` that says which environment failed, and how.
+    """An `AsyncVectorEnv` whose errors name the environment that failed and the reason.
 
     Args:
       name: of the environment, for messages.
@@ -45,7 +45,7 @@ class Workers(gym.vector.AsyncVectorEnv):
         self._name = name = str(name)  # not the object that may come with it
         self._busy = context.RawArray("b", num_envs)
         worker = functools.partial(_work, name, declared, self._busy)
-        # A worker must not hear Ctrl-C before `_work` has seen to that; it inherits what is blocked here.
+        # A worker must not get Ctrl-C before `_work` handles it; it inherits the signals that are blocked here.
         resource_tracker.ensure_running()  # which lets signals through again when it starts
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -171,7 +171,9 @@ def _work(
 ) -> None:
     """Start of a worker; the arguments after `busy` are those of gymnasium's."""
     die_with(multiprocessing.parent_process().pid)
-    for number in _SIGNALS:  # the run says when to end; unlike SIG_IGN this is not inherited
+    for (
+        number
+    ) in _SIGNALS:  # the run decides when a worker ends; unlike SIG_IGN this is not inherited
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     faulthandler.enable()

@@ -25,11 +25,11 @@ class FireReset(gym.Wrapper):
 
 
 class EndsByTime(gym.Wrapper):
-    """Tells the end of an episode as a truncation: of MinAtar's Freeway only its clock ends one, but it says
-    `terminated`."""
+    """Reports the end of an episode as a truncation: only the clock ends an episode of MinAtar's Freeway, but the
+    environment reports `terminated`."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
-        """Implements `gymnasium.Env.step`; `terminated` is always False, `truncated` says any end."""
+        """Implements `gymnasium.Env.step`; `terminated` is always False, `truncated` is True at any end."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         return obs, reward, False, terminated or truncated, info
 

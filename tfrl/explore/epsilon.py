@@ -40,12 +40,12 @@ def ladder(base: float, exponent: float, rungs: np.ndarray, count: int) -> np.nd
 
 
 def least_random(rungs: np.ndarray, count: int) -> np.ndarray:
-    """Which of `rungs`, int [k], are in the last third of a ladder, rounded up: bool [k]."""
+    """True for the `rungs`, int [k], in the last third of a ladder, rounded up: bool [k]."""
     return rungs >= count - math.ceil(count / 3)
 
 
 def noise(num_actions: int) -> dict[str, NoiseSpec]:
-    """What `choose` draws per environment."""
+    """Random numbers that `choose` needs for each environment."""
     return {"explore": NoiseSpec((), "uniform"), "action": NoiseSpec((num_actions,), "uniform")}
 
 

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on: a live panel on a terminal, else plain lines."""
+"""The output of a run on the console: a live panel on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ class PanelView:
     def _erase_after_resize(self) -> None:
         """Erases the panel where the width of the terminal has changed since it was drawn.
 
-        A narrower terminal wraps each of its lines into several, of which `Live` knows nothing. The cursor is left
-        where `Live` expects it, on the last line of a panel of the old height.
+        A narrower terminal wraps each of its lines into several, which `Live` does not count. The cursor is left where
+        `Live` expects it, on the last line of a panel of the old height.
         """
         (width, height), now = self._drawn, self._console.width
         if height and width != now:
@@ -240,7 +240,9 @@ def _facts(state: Mapping[str, float]) -> list[tuple[str, str]]:
         ("policy version", "learner/policy_version_updates", ",.0f"),
         ("policy lag", "actor/policy_lag_updates", ",.0f"),
     )
-    if "replay/queue_items" in state:  # asynchronous: what is trained on says more than what acts
+    if (
+        "replay/queue_items" in state
+    ):  # asynchronous: the lag of what is trained on matters more than that of what acts
         lag = ("policy lag", "learner/policy_lag_mean_updates", ",.1f")
         layout = (*layout[:-1], lag, ("queue", "replay/queue_items", ",.0f"))
     facts = [

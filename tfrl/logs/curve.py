@@ -32,7 +32,7 @@ Series = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a curve needs of a run folder.
+    """The part of a run folder that a curve needs.
 
     Attributes:
       job: contents of job.json.
@@ -185,7 +185,7 @@ def _draw_group(axes: Axes, label: str, runs: Sequence[Run], colour: str) -> Non
         axes.plot(x, mean, color=colour, alpha=0.6, linewidth=1.2, linestyle="--", label=name)
     scores = [run.result for run in runs if run.result.get("return_mean") is not None]
     if scores:
-        # Where the exported policy was taken, which may be before the end of the run.
+        # Env steps of the exported policy, which may be from before the end of the run.
         at = [score.get("exported_env_steps", score["env_steps"]) for score in scores]
         mean = float(np.mean([score["return_mean"] for score in scores]))
         name = f"{label}: final score {number(mean)} ({scores[0]['episodes']} episodes{several})"
@@ -251,7 +251,7 @@ def group(runs: Sequence[Run]) -> dict[str, list[Run]]:
         differing = [
             name for name in names if any(s.get(name) != settings[0].get(name) for s in settings)
         ]
-        # All differences tell groups apart; where the first of them are not enough to, a number does.
+        # All differences distinguish groups; where the first of them do not suffice, a number is added.
         numbers: dict[tuple[str, ...], int] = {}
         more = len(differing) - _MOST_DIFFERENCES
         for run, values in zip(members, settings):

@@ -55,7 +55,7 @@ class EpisodeFile:
         """A training episode that has ended.
 
         Args:
-          env_steps: of the run at its end, as far as the actor knows.
+          env_steps: of the run at its end, by the count of this actor.
         """
         infos = "".join(f",{'' if math.isnan(x) else number(x)}" for x in episode.infos)
         self._lines.append(

@@ -35,9 +35,9 @@ def prepare() -> None:
 
 
 class VideoRecorder(VectorEnv):
-    """One environment that leaves an mp4 of every finished game: `<name>-<n>-score<return>.mp4`.
+    """One environment that leaves an mp4 of every finished episode: `<name>-<n>-score<return>.mp4`.
 
-    The picture of every step is written, also those of automatic resets and FIREs. A game that is
+    The picture of every step is written, also at automatic resets and FIREs. An episode that is
     not finished leaves nothing.
 
     Attributes:
@@ -63,10 +63,10 @@ class VideoRecorder(VectorEnv):
         self._inner, self._folder, self._name, self._fps = inner, folder, name, fps
         self._scratch = folder / f"{name}.part.mp4"
         self._writer: Any = None
-        self._shape: tuple[int, ...] = ()  # of the pictures of a game
+        self._shape: tuple[int, ...] = ()  # of the pictures of an episode
 
     def reset(self, seed: int | None = None) -> Any:
-        """Implements `VectorEnv.reset`; a game under way is dropped.
+        """Implements `VectorEnv.reset`; an episode under way is dropped.
 
         Raises:
           SettingError: the environment cannot be drawn.
@@ -77,7 +77,7 @@ class VideoRecorder(VectorEnv):
         return obs
 
     def step(self, action: np.ndarray) -> VectorStep:
-        """Implements `VectorEnv.step`; a game that ends becomes a file.
+        """Implements `VectorEnv.step`; an episode that ends becomes a file.
 
         Raises:
           SettingError: the environment cannot be drawn.
@@ -94,7 +94,7 @@ class VideoRecorder(VectorEnv):
         return step
 
     def close(self) -> None:
-        """Implements `VectorEnv.close`; a game under way is dropped."""
+        """Implements `VectorEnv.close`; an episode under way is dropped."""
         self._drop()
         self._inner.close()
 

@@ -15,7 +15,7 @@ from tfrl.losses import value
 
 
 class CategoricalLoss(NamedTuple):
-    """Of each row, float32; no gradient flows through `target`.
+    """Cross entropy with a projected target, for each row, float32; no gradient flows through `target`.
 
     Attributes:
       loss: cross entropy of the target with the prediction [B].
@@ -32,7 +32,7 @@ class CategoricalLoss(NamedTuple):
 
 
 class QuantileLoss(NamedTuple):
-    """Of each row, float32; no gradient flows through `target`.
+    """Quantile regression loss, for each row, float32; no gradient flows through `target`.
 
     Attributes:
       loss: quantile Huber loss [B].

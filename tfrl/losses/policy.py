@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: beyond it a ratio says nothing, and exp(89) is infinite
+MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: beyond it a ratio means nothing, and exp(89) is infinite
 
 
 class Surrogate(NamedTuple):

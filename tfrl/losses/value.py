@@ -55,7 +55,7 @@ def unrescale(x: Any, epsilon: float, ops: Any = tf) -> Any:
 def backup(
     r_t: Any, discount_t: Any, x: Any, rescale_epsilon: float | None = None, ops: Any = tf
 ) -> Any:
-    """What a bootstrap value becomes n steps earlier: r + discount x, or of rescaled values h(r + discount h^-1(x)).
+    """Backs a bootstrap value up by n steps: r + discount x, or for rescaled values h(r + discount h^-1(x)).
 
     Args:
       r_t, discount_t, x: of shapes that broadcast.
@@ -82,7 +82,7 @@ def mask_invalid(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
 def dueling(value: tf.Tensor, advantage: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """Q(s, a) = V(s) + A(s, a) - mean over valid a of A(s, a) (Wang et al. 2016, eq. 9).
 
-    Of distributions the same for each atom or quantile (Hessel et al. 2018, "the integrated agent").
+    For distributions the same holds for each atom or quantile (Hessel et al. 2018, "the integrated agent").
 
     Args:
       value: [B, 1], or [B, 1, K].

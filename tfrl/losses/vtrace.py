@@ -13,11 +13,11 @@ from tfrl.losses import policy, returns
 
 
 class VTrace(NamedTuple):
-    """What the losses need; float32 [T, B]. No gradient flows through any of them.
+    """Targets, advantages and ratios for the losses, float32 [T, B]; no gradient flows through them.
 
     Attributes:
       advantages: min(pg_rho_bar, rho_t) (r_t + discount_t vs_{t+1} - V_t); 0 at invalid steps.
-      targets: vs_t, what the value should be.
+      targets: vs_t, the regression target of the value.
       rho: unclipped ratios pi / mu; 1 at invalid steps.
     """
 
@@ -45,13 +45,13 @@ def from_log_probs(
     delta_t = min(rho_bar, rho_t) (r_t + discount_t V_{t+1} - V_t)
     vs_t - V_t = delta_t + discount_t lambda min(c_bar, rho_t) (vs_{t+1} - V_{t+1})
 
-    Difference from the paper, which knows terminations only: at a cut the trace ends, and both delta and the advantage
-    bootstrap from `values_next`, so that a time limit costs nothing. On-policy and with lambda 1 the targets are the
-    bootstrapped n-step returns.
+    Difference from the paper, which has terminations only: at a truncation the trace ends, and both delta and the
+    advantage bootstrap from `values_next`, so that a time limit costs nothing. On-policy and with lambda 1 the targets
+    are the bootstrapped n-step returns.
 
     Args:
       log_prob: log pi of the actions taken, pi being learnt [T, B].
-      behaviour_log_prob: log mu of them, stored when acting; never recomputed [T, B].
+      behaviour_log_prob: log mu of them, stored when acting, never recomputed [T, B].
       reward: [T, B].
       discount: gamma, or 0 where the step terminated [T, B].
       is_last: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence ends it too.

@@ -89,14 +89,14 @@ class Distribution(abc.ABC):
 
         Args:
           mask: [..., mask_size] of any dtype, not 0 where a choice is valid; each component of a
-            MultiDiscrete needs at least one. Of a Dict or Tuple: the masks of its Discrete and
+            MultiDiscrete needs at least one. For a Dict or Tuple: the masks of its Discrete and
             MultiDiscrete parts, joined in the order of the space; the rest is not masked.
         """
         del mask
         return params
 
     def action(self, sample: Any) -> Any:
-        """What the environment gets. Store and learn from the sample, not from this."""
+        """The action that the environment gets. Store and learn from the sample, not from this."""
         return sample
 
 
@@ -375,7 +375,7 @@ class SquashedGaussian(Distribution):
         return self._inner.entropy(params) + volume + self.log_half_range
 
     def kl(self, params_p: tf.Tensor, params_q: tf.Tensor) -> tf.Tensor:
-        """That of the normal variables: a change of variables does not alter it."""
+        """KL of the normal variables: a change of variables does not alter it."""
         return self._inner.kl(params_p, params_q)
 
     def action(self, sample: tf.Tensor) -> tf.Tensor:

@@ -11,8 +11,8 @@ import tensorflow as tf
 LAYOUTS = ("auto", "channels_last", "channels_first")
 PICTURE_LEAST = 36  # pixels of a side; what is smaller is a grid
 GRID_LEAST = 3
-CATEGORIES = 10.0  # a grid's values up to this one are told apart, see `Reader`
-_HUGE = 1e6  # limits beyond it say nothing of the values
+CATEGORIES = 10.0  # a grid's values up to this one are distinguished, see `Reader`
+_HUGE = 1e6  # limits beyond it do not describe the values
 
 
 def is_image(space: gym.Space) -> bool:
@@ -32,8 +32,8 @@ class Reader:
       space: of one observation, see `is_image`.
       layout: one of `LAYOUTS`; 'auto': channels first where the last two axes are equal and the first is not the same,
         or where the first is the smallest and the others are at least 8.
-      scale: what values are divided by; None: picked from the limits of the space. That is the largest magnitude that
-        they allow; 1 for bool, for limits within [-1, 1] and without limits. A grid (less than 36 pixels a side)
+      scale: divisor of the values; None: picked from the limits of the space, the largest magnitude that they allow; 1
+        for bool, for limits within [-1, 1] and without limits. A grid (less than 36 pixels a side)
         whose space allows 255 may hold intensities or, as MiniGrid's, small categories: then every value is read twice,
         divided by 255, and divided by 10 with larger values cut off.
     """
@@ -84,9 +84,9 @@ class Reader:
 
     @property
     def line(self) -> str:
-        """What was picked and how to change it, for the start of a run; '' where nothing was open.
+        """Start-up line: the choices made and how to change them; '' where there was none to make.
 
-        That is so for pictures [height, width, channels] of bytes, and for planes of bool.
+        Pictures [height, width, channels] of bytes and planes of bool need no choice.
         """
         said, rank = [], len(self.space.shape)
         last = rank == 3 and not self.channels_first

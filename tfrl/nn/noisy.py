@@ -1,7 +1,7 @@
 """Dense layers with noise on their weights, whose size is learnt (Fortunato et al. 2018).
 
-The noise is an argument: actors draw it for each environment (`NoisyDense.noise` says what), learners once for a batch
-(`draw`), and without it the layer is an ordinary one with the mean weights, which is what evaluation and export use.
+The noise is an argument: actors draw it for each environment (`NoisyDense.noise`), learners once for a batch (`draw`).
+Without it the layer is an ordinary one with the mean weights, as in evaluation and export.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ class QHeads(tf.Module):
     def state_value(
         self, features: tf.Tensor, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
-        """What dueling adds the advantages to: [B, F] -> [B, 1, K], [B, N, F] -> [B, 1, N]."""
+        """State value, to which dueling adds the advantages: [B, F] -> [B, 1, K], [B, N, F] -> [B, 1, N]."""
         out = self._value(features, noise)
         return tf.transpose(out, [0, 2, 1]) if features.shape.rank == 3 else out[:, None]
 

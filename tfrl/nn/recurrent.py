@@ -88,7 +88,7 @@ class Lstm(tf.Module):
         return _loop(self._advance, self._project(x), state, is_first)
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
-        """What the input [..., F] adds to the gates [..., 4 H]."""
+        """Contribution of the input [..., F] to the gates [..., 4 H]."""
         return _dense(x, self._kernel, self._bias)
 
     def _advance(self, projected: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
@@ -133,7 +133,7 @@ class Gru(tf.Module):
         return _loop(self._advance, self._project(x), state, is_first)
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
-        """What the input [..., F] adds to the gates [..., 3 H]."""
+        """Contribution of the input [..., F] to the gates [..., 3 H]."""
         return _dense(x, self._kernel, self._bias)
 
     def _advance(self, projected: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
@@ -391,7 +391,7 @@ def _dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf
 
 
 def _size(x: tf.Tensor, axis: int) -> int | tf.Tensor:
-    """Length of an axis: a number where the graph knows it."""
+    """Length of an axis: a Python int where it is static."""
     return x.shape[axis] if x.shape[axis] is not None else tf.shape(x)[axis]
 
 

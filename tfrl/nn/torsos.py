@@ -175,7 +175,7 @@ def _conv(
 
 
 def _features(features: int, initializer: str, dtype: str) -> list[tf.keras.layers.Layer]:
-    """What follows the convolutions."""
+    """Layers after the convolutions."""
     dense = tf.keras.layers.Dense(
         features, "relu", kernel_initializer=_kernel(initializer), dtype=dtype
     )
@@ -301,8 +301,8 @@ def image_readers(spec: EnvSpec, options: inputs.ImageOptions) -> list[images.Re
 
 
 def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
-    """What was picked for the observation, one line for each part where something was open: how an image is read, and
-    that integers of a wide range go to the network as they are.
+    """Start-up lines about the choices made for the observation, one for each part: how an image is read, and that
+    integers of a wide range go to the network as they are.
 
     Args:
       config: settings of a model.
@@ -389,7 +389,7 @@ def _image_network(
 
 
 def check_activation(name: str) -> None:
-    """Raises SettingError unless Keras knows an activation of this name."""
+    """Raises SettingError unless Keras has an activation of this name."""
     try:
         tf.keras.activations.get(name)
     except ValueError:

@@ -67,7 +67,7 @@ def _takes_training(model: Any) -> bool:
 def trainable(module: tf.Module, variables: Sequence[tf.Variable]) -> tuple[tf.Variable, ...]:
     """The part of `variables` that no Keras layer inside `module` freezes, e.g. by `trainable=False`.
 
-    A frozen layer's variables still say of themselves that they can be trained; only the layer knows.
+    `trainable` of a frozen layer's variables is still True; only the layer's own attribute is False.
     """
     frozen = {
         id(variable) for layer in _layers(module) for variable in layer.non_trainable_variables

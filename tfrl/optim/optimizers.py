@@ -23,7 +23,7 @@ Gradient = tf.Tensor | tf.IndexedSlices | None
 FLAT_ELEMENTS = 2**16  # of all variables together, up to which Adam's moments lie in one vector
 
 raw = tf.raw_ops
-# `variables` of an optimiser are its own, as in Keras; what it trains belongs to somebody else.
+# `variables` of an optimiser are its own, as in Keras; the trained variables belong to the learner.
 _FOREIGN = frozenset(("_variables", *tf.Module._TF_MODULE_IGNORED_PROPERTIES))
 
 
@@ -75,7 +75,7 @@ class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
 def _user_optimizer(
     name: str, variables: Sequence[tf.Variable], learning_rate: Rate
 ) -> tf.keras.optimizers.Optimizer:
-    """What `name(learning_rate=...)` makes, with its slots; `name` is a class or a function."""
+    """The optimiser that `name(learning_rate=...)` makes, with its slots; `name` is a class or a function."""
     builder = objects.resolve(name, "optimizer")
     if not callable(builder):
         raise SettingError(
