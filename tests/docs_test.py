@@ -9,7 +9,7 @@ import re
 from absl.testing import absltest
 
 from tfrl.config import flags
-from tfrl.job import algorithm, algorithms
+from tfrl.job import algorithm, algorithms, switch, switches
 from tfrl.logs.metrics import METRICS
 from tfrl.settings import field_types
 
@@ -86,11 +86,13 @@ class DocsTest(absltest.TestCase):
             self.assertRegex(promise, r"_test\.py::", "a promise without a test")
 
     def test_flags_in_commands_exist(self):
-        known = {"help", "flagfile", "algo", "logdir"}
+        known = {"help", "flagfile", "algo", "with", "logdir"}
         for section in flags.job_sections(None):
             known.update(section.names)
         for name in algorithms():
             known.update(field_types(algorithm(name).Config))
+        for name in switches():
+            known.update(field_types(switch(name).Config))
         for launcher in ("evaluate", "export", "plot", "tune"):
             source = (ROOT / "tfrl" / "cli" / f"{launcher}.py").read_text(encoding="utf-8")
             known.update(re.findall(r"^    (\w+): .* = setting\(", source, re.M))
