@@ -8,8 +8,8 @@ import re
 
 from absl.testing import absltest
 
-from tfrl.config import flags
-from tfrl.job import algorithm, algorithms, switch, switches
+from tfrl.config import flags, switches
+from tfrl.job import algorithm, algorithms
 from tfrl.logs.metrics import METRICS
 from tfrl.settings import field_types
 
@@ -91,8 +91,8 @@ class DocsTest(absltest.TestCase):
             known.update(section.names)
         for name in algorithms():
             known.update(field_types(algorithm(name).Config))
-        for name in switches():
-            known.update(field_types(switch(name).Config))
+        for name in switches.names():
+            known.update(field_types(switches.find(name).Config))
         for launcher in ("evaluate", "export", "plot", "tune"):
             source = (ROOT / "tfrl" / "cli" / f"{launcher}.py").read_text(encoding="utf-8")
             known.update(re.findall(r"^    (\w+): .* = setting\(", source, re.M))
