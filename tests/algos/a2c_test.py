@@ -6,7 +6,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import Unroll
 from tfrl.algos import a2c
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.testing import linear
 
@@ -72,7 +72,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
     def test_vector_of_the_loss(self, valid, expected):
         settings = dict(value_coefficient=0.5, entropy_coefficient=0.01)
         learner = self.learner([0.5, 0.5, 1.0], **settings)
-        rows = on_policy.Rows(
+        rows = policy_gradient.TrainBatch(
             obs=tf.eye(3), sample=tf.constant(ACTIONS), log_prob=tf.zeros([3]),
             params=tf.constant(LOGITS), advantages=tf.constant([1.0, -2.0, 0.5]),
             targets=tf.constant([1.0, 0.0, 2.0]), values=tf.zeros([3]), valid=tf.constant(valid),

@@ -6,7 +6,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import Episodes
 from tfrl.algos import pg
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.testing import linear
 
@@ -66,7 +66,7 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
     def test_vector_of_the_loss(self):
         learner = linear.learner(pg, LOGITS, [0.0, 0.0, 0.0], **LENGTH)
         self.assertFalse(learner.policy.critic)
-        rows = on_policy.Rows(
+        rows = policy_gradient.TrainBatch(
             obs=tf.eye(3), sample=tf.constant(ACTIONS), log_prob=tf.zeros([3]),
             params=tf.constant(LOGITS), advantages=tf.constant([1.0, -2.0, 0.5]),
             targets=tf.zeros([3]), values=tf.zeros([3]), valid=tf.ones([3], tf.bool),

@@ -7,7 +7,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import ActorPlace, Queue, Unroll
 from tfrl.algos import ppo
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.testing import linear
 from tfrl.types import EnvSpec
@@ -103,7 +103,7 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
         learner = linear.learner(ppo, self.NEW, [1.0, 2.0], **{**self.SETTINGS, **settings})
         old = tf.constant(self.OLD)
         sample = tf.constant([0, 2])
-        rows = on_policy.Rows(
+        rows = policy_gradient.TrainBatch(
             obs=tf.eye(2),
             sample=sample,
             log_prob=learner.policy.distribution.log_prob(old, sample),
@@ -147,16 +147,20 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
         expected = np.mean([-0.67617036, 0.7]) / np.sqrt(2)
         self.assertAllClose(metrics["learner/policy_loss"], expected, atol=1e-5)
 
-    def test_limit_and_rate_decay_together_over_env_steps(self):
+    @parameterized.parameters("learning_rate_env_steps", "learning_rate_updates")
+    def test_limit_and_rate_decay_together_over_env_steps_or_updates(self, unit):
         settings = dict(
-            clip=0.3, clip_final=0.1, learning_rate=1e-2, learning_rate_final=0.0,
-            learning_rate_env_steps=1_000,
-        )  # fmt: skip
+            clip=0.3, clip_final=0.1, learning_rate=1e-2, learning_rate_final=0.0, **{unit: 1_000}
+        )
         learner = linear.learner(ppo, self.NEW, [1.0, 2.0], **{**self.SETTINGS, **settings})
-        for env_steps, rate, clip in ((0, 1e-2, 0.3), (500, 5e-3, 0.2), (2_000, 0.0, 0.1)):
-            learner.env_steps.assign(env_steps)
+        counts = {
+            "learning_rate_env_steps": learner.env_steps,
+            "learning_rate_updates": learner._training.optimizer.iterations,
+        }
+        for now, rate, clip in ((0, 1e-2, 0.3), (500, 5e-3, 0.2), (2_000, 0.0, 0.1)):
+            counts[unit].assign(now)
             self.assertAllClose(learner._training.learning_rate(), rate)
-            self.assertAllClose(learner._training.linear(0.3, 0.1, 1_000), clip)
+            self.assertAllClose(learner._training.decayed(0.3, 0.1), clip)
 
     def test_a_decay_can_wait(self):
         settings = dict(

@@ -9,7 +9,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import Learner
 from tfrl.algos import a2c, impala, ppo
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
 from tfrl.logs.histogram import Histogram
@@ -121,7 +121,7 @@ class FirstMinibatchTest(tf.test.TestCase, parameterized.TestCase):
                 samples = actor.samples(loop)
                 before = conformance.values(loop)
                 batch = actor.layout.decode(samples.columns)
-                new, old = on_policy.evaluate(policy, prepare(batch))
+                new, old = policy_gradient.evaluate(policy, prepare(batch))
                 valid = old.valid
                 ratio = losses.ratio(new.log_prob, old.log_prob)
                 self.assertAllClose(ratio[valid], tf.ones_like(ratio[valid]), 0, 1e-6)

@@ -18,7 +18,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import About, Agent, Learner, Queue, Unroll
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
@@ -27,14 +27,14 @@ from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
+class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
     """Settings of A2C."""
 
     unroll_length: int = setting(
         5, "consecutive steps of each environment in a batch", unit="env steps", minimum=1
     )
     gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
-    value_coefficient: float = on_policy.value_coefficient(0.5)
+    value_coefficient: float = policy_gradient.value_coefficient(0.5)
     optimizer: str = with_default(OptimizerSettings, "optimizer", "rmsprop")
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 7e-4)
 
@@ -45,19 +45,31 @@ class A2CLearner(Learner):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self._training = on_policy.Training(config, spec)
+        self._training = policy_gradient.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt, self.networks = self._training.adopt, self._training.networks
 
-    def prepare(self, batch: Trajectory) -> on_policy.Rows:
+    def prepare(self, batch: Trajectory) -> policy_gradient.TrainBatch:
         """Implements `Learner.prepare`: the batch with advantages by GAE."""
-        config = self._config
-        return self._training.prepare(batch, config.gae_lambda)
+        return self._training.prepare(batch, self._config.gae_lambda)
 
-    def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
-        """Implements `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
+    def update(self, rows: policy_gradient.TrainBatch, seed: tf.Tensor) -> UpdateOutput:
+        """Implements `Learner.update`: one step on the actor-critic loss (Mnih et al. 2016, section 4).
+
+        `seed` is not read, and there are no priorities.
+        """
         del seed
-        return self._training.actor_critic_update(rows)
+        config, policy = self._config, self.policy
+        with tf.GradientTape() as tape:
+            # log pi, H and V under the present weights; the advantages of acting time are constants.
+            new, old = policy_gradient.evaluate(policy, rows)
+            # -log pi A + c_v (V - target)^2 / 2 - c_e H of each step, then the mean over valid steps.
+            steps = policy_gradient.actor_critic_loss(
+                config, policy, new, old.advantages, old.targets, old.valid
+            )
+            loss = policy_gradient.batch_loss(policy, steps)
+        # One step of the optimiser along the clipped gradient.
+        return UpdateOutput(self._training.minimise(tape, loss, steps), None)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -67,8 +79,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
       SettingError: settings that do not fit its spaces.
     """
     item = Unroll(config.unroll_length, config.discount)
-    queue = Queue(item, on_policy.QUEUE_ITEMS, actors_wait=True)
-    return on_policy.make_agent("a2c", config, spec, lambda: A2CLearner(config, spec), queue)
+    queue = Queue(item, policy_gradient.QUEUE_ITEMS, actors_wait=True)
+    return policy_gradient.make_agent("a2c", config, spec, lambda: A2CLearner(config, spec), queue)
 
 
 ABOUT = About(

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfrl.agent import About, Agent, Learner, Queue, Unroll
 from tfrl.algos.parts import actor_gradients as gradients
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.losses import returns
 from tfrl.nn.actor_critic import ActorCritic, ActorCriticSettings
@@ -34,14 +34,14 @@ SENT = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/en
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
+class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
     """Settings of A3C."""
 
     unroll_length: int = setting(
         10, "consecutive steps of each environment per gradient", unit="env steps", minimum=1
     )
     gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
-    value_coefficient: float = on_policy.value_coefficient(0.5)
+    value_coefficient: float = policy_gradient.value_coefficient(0.5)
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 1e-3)
     queue_items: int = gradients.queue_items()
 
@@ -64,16 +64,20 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
       batch: leaves [T, B, ...].
     """
     with tf.GradientTape() as tape:
-        new, values_next = on_policy.evaluate_batch(policy, batch)
+        # log pi, H and V under the weights that acted, V after each step too.
+        new, values_next = policy_gradient.evaluate_batch(policy, batch)
+        # Advantages A_t and targets A_t + V_t; no gradient.
         gae = returns.gae(
             batch.reward, batch.discount, batch.is_last, tf.stop_gradient(new.values),
             tf.stop_gradient(values_next), config.gae_lambda, batch.valid,
         )  # fmt: skip
-        step = on_policy.actor_critic_step(
+        # -log pi A + c_v (V - target)^2 / 2 - c_e H of each step, then the mean over valid steps.
+        steps = policy_gradient.actor_critic_loss(
             config, policy, new, gae.advantages, gae.targets, batch.valid
         )
-        loss = tf.add_n([apply.masked_mean(step.loss, batch.valid), *policy.losses()])
-    metrics = {name: on_policy.mean_of(step.parts[name], batch.valid) for name in SENT[1:]}
+        loss = tf.add_n([apply.masked_mean(steps.loss, batch.valid), *policy.losses()])
+    # One vector with the gradient of all variables, and the metrics in the order of `SENT`.
+    metrics = {name: policy_gradient.mean_of(steps.metrics[name], batch.valid) for name in SENT[1:]}
     metrics = {"learner/loss": tf.stop_gradient(loss), **metrics}
     return gradients.pack(tape, loss, policy.trainable_variables, metrics)
 
@@ -84,7 +88,7 @@ class A3CLearner(Learner):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self._training = on_policy.Training(config, spec)
+        self._training = policy_gradient.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt, self.networks = self._training.adopt, self._training.networks
 
@@ -97,6 +101,7 @@ class A3CLearner(Learner):
         del seed
         training, variables = self._training, self.policy.trainable_variables
         rate = training.learning_rate()
+        # One step of the optimiser along the actor's gradient, clipped by its global norm.
         metrics = gradients.apply_packed(
             batch, SENT, training.optimizer, variables, self._config.gradient_clip_norm
         )
@@ -111,7 +116,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     """
     item = Unroll(config.unroll_length, config.discount)
     queue = Queue(item, capacity_items=config.queue_items, batch_items=1)
-    return on_policy.make_agent(
+    return policy_gradient.make_agent(
         "a3c", config, spec, lambda: A3CLearner(config, spec), queue,
         actor_compute=lambda policy, batch: gradient(config, policy, batch),
     )  # fmt: skip

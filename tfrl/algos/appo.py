@@ -18,7 +18,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import About, Agent, Learner, Network, Periodic
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient, v_trace
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic, ActorCriticSettings
 from tfrl.nn.body import ModelSettings
@@ -30,8 +30,8 @@ from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 @dataclasses.dataclass(frozen=True)
 class Config(
-    on_policy.AsyncSettings,
-    on_policy.Settings,
+    v_trace.AsyncSettings,
+    policy_gradient.Settings,
     OptimizerSettings,
     ActorCriticSettings,
     ModelSettings,
@@ -60,7 +60,7 @@ class Config(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        on_policy.check_async(self)
+        v_trace.check(self)
 
 
 class AppoLearner(Learner):
@@ -69,13 +69,13 @@ class AppoLearner(Learner):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self._training = on_policy.Training(config, spec)
+        self._training = policy_gradient.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt = self._training.adopt
         self.target = ActorCritic(config, spec)
         copy_target(self.target, self.policy)
-        self._kl = on_policy.shared_variable(tf.constant(config.kl_target), "kl")
-        self._kl_coefficient = on_policy.shared_variable(
+        self._kl = policy_gradient.shared_variable(tf.constant(config.kl_target), "kl")
+        self._kl_coefficient = policy_gradient.shared_variable(
             tf.constant(config.kl_coefficient), "kl_coefficient"
         )
 
@@ -87,14 +87,18 @@ class AppoLearner(Learner):
         no priorities.
         """
         del seed
-        config, policy = self._config, self.policy
-        batch = batch._replace(reward=self._training.statistics.reward(batch))
-        old, _ = on_policy.evaluate_batch(self.target, batch, training=False)
+        config, policy, training = self._config, self.policy, self._training
+        # Rewards in units of the deviation of returns.
+        batch = batch._replace(reward=training.statistics.reward(batch))
+        # log pi_old of the target policy, and log mu of the one that acted.
+        old, _ = policy_gradient.evaluate_batch(self.target, batch, training=False)
         behaviour = batch.extras["log_prob"]
-
-        def compute() -> on_policy.Step:
-            new, values_next = on_policy.evaluate_batch(policy, batch)
-            trace = on_policy.off_policy(config, batch, new, old.log_prob, values_next)
+        with tf.GradientTape() as tape:
+            # log pi, H and V under the present weights, V after each step too.
+            new, values_next = policy_gradient.evaluate_batch(policy, batch)
+            # Targets vs_t and advantages of the target policy against the one that acted; no gradient.
+            trace = v_trace.advantages(config, batch, new.values, values_next, old.log_prob)
+            # Clipped surrogate around pi_old, or without V-trace around mu.
             if config.vtrace:
                 clipped = losses.appo_surrogate(
                     new.log_prob, old.log_prob, behaviour, trace.advantages, config.clip
@@ -103,13 +107,16 @@ class AppoLearner(Learner):
                 clipped = losses.ppo_surrogate(
                     new.log_prob, behaviour, trace.advantages, config.clip
                 )
+            # c_v (V - vs)^2 / 2 and the entropy bonus - c_e H.
             value = 0.5 * (new.values - trace.targets) ** 2
+            each = clipped.loss + config.value_coefficient * value
+            each -= config.entropy_coefficient * new.entropy
+            # Penalty beta KL(pi_old || pi).
             kl = policy.distribution.kl(old.params, new.params)
-            loss = clipped.loss + config.value_coefficient * value
-            loss -= config.entropy_coefficient * new.entropy
             if config.kl_coefficient:
-                loss += self._kl_coefficient * kl
-            parts = {
+                each += self._kl_coefficient * kl
+            # Mean over valid steps.
+            metrics = {
                 "learner/policy_loss": clipped.loss,
                 "learner/value_loss": value,
                 "learner/entropy": new.entropy,
@@ -117,13 +124,17 @@ class AppoLearner(Learner):
                 "learner/clipped_ratio": tf.cast(clipped.clipped, tf.float32),
                 "learner/rho": trace.rho,
             }
-            return on_policy.Step(loss, parts, batch.valid, new.values, trace.targets)
-
-        metrics = self._training.minimise(compute)
-        if config.kl_coefficient:
+            steps = policy_gradient.PolicyLoss(
+                each, metrics, batch.valid, new.values, trace.targets
+            )
+            loss = policy_gradient.batch_loss(policy, steps)
+        # One step of the optimiser along the clipped gradient.
+        metrics = training.minimise(tape, loss, steps)
+        if config.kl_coefficient:  # for `finish`, which adapts beta
             self._kl.assign(metrics["learner/kl"])
             metrics["learner/kl_coefficient"] = tf.identity(self._kl_coefficient)
-        self._training.statistics.merge(policy, batch)
+        # From the next batch on, observations are normalised by statistics that know this one.
+        training.statistics.merge(policy, batch)
         return UpdateOutput(metrics, None)
 
     def periodic(self) -> tuple[Periodic, ...]:
@@ -151,8 +162,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    return on_policy.make_agent(
-        "appo", config, spec, lambda: AppoLearner(config, spec), on_policy.async_queue(config),
+    return policy_gradient.make_agent(
+        "appo", config, spec, lambda: AppoLearner(config, spec), v_trace.queue(config),
         updates_per_publish=config.broadcast_interval_updates,
     )  # fmt: skip
 

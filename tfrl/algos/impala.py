@@ -18,7 +18,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import About, Agent, Learner
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient, v_trace
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
 from tfrl.optim.settings import OptimizerSettings
@@ -27,8 +27,8 @@ from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 @dataclasses.dataclass(frozen=True)
 class Config(
-    on_policy.AsyncSettings,
-    on_policy.Settings,
+    v_trace.AsyncSettings,
+    policy_gradient.Settings,
     OptimizerSettings,
     ActorCriticSettings,
     ModelSettings,
@@ -37,7 +37,7 @@ class Config(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        on_policy.check_async(self)
+        v_trace.check(self)
 
 
 class ImpalaLearner(Learner):
@@ -46,31 +46,36 @@ class ImpalaLearner(Learner):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self._training = on_policy.Training(config, spec)
+        self._training = policy_gradient.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
-        """Implements `Learner.update`: `actor_critic_step` with advantages and targets by V-trace (Espeholt et al.
-        2018, section 4.2).
+        """Implements `Learner.update`: one step on the actor-critic loss with advantages and targets by V-trace
+        (Espeholt et al. 2018, section 4.2).
 
         Statistics take in the batch: rewards before the step, observations after it. `seed` is not read, and there are
         no priorities.
         """
         del seed
-        config, policy = self._config, self.policy
-        batch = batch._replace(reward=self._training.statistics.reward(batch))
-
-        def compute() -> on_policy.Step:
-            new, values_next = on_policy.evaluate_batch(policy, batch)
-            trace = on_policy.off_policy(config, batch, new, new.log_prob, values_next)
-            step = on_policy.actor_critic_step(
+        config, policy, training = self._config, self.policy, self._training
+        # Rewards in units of the deviation of returns.
+        batch = batch._replace(reward=training.statistics.reward(batch))
+        with tf.GradientTape() as tape:
+            # log pi, H and V under the present weights, V after each step too.
+            new, values_next = policy_gradient.evaluate_batch(policy, batch)
+            # Targets vs_t and advantages of the present policy against the one that acted; no gradient.
+            trace = v_trace.advantages(config, batch, new.values, values_next, new.log_prob)
+            # -log pi A + c_v (V - vs)^2 / 2 - c_e H of each step, then the mean over valid steps.
+            steps = policy_gradient.actor_critic_loss(
                 config, policy, new, trace.advantages, trace.targets, batch.valid
             )
-            return step._replace(parts={**step.parts, "learner/rho": trace.rho})
-
-        metrics = self._training.minimise(compute)
-        self._training.statistics.merge(policy, batch)
+            steps.metrics["learner/rho"] = trace.rho
+            loss = policy_gradient.batch_loss(policy, steps)
+        # One step of the optimiser along the clipped gradient.
+        metrics = training.minimise(tape, loss, steps)
+        # From the next batch on, observations are normalised by statistics that know this one.
+        training.statistics.merge(policy, batch)
         return UpdateOutput(metrics, None)
 
 
@@ -80,8 +85,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: settings that do not fit its spaces.
     """
-    return on_policy.make_agent(
-        "impala", config, spec, lambda: ImpalaLearner(config, spec), on_policy.async_queue(config),
+    return policy_gradient.make_agent(
+        "impala", config, spec, lambda: ImpalaLearner(config, spec), v_trace.queue(config),
         updates_per_publish=config.broadcast_interval_updates,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import About, Agent, Episodes, Learner, Queue
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.nn import actor_critic
 from tfrl.nn.actor_critic import ActorCriticSettings
@@ -30,7 +30,7 @@ from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
+class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
     """Settings of PG."""
 
     unroll_length: int = setting(
@@ -50,7 +50,7 @@ class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSe
         False, "standardise returns (with a baseline: advantages) over each batch"
     )
     baseline: bool = setting(False, "learn a state-value function and subtract it from returns")
-    value_coefficient: float = on_policy.value_coefficient(0.5)
+    value_coefficient: float = policy_gradient.value_coefficient(0.5)
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 4e-3)
 
 
@@ -60,24 +60,39 @@ class PGLearner(Learner):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self._training = on_policy.Training(config, spec, config.baseline)
+        self._training = policy_gradient.Training(config, spec, config.baseline)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt, self.networks = self._training.adopt, self._training.networks
 
-    def prepare(self, batch: Trajectory) -> on_policy.Rows:
+    def prepare(self, batch: Trajectory) -> policy_gradient.TrainBatch:
         """Implements `Learner.prepare`: the batch with its discounted returns, minus the baseline and standardised if
         configured.
         """
-        config = self._config
+        # Returns G_t that end with the episode, minus V_t with a baseline.
         rows = self._training.prepare(batch, lambda_=None)
-        if config.normalize_returns:
-            rows = rows._replace(advantages=on_policy.standardised(rows, False))
+        # Mean 0 and deviation 1 over the whole batch.
+        if self._config.normalize_returns:
+            rows = rows._replace(advantages=policy_gradient.standardised(rows, False))
         return rows
 
-    def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
-        """Implements `Learner.update`: `actor_critic_step` on the rows; `seed` is not read, there are no priorities."""
+    def update(self, rows: policy_gradient.TrainBatch, seed: tf.Tensor) -> UpdateOutput:
+        """Implements `Learner.update`: one step on the actor-critic loss (Williams 1992), without a value loss unless
+        there is a baseline.
+
+        `seed` is not read, and there are no priorities.
+        """
         del seed
-        return self._training.actor_critic_update(rows)
+        config, policy = self._config, self.policy
+        with tf.GradientTape() as tape:
+            # log pi, H and V under the present weights; the advantages of acting time are constants.
+            new, old = policy_gradient.evaluate(policy, rows)
+            # -log pi A + c_v (V - target)^2 / 2 - c_e H of each step, then the mean over valid steps.
+            steps = policy_gradient.actor_critic_loss(
+                config, policy, new, old.advantages, old.targets, old.valid
+            )
+            loss = policy_gradient.batch_loss(policy, steps)
+        # One step of the optimiser along the clipped gradient.
+        return UpdateOutput(self._training.minimise(tape, loss, steps), None)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -94,8 +109,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         )
     config = dataclasses.replace(config, unroll_length=length)
     item = Episodes(length, config.discount, config.episodes_per_item)
-    queue = Queue(item, on_policy.QUEUE_ITEMS, actors_wait=True)
-    return on_policy.make_agent(
+    queue = Queue(item, policy_gradient.QUEUE_ITEMS, actors_wait=True)
+    return policy_gradient.make_agent(
         "pg", config, spec, lambda: PGLearner(config, spec), queue, critic=config.baseline
     )  # fmt: skip
 

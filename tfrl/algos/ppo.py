@@ -19,7 +19,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfrl.agent import About, Agent, Learner, Queue, Unroll
-from tfrl.algos.parts import policy_gradient as on_policy
+from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCriticSettings
@@ -30,10 +30,10 @@ from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(on_policy.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
+class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
     """Settings of PPO."""
 
-    value_coefficient: float = on_policy.value_coefficient(0.5)
+    value_coefficient: float = policy_gradient.value_coefficient(0.5)
     gae_lambda: float = setting(
         0.95, "lambda of GAE; 1: Monte Carlo returns", minimum=0.0, maximum=1.0
     )
@@ -100,63 +100,73 @@ class PPOLearner(Learner):
     def __init__(self, config: Config, spec: EnvSpec):
         super().__init__()
         self._config = config
-        self._training = on_policy.Training(config, spec)
+        self._training = policy_gradient.Training(config, spec)
         self.policy, self.env_steps = self._training.policy, self._training.env_steps
         self.adopt, self.networks = self._training.adopt, self._training.networks
         self._measures_kl = bool(config.kl_coefficient) or config.kl_stop is not None
         # KL of the last updates of a batch, as many as an epoch has; equal on all replicas.
-        self._kl = on_policy.shared_variable(tf.zeros([config.minibatches]), "kl")
-        self._updates = on_policy.shared_variable(tf.constant(0), "updates_of_batch")
-        self._kl_coefficient = on_policy.shared_variable(
+        self._kl = policy_gradient.shared_variable(tf.zeros([config.minibatches]), "kl")
+        self._updates = policy_gradient.shared_variable(tf.constant(0), "updates_of_batch")
+        self._kl_coefficient = policy_gradient.shared_variable(
             tf.constant(config.kl_coefficient), "kl_coefficient"
         )
 
-    def prepare(self, batch: Trajectory) -> on_policy.Rows:
+    def prepare(self, batch: Trajectory) -> policy_gradient.TrainBatch:
         """Implements `Learner.prepare`: the batch with GAE advantages, standardised if configured for the batch."""
         config = self._config
+        # Advantages A_t by GAE (Schulman et al. 2016, eq. 16) and targets A_t + V_t, fixed for all epochs.
         rows = self._training.prepare(batch, config.gae_lambda)
+        # Mean 0 and deviation 1 over the whole batch.
         if config.normalize_advantage == "batch":
-            rows = rows._replace(advantages=on_policy.standardised(rows, False))
+            rows = rows._replace(advantages=policy_gradient.standardised(rows, False))
         return rows
 
-    def update(self, rows: on_policy.Rows, seed: tf.Tensor) -> UpdateOutput:
+    def update(self, rows: policy_gradient.TrainBatch, seed: tf.Tensor) -> UpdateOutput:
         """Implements `Learner.update`: one step on a minibatch of surrogate, value loss, entropy bonus and KL penalty.
 
         `seed` is not read, and there are no priorities.
         """
         del seed
-        config, policy = self._config, self.policy
+        config, policy, training = self._config, self.policy, self._training
+        # Advantages with mean 0 and deviation 1 over the minibatch.
         if config.normalize_advantage == "minibatch":
-            rows = rows._replace(advantages=on_policy.standardised(rows, True))
+            rows = rows._replace(advantages=policy_gradient.standardised(rows, True))
+        # Half the width of the range without clipping, which may decay with the learning rate.
         clip = None
         if config.clip is not None:
-            clip = self._training.decayed(config.clip, config.clip_final)
-
-        def compute() -> on_policy.Step:
-            new, old = on_policy.evaluate(policy, rows)
-            parts = {"learner/entropy": new.entropy}
+            clip = training.decayed(config.clip, config.clip_final)
+        with tf.GradientTape() as tape:
+            # log pi, H and V under the present weights; everything in `old` is a constant of acting time.
+            new, old = policy_gradient.evaluate(policy, rows)
+            metrics = {"learner/entropy": new.entropy}
+            # Surrogate -min(r A, clip(r, 1 - clip, 1 + clip) A), or without clipping -r A, r = pi / pi_old.
             if clip is None:
                 surrogate = -losses.ratio(new.log_prob, old.log_prob) * old.advantages
             else:
                 clipped = losses.ppo_surrogate(new.log_prob, old.log_prob, old.advantages, clip)
                 surrogate = clipped.loss
-                parts["learner/clipped_ratio"] = tf.cast(clipped.clipped, tf.float32)
+                metrics["learner/clipped_ratio"] = tf.cast(clipped.clipped, tf.float32)
+            # Value loss c_v (V - target)^2, without 1/2, and the entropy bonus - c_e H.
             value = losses.ppo_value(new.values, old.values, old.targets, config.value_clip)
-            loss = surrogate + config.value_coefficient * value
-            loss -= config.entropy_coefficient * new.entropy
+            each = surrogate + config.value_coefficient * value
+            each -= config.entropy_coefficient * new.entropy
+            # Penalty beta KL(pi_old || pi).
             if self._measures_kl:
                 kl = policy.distribution.kl(old.params, new.params)
             else:  # an estimate that costs nothing (Schulman 2020, "k3")
                 log_ratio = tf.stop_gradient(new.log_prob - old.log_prob)
                 kl = tf.exp(log_ratio) - 1.0 - log_ratio
             if config.kl_coefficient:
-                loss += self._kl_coefficient * kl
-            parts.update(
+                each += self._kl_coefficient * kl
+            # Mean over valid steps.
+            metrics.update(
                 {"learner/policy_loss": surrogate, "learner/value_loss": value, "learner/kl": kl}
             )
-            return on_policy.Step(loss, parts, old.valid, old.values, old.targets)
-
-        metrics = self._training.minimise(compute)
+            steps = policy_gradient.PolicyLoss(each, metrics, old.valid, old.values, old.targets)
+            loss = policy_gradient.batch_loss(policy, steps)
+        # One step of the optimiser along the clipped gradient.
+        metrics = training.minimise(tape, loss, steps)
+        # The KL of this update, for `stop` and `finish`.
         if self._measures_kl:
             self._remember(metrics["learner/kl"])
         if config.kl_coefficient:
@@ -198,13 +208,13 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     """
     queue = Queue(
         Unroll(config.unroll_length, config.discount),
-        on_policy.QUEUE_ITEMS,
+        policy_gradient.QUEUE_ITEMS,
         batch_env_steps=config.batch_env_steps,
         epochs=config.epochs,
         minibatches=config.minibatches,
         actors_wait=True,
     )
-    return on_policy.make_agent("ppo", config, spec, lambda: PPOLearner(config, spec), queue)
+    return policy_gradient.make_agent("ppo", config, spec, lambda: PPOLearner(config, spec), queue)
 
 
 ABOUT = About(

@@ -1,4 +1,9 @@
-"""What the policy-gradient algorithms share: settings, optimiser, and advantages of a batch of unrolls."""
+"""Shared parts of the policy-gradient algorithms: settings, a policy in training, advantages of a batch of unrolls, and
+the actor-critic loss.
+
+An update goes: `evaluate` (or `evaluate_batch`) -> a `PolicyLoss` of each step -> `batch_loss`, all under the
+algorithm's own tape, -> `Training.minimise`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, Learner, Network, Queue, Unroll
-from tfrl.errors import SettingError
+from tfrl.agent import Agent, Learner, Network, Queue
 from tfrl.losses import policy as policy_losses
-from tfrl.losses import returns, vtrace
+from tfrl.losses import returns
 from tfrl.nn import actor_critic, torsos
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.normalise import ObservationMoments, ReturnScale
@@ -19,7 +23,7 @@ from tfrl.optim import apply
 from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting, with_default
-from tfrl.types import EnvSpec, Trajectory, UpdateOutput
+from tfrl.types import EnvSpec, Trajectory
 
 QUEUE_ITEMS = 64  # that may wait where actors wait for the weights that they have trained
 
@@ -47,96 +51,6 @@ class Settings:
 def value_coefficient(default: float) -> Any:
     """The setting of that name, for algorithms with a value function."""
     return setting(default, "weight of the value loss", minimum=0.0, idle_if={"baseline": False})
-
-
-@dataclasses.dataclass(frozen=True)
-class AsyncSettings:
-    """Settings of actors that do not wait for the learner, and of the V-trace that makes up for it.
-
-    Comes before the other bases of a `Config`: it has other defaults for some of their settings.
-    """
-
-    unroll_length: int = setting(
-        50, "consecutive steps of each environment in an unroll", unit="env steps", minimum=1
-    )
-    value_coefficient: float = value_coefficient(0.5)
-    entropy_coefficient: float = setting(
-        0.01, "weight of the entropy bonus", minimum=0.0, resumable=True
-    )
-    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 5e-4)
-    shared_torso: bool = setting(
-        True, "policy and value function share one network instead of having one each"
-    )
-    batch_env_steps: int = setting(
-        500, "minimum batch size; 0: one unroll from each actor", unit="env steps", minimum=0
-    )
-    queue_items: int = setting(
-        16,
-        "maximum number of unrolls that wait for the learner; actors wait while the queue is full",
-        unit="items",
-        minimum=1,
-        idle_if={"backend": "inprocess"},
-    )
-    vtrace: bool = setting(
-        True, "correct for outdated acting weights with V-trace; false: uncorrected GAE advantages"
-    )
-    trace_lambda: float = setting(1.0, "lambda of V-trace or GAE", minimum=0.0, maximum=1.0)
-    rho_bar: float | None = setting(
-        1.0,
-        "upper limit of the importance ratio in value targets; none: no limit",
-        above=0.0,
-        idle_if={"vtrace": False},
-    )
-    pg_rho_bar: float | None = setting(
-        1.0,
-        "upper limit of the importance ratio in advantages; none: no limit",
-        above=0.0,
-        idle_if={"vtrace": False},
-    )
-    normalize_advantage: str = setting(
-        "none", "standardise advantages over the batch, or not at all", choices=("batch", "none")
-    )
-    replay_proportion: float = setting(
-        0.0, "replayed unrolls per new unroll in training", minimum=0.0
-    )
-    replay_unrolls: int = setting(
-        100, "number of unrolls kept for replay", minimum=1, idle_if={"replay_proportion": 0.0}
-    )
-    passes: int = setting(1, "number of times each batch is trained on", minimum=1)
-    pass_buffer_batches: int = setting(
-        1,
-        "number of batches that the learner cycles through; above 1 it needs passes above 1",
-        minimum=1,
-    )
-    broadcast_interval_updates: int = setting(
-        1,
-        "minimum number of updates between two publications of weights to the actors",
-        unit="updates",
-        minimum=1,
-        idle_if={"backend": "inprocess"},
-    )
-
-
-def async_queue(config: Any) -> Queue:
-    """The queue of unrolls that `AsyncSettings` describe, and how batches are made of them."""
-    return Queue(
-        Unroll(config.unroll_length, config.discount),
-        capacity_items=config.queue_items,
-        batch_env_steps=config.batch_env_steps,
-        passes=config.passes,
-        pass_buffer_batches=config.pass_buffer_batches,
-        replay_proportion=config.replay_proportion,
-        replay_items=config.replay_unrolls,
-    )
-
-
-def check_async(config: AsyncSettings) -> None:
-    """Raises SettingError for settings of `AsyncSettings` that contradict each other."""
-    if config.pass_buffer_batches > 1 and config.passes == 1:
-        raise SettingError(
-            f"pass_buffer_batches={config.pass_buffer_batches} with passes=1: "
-            "batches are kept for further passes only; give passes or leave it at 1"
-        )
 
 
 class Training(tf.Module):
@@ -169,7 +83,7 @@ class Training(tf.Module):
         return tuple(Network(name, variables, self.optimizer) for name, variables in found)
 
     def learning_rate(self) -> tf.Tensor:
-        """Step size now, float32 scalar."""
+        """Step size of the next update, float32 scalar."""
         return optim_settings.learning_rate(self._config, self.env_steps, self.optimizer.iterations)
 
     def decayed(self, initial: float, final: float | None) -> tf.Tensor:
@@ -178,52 +92,39 @@ class Training(tf.Module):
             self._config, initial, final, self.env_steps, self.optimizer.iterations
         )
 
-    def minimise(self, compute: Callable[[], Step]) -> dict[str, tf.Tensor]:
-        """One optimiser step on the mean of a loss over the valid steps of all replicas, in replica context.
+    def minimise(
+        self, tape: tf.GradientTape, loss: BatchLoss, steps: PolicyLoss
+    ) -> dict[str, tf.Tensor]:
+        """One optimiser step on a loss of the batch, in replica context.
 
         Args:
-          compute: makes the step; called under a tape.
+          tape: has seen the loss.
+          loss: of `batch_loss(policy, steps)`.
+          steps: for the metrics.
 
         Returns:
           {metric: float32 scalar}, equal on all replicas.
         """
-        policy, rate = self.policy, self.learning_rate()
-        with tf.GradientTape() as tape:
-            step = compute()
-            count = apply.masked_count(step.valid)
-            loss = apply.masked_mean(step.loss, step.valid, count)
-            own = policy.losses()  # e.g. penalties on the weights of a user's network
-            if own:
-                own_loss = apply.global_mean(tf.add_n(own))
-                loss += own_loss
+        # Gradient summed over replicas, clipped by its global norm, and applied with the step size of now.
+        rate, variables = self.learning_rate(), self.policy.trainable_variables
         limit = self._config.gradient_clip_norm
-        norm = apply.minimise(self.optimizer, tape, loss, policy.trainable_variables, limit)
+        norm = apply.minimise(self.optimizer, tape, loss.total, variables, limit)
+        # Means over the valid steps of all replicas.
         metrics = {
-            "learner/loss": apply.reduce_sum(loss),
+            "learner/loss": apply.reduce_sum(loss.total),
             "learner/gradient_norm": norm,
             "learner/learning_rate": rate,
-            **{name: mean_of(x, step.valid, count) for name, x in step.parts.items()},
+            **{name: mean_of(x, steps.valid, loss.count) for name, x in steps.metrics.items()},
         }
-        if own:
-            metrics["learner/network_loss"] = apply.reduce_sum(own_loss)
-        if policy.critic:
+        if loss.network is not None:
+            metrics["learner/network_loss"] = apply.reduce_sum(loss.network)
+        if self.policy.critic:
             metrics["learner/explained_variance"] = explained_variance(
-                step.values, step.targets, step.valid
+                steps.values, steps.targets, steps.valid
             )
         return metrics
 
-    def actor_critic_update(self, rows: Rows) -> UpdateOutput:
-        """One step along the advantages that `rows` carry: the update of PG and A2C; see `actor_critic_step`."""
-
-        def compute() -> Step:
-            new, old = evaluate(self.policy, rows)
-            return actor_critic_step(
-                self._config, self.policy, new, old.advantages, old.targets, old.valid
-            )
-
-        return UpdateOutput(self.minimise(compute), None)
-
-    def prepare(self, batch: Trajectory, lambda_: float | None) -> Rows:
+    def prepare(self, batch: Trajectory, lambda_: float | None) -> TrainBatch:
         """Advantages and everything else that is fixed while a batch is trained on; no gradient; in replica context.
 
         Observations are normalised by the statistics that acted, and only then are these brought up to date.
@@ -234,13 +135,15 @@ class Training(tf.Module):
             minus the values if any.
 
         Returns:
-          `Rows`, n = T B of them, or with memory n = B.
+          `TrainBatch` with n = T B rows, or with memory n = B.
         """
         policy, statistics = self.policy, self.statistics
+        # Outputs of the networks, T + 1 of them, with the weights and the statistics that acted.
         obs = policy.inputs(batch.obs)
         heads = policy.unroll(obs, batch.state, batch.is_first)
         reward = statistics.reward(batch)
         values = heads.values[:-1]
+        # Advantages A_t and value targets: G_t - V_t and G_t, or those of GAE.
         if lambda_ is None:
             nothing = tf.zeros_like(reward)
             targets = returns.discounted_returns(
@@ -257,8 +160,10 @@ class Training(tf.Module):
                 lambda_,
                 batch.valid,
             )
+        # From the next batch on, observations are normalised by statistics that know this one.
         statistics.merge(policy, batch)
-        steps = Rows(
+        # One row for each step, or with memory for each sequence.
+        steps = TrainBatch(
             obs=tf.nest.map_structure(lambda x: x[:-1], obs),
             sample=policy.samples(batch.action, batch.extras),
             log_prob=batch.extras["log_prob"],
@@ -273,8 +178,8 @@ class Training(tf.Module):
         return to_rows(steps, policy.recurrent)._replace(state=batch.state)
 
 
-class Rows(NamedTuple):
-    """A batch as minibatches take it: leaves [n, ...], one row per step.
+class TrainBatch(NamedTuple):
+    """A batch that is ready for updates, or a minibatch of it: leaves [n, ...], one row per step.
 
     With memory a row is a whole sequence, leaves [n, T, ...], and `state` is the one before it, leaves [n, ...].
 
@@ -333,7 +238,7 @@ class Statistics(tf.Module):
         policy.normaliser.update(self.observations)
 
 
-def to_rows(steps: Rows, recurrent: bool) -> Rows:
+def to_rows(steps: TrainBatch, recurrent: bool) -> TrainBatch:
     """Leaves [T, B, ...] -> [T * B, ...], or with memory [B, T, ...]."""
     if recurrent:
         return tf.nest.map_structure(_swap, steps)
@@ -344,8 +249,8 @@ def _swap(x: tf.Tensor) -> tf.Tensor:
     return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
 
 
-class Evaluated(NamedTuple):
-    """Steps under the present weights, float32: params [..., P]; values, log_prob and entropy (nats) [...]."""
+class PolicyOutputs(NamedTuple):
+    """Outputs of the present weights on steps, float32: params [..., P]; values, log_prob and entropy (nats) [...]."""
 
     params: tf.Tensor
     values: tf.Tensor
@@ -353,36 +258,38 @@ class Evaluated(NamedTuple):
     entropy: tf.Tensor
 
 
-def evaluate(policy: ActorCritic, rows: Rows) -> tuple[Evaluated, Rows]:
-    """What the present weights make of a minibatch, and the minibatch laid out alike: [n] or, with memory, [T, n]."""
+def evaluate(policy: ActorCritic, rows: TrainBatch) -> tuple[PolicyOutputs, TrainBatch]:
+    """Outputs of the present weights on a minibatch, and the minibatch laid out alike: [n] or, with memory, [T, n]."""
     if policy.recurrent:
         rows = tf.nest.map_structure(_swap, rows._replace(state=()))._replace(state=rows.state)
         heads = policy.unroll(rows.obs, rows.state, rows.is_first, training=True)
     else:
         heads = policy.heads(rows.obs, training=True)
-    return _evaluated(policy, heads.params, heads.values, rows.sample), rows
+    return _outputs(policy, heads.params, heads.values, rows.sample), rows
 
 
 def evaluate_batch(
     policy: ActorCritic, batch: Trajectory, training: bool = True
-) -> tuple[Evaluated, tf.Tensor]:
-    """What the present weights make of unrolls, leaves [T, B, ...], and V of the observation after each step [T, B].
+) -> tuple[PolicyOutputs, tf.Tensor]:
+    """Outputs of the present weights on unrolls, leaves [T, B, ...], and V of the observation after each step [T, B].
 
     Args:
       training: mode of a user's network; False where no gradient is taken.
     """
     heads = policy.unroll(policy.inputs(batch.obs), batch.state, batch.is_first, training)
     sample = policy.samples(batch.action, batch.extras)
-    return _evaluated(policy, heads.params[:-1], heads.values[:-1], sample), heads.values[1:]
+    return _outputs(policy, heads.params[:-1], heads.values[:-1], sample), heads.values[1:]
 
 
-def _evaluated(policy: ActorCritic, params: tf.Tensor, values: tf.Tensor, sample: Any) -> Evaluated:
+def _outputs(
+    policy: ActorCritic, params: tf.Tensor, values: tf.Tensor, sample: Any
+) -> PolicyOutputs:
     distribution = policy.distribution
     log_prob = distribution.log_prob(params, sample)
-    return Evaluated(params, values, log_prob, distribution.entropy(params))
+    return PolicyOutputs(params, values, log_prob, distribution.entropy(params))
 
 
-def standardised(rows: Rows, per_minibatch: bool) -> tf.Tensor:
+def standardised(rows: TrainBatch, per_minibatch: bool) -> tf.Tensor:
     """Advantages with mean 0 and deviation 1 over the valid rows of all replicas: RLlib's form or, per minibatch, that
     of Stable-Baselines3.
 
@@ -402,32 +309,58 @@ def standardised(rows: Rows, per_minibatch: bool) -> tf.Tensor:
     return policy_losses.standardise(rows.advantages, mean, variance)
 
 
-class Step(NamedTuple):
-    """What an update needs, all of one shape, e.g. [n] or [T, B].
+class PolicyLoss(NamedTuple):
+    """Loss of each step, all of one shape, e.g. [n] or [T, B].
 
     Attributes:
-      loss: float32, of each step.
-      parts: {metric: float32}, logged as means over valid steps.
+      loss: float32, the quantity to minimise.
+      metrics: {metric: float32}, logged as means over valid steps.
       valid: bool, steps that count.
       values, targets: float32, V and what it should be; for the explained variance.
     """
 
     loss: tf.Tensor
-    parts: dict[str, tf.Tensor]
+    metrics: dict[str, tf.Tensor]
     valid: tf.Tensor
     values: tf.Tensor
     targets: tf.Tensor
 
 
-def actor_critic_step(
+class BatchLoss(NamedTuple):
+    """Loss of a batch, float32 scalars.
+
+    Attributes:
+      total: this replica's part of what is minimised; the sum over replicas is the mean over the global batch.
+      count: valid steps of the global batch.
+      network: this replica's part of the losses that a user's network adds; None where there are none.
+    """
+
+    total: tf.Tensor
+    count: tf.Tensor
+    network: tf.Tensor | None
+
+
+def batch_loss(policy: ActorCritic, steps: PolicyLoss) -> BatchLoss:
+    """Mean over the valid steps of all replicas, plus the losses of a user's network; under the tape, in replica
+    context."""
+    count = apply.masked_count(steps.valid)
+    total, network = apply.masked_mean(steps.loss, steps.valid, count), None
+    added = policy.losses()  # e.g. penalties on weights
+    if added:
+        network = apply.global_mean(tf.add_n(added))
+        total += network
+    return BatchLoss(total, count, network)
+
+
+def actor_critic_loss(
     config: Any,
     policy: ActorCritic,
-    new: Evaluated,
+    new: PolicyOutputs,
     advantages: tf.Tensor,
     targets: tf.Tensor,
     valid: tf.Tensor,
-) -> Step:
-    """-log pi A + c_v (V - target)^2 / 2 - c_e H per step (Mnih et al. 2016, section 4); the second with a critic.
+) -> PolicyLoss:
+    """-log pi A + c_v (V - target)^2 / 2 - c_e H of each step (Mnih et al. 2016, section 4); the second with a critic.
 
     Args:
       config: has the entropy coefficient c_e and, with a critic, the value coefficient c_v.
@@ -439,53 +372,16 @@ def actor_critic_step(
     Raises:
       ValueError: `advantages` of another shape than the log-probabilities.
     """
+    # Policy gradient -log pi(a|s) A with the entropy bonus.
     policy_loss = policy_losses.policy_gradient(new.log_prob, advantages)
     loss = policy_loss - config.entropy_coefficient * new.entropy
-    parts = {"learner/policy_loss": policy_loss, "learner/entropy": new.entropy}
+    metrics = {"learner/policy_loss": policy_loss, "learner/entropy": new.entropy}
+    # Value loss (V - target)^2 / 2.
     if policy.critic:
         value_loss = 0.5 * (new.values - tf.stop_gradient(targets)) ** 2
         loss += config.value_coefficient * value_loss
-        parts["learner/value_loss"] = value_loss
-    return Step(loss, parts, valid, new.values, targets)
-
-
-def off_policy(
-    config: Any, batch: Trajectory, new: Evaluated, log_prob: tf.Tensor, values_next: tf.Tensor
-) -> vtrace.VTrace:
-    """Value targets and advantages of unrolls that older weights made, float32 [T, B]; no gradient.
-
-    By V-trace (Espeholt et al. 2018, section 4.1), or without it by GAE (Schulman et al. 2016, eq. 16); in replica
-    context.
-
-    Args:
-      config: `AsyncSettings`.
-      batch: leaves [T, B, ...]; its extras hold the log-probabilities of acting time.
-      new: for the values [T, B].
-      log_prob: of the actions under the policy whose advantages are wanted [T, B].
-      values_next: V after each step [T, B].
-
-    Raises:
-      ValueError: ranks or shapes that do not fit.
-    """
-    behaviour, values = batch.extras["log_prob"], tf.stop_gradient(new.values)
-    log_prob, values_next = tf.stop_gradient(log_prob), tf.stop_gradient(values_next)
-    if config.vtrace:
-        trace = vtrace.from_log_probs(
-            log_prob, behaviour, batch.reward, batch.discount, batch.is_last, values, values_next,
-            config.rho_bar, config.pg_rho_bar, lambda_=config.trace_lambda, valid=batch.valid,
-        )  # fmt: skip
-    else:
-        gae = returns.gae(
-            batch.reward, batch.discount, batch.is_last, values, values_next, config.trace_lambda,
-            batch.valid,
-        )  # fmt: skip
-        ratio = policy_losses.ratio(log_prob, behaviour)
-        trace = vtrace.VTrace(gae.advantages, gae.targets, ratio)
-    if config.normalize_advantage == "batch":
-        mean, variance = apply.masked_moments(trace.advantages, batch.valid)
-        standard = policy_losses.standardise(trace.advantages, mean, variance)
-        trace = trace._replace(advantages=standard)
-    return trace
+        metrics["learner/value_loss"] = value_loss
+    return PolicyLoss(loss, metrics, valid, new.values, targets)
 
 
 def shared_variable(value: tf.Tensor, name: str) -> tf.Variable:
