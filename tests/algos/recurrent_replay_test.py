@@ -7,6 +7,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import Windows
 from tfrl.algos import c51, dqn, iqn, qr_dqn
+from tfrl.algos.parts import q_steps
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.runtime.plan.run_plan import plan_run
@@ -92,6 +93,13 @@ def tensors(batch):
     return tf.nest.map_structure(tf.constant, batch)
 
 
+def loss_of(learner, batch):
+    """The loss of each row of sequences, of DQN."""
+    config, batch = learner._config, tensors(batch)
+    rows = q_steps.rows(config, learner.policy, learner.target, batch)
+    return dqn.loss(config, learner.policy, learner.target, rows, SEED)
+
+
 def by_hand(policy, batch):
     """Features of every observation [T + 1, B, F], one `step` after the other."""
     state, found = batch.state, []
@@ -169,20 +177,20 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
     def test_equals_the_numpy_twin(self, n, double, epsilon):
         learner = learner_of(n_step=n, double=double, value_rescaling_epsilon=epsilon)
         batch = sequences(learner.policy, seed=n)
-        out, valid = learner.loss(tensors(batch), SEED), rows_of(batch)
+        out, valid = loss_of(learner, batch), rows_of(batch)
         loss, error = self.expected(learner, batch, n, double, epsilon)
         self.assertAllClose(out.loss.numpy()[valid], loss[valid], rtol=1e-4, atol=1e-5)
-        self.assertAllClose(out.magnitude.numpy()[valid], np.abs(error[valid]), 1e-4, 1e-5)
+        self.assertAllClose(out.priority.numpy()[valid], np.abs(error[valid]), 1e-4, 1e-5)
 
     def test_priorities_and_the_weighted_mean(self):
         settings = dict(prioritized=True, priority_eta=0.7, priority_epsilon=0.5)
         learner = learner_of(importance_beta=0.6, **settings)
         probability = np.float32([1.0, 2.0, 8.0, 1.5, 4.0])
         batch = sequences(learner.policy, probability=probability)
-        expected = learner.loss(tensors(batch), SEED)
+        expected = loss_of(learner, batch)
         late = batch.valid[SETTINGS["burn_in"] :]
         loss, magnitude = (
-            x.numpy().reshape(WIDTH, -1).T for x in (expected.loss, expected.magnitude)
+            x.numpy().reshape(WIDTH, -1).T for x in (expected.loss, expected.priority)
         )
         out = learner.update(tensors(batch), SEED)
         self.assertAllClose(

@@ -7,7 +7,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import ActorPlace
 from tfrl.algos import c51, dqn, iqn, qr_dqn
-from tfrl.algos.parts import value_based as value_based
+from tfrl.algos.parts import q_policy, q_steps
 from tfrl.errors import SettingError
 from tfrl.explore import epsilon
 from tfrl.runtime.acting.inference import StepSignature, make_engine
@@ -64,6 +64,13 @@ def batch_of(obs, action=0, reward=1.0, discount=0.5):
     return Transition(obs, one(action, tf.int32), one(reward), one(discount), obs, one(1.0))
 
 
+def loss_of(algo, learner, batch, seed):
+    """The loss of each row of a batch."""
+    config = learner._config
+    rows = q_steps.rows(config, learner.policy, learner.target, batch)
+    return ALGORITHMS[algo][0].loss(config, learner.policy, learner.target, rows, seed)
+
+
 def masked_obs(mask):
     return {"observation": tf.zeros([1, 3]), "action_mask": tf.constant([mask], tf.float32)}
 
@@ -101,8 +108,8 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
                 set_values(policy, algo, q)
             action = int(np.flatnonzero(mask)[0])
             obs = masked_obs(mask)
-            loss = learner.loss(batch_of(obs, action), SEED)
-            return float(loss.loss[0]), float(loss.parts["learner/td_error_abs_mean"][0])
+            loss = loss_of(algo, learner, batch_of(obs, action), SEED)
+            return float(loss.loss[0]), float(loss.metrics["learner/td_error_abs_mean"][0])
 
         changed = differs = 0
         for _ in range(8):
@@ -126,7 +133,7 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         for discount, found in losses.items():
             for obs_t in obs[1:]:
                 batch = batch_of(obs[0], discount=discount)._replace(obs_t=obs_t)
-                found.append(float(learner.loss(batch, SEED).loss[0]))
+                found.append(float(loss_of(algo, learner, batch, SEED).loss[0]))
         self.assertAllClose(*losses[0.0], rtol=1e-6)  # the mass of a distribution is 1 to rounding
         self.assertNotEqual(*losses[0.9])
 
@@ -135,7 +142,7 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         learner = agent_of(algo, PLAIN, noisy="factorised", dueling=True).make_learner()
         batch = batch_of(tf.ones([1, 3]))
         with tf.GradientTape() as tape:
-            total = tf.reduce_sum(learner.loss(batch, SEED).loss)
+            total = tf.reduce_sum(loss_of(algo, learner, batch, SEED).loss)
         online, target = learner.policy.trainable_variables, learner.target.trainable_variables
         gradients = tape.gradient(total, [*online, *target])
         self.assertEqual(
@@ -170,7 +177,7 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         batch = batch_of(tf.ones([1, 3]), discount=0.9)
 
         def lost(seed):
-            return float(learner.loss(batch, seed).loss[0])
+            return float(loss_of(algo, learner, batch, seed).loss[0])
 
         self.assertEqual(lost(SEED), lost(SEED))
         random = noisy != "none" or algo == "iqn"
@@ -178,7 +185,7 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_the_three_draws_of_an_update_differ(self):
         policy = policy_of("dqn", PLAIN, noisy="factorised")
-        noise = value_based.draw(policy.model, SEED)
+        noise = q_policy.draw_noise(policy.model, SEED)
         for name in policy.model.noise:
             draws = [x[name].numpy() for x in noise]
             self.assertNotAllEqual(draws[0], draws[1])

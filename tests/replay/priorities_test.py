@@ -7,7 +7,7 @@ from absl.testing import parameterized
 
 from tfrl.agent import ActorPlace, NStep
 from tfrl.algos import dqn
-from tfrl.algos.parts import value_based as value_based
+from tfrl.algos.parts import q_steps
 from tfrl.envs.make import make_spec, make_vector
 from tfrl.job import EnvPlan
 from tfrl.runtime.acting.actor import Actor
@@ -110,8 +110,8 @@ class InitialPrioritiesTest(tf.test.TestCase, parameterized.TestCase):
         fields = [trajectories.stack_rows(x) for x in list(zip(*items))]
         batch = Transition(*fields, np.ones(len(items), np.float32))
         batch = tf.nest.map_structure(tf.convert_to_tensor, batch)
-        steps = value_based.of_transitions(policy, policy, batch)
-        learnt = dqn.loss(config, policy, policy, steps, np.int32([0, 0])).magnitude
+        rows = q_steps.of_transitions(policy, policy, batch)
+        learnt = dqn.loss(config, policy, policy, rows, np.int32([0, 0])).priority
         known = np.float32(priorities) != FALLBACK
         self.assertGreaterEqual(np.count_nonzero(known), len(items) - num_envs)
         self.assertGreater(np.count_nonzero(known), 60)

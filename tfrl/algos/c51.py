@@ -21,18 +21,19 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.agent import About, Agent
-from tfrl.algos.parts import value_based as value_based
+from tfrl.algos.parts import q_learning, q_policy, q_steps
+from tfrl.algos.parts.q_policy import QPolicy
 from tfrl.errors import SettingError
 from tfrl.losses import distributional
 from tfrl.nn.body import ModelSettings
 from tfrl.nn.q_network import QHeads, QNetworkSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
-from tfrl.types import EnvSpec
+from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
+class Config(q_learning.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
     """Settings of C51."""
 
     num_atoms: int = setting(101, "number of atoms of the return distribution", minimum=2)
@@ -84,47 +85,78 @@ class Distributions(tf.Module):
 
 def loss(
     config: Config,
-    policy: value_based.QPolicy,
-    target: value_based.QPolicy,
-    steps: value_based.Steps,
+    policy: QPolicy,
+    target: QPolicy,
+    rows: q_steps.TDBatch,
     seed: tf.Tensor,
-) -> value_based.Loss:
-    """Cross entropy with the projected target of each step (Bellemare et al. 2017, algorithm 1); see
-    `value_based.QLearner`.
+) -> q_learning.Loss:
+    """Cross entropy of each row with the projected target distribution (Bellemare et al. 2017, algorithm 1).
 
     Args:
       config: settings.
       policy, target: online and target policy.
-      steps: rows [n].
+      rows: [n] of them.
       seed: int32 [2], of the noise of noisy layers.
 
     Returns:
-      `Loss`, float32 [n]; the magnitude is KL(target || prediction).
+      `Loss`, float32 [n]; the priority is KL(target || prediction).
     """
-    model, noise = policy.model, value_based.draw(policy.model, seed)
-    logits_t = target.model.logits(steps.target_features_t, steps.obs_t, noise.target)
+    # Noise of the layers, drawn anew for each of the three evaluations (Fortunato et al. 2018, eq. 11).
+    model, noise = policy.model, q_policy.draw_noise(policy.model, seed)
+    # Distributions of the next observation [n, A, K], and the means whose argmax chooses the action.
+    logits_t = target.model.logits(rows.target_features_t, rows.obs_t, noise.target)
     if config.double:
-        selector_t = policy.values(steps.features_t, steps.obs_t, noise.selector)
+        selector_t = policy.values(rows.features_t, rows.obs_t, noise.selector)
     else:
-        selector_t = target.masked(model.mean(logits_t), steps.obs_t)
+        selector_t = target.masked(model.mean(logits_t), rows.obs_t)
+    # r + discount z on the atoms, and its cross entropy with the distribution of the action taken.
     out = distributional.categorical_q_learning(
-        model.logits(steps.features_tm1, steps.obs_tm1, noise.online),
-        steps.action_tm1,
-        steps.reward_t,
-        steps.discount_t,
+        model.logits(rows.features_tm1, rows.obs_tm1, noise.online),
+        rows.action_tm1,
+        rows.reward_t,
+        rows.discount_t,
         logits_t,
         selector_t,
         model.atoms,
         config.value_rescaling_epsilon,
     )
-    magnitude = tf.maximum(out.kl, 0.0)  # rounding may leave it a little below
-    parts = {
+    priority = tf.maximum(out.kl, 0.0)  # rounding may leave it a little below
+    metrics = {
         "learner/td_error_abs_mean": tf.abs(out.td_error),
         "learner/q_mean": tf.reduce_sum(out.prediction * model.atoms, axis=1),
-        "learner/kl_target": magnitude,
+        "learner/kl_target": priority,
         "learner/edge_mass": out.target[:, 0] + out.target[:, -1],
     }
-    return value_based.Loss(out.loss, magnitude, parts)
+    return q_learning.Loss(out.loss, priority, metrics)
+
+
+class C51Learner(q_learning.QLearner):
+    """C51: online and target network, optimiser, and the update of a batch."""
+
+    def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
+        """Implements `Learner.update`: one optimiser step on the weighted mean loss of the batch's rows.
+
+        Args:
+          batch: leaves [b, ...], or with a memory [T, b, ...].
+          seed: int32 [2], of the noise of noisy layers.
+        """
+        # w_i: importance weights of prioritized replay, and which rows are no padding.
+        weights = self.weights(batch)
+        with tf.GradientTape() as tape:
+            # Rows (s, a, r, discount, s') with the features of both networks.
+            rows = q_steps.rows(self._config, self.policy, self.target, batch)
+            # Loss of each row.
+            out = loss(self._config, self.policy, self.target, rows, seed)
+            # Mean of w_i loss_i over the rows of all replicas, and what a user's network adds.
+            total, added = weights.mean(weights.importance * out.loss), self.network_losses()
+            if added is not None:
+                total += added
+        # Gradient summed over replicas, clipped by its global norm; one optimiser step.
+        metrics = self.minimise(tape, total)
+        # Statistics of observations take in the batch only after the update that read them.
+        self.merge_observations(batch)
+        # Means of the metrics, and new priorities: error of each item plus `priority_epsilon`.
+        return self.output(batch, weights, out, added, metrics)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -133,8 +165,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
     """
-    return value_based.make(
-        "c51", config, spec, lambda width: Distributions(config, spec, width), loss
+    return q_learning.make(
+        "c51", config, spec, lambda width: Distributions(config, spec, width), C51Learner
     )
 
 

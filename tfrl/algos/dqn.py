@@ -26,19 +26,19 @@ import tensorflow as tf
 
 from tfrl.agent import About, Agent
 from tfrl.algos.parts import actor_gradients as gradients
-from tfrl.algos.parts import async_q as async_q
-from tfrl.algos.parts import value_based as value_based
+from tfrl.algos.parts import async_q, q_learning, q_policy, q_steps
+from tfrl.algos.parts.q_policy import QPolicy
 from tfrl.errors import SettingError
 from tfrl.losses import value
 from tfrl.nn.body import ModelSettings
 from tfrl.nn.q_network import QHeads, QNetworkSettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
-from tfrl.types import EnvSpec
+from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
+class Config(q_learning.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
     """Settings of DQN; the defaults learn classic control."""
 
     loss: str = setting(
@@ -84,43 +84,78 @@ class Config(value_based.Settings, OptimizerSettings, QNetworkSettings, ModelSet
 
 def loss(
     config: Config,
-    policy: value_based.QPolicy,
-    target: value_based.QPolicy,
-    steps: value_based.Steps,
+    policy: QPolicy,
+    target: QPolicy,
+    rows: q_steps.TDBatch,
     seed: tf.Tensor,
-) -> value_based.Loss:
-    """(Double) Q-learning of each step, as `value.q_learning`; see `value_based.QLearner`.
+) -> q_learning.Loss:
+    """(Double) Q-learning of each row: huber(Q(s, a) - y) with y = r + discount Q_target(s', argmax_a Q(s', a)).
+
+    Mnih et al. 2015, algorithm 1; van Hasselt et al. 2016, eq. 4.
 
     Args:
       config: settings.
       policy, target: online and target policy.
-      steps: rows [n].
+      rows: [n] of them.
       seed: int32 [2], of the noise of noisy layers.
 
     Returns:
-      `Loss`, float32 [n]; the magnitude is |Q(s, a) - target|.
+      `Loss`, float32 [n]; the priority is |Q(s, a) - y|.
     """
-    noise = value_based.draw(policy.model, seed)
-    selector_t = q_t = target.values(steps.target_features_t, steps.obs_t, noise.target)
+    # Noise of the layers, drawn anew for each of the three evaluations (Fortunato et al. 2018, eq. 11).
+    noise = q_policy.draw_noise(policy.model, seed)
+    # Values of the next observation, and which network's argmax chooses among them.
+    selector_t = q_t = target.values(rows.target_features_t, rows.obs_t, noise.target)
     if config.double:
-        selector_t = policy.values(steps.features_t, steps.obs_t, noise.selector)
-    q_tm1 = policy.values(steps.features_tm1, steps.obs_tm1, noise.online)
+        selector_t = policy.values(rows.features_t, rows.obs_t, noise.selector)
+    # Q(s, .) of the present weights.
+    q_tm1 = policy.values(rows.features_tm1, rows.obs_tm1, noise.online)
+    # y = r + discount Q_target(s', a*), without gradient, and the loss of Q(s, a) - y.
     td = value.q_learning(
         q_tm1,
-        steps.action_tm1,
-        steps.reward_t,
-        steps.discount_t,
+        rows.action_tm1,
+        rows.reward_t,
+        rows.discount_t,
         q_t,
         selector_t,
         config.huber_delta if config.loss == "huber" else None,
         config.value_rescaling_epsilon,
     )
-    magnitude = tf.abs(td.td_error)
-    parts = {
-        "learner/td_error_abs_mean": magnitude,
-        "learner/q_mean": value.select(q_tm1, steps.action_tm1),
+    priority = tf.abs(td.td_error)
+    metrics = {
+        "learner/td_error_abs_mean": priority,
+        "learner/q_mean": value.select(q_tm1, rows.action_tm1),
     }
-    return value_based.Loss(td.loss, magnitude, parts)
+    return q_learning.Loss(td.loss, priority, metrics)
+
+
+class DQNLearner(q_learning.QLearner):
+    """DQN: online and target network, optimiser, and the update of a batch."""
+
+    def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
+        """Implements `Learner.update`: one optimiser step on the weighted mean loss of the batch's rows.
+
+        Args:
+          batch: leaves [b, ...], or with a memory [T, b, ...].
+          seed: int32 [2], of the noise of noisy layers.
+        """
+        # w_i: importance weights of prioritized replay, and which rows are no padding.
+        weights = self.weights(batch)
+        with tf.GradientTape() as tape:
+            # Rows (s, a, r, discount, s') with the features of both networks.
+            rows = q_steps.rows(self._config, self.policy, self.target, batch)
+            # Loss of each row.
+            out = loss(self._config, self.policy, self.target, rows, seed)
+            # Mean of w_i loss_i over the rows of all replicas, and what a user's network adds.
+            total, added = weights.mean(weights.importance * out.loss), self.network_losses()
+            if added is not None:
+                total += added
+        # Gradient summed over replicas, clipped by its global norm; one optimiser step.
+        metrics = self.minimise(tape, total)
+        # Statistics of observations take in the batch only after the update that read them.
+        self.merge_observations(batch)
+        # Means of the metrics, and new priorities: error of each item plus `priority_epsilon`.
+        return self.output(batch, weights, out, added, metrics)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -136,12 +171,13 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         before: Mapping[str, np.ndarray],
         after: Mapping[str, np.ndarray],
     ) -> np.ndarray:
+        # |y - Q(s, a)| with the values of acting time, as the learner would compute it (Horgan et al. 2018).
         epsilon = config.value_rescaling_epsilon
         target = value.backup(reward, discount, after["q_max"], epsilon, np)
         return np.abs(target - before["q_taken"]) + np.float32(config.priority_epsilon)
 
-    agent = value_based.make(
-        "dqn", config, spec, lambda width: QHeads(config, spec, width), loss,
+    agent = q_learning.make(
+        "dqn", config, spec, lambda width: QHeads(config, spec, width), DQNLearner,
         initial_priority if config.actor_priorities else None,
         async_q.queue(config) if config.sends_gradients else None,
     )  # fmt: skip

@@ -23,20 +23,21 @@ from typing import Any
 import tensorflow as tf
 
 from tfrl.agent import About, Agent
-from tfrl.algos.parts import value_based as value_based
+from tfrl.algos.parts import q_learning, q_policy, q_steps
+from tfrl.algos.parts.q_policy import QPolicy
 from tfrl.losses import distributional
 from tfrl.nn.body import ModelSettings
 from tfrl.nn.q_network import QHeads, QNetworkSettings
 from tfrl.optim import apply
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
-from tfrl.types import EnvSpec, NoiseSpec
+from tfrl.types import EnvSpec, NoiseSpec, Trajectory, Transition, UpdateOutput
 
 TAU = "tau"  # the noise that holds an exploring step's fractions
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(value_based.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
+class Config(q_learning.Settings, OptimizerSettings, QNetworkSettings, ModelSettings):
     """Settings of IQN."""
 
     num_tau: int = setting(64, "fractions drawn per prediction (N)", minimum=1)
@@ -104,53 +105,85 @@ def cosines(tau: tf.Tensor, count: int) -> tf.Tensor:
 
 def loss(
     config: Config,
-    policy: value_based.QPolicy,
-    target: value_based.QPolicy,
-    steps: value_based.Steps,
+    policy: QPolicy,
+    target: QPolicy,
+    rows: q_steps.TDBatch,
     seed: tf.Tensor,
-) -> value_based.Loss:
-    """Quantile regression of each step at drawn fractions (Dabney et al. 2018b, eq. 2 to 4); see
-    `value_based.QLearner`.
+) -> q_learning.Loss:
+    """Quantile regression of each row at drawn fractions (Dabney et al. 2018b, eq. 2 to 4).
 
     Args:
       config: settings.
       policy, target: online and target policy.
-      steps: rows [n].
+      rows: [n] of them.
       seed: int32 [2], of the fractions and the noise of noisy layers.
 
     Returns:
-      `Loss`, float32 [n]; the magnitude is the loss itself.
+      `Loss`, float32 [n]; the priority is the loss itself.
     """
+    # Noise of the layers, drawn anew for each of the three evaluations (Fortunato et al. 2018, eq. 11).
     seeds = tf.random.experimental.stateless_split(seed, 4)
-    noise, rows = value_based.draw(policy.model, seeds[0]), steps.reward_t.shape[0]
+    noise, size = q_policy.draw_noise(policy.model, seeds[0]), rows.reward_t.shape[0]
 
     def draw(index: int, count: int) -> tf.Tensor:
         return apply.replica_rows(
-            lambda n: tf.random.stateless_uniform([n, count], seeds[index]), rows
+            lambda n: tf.random.stateless_uniform([n, count], seeds[index]), size
         )
 
+    # Fractions of the predictions [n, N], of the targets [n, N'] and of the means that choose [n, K].
     tau, tau_target = draw(1, config.num_tau), draw(2, config.num_target_tau)
     selecting = {TAU: draw(3, config.num_act_tau), **(noise.selector or {})}
+    # Means of the next observation's quantiles [n, A], whose argmax chooses the action.
     if config.double:
-        selector_t = policy.values(steps.features_t, steps.obs_t, selecting)
+        selector_t = policy.values(rows.features_t, rows.obs_t, selecting)
     else:
-        selector_t = target.values(steps.target_features_t, steps.obs_t, selecting)
+        selector_t = target.values(rows.target_features_t, rows.obs_t, selecting)
+    # Quantile Huber loss of each pair of a prediction and r + discount z' of the chosen action.
     out = distributional.quantile_q_learning(
-        policy.model.quantiles(steps.features_tm1, steps.obs_tm1, tau, noise.online),
+        policy.model.quantiles(rows.features_tm1, rows.obs_tm1, tau, noise.online),
         tau,
-        steps.action_tm1,
-        steps.reward_t,
-        steps.discount_t,
-        target.model.quantiles(steps.target_features_t, steps.obs_t, tau_target, noise.target),
+        rows.action_tm1,
+        rows.reward_t,
+        rows.discount_t,
+        target.model.quantiles(rows.target_features_t, rows.obs_t, tau_target, noise.target),
         selector_t,
         config.huber_delta,
         config.value_rescaling_epsilon,
     )
-    parts = {
+    metrics = {
         "learner/td_error_abs_mean": tf.abs(out.td_error),
         "learner/q_mean": tf.reduce_mean(out.prediction, axis=1),
     }
-    return value_based.Loss(out.loss, out.loss, parts)
+    return q_learning.Loss(out.loss, out.loss, metrics)
+
+
+class IQNLearner(q_learning.QLearner):
+    """IQN: online and target network, optimiser, and the update of a batch."""
+
+    def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
+        """Implements `Learner.update`: one optimiser step on the weighted mean loss of the batch's rows.
+
+        Args:
+          batch: leaves [b, ...], or with a memory [T, b, ...].
+          seed: int32 [2], of the fractions and the noise of noisy layers.
+        """
+        # w_i: importance weights of prioritized replay, and which rows are no padding.
+        weights = self.weights(batch)
+        with tf.GradientTape() as tape:
+            # Rows (s, a, r, discount, s') with the features of both networks.
+            rows = q_steps.rows(self._config, self.policy, self.target, batch)
+            # Loss of each row.
+            out = loss(self._config, self.policy, self.target, rows, seed)
+            # Mean of w_i loss_i over the rows of all replicas, and what a user's network adds.
+            total, added = weights.mean(weights.importance * out.loss), self.network_losses()
+            if added is not None:
+                total += added
+        # Gradient summed over replicas, clipped by its global norm; one optimiser step.
+        metrics = self.minimise(tape, total)
+        # Statistics of observations take in the batch only after the update that read them.
+        self.merge_observations(batch)
+        # Means of the metrics, and new priorities: error of each item plus `priority_epsilon`.
+        return self.output(batch, weights, out, added, metrics)
 
 
 def make(config: Config, spec: EnvSpec) -> Agent:
@@ -159,8 +192,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
     """
-    return value_based.make(
-        "iqn", config, spec, lambda width: ImplicitQuantiles(config, spec, width), loss
+    return q_learning.make(
+        "iqn", config, spec, lambda width: ImplicitQuantiles(config, spec, width), IQNLearner
     )
 
 

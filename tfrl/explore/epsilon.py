@@ -1,14 +1,147 @@
-"""Epsilon-greedy exploration: the schedule in NumPy for actors, the choice as a graph for policies."""
+"""Epsilon-greedy exploration: its settings, the schedule in NumPy for actors, the choice as a graph for policies."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from tfrl.agent import ActorPlace
+from tfrl.errors import SettingError
+from tfrl.settings import Points, setting
 from tfrl.types import NoiseSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class EpsilonSettings:
+    """Settings of epsilon-greedy exploration, a base of `Config`s."""
+
+    epsilon_initial: float | None = setting(
+        None,
+        "initial probability of a random action; none: 1, or 0 with noisy layers",
+        minimum=0.0,
+        maximum=1.0,
+        resumable=True,
+    )
+    epsilon_final: float | None = setting(
+        None,
+        "probability of a random action after the decay; none: 0.05, or 0 with noisy layers",
+        minimum=0.0,
+        maximum=1.0,
+        resumable=True,
+    )
+    epsilon_decay_env_steps: int = setting(
+        10_000,
+        "length of epsilon's linear decay",
+        unit="env steps",
+        minimum=0,
+        resumable=True,
+        idle_if=(
+            {"epsilon_ladder": frozenset(("actor", "env"))},
+            {
+                "noisy": frozenset(("independent", "factorised")),
+                "epsilon_initial": None,
+                "epsilon_final": None,
+            },
+        ),
+    )
+    epsilon_schedule: Points = setting(
+        (),
+        "epsilon at given env steps, interpolated linearly; replaces the three settings above, e.g. "
+        "0:1,10000:0.1,100000:0.01",
+        minimum=0.0,
+        maximum=1.0,
+        resumable=True,
+    )
+    epsilon_ladder: str = setting(
+        "none",
+        "constant epsilon per actor or per environment (Ape-X), replacing the decay; training returns then "
+        "come only from the least random third",
+        choices=("none", "actor", "env"),
+    )
+    epsilon_ladder_base: float = setting(
+        0.4,
+        "epsilon of the first rung of the ladder",
+        above=0.0,
+        maximum=1.0,
+        idle_if={"epsilon_ladder": "none"},
+    )
+    epsilon_ladder_exponent: float = setting(
+        7.0,
+        "the last rung of the ladder has epsilon base**(1 + exponent)",
+        minimum=0.0,
+        idle_if={"epsilon_ladder": "none"},
+    )
+
+
+def check(config: EpsilonSettings) -> None:
+    """Raises SettingError for settings that contradict each other."""
+    if config.epsilon_schedule and config.epsilon_ladder != "none":
+        raise SettingError(
+            f"epsilon_schedule with epsilon_ladder={config.epsilon_ladder}: the ladder has constant shares; leave "
+            "one of them out"
+        )
+    for name in ("epsilon_initial", "epsilon_final"):
+        if config.epsilon_schedule and getattr(config, name) is not None:
+            raise SettingError(
+                f"{name}={getattr(config, name)} with epsilon_schedule: the schedule holds all shares; leave one of "
+                "them out"
+            )
+        if config.epsilon_ladder != "none" and getattr(config, name) is not None:
+            raise SettingError(
+                f"{name}={getattr(config, name)} with epsilon_ladder={config.epsilon_ladder}: the ladder has "
+                "constant shares; leave it out, or set epsilon_ladder=none"
+            )
+
+
+def knob(
+    config: EpsilonSettings, noisy: bool
+) -> Callable[[ActorPlace, int, Mapping[str, float]], Mapping[str, np.ndarray]]:
+    """`Agent.knobs` with the knob 'epsilon', float32 [num_envs].
+
+    Args:
+      noisy: layers with noise explore by themselves: epsilon is 0 unless it is set.
+    """
+    initial, final = config.epsilon_initial, config.epsilon_final
+    if initial is None:
+        initial = 0.0 if noisy else 1.0
+    if final is None:
+        final = 0.0 if noisy else 0.05
+
+    def knobs(
+        place: ActorPlace, env_steps: int, facts: Mapping[str, float]
+    ) -> Mapping[str, np.ndarray]:
+        del facts
+        # Ape-X: a constant epsilon on the actor's or the environment's rung of a ladder.
+        if config.epsilon_ladder != "none":
+            base, exponent = config.epsilon_ladder_base, config.epsilon_ladder_exponent
+            return {"epsilon": ladder(base, exponent, *_rungs(config, place))}
+        # One epsilon for all, which decays over the env steps of the run.
+        if config.epsilon_schedule:
+            now = piecewise(config.epsilon_schedule, env_steps)
+        else:
+            now = linear(initial, final, config.epsilon_decay_env_steps, env_steps)
+        return {"epsilon": np.full(place.num_envs, now, np.float32)}
+
+    return knobs
+
+
+def in_metrics(config: EpsilonSettings) -> Callable[[ActorPlace], np.ndarray] | None:
+    """`Agent.in_metrics`: with a ladder its least random third, else None."""
+    if config.epsilon_ladder == "none":
+        return None
+    return lambda place: least_random(*_rungs(config, place))
+
+
+def _rungs(config: EpsilonSettings, place: ActorPlace) -> tuple[np.ndarray, int]:
+    """Rungs of an actor's environments, int [num_envs], and how many the ladder has."""
+    worker, num_workers, num_envs = place
+    if config.epsilon_ladder == "actor":
+        return np.full(num_envs, worker), num_workers
+    return worker * num_envs + np.arange(num_envs), num_workers * num_envs
 
 
 def linear(initial: float, final: float, decay_env_steps: int, env_steps: int) -> float:

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from tfrl.agent import Agent, Learner, Network, Periodic, Queue, Unroll
 from tfrl.algos.parts import actor_gradients as gradients
-from tfrl.algos.parts import value_based as value_based
+from tfrl.algos.parts import q_learning, q_steps
+from tfrl.algos.parts.q_policy import QPolicy
 from tfrl.errors import SettingError
 from tfrl.nn.target import copy_target
 from tfrl.optim import apply
@@ -49,7 +50,7 @@ def check(config: Any) -> None:
 class TargetedPolicy(tf.Module):
     """A policy and its target network: both are published, one acts, and a gradient needs the two."""
 
-    def __init__(self, make_policy: Callable[[], value_based.QPolicy]):
+    def __init__(self, make_policy: Callable[[], QPolicy]):
         super().__init__()
         self.online, self.target = make_policy(), make_policy()
         self.noise = self.online.noise
@@ -76,23 +77,25 @@ class TargetedPolicy(tf.Module):
 
 
 def gradient(
-    config: Any, loss: Callable[..., value_based.Loss], policy: TargetedPolicy, batch: Trajectory
+    config: Any, loss: Callable[..., q_learning.Loss], policy: TargetedPolicy, batch: Trajectory
 ) -> dict[str, tf.Tensor]:
-    """The gradient of an unroll, as `_gradients.pack` has it, float32 [P], with `SENT`, float32 [M].
+    """The gradient of an unroll, float32 [P], with the metrics `SENT`, float32 [M]; see `actor_gradients.pack`.
 
     Args:
       config: settings.
-      loss: see `value_based.QLearner`; it must not draw random numbers.
+      loss: (config, online policy, target policy, rows, seed) -> `Loss`; it must not draw random numbers.
       policy: whose weights acted.
       batch: leaves [T, B, ...].
     """
     online, target = policy.online, policy.target
-    valid = value_based.by_sequence(batch.valid)
+    valid = q_steps.by_sequence(batch.valid)
     with tf.GradientTape() as tape:
-        steps = value_based.of_sequences(online, target, batch, config.n_step, 0)
-        out = loss(config, online, target, steps, tf.zeros([2], tf.int32))  # nothing is drawn
+        # Rows of the unroll; n-step sums end with it.
+        rows = q_steps.of_sequences(online, target, batch, config.n_step, burn_in=0)
+        # Loss of each row, and the mean over those that are no padding, with what a user's network adds.
+        out = loss(config, online, target, rows, tf.zeros([2], tf.int32))  # nothing is drawn
         mean = tf.add_n([apply.masked_mean(out.loss, valid), *online.body.losses()])
-    metrics = {name: apply.masked_mean(out.parts[name], valid) for name in SENT[1:]}
+    metrics = {name: apply.masked_mean(out.metrics[name], valid) for name in SENT[1:]}
     metrics = {"learner/loss": mean, **metrics}
     return gradients.pack(tape, mean, online.trainable_variables, metrics)
 
@@ -104,7 +107,7 @@ class AsyncQLearner(Learner):
         super().__init__()
         self._config, self.policy = config, make_policy()
         self._variables = self.policy.online.trainable_variables
-        self.env_steps = value_based.make_clock(config)
+        self.env_steps = q_learning.make_clock(config)
         self.optimizer = optim_settings.make(config, self._variables, self.env_steps)
 
     def update(self, batch: ActorOutput, seed: Any) -> UpdateOutput:
@@ -126,7 +129,7 @@ class AsyncQLearner(Learner):
 
     def networks(self) -> tuple[Network, ...]:
         """Implements `Learner.networks`: the online network and its target copy."""
-        return value_based.q_networks(self.policy.online, self.policy.target, self.optimizer)
+        return q_learning.networks(self.policy.online, self.policy.target, self.optimizer)
 
 
 def queue(config: Any) -> Queue:
@@ -135,13 +138,13 @@ def queue(config: Any) -> Queue:
     return Queue(item, capacity_items=config.queue_items, batch_items=1)
 
 
-def sending_gradients(agent: Agent, config: Any, loss: Callable[..., value_based.Loss]) -> Agent:
+def sending_gradients(agent: Agent, config: Any, loss: Callable[..., q_learning.Loss]) -> Agent:
     """The same policy and exploration, trained on gradients that actors compute.
 
     Args:
       agent: that would learn from items of `queue`.
       config: its settings.
-      loss: see `value_based.QLearner`; it must not draw random numbers.
+      loss: as `gradient` takes it.
     """
 
     def make_policy() -> TargetedPolicy:

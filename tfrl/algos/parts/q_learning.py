@@ -1,0 +1,260 @@
+"""What the value-based learners share: networks, optimiser, and the stages of an update around an algorithm's loss.
+
+An algorithm adds a model of features (`QHeads`, or a module around one), a loss of rows, and a learner whose `update`
+puts the stages together; see `algos/dqn.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfrl.agent import Agent, Learner, Network, Periodic, Queue
+from tfrl.algos.parts import q_policy, q_steps, replay_settings
+from tfrl.algos.parts.q_policy import QPolicy
+from tfrl.algos.parts.replay_settings import ReplaySettings
+from tfrl.explore import epsilon
+from tfrl.explore.epsilon import EpsilonSettings
+from tfrl.losses import value
+from tfrl.nn import torsos
+from tfrl.nn.normalise import ObservationMoments
+from tfrl.nn.target import copy_target
+from tfrl.optim import apply
+from tfrl.optim import settings as optim_settings
+from tfrl.optim.settings import OptimizerSettings
+from tfrl.settings import setting, with_default
+from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(ReplaySettings, EpsilonSettings):
+    """Settings of every algorithm of the family, a base of their `Config`s before `OptimizerSettings` and
+    `ModelSettings`: it has other defaults for some of their settings."""
+
+    double: bool = setting(
+        True, "double Q-learning: the online network chooses the bootstrap action"
+    )
+    target_period_updates: int = setting(
+        500, "interval between copies to the target network", unit="updates", minimum=1
+    )
+    value_rescaling_epsilon: float | None = setting(
+        None,
+        "epsilon of R2D2's value rescaling h (0.001 in R2D2): the network learns h(return); none: no "
+        "rescaling",
+        above=0.0,
+    )
+
+    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 5e-4)
+    gradient_clip_norm: float | None = with_default(OptimizerSettings, "gradient_clip_norm", 10.0)
+
+    def __post_init__(self) -> None:
+        OptimizerSettings.__post_init__(self)
+        replay_settings.check(self)
+        epsilon.check(self)
+
+
+class Loss(NamedTuple):
+    """Loss of each row of a `TDBatch`, float32 [n].
+
+    Attributes:
+      loss: the quantity to minimise.
+      priority: absolute error of the row, its new priority. A sequence combines those of its steps.
+      metrics: {metric: [n]}, logged as means.
+    """
+
+    loss: tf.Tensor
+    priority: tf.Tensor
+    metrics: Mapping[str, tf.Tensor]
+
+
+class Weights(NamedTuple):
+    """How much each of n rows counts in the mean of an update.
+
+    Attributes:
+      importance: importance weights of prioritized replay, float32 [n]; ones with a uniform one.
+      valid: rows that count, bool [n]; None: all do.
+      count: of the valid rows of all replicas, float32 scalar; None with `valid`.
+      beta: exponent of the importance weights, float32 scalar.
+    """
+
+    importance: tf.Tensor
+    valid: tf.Tensor | None
+    count: tf.Tensor | None
+    beta: tf.Tensor
+
+    def mean(self, x: tf.Tensor) -> tf.Tensor:
+        """This replica's part of the mean over the rows of all replicas that count; float32 [n] -> scalar."""
+        if self.valid is None:
+            return apply.global_mean(x)
+        return apply.masked_mean(x, self.valid, self.count)
+
+
+class QLearner(Learner):
+    """Online and target network, optimiser, and the stages of an update. An algorithm adds `update`.
+
+    Args:
+      config: `Settings`, `OptimizerSettings`, `QNetworkSettings` and `ModelSettings`.
+      make_policy: builds a `QPolicy`.
+
+    Attributes:
+      policy, target: online and target policy.
+      optimizer: of the online policy.
+      statistics: of observations, or None.
+    """
+
+    def __init__(self, config: Any, make_policy: Callable[[], QPolicy]):
+        super().__init__()
+        self._config = config
+        self.policy = make_policy()
+        self.target = make_policy()
+        self.statistics = None
+        if self.policy.normaliser is not None:
+            self.statistics = ObservationMoments(self.policy.normaliser.space)
+        copy_target(self.target, self.policy)
+        self.env_steps = make_clock(config)
+        variables = self.policy.trainable_variables
+        self.optimizer = optim_settings.make(config, variables, self.env_steps)
+
+    def periodic(self) -> Sequence[Periodic]:
+        """Implements `Learner.periodic`: the copy to the target network."""
+        period = self._config.target_period_updates
+        return (Periodic(period, lambda: copy_target(self.target, self.policy)),)
+
+    def networks(self) -> tuple[Network, ...]:
+        """Implements `Learner.networks`: the online network and its target copy."""
+        return networks(self.policy, self.target, self.optimizer)
+
+    def adopt(self, env_steps: int) -> None:
+        """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
+        if self.statistics is not None:
+            self.statistics.adopt(self.policy.normaliser, env_steps)
+
+    # The stages of `update` that every algorithm has, in their order; in replica context.
+
+    def weights(self, batch: Transition | Trajectory) -> Weights:
+        """How much each row counts: importance weights (Schaul et al. 2016, section 3.4) and padding of sequences."""
+        config = self._config
+        beta = replay_settings.importance_beta(config, self.optimizer.iterations)
+        importance, valid, count = tf.ones_like(batch.probability), None, None
+        if config.prioritized:
+            importance = value.importance_weights(batch.probability, beta)
+        if replay_settings.has_memory(config):  # the weight of a sequence is that of its steps
+            late = batch.valid[config.burn_in :]
+            importance = tf.repeat(importance, late.shape[0])
+            valid, count = q_steps.by_sequence(late), apply.masked_count(late)
+        return Weights(importance, valid, count, beta)
+
+    def network_losses(self) -> tf.Tensor | None:
+        """This replica's part of what a user's network adds to the loss, e.g. penalties on weights; None: nothing."""
+        own = self.policy.body.losses()
+        return apply.global_mean(tf.add_n(own)) if own else None
+
+    def minimise(self, tape: tf.GradientTape, loss: tf.Tensor) -> dict[str, tf.Tensor]:
+        """One optimiser step; metrics of it, float32 scalars equal on all replicas."""
+        rate = optim_settings.learning_rate(self._config, self.env_steps, self.optimizer.iterations)
+        variables, limit = self.policy.trainable_variables, self._config.gradient_clip_norm
+        norm = apply.minimise(self.optimizer, tape, loss, variables, limit)
+        return {
+            "learner/loss": apply.reduce_sum(loss),
+            "learner/gradient_norm": norm,
+            "learner/learning_rate": rate,
+        }
+
+    def merge_observations(self, batch: Transition | Trajectory) -> None:
+        """Takes the batch's observations, of a step each, into the statistics that normalise them.
+
+        The target network keeps the statistics of its weights until the next copy.
+        """
+        if self.statistics is None:
+            return
+        if replay_settings.has_memory(self._config):
+            obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
+            self.statistics.merge(obs, batch.valid)
+        else:
+            self.statistics.merge(batch.obs_tm1)
+        self.policy.normaliser.update(self.statistics)
+
+    def output(
+        self,
+        batch: Transition | Trajectory,
+        weights: Weights,
+        out: Loss,
+        added: tf.Tensor | None,
+        metrics: Mapping[str, tf.Tensor],
+    ) -> UpdateOutput:
+        """Metrics of an update and the new priorities of its items, float32 [b]; None with uniform replay.
+
+        Args:
+          added: what `network_losses` gave.
+          metrics: what `minimise` gave.
+        """
+        config, priorities = self._config, None
+        means = {name: apply.reduce_sum(weights.mean(x)) for name, x in out.metrics.items()}
+        metrics = {**metrics, **means}
+        if added is not None:
+            metrics["learner/network_loss"] = apply.reduce_sum(added)
+        if config.prioritized:
+            metrics["learner/importance_beta"] = weights.beta
+            priorities = out.priority
+            if weights.valid is not None:  # of a sequence: eta max + (1 - eta) mean over its steps
+                valid = batch.valid[config.burn_in :]
+                steps = tf.transpose(tf.reshape(priorities, valid.shape[::-1]))
+                priorities = value.sequence_priority(steps, valid, config.priority_eta)
+            priorities += config.priority_epsilon
+        return UpdateOutput(metrics, priorities)
+
+
+def make_clock(config: OptimizerSettings) -> tf.Variable | None:
+    """The `env_steps` of a learner, which the runtime writes; None where no schedule reads it: writing takes time."""
+    if not optim_settings.reads_env_steps(config):
+        return None
+    return tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
+
+
+def networks(online: QPolicy, target: QPolicy, optimizer: Any) -> tuple[Network, ...]:
+    """What `Learner.networks` returns for an online network and its target copy."""
+    return (
+        Network("q", online.trainable_variables, optimizer),
+        Network("target_q", target.trainable_variables, copy_of="q"),
+    )
+
+
+def make(
+    algo: str,
+    config: Any,
+    spec: EnvSpec,
+    make_model: Callable[[int], Any],
+    make_learner: Callable[[Any, Callable[[], QPolicy]], Learner],
+    initial_priority: Callable | None = None,
+    queue: Queue | None = None,
+) -> Agent:
+    """An algorithm of the family bound to an environment.
+
+    Args:
+      algo: its name, for messages.
+      config: `Settings`, `OptimizerSettings`, `QNetworkSettings` and `ModelSettings`.
+      make_model: width of the features -> what `QPolicy` takes.
+      make_learner: (config, builder of a `QPolicy`) -> learner, e.g. a subclass of `QLearner`.
+      initial_priority: of transitions, see `Agent`; the extras are those of `QPolicy`.
+      queue: takes the place of the replay that the settings describe.
+
+    Raises:
+      SettingError: the action space is not Discrete, action features do not fit it, or sequences do not fit the replay.
+    """
+    q_policy.check(algo, config, spec, sends_gradients=queue is not None)
+
+    def make_policy() -> QPolicy:
+        return q_policy.make(config, spec, make_model, gives_values=initial_priority is not None)
+
+    return Agent(
+        make_policy=make_policy,
+        make_learner=lambda: make_learner(config, make_policy),
+        experience=replay_settings.replay(config) if queue is None else queue,
+        knobs=epsilon.knob(config, noisy=config.noisy != "none"),
+        in_metrics=epsilon.in_metrics(config),
+        initial_priority=initial_priority,
+        notes=torsos.notes(config, spec),
+    )

@@ -1,0 +1,205 @@
+"""Settings of a replay, and the `Replay` that they describe.
+
+Items are n-step transitions, or with a memory overlapping sequences from a stored state (R2D2, Kapturowski et al.
+2019). Prioritized replay is that of Schaul et al. 2016. Nothing here knows what an algorithm learns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.agent import NStep, Replay, Windows
+from tfrl.errors import SettingError
+from tfrl.optim import schedules
+from tfrl.settings import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplaySettings:
+    """Settings of a replay, a base of `Config`s beside `ModelSettings`, whose `core` is the memory."""
+
+    discount: float = setting(0.99, "discount factor per env step", minimum=0.0, maximum=1.0)
+    n_step: int = setting(1, "length of the n-step return", unit="env steps", minimum=1)
+    sequence_length: int = setting(
+        40,
+        "with a memory: steps per replayed sequence, including burn-in",
+        unit="env steps",
+        minimum=1,
+        idle_if=({"core": "none"}, {"sends_gradients": True}),
+    )
+    sequence_period: int = setting(
+        20,
+        "with a memory: steps from the start of one sequence to the start of the next; below sequence_length "
+        "they overlap",
+        unit="env steps",
+        minimum=1,
+        idle_if=({"core": "none"}, {"sends_gradients": True}),
+    )
+    burn_in: int = setting(
+        20,
+        "with a memory: initial steps of a sequence that only refresh the stored state and are not trained on",
+        unit="env steps",
+        minimum=0,
+        idle_if=({"core": "none"}, {"sends_gradients": True}),
+    )
+
+    batch_size: int = setting(
+        32,
+        "transitions per update (with a memory: sequences), over all learner devices",
+        unit="items",
+        minimum=1,
+        idle_if={"sends_gradients": True},
+    )
+    env_steps_per_update: float = setting(
+        4.0,
+        "env steps per update",
+        unit="env steps",
+        above=0.0,
+        idle_if={"sends_gradients": True},
+    )
+    updates_per_call: int = setting(
+        32,
+        "updates per compiled call; no env steps are taken in between",
+        unit="updates",
+        minimum=1,
+        idle_if={"sends_gradients": True},
+    )
+    replay_capacity: int = setting(
+        50_000,
+        "maximum number of transitions in the replay",
+        unit="transitions",
+        minimum=1,
+        idle_if={"sends_gradients": True},
+    )
+    min_replay: int = setting(
+        1_000,
+        "transitions in the replay before the first update",
+        unit="transitions",
+        minimum=1,
+        idle_if={"sends_gradients": True},
+    )
+    prioritized: bool = setting(False, "sample by priority instead of uniformly")
+    priority_exponent: float = setting(
+        0.6,
+        "exponent alpha of prioritized replay",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if={"prioritized": False},
+    )
+    priority_epsilon: float = setting(
+        1e-6, "constant added to each priority", above=0.0, idle_if={"prioritized": False}
+    )
+    priority_eta: float = setting(
+        0.9,
+        "with a memory: weight of the largest error in the priority of a sequence; the mean error has the "
+        "remaining weight",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if=({"prioritized": False}, {"core": "none"}),
+    )
+    importance_beta: float = setting(
+        0.4,
+        "initial exponent of the importance weights",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if={"prioritized": False},
+    )
+    importance_beta_final: float = setting(
+        1.0,
+        "final exponent of the importance weights",
+        minimum=0.0,
+        maximum=1.0,
+        idle_if={"prioritized": False},
+    )
+    importance_beta_updates: int = setting(
+        20_000,
+        "updates over which the exponent changes from importance_beta to importance_beta_final",
+        unit="updates",
+        minimum=0,
+        idle_if={"prioritized": False},
+    )
+
+
+def check(config: Any) -> None:
+    """Raises SettingError for settings that contradict each other."""
+    if config.min_replay > config.replay_capacity:
+        raise SettingError(
+            f"min_replay={config.min_replay} with replay_capacity={config.replay_capacity}: "
+            "updates would never start; min_replay may be at most replay_capacity"
+        )
+    if config.batch_size > config.replay_capacity:
+        raise SettingError(
+            f"replay_capacity={config.replay_capacity} with batch_size={config.batch_size}: "
+            "the replay must hold at least one batch"
+        )
+    if config.n_step > config.replay_capacity:
+        raise SettingError(
+            f"n_step={config.n_step} with replay_capacity={config.replay_capacity}: "
+            "expected at most as many steps as the replay holds"
+        )
+    if config.burn_in >= config.sequence_length:
+        raise SettingError(
+            f"burn_in={config.burn_in} with sequence_length={config.sequence_length}: "
+            "nothing would be left to train on; burn_in must be below sequence_length"
+        )
+    if config.sequence_period > config.sequence_length:
+        raise SettingError(
+            f"sequence_period={config.sequence_period} with sequence_length="
+            f"{config.sequence_length}: steps would be left out; at most sequence_length"
+        )
+
+
+def has_memory(config: Any) -> bool:
+    """Whether a batch is a `Trajectory` of sequences; else it is a `Transition`."""
+    return config.core != "none"
+
+
+def replay(config: Any) -> Replay:
+    """The replay of transitions, or with a memory of as many sequences as take as many env steps to make.
+
+    Args:
+      config: `ReplaySettings` and `ModelSettings`.
+
+    Raises:
+      SettingError: sequences that do not fit the replay, or are too short for `n_step`.
+    """
+    item: NStep | Windows = NStep(config.n_step, config.discount)
+    period = 1  # env steps per item
+    if has_memory(config):
+        period, trained = config.sequence_period, config.sequence_length - config.burn_in
+        item = Windows(config.sequence_length, config.discount, period)
+        if config.n_step > trained:
+            raise SettingError(
+                f"n_step={config.n_step} with sequence_length={config.sequence_length} and "
+                f"burn_in={config.burn_in}: expected at most {trained}, what is trained of a sequence"
+            )
+    capacity, least = config.replay_capacity // period, math.ceil(config.min_replay / period)
+    if max(config.batch_size, least) > capacity:
+        raise SettingError(
+            f"replay_capacity={config.replay_capacity} with core={config.core} and "
+            f"sequence_period={period}: expected room for a batch and for min_replay, at least "
+            f"{max(config.batch_size, least) * period}"
+        )
+    return Replay(
+        item=item,
+        capacity_items=capacity,
+        min_items=least,
+        samples_per_insert=config.batch_size * period / config.env_steps_per_update,
+        batch_size=config.batch_size,
+        updates_per_call=config.updates_per_call,
+        priority_exponent=config.priority_exponent if config.prioritized else None,
+    )
+
+
+def importance_beta(config: ReplaySettings, updates: tf.Tensor) -> tf.Tensor:
+    """Exponent of the importance weights after so many updates, float32 scalar (Schaul et al. 2016, section 3.4)."""
+    return schedules.linear(
+        config.importance_beta,
+        config.importance_beta_final,
+        config.importance_beta_updates,
+        updates,
+    )
