@@ -13,8 +13,8 @@ from tfrl.agent import Replay, Windows
 from tfrl.algos import dqn
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
-from tfrl.replay.kinds import make_layout, row_layout, sequence_writer
-from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
+from tfrl.replay.kinds import make_layout, sequence_writer
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
 from tfrl.replay.sequence_rows import RowSink, SequenceRows
 from tfrl.replay.sequences import SequenceLayout
@@ -99,7 +99,7 @@ class UpdateTest(tf.test.TestCase):
             spec,
         )  # fmt: skip
         layout = make_layout(agent, spec, agent.make_policy(), 4)
-        rows = row_layout(layout)
+        rows = layout.rows()
         replay = LearnerReplay(agent.experience, rows, 1)
         items = conformance.unroll(agent, spec, 30, 0).columns
         sink = RowSink(replay.insert, rows)
@@ -113,7 +113,7 @@ class UpdateTest(tf.test.TestCase):
             drawn = replay.sample(5, tf.constant(update, tf.int64))
             keys, probability = tf.zeros([5], tf.uint64), tf.cast(drawn.probability, tf.float64)
             _, priorities = served.run(Samples(keys, probability, drawn.columns))
-            beside.run(DRAWN_HERE)
+            beside.run(replay)
             newest = dict(zip(drawn.slots.numpy().tolist(), priorities.tolist(), strict=True))
             found = replay.priority_variables[0].numpy()
             for slot, priority in newest.items():

@@ -6,7 +6,7 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.algos import dqn
-from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.write_chunks import Chunk
 from tfrl.runtime.learning.learner import LearnerLoop
@@ -42,7 +42,7 @@ def state(loop):
 class SameResultTest(tf.test.TestCase, parameterized.TestCase):
     def trained(self, calls=3, **settings):
         loop = make(**settings)
-        metrics = [loop.run(DRAWN_HERE)[0] for _ in range(calls)]
+        metrics = [loop.run(loop.learner_replay)[0] for _ in range(calls)]
         return loop, metrics
 
     @parameterized.parameters(False, True)
@@ -98,7 +98,7 @@ class TwinTest(tf.test.TestCase):
             p = reference.prioritized_probabilities(priorities, 0.6)[slots]
             beta = float(loop.learner.weights(batch).beta)
             weights = p**-beta / np.max(p**-beta)
-            metrics, out = loop.run(DRAWN_HERE)
+            metrics, out = loop.run(replay)
             self.assertIsNone(out)
             self.assertAllClose(metrics["learner/loss"], np.mean(weights * loss), rtol=1e-4)
             priorities[slots] = np.abs(error) + 0.5

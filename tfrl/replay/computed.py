@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Policy
+from tfrl.replay.layout import Layout
 from tfrl.replay.sequences import SequenceLayout
 from tfrl.types import ActorOutput
 
 
-class ComputedLayout:
+class ComputedLayout(Layout):
     """How what actors compute of their unrolls is stored (`Agent.actor_compute`); one item is a batch.
 
     Args:
@@ -39,27 +39,16 @@ class ComputedLayout:
         )
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """The signature of the Reverb table."""
+        """Implements `Layout.signature`."""
         return {**self._specs, "facts": tf.TensorSpec([2], tf.int64, "facts")}
 
-    def decode(self, columns: Mapping[str, tf.Tensor]) -> ActorOutput:
-        """Sampled columns, leaves [N, ...]."""
+    def decode(
+        self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor | None = None
+    ) -> ActorOutput:
+        """Implements `Layout.decode`; a queue gives every item with the same probability."""
+        del probability
         values = {name: columns[name] for name in self._specs}
         return ActorOutput(values, columns["facts"][:, 0])
-
-    def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Like `SequenceLayout.fits`: what was computed has no columns."""
-        del shapes
-        return True
-
-    def same_row(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Like `SequenceLayout.same_row`: what was computed has no steps."""
-        del shapes
-        return True
-
-    def refit(self, items: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:
-        """Like `SequenceLayout.refit`: what was computed has no columns."""
-        return list(items)
 
     def share(self, batch: ActorOutput, index: tf.Tensor, count: int) -> ActorOutput:
         """All of it: every replica makes the same update."""

@@ -13,10 +13,10 @@ from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
 from tfrl.replay.computed import ComputedLayout
+from tfrl.replay.layout import Layout
 from tfrl.replay.local_queue import Sink, TableSink
 from tfrl.replay.priorities import InitialPriorities
 from tfrl.replay.sender import Sender
-from tfrl.replay.sequence_rows import SequenceRows
 from tfrl.replay.sequences import SequenceLayout
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.write_chunks import ChunkWriter
@@ -26,7 +26,6 @@ from tfrl.replay.write_sequences import OverlappingWriter, SequenceWriter
 from tfrl.replay.write_transitions import TransitionWriter
 from tfrl.types import EnvSpec
 
-Layout = TransitionLayout | SequenceLayout | ComputedLayout
 Writer = (
     TransitionWriter
     | FrameWriter
@@ -57,14 +56,6 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
         if agent.actor_compute is None
         else ComputedLayout(layout, agent.actor_compute, policy)
     )
-
-
-def row_layout(layout: Layout) -> TransitionLayout | SequenceRows | None:
-    """How a replay beside the learner lays out items in rows; None for items that it does not keep."""
-    if isinstance(layout, TransitionLayout):
-        return layout
-    fits = isinstance(layout.item, Windows) and not layout.stack
-    return SequenceRows(layout) if fits else None
 
 
 def check_restarts(env: VectorEnv) -> None:

@@ -19,14 +19,10 @@ import tensorflow as tf
 
 from tfrl.agent import Replay
 from tfrl.errors import SettingError
-from tfrl.replay.sampler import Samples
-from tfrl.replay.sequence_rows import SequenceRows
-from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.layout import Rows
 from tfrl.replay.write_chunks import Chunk
 
 raw = tf.raw_ops
-# Stands for a block of samples where the updates draw them.
-DRAWN_HERE = Samples(None, None, {})
 FORM = "resident.json"  # the file that tells this form of saved contents from a Reverb server's
 # Written and read at once, so that saved contents are in memory only where they live.
 PIECE_BYTES = 2**24
@@ -53,7 +49,7 @@ class Sizes(NamedTuple):
         return self.branches**2
 
 
-def sizes(plan: Replay, layout: TransitionLayout | SequenceRows) -> Sizes:
+def sizes(plan: Replay, layout: Rows) -> Sizes:
     """What a replay of this plan takes."""
     capacity, frames, branches = plan.capacity_items, 0, 0
     nbytes = capacity * layout.row_nbytes
@@ -83,7 +79,7 @@ class LearnerReplay:
       size: items that can be drawn.
     """
 
-    def __init__(self, plan: Replay, layout: TransitionLayout | SequenceRows, seed: int):
+    def __init__(self, plan: Replay, layout: Rows, seed: int):
         self._plan, self._layout, self._seed = plan, layout, seed
         self._capacity = plan.capacity_items
         self._prioritized = plan.prioritized
@@ -110,11 +106,6 @@ class LearnerReplay:
         self._blocks_kept = layout.frames + plan.item.n + 2 if layout.frames else 1
         specs = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
         self._set_weights = tf.function(self._assign_weights, specs, autograph=False)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes, full or not; see `sizes`."""
-        return self._sizes.nbytes
 
     @property
     def max_priority(self) -> float:
@@ -215,7 +206,7 @@ class LearnerReplay:
 
     def read(self, slots: Any) -> dict[str, tf.Tensor]:
         """Columns of the items in these slots, int32 [B], as their layout decodes them."""
-        columns = self._layout.columns(tf.gather(self._rows, slots))
+        columns = self._layout.of_rows(tf.gather(self._rows, slots))
         if self._layout.frames:
             refs, k = tf.gather(self._refs, slots), self._layout.frames
             columns["frames_tm1"] = tf.gather(self._frames, refs[:, :k])
@@ -351,7 +342,7 @@ def saved_row_nbytes(folder: pathlib.Path) -> int:
     return np.load(folder / "rows.npy", mmap_mode="r").shape[1]
 
 
-def check_memory(plan: Replay, layout: TransitionLayout | SequenceRows) -> None:
+def check_memory(plan: Replay, layout: Rows) -> None:
     """Raises SettingError when the replay does not fit beside what runs already."""
     needed, free = sizes(plan, layout).nbytes, free_bytes()
     if needed > free:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-from tfrl.replay.sequences import SequenceLayout
 from tfrl.replay.write_chunks import Chunk
+
+if TYPE_CHECKING:
+    from tfrl.replay.sequences import SequenceLayout
 
 FACTS_BYTES = 2 * 8  # version of the weights and actor, int64
 
@@ -21,10 +24,10 @@ class SequenceRows:
 
     Attributes:
       row_nbytes: of a row.
-      frames: 0, no frames are stored beside the rows.
+      frames, frame_shape: see `Rows`; no frames are stored apart.
     """
 
-    frames = 0
+    frames, frame_shape = 0, ()
 
     def __init__(self, layout: SequenceLayout):
         self._steps = [layout.item.length + 1, layout.columns, layout.packing.nbytes]
@@ -38,8 +41,8 @@ class SequenceRows:
             parts.append(item["state"].reshape(-1))
         return np.concatenate(parts)
 
-    def columns(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Rows uint8 [N, row_nbytes] -> {column: [N, ...]} as `SequenceLayout.decode` takes them; part of a graph."""
+    def of_rows(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Implements `Rows.of_rows`."""
         end = FACTS_BYTES + int(np.prod(self._steps))
         facts = tf.bitcast(tf.reshape(rows[:, :FACTS_BYTES], [-1, 2, 8]), tf.int64)
         packed = tf.reshape(rows[:, FACTS_BYTES:end], [-1, *self._steps])

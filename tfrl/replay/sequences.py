@@ -17,8 +17,10 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Episodes, Sequences, Windows
+from tfrl.replay.layout import Layout, Shapes
 from tfrl.replay.local_queue import join
 from tfrl.replay.packing import Field, Packing
+from tfrl.replay.sequence_rows import SequenceRows
 from tfrl.replay.transitions import observation_fields
 from tfrl.types import EnvSpec, PolicyStep, Trajectory
 
@@ -30,7 +32,7 @@ STEPS_PER_RESTART = 16
 PER_COLUMN = ("state", "version", "is_new", "probability")
 
 
-class SequenceLayout:
+class SequenceLayout(Layout):
     """How a `Trajectory` of an actor is stored.
 
     Args:
@@ -90,7 +92,7 @@ class SequenceLayout:
         self.frames_shape = (self.columns, room, *frame_shape) if self.stack else ()
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """The signature of the Reverb table."""
+        """Implements `Layout.signature`."""
         rows = [self.item.length + 1, self.columns, self.packing.nbytes]
         out = {
             "packed": tf.TensorSpec(rows, tf.uint8, "packed"),
@@ -157,15 +159,16 @@ class SequenceLayout:
         rest = tree.map_structure(lambda x: x[:, start : start + size], rest)
         return rest._replace(**mine)
 
-    def fits(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether items of these shapes, {column: shape}, have the present number of columns."""
+    def fits(self, shapes: Shapes) -> bool:
+        """Implements `Layout.fits`."""
         return shapes["packed"][1] == self.columns
 
-    def same_row(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether a step of items of these shapes, {column: shape}, takes as many bytes as it does now.
+    def rows(self) -> SequenceRows | None:
+        """Implements `Layout.rows`: of items of one environment without frames apart, facts, steps and state."""
+        return None if self.columns > 1 or self.stack else SequenceRows(self)
 
-        Items of earlier versions and of an environment with other parts of the reward do not.
-        """
+    def same_row(self, shapes: Shapes) -> bool:
+        """Implements `Layout.same_row`."""
         return shapes["packed"][-1] == self.packing.nbytes
 
     def refit(self, items: Sequence[Mapping[str, np.ndarray]]) -> list[Mapping[str, np.ndarray]]:

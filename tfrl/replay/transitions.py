@@ -6,7 +6,7 @@ frame is stored once and items point at the k frames of each of their two stacks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +15,7 @@ import tensorflow as tf
 import tree
 
 from tfrl.errors import SettingError
+from tfrl.replay.layout import Layout, Shapes, apart
 from tfrl.replay.packing import Field, Packing
 from tfrl.types import EnvSpec, Transition
 
@@ -43,7 +44,7 @@ def stacked(frames: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(words, tf.uint8)
 
 
-class TransitionLayout:
+class TransitionLayout(Layout):
     """How a `Transition` of an environment is stored.
 
     Args:
@@ -100,16 +101,20 @@ class TransitionLayout:
         """Bytes of an item without its frames."""
         return self.packing.nbytes
 
-    def same_row(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether items of these shapes, {column: shape}, are stored in as many bytes as now."""
+    def rows(self) -> TransitionLayout:
+        """Implements `Layout.rows`: a row is the packed record."""
+        return self
+
+    def same_row(self, shapes: Shapes) -> bool:
+        """Implements `Layout.same_row`."""
         return shapes["packed"][-1] == self.packing.nbytes
 
-    def columns(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Rows uint8 [N, row_nbytes] of a replay beside the learner -> the column of all but frames."""
+    def of_rows(self, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Implements `Rows.of_rows`."""
         return {"packed": rows}
 
     def signature(self) -> dict[str, tf.TensorSpec]:
-        """The signature of the Reverb table."""
+        """Implements `Layout.signature`."""
         columns = {"packed": tf.TensorSpec([self.packing.nbytes], tf.uint8, "packed")}
         if self.frames:
             stack = tf.TensorSpec([self.frames, *self.frame_shape], tf.uint8)
@@ -118,9 +123,13 @@ class TransitionLayout:
             columns["priority"] = tf.TensorSpec([], tf.float32, "priority")
         return columns
 
-    def decode(self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor) -> Transition:
-        """Sampled columns, leaves [N, ...], and relative probabilities [N] -> a batch of N transitions."""
+    def decode(
+        self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor | None = None
+    ) -> Transition:
+        """Implements `Layout.decode`."""
         fields = self.packing.unpack(columns["packed"])
+        if probability is None:
+            probability = tf.ones_like(fields["reward"])
         if self.frames:
             obs_tm1, obs_t = stacked(columns["frames_tm1"]), stacked(columns["frames_t"])
         else:
@@ -135,6 +144,13 @@ class TransitionLayout:
             probability,
             fields.get("rewards", ()),
         )
+
+    def batches(
+        self, columns: Mapping[str, tf.Tensor], probability: tf.Tensor, count: int, size: int
+    ) -> Callable[[tf.Tensor], Transition]:
+        """Implements `Layout.batches`: rows are narrow, and cheaper to decode all at once."""
+        batches = apart(self.decode(columns, probability), count, size)
+        return lambda i: tree.map_structure(lambda x: x[i], batches)
 
     def share(self, batch: Transition, index: tf.Tensor, count: int) -> Transition:
         """The rows of a batch that replica `index` of `count` trains on."""

@@ -13,10 +13,10 @@ from tfrl.envs.make import make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs import episode_file as episodes
 from tfrl.logs.episode_file import EpisodeFile
-from tfrl.replay.kinds import Writer, check_restarts, make_writer, row_layout, sequence_writer
+from tfrl.replay.kinds import Writer, check_restarts, make_writer, sequence_writer
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.local_queue import LocalQueue
-from tfrl.replay.sequence_rows import RowSink, SequenceRows
+from tfrl.replay.sequence_rows import RowSink
 from tfrl.replay.write_chunks import ChunkWriter
 from tfrl.runtime import seeds
 from tfrl.runtime.acting.actor import Actor
@@ -44,7 +44,7 @@ def learner_replay(
     if run_plan.residency != residency.LEARNER or run_plan.queue:
         return None
     seed = seeds.integer(run_plan.job.seed, "replay", index)
-    replay = LearnerReplay(run_plan.agent.experience, row_layout(run_plan.layout), seed)
+    replay = LearnerReplay(run_plan.agent.experience, run_plan.layout.rows(), seed)
     if found and found.replay:
         replay.restore(found.replay)
     return replay
@@ -136,7 +136,7 @@ def writer(
     agent, layout, num_envs = run_plan.agent, run_plan.layout, run_plan.job.topology.num_envs
     item = agent.experience.item
     if insert is not None and run_plan.sequences:
-        return sequence_writer(RowSink(insert, SequenceRows(layout)), item, layout, num_envs)
+        return sequence_writer(RowSink(insert, layout.rows()), item, layout, num_envs)
     if insert is not None:
         return ChunkWriter(insert, item, layout, num_envs, writer=index)
     if queue is not None:

@@ -20,7 +20,8 @@ import reverb
 
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
-from tfrl.replay.learner_replay import DRAWN_HERE
+from tfrl.replay.budget import Budget
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.sampler import Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE, experience_table
@@ -94,13 +95,14 @@ class _Run:
             logger.announce(network_line(False, "--backend=processes with --isolate prevents this"))
         self.learner = build.learner(run_plan, found, logger.announce, self.learner_replay)
         # Items written and sampled since the table was empty: what the ratio is held over.
-        self.written, self.sampled = 0, 0
+        self.budget = Budget(agent.experience)
         self.counted = 0  # of the items that the writer has made
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         if found:
             rng.bit_generator.state = found.state["rng"]
             if found.replay:
-                self.written, self.sampled = found.state["written"], found.state["sampled"]
+                inserted, sampled = found.state["written"], found.state["sampled"]
+                self.budget = Budget(agent.experience, inserted, sampled)
             logger.rewind(self.totals.env_steps)
             logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
 
@@ -202,7 +204,7 @@ class _Run:
             # How long it takes to end some is not known. The step that completes a batch is the last one
             # under these weights.
             block = min(block, EPISODE_STEPS)
-            items = self.run_plan.items_per_call - (self.written - self.sampled)
+            items = self.run_plan.items_per_call - int(self.budget.left)
         actor.run(block, totals.env_steps, items)
         totals.env_steps += actor.env_steps - before
         self._count_items()
@@ -214,7 +216,7 @@ class _Run:
         """Adds what the writer has made since the last look; a flush may make some too."""
         new = self.actor.writer.items_written - self.counted
         self.counted += new
-        self.written += new
+        self.budget.inserted += new
         self.totals.items_inserted += new
 
     def _learn(self) -> None:
@@ -236,7 +238,7 @@ class _Run:
             self._hand_over()
         spent["learn"] += time.perf_counter() - start - (spent["sample"] - before)
 
-    def _train(self, samples: Samples, env_steps: int) -> Any:
+    def _train(self, samples: Samples | LearnerReplay, env_steps: int) -> Any:
         """One learner call; returns its metrics."""
         metrics, priorities = self.learner.run(samples, env_steps)
         if priorities is not None:
@@ -268,11 +270,10 @@ class _Run:
         else:
             self.waiting.append(block)
 
-    def _fetch(self) -> Samples | None:
-        """The next block, if the items written so far pay for it."""
-        replay, items = self.agent.experience, self.batcher.fetch_items
-        allowed = (self.written - replay.min_items) * replay.samples_per_insert
-        if self.sampled + items > allowed:
+    def _fetch(self) -> Samples | LearnerReplay | None:
+        """What the next learner call trains on, if the items written so far pay for it."""
+        items = self.batcher.fetch_items
+        if not self.budget.pays(items):
             return None
         start = time.perf_counter()
         if self.sampler is None and self.server is not None:
@@ -283,9 +284,9 @@ class _Run:
         if self.local is not None:
             samples = self.local.take(items)
         else:
-            samples = DRAWN_HERE if self.learner_replay is not None else self.sampler.next()
+            samples = self.sampler.next() if self.learner_replay is None else self.learner_replay
         self.totals.seconds["sample"] += time.perf_counter() - start
-        self.sampled += items
+        self.budget.sampled += items
         self.totals.items_sampled += items
         return samples
 
@@ -299,10 +300,11 @@ class _Run:
         more = {name: float(value) for name, value in self.metrics.items()}
         more["learner/policy_version_updates"] = float(self.totals.updates)
         more["learner/retraces"] = self.learner.retraces
-        size = self.written - (self.sampled if self.run_plan.queue else 0)
+        waiting = self.budget.inserted - self.budget.sampled  # of a queue
+        size = waiting if self.run_plan.queue else self.budget.inserted
         size = min(size, self.agent.experience.capacity_items)
         if self.run_plan.queue and not self.run_plan.waits:
-            more["replay/queue_items"] = self.written - self.sampled
+            more["replay/queue_items"] = waiting
         more["replay/size_items"] = self.learner_replay.size if self.learner_replay else size
         more.update(knob_metrics(self.actor.knobs))
         counts = self.learner.lags.counts.copy()  # with `overlap` the learner goes on counting
@@ -329,8 +331,8 @@ class _Run:
         """The state that a checkpoint holds beside the learner and the replay."""
         return {
             "totals": self.totals.to_dict(),
-            "written": self.written,
-            "sampled": self.sampled,
+            "written": self.budget.inserted,
+            "sampled": self.budget.sampled,
             "max_priority": self.learner.max_priority,
             "window": self.actor.window.to_dict(),
             "rng": self.actor.rng.bit_generator.state,

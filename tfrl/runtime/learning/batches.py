@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Queue
-from tfrl.replay.kinds import Layout
+from tfrl.replay.layout import Layout
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.local_queue import join, load_items, save_items
 from tfrl.replay.sampler import Samples
 from tfrl.runtime import seeds
@@ -136,8 +137,13 @@ class Batcher:
         self._waiting: list[dict] = []  # columns of single items, new and old
         self._rng = rng
 
-    def next(self, fetch: Callable[[], Samples | None]) -> Samples | None:
-        """The next batch, or None when it takes items that `fetch` does not have."""
+    def next(
+        self, fetch: Callable[[], Samples | LearnerReplay | None]
+    ) -> Samples | LearnerReplay | None:
+        """The next batch, or None when it takes items that `fetch` does not have.
+
+        Where updates draw from a replay beside the learner, that replay is passed on.
+        """
         if self._plain:
             return fetch()
         new = None

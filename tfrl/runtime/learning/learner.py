@@ -16,10 +16,9 @@ import tree
 from tfrl.agent import Agent, Queue, check_learner
 from tfrl.errors import SettingError
 from tfrl.logs.histogram import Histogram
-from tfrl.replay.kinds import Layout
+from tfrl.replay.layout import Layout
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
-from tfrl.replay.transitions import TransitionLayout
 from tfrl.runtime.facts import MAX_PRIORITY, checked
 from tfrl.runtime.learning import shuffle
 from tfrl.runtime.learning.divergence import diverged, refuse_arrays
@@ -126,12 +125,12 @@ class LearnerLoop(tf.Module):
         return self._run.experimental_get_tracing_count() - 1 if self._run is not None else 0
 
     def run(
-        self, samples: Samples, env_steps: int = 0
+        self, block: Samples | LearnerReplay, env_steps: int = 0
     ) -> tuple[Mapping[str, tf.Tensor], np.ndarray | None]:
         """Runs the updates that a block of items is for.
 
         Args:
-          samples: the block; `DRAWN_HERE` where the replay is beside the learner.
+          block: the items; or the replay beside the learner, from which the updates draw theirs.
           env_steps: of the run so far, for schedules.
 
         Returns:
@@ -141,10 +140,9 @@ class LearnerLoop(tf.Module):
         start = time.perf_counter()
         if self.learner.env_steps is not None:
             self.learner.env_steps.assign(env_steps)
-        facts = samples.columns.get("facts")
-        if facts is not None and self._queue:  # of unrolls: the weights that each began with
-            self.lags.add(self.version - facts[:, 0].numpy())
-        data = () if self.learner_replay is not None else (samples.columns, samples.probability)
+        data = () if self.learner_replay is not None else (block.columns, block.probability)
+        if self._queue:  # updates since the weights with which each unroll began
+            self.lags.add(self.version - block.columns["facts"][:, 0].numpy())
         if self._run is None:
             self._run = self._compile(*data)
         metrics, priorities = self._run(*data)
@@ -246,16 +244,7 @@ class LearnerLoop(tf.Module):
         else:
             probability = tf.ones([calls * size])
 
-        def apart(rows: Any) -> Any:
-            return tree.map_structure(lambda x: tf.reshape(x, [calls, size, *x.shape[1:]]), rows)
-
-        decode = self._layout.decode
-        if isinstance(self._layout, TransitionLayout):
-            batches = apart(decode(columns, probability))
-            batch = lambda index: tree.map_structure(lambda x: x[index], batches)
-        else:  # decoded sequences have time first, and are wider
-            blocks = apart((dict(columns), probability))
-            batch = lambda index: decode(*tree.map_structure(lambda x: x[index], blocks))
+        batch = self._layout.batches(columns, probability, calls, size)
         return self._repeat(lambda index: self._one(batch(index)))
 
     def _learner_replay_updates(self) -> tuple[dict[str, tf.Tensor], None]:

@@ -19,7 +19,8 @@ import reverb
 import tensorflow as tf
 
 from tfrl.agent import Replay
-from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
+from tfrl.replay.budget import Budget
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import ReplayTimeout, Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.write_chunks import Chunks
@@ -127,18 +128,16 @@ class Shard:
 
     Attributes:
       index: see above.
-      inserted, size: items as the server told last.
-      sampled: items taken by this learner.
+      size: items that it holds, as the server told last.
     """
 
     def __init__(self, address: str, plan: Replay, items: int, index: int, before: int):
         self.client = reverb.Client(address)
-        self._plan, self._items = plan, items
+        self._plan, self._items, self._budget = plan, items, Budget(plan, sampled=before)
         self._make_feed = lambda: Feed(lambda: Sampler(address, items, SAMPLE_TIMEOUT_S))
         self._feed = self._make_feed()
         self._count, self._put = Patient(), Patient()
-        self.index, self._before = index, before
-        self.inserted = self.size = self.sampled = 0
+        self.index, self._before, self.size = index, before, 0
 
     @property
     def silent(self) -> bool:
@@ -146,27 +145,36 @@ class Shard:
         return self._count.silent
 
     @property
+    def inserted(self) -> int:
+        """Items inserted, as the server told last."""
+        return self._budget.inserted
+
+    @property
     def total_sampled(self) -> int:
         """Items taken by all learners."""
-        return self._before + self.sampled
+        return self._budget.sampled
+
+    @property
+    def sampled(self) -> int:
+        """Items taken by this learner."""
+        return self._budget.sampled - self._before
 
     @property
     def paid(self) -> float:
         """Parts that inserts have paid for and that were not taken yet."""
-        earned = (self.inserted - self._plan.min_items) * self._plan.samples_per_insert
-        return (earned - self.total_sampled) / self._items
+        return self._budget.left / self._items
 
     def renew(self, index: int) -> None:
         """Another process serves an empty table in its place."""
-        self.index, self._before = index, 0
-        self.inserted = self.size = self.sampled = 0
+        self.index, self._before, self.size = index, 0, 0
+        self._budget = Budget(self._plan)
 
     def count(self) -> None:
         """Asks the server how many items were inserted."""
         info = self._count(self.client.server_info, timeout=10)
         if info is not None:
             info = info[EXPERIENCE]
-            self.inserted = info.rate_limiter_info.insert_stats.completed
+            self._budget.inserted = info.rate_limiter_info.insert_stats.completed
             self.size = info.current_size
 
     def take(self) -> Samples | None:
@@ -182,7 +190,7 @@ class Shard:
         if part is None:
             self.count()
             return None
-        self.sampled += self._items
+        self._budget.sampled += self._items
         return part
 
     def write_priorities(self, keys: np.ndarray, priorities: np.ndarray) -> None:
@@ -314,31 +322,35 @@ class LearnerReplaySource:
         replay: LearnerReplay,
         before: Mapping[str, int],
     ):
-        self._plan, self._items, self._replay = run_plan.agent.experience, items, replay
+        self._items, self._replay, self._before = items, replay, dict(before)
+        self._budget = Budget(run_plan.agent.experience, before["written"], before["sampled"])
         client = reverb.Client(link.orders["addresses"][0])
         self._feed = Feed(functools.partial(Chunks, client))
-        self.inserted = self._first = before["written"]
-        self._before, self._sampled = before["sampled"], 0
+
+    @property
+    def inserted(self) -> int:
+        """Items inserted, over all learners."""
+        return self._budget.inserted
 
     def is_paid(self) -> bool:
         """Like `TableSource`; takes the next block of new transitions where there is one."""
-        if not self._pays():
+        if not self._budget.pays(self._items):
             block = self._feed.next(0.02)
             if block is not None:
                 self._replay.insert(block)
-                self.inserted += len(block.rows)
-        return self._pays()
+                self._budget.inserted += len(block.rows)
+        return self._budget.pays(self._items)
 
     def is_dry(self, waited_s: float) -> bool:
         """Like `TableSource.is_dry`, after a shorter wait: blocks need not wait for each other."""
         return waited_s > QUEUE_DRY_S
 
-    def next(self) -> Samples | None:
-        """Like `TableSource.next`; the block is only a sign, `DRAWN_HERE`: the updates draw from the replay."""
+    def next(self) -> LearnerReplay | None:
+        """The replay, from which the updates of a block draw; None while these are not paid for."""
         if not self.is_paid():
             return None
-        self._sampled += self._items
-        return DRAWN_HERE
+        self._budget.sampled += self._items
+        return self._replay
 
     def write_priorities(self, priorities: np.ndarray) -> None:
         """Raises NotImplementedError: the updates write the priorities of this replay."""
@@ -346,17 +358,14 @@ class LearnerReplaySource:
 
     def numbers(self) -> dict[str, Any]:
         """Like `TableSource.numbers`: items taken and items inserted by this learner, and those that can be drawn."""
-        inserted = self.inserted - self._first
-        return {"sampled": self._sampled, "inserted": inserted, "size": self._replay.size}
+        inserted = self._budget.inserted - self._before["written"]
+        sampled = self._budget.sampled - self._before["sampled"]
+        return {"sampled": sampled, "inserted": inserted, "size": self._replay.size}
 
     def state(self) -> dict[str, Any]:
         """Like `TableSource.state`: items inserted and items taken, over all learners."""
-        return {"written": self.inserted, "sampled": self._before + self._sampled}
+        return {"written": self._budget.inserted, "sampled": self._budget.sampled}
 
     def save(self, folder: Path) -> None:
         """Like `TableSource.save`: the contents of the replay."""
         self._replay.save(folder)
-
-    def _pays(self) -> bool:
-        needed = self._before + self._sampled + self._items
-        return (self.inserted - self._plan.min_items) * self._plan.samples_per_insert >= needed

@@ -13,7 +13,7 @@ from tfrl.agent import Agent, NStep
 from tfrl.errors import SettingError
 from tfrl.job import Job
 from tfrl.replay import learner_replay
-from tfrl.replay.kinds import Layout, row_layout
+from tfrl.replay.layout import Layout
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.runtime.plan import residency
 from tfrl.types import EnvSpec
@@ -77,7 +77,7 @@ def refuse_too_large(run_plan: RunPlan) -> None:
     """Raises SettingError for a replay, or a call of the learner, that this machine cannot hold."""
     plan, layout = run_plan.agent.experience, run_plan.layout
     if run_plan.residency == residency.LEARNER and not run_plan.queue:
-        learner_replay.check_memory(plan, row_layout(layout))
+        learner_replay.check_memory(plan, layout.rows())
         return
     if not run_plan.queue:
         _refuse_stored(run_plan.agent, layout, run_plan.spec)

@@ -11,7 +11,7 @@ from tfrl.agent import Agent, Queue, Windows
 from tfrl.errors import SettingError
 from tfrl.job import Job
 from tfrl.replay import learner_replay, local_queue
-from tfrl.replay.kinds import Layout, row_layout
+from tfrl.replay.layout import Layout
 from tfrl.runtime.storage.replay_server import saved_shards
 
 SERVER, LEARNER = "server", "learner"
@@ -36,7 +36,7 @@ def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) 
             f"num_replay_shards={shards}: the checkpoint holds the replay of a run with "
             f"num_replay_shards={saved_shards(contents)}; expected the same"
         )
-    rows = row_layout(layout)
+    rows = layout.rows()
     if rows is None:
         if wanted == LEARNER:
             raise SettingError(

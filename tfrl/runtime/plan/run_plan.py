@@ -20,7 +20,8 @@ from tfrl.errors import SettingError
 from tfrl.job import Job, algorithm
 from tfrl.optim import settings as optim_settings
 from tfrl.replay import learner_replay, local_queue
-from tfrl.replay.kinds import Layout, make_layout, row_layout
+from tfrl.replay.kinds import make_layout
+from tfrl.replay.layout import Layout
 from tfrl.runtime.plan import memory, residency, warm_start
 from tfrl.runtime.storage import mend
 from tfrl.runtime.storage.checkpoint import Checkpoint, Checkpoints
@@ -77,7 +78,7 @@ class RunPlan:
         topology, layout, shapes = self.job.topology, self.layout, {}
         in_learner = True
         if learner_replay.saved_here(contents):
-            rows = row_layout(layout)
+            rows = layout.rows()
             same = rows is None or learner_replay.saved_row_nbytes(contents) == rows.row_nbytes
         else:
             if local_queue.saved_here(contents):

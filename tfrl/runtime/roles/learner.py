@@ -9,6 +9,7 @@ from typing import Any
 import reverb
 
 from tfrl.job import Job
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
 from tfrl.runtime import build, seeds
 from tfrl.runtime.backends.control import ABANDON, FINISH, Link
@@ -126,7 +127,7 @@ class _Learning:
         self._report(metrics, final=True)
         self._save()
 
-    def _learn(self, samples: Samples) -> Any:
+    def _learn(self, samples: Samples | LearnerReplay) -> Any:
         env_steps = self._link.orders["env_steps"]
         if self._updates:
             metrics, priorities = self._loop.run(samples, env_steps)
