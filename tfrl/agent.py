@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import tensorflow as tf
 
 from tfrl.errors import SettingError
-from tfrl.types import NoiseSpec, PolicyStep, UpdateOutput
+from tfrl.types import EvaluationEpisode, NoiseSpec, PolicyStep, UpdateOutput
 
 
 class Policy(Protocol):
@@ -446,6 +446,8 @@ class Agent:
       actor_compute: None, or (policy, trajectory of one item) -> {name: tensor}. If given, the actor sends its result
         in place of the trajectory; A3C sends gradients this way. The learner's `update` gets an `ActorOutput` of one
         item.
+      on_evaluation: None, or (episodes of one evaluation) -> {name: number}: facts that knobs and environments of
+        training receive beside those of the learner, until the next evaluation. No name is one of the learner's.
       notes: start-up lines: choices made for settings left at auto or none, and how to change them.
     """
 
@@ -457,6 +459,7 @@ class Agent:
     actor_compute: Callable[[Policy, Any], Any] | None = None
     in_metrics: Callable[[ActorPlace], Any] | None = None
     initial_priority: Callable[[Any, Any, Mapping[str, Any], Mapping[str, Any]], Any] | None = None
+    on_evaluation: Callable[[Sequence[EvaluationEpisode]], Mapping[str, float]] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class Result:
       export_dir: folder of the SavedModel; None if a second signal skipped the export.
       curve: PNG of the learning curve; None as above.
       interrupted: the run was stopped; `resume` continues it.
+      worlds: {name: {'return_mean', 'return_std', 'episodes'}} of each world of `eval_worlds`; {} without any.
       stopped_by: reason why a callback or `stop_at_return` ended it before `total_env_steps`; '' if none did.
     """
 
@@ -53,6 +54,7 @@ class Result:
     curve: pathlib.Path | None
     interrupted: bool
     stopped_by: str = ""
+    worlds: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def make_job(algo: str, **settings: Any) -> Job:
@@ -299,6 +301,7 @@ def evaluate(
     env: Any = None,
     network: Any = None,
     trust_modules: Sequence[str] = (),
+    world: str = "",
 ) -> Evaluation:
     """Evaluates the exported policy of a run folder on seeded, full episodes with unclipped rewards.
 
@@ -310,6 +313,7 @@ def evaluate(
       num_envs: most environments that are stepped together.
       env, network: environment and network of the run, if they are objects of yours or come from a module of yours.
       trust_modules: modules whose code the folder may run, instead of naming each object.
+      world: one of the run's `eval_worlds`; '': the environment of training.
 
     Raises:
       SettingError: the folder holds no finished run, or needs code that was not named; a number cannot be used; the
@@ -325,7 +329,7 @@ def evaluate(
     from tfrl.runtime.finish import evaluate_run
 
     _trust(trust_modules, env=env, network=network)
-    return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs, env, network)
+    return evaluate_run(pathlib.Path(path), episodes, seed, greedy, num_envs, env, network, world)
 
 
 def _trust(modules: Sequence[str], **objects_given: Any) -> None:
@@ -385,6 +389,13 @@ def _backend(name: str) -> Callable:
 _OBJECTS = ("env", "network", "optimizer")
 
 
+def _plain_world(changes: Any) -> Any:
+    """The settings of an evaluation world, objects as their names."""
+    if not isinstance(changes, Mapping):
+        return changes
+    return {name: _plain(name, value) for name, value in changes.items()}
+
+
 def _plain(name: str, value: Any) -> Any:
     """A setting as a job holds it: objects as their names, NumPy's numbers as Python's.
 
@@ -395,6 +406,8 @@ def _plain(name: str, value: Any) -> Any:
         return value
     if name in _OBJECTS:
         return objects.named(value)
+    if name == "eval_worlds" and isinstance(value, Mapping):
+        return {world: _plain_world(changes) for world, changes in value.items()}
     if name == "env_wrappers" and isinstance(value, (list, tuple)):
         return tuple(objects.named(x) if callable(x) else x for x in value)
     if callable(value):

@@ -15,7 +15,7 @@ from typing import Any
 from tfrl import files
 from tfrl.config import foreign, idle, json_form, switches, trust
 from tfrl.errors import SettingError
-from tfrl.settings import from_dict, import_module, name_now, nearest, setting, validate
+from tfrl.settings import choose, from_dict, import_module, name_now, nearest, setting, validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,6 +218,24 @@ class EvalPlan:
         "otherwise own",
         choices=("auto", "own", "none"),
     )
+    eval_worlds: dict = setting(
+        {},
+        "worlds to evaluate in, each a name with the environment settings in which it differs from training, "
+        """e.g. '{"train": {}, "long": {"max_episode_steps": 1000}}'; env_kwargs are added to those of training """
+        "unless the world has an env of its own. All have the spaces of training. empty: one world, as in training",
+        idle_if={"eval_env": "none"},
+    )
+    eval_world: str = setting(
+        "",
+        "world whose mean return chooses the best policy and is the score of the run; empty: the first one",
+        idle_if={"eval_worlds": {}},
+    )
+    eval_mode: str = setting(
+        "greedy",
+        "actions in evaluation: greedy, or sampled with the exploration of that time in training",
+        choices=("greedy", "sampled"),
+        idle_if={"eval_env": "none"},
+    )
     stop_at_return: float | None = setting(
         None,
         "end the run once an evaluation reaches this mean return; without evaluations during training, the "
@@ -228,6 +246,46 @@ class EvalPlan:
 
     def __post_init__(self) -> None:
         validate(self)
+        for name, changes in self.eval_worlds.items():
+            where = f"eval_worlds[{name!r}]"
+            if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise SettingError(
+                    f"{where}: expected a name of lower-case letters, digits and '_'"
+                )
+            if not isinstance(changes, Mapping):
+                raise SettingError(
+                    f"{where}={changes!r}: expected settings of the environment, e.g. "
+                    """{"env_kwargs": {"size": 8}}"""
+                )
+            try:
+                from_dict(EnvPlan, changes)
+            except SettingError as error:
+                raise SettingError(f"{where}: {error}") from None
+        if self.eval_world and self.eval_worlds and self.eval_world not in self.eval_worlds:
+            raise SettingError(
+                f"eval_world={self.eval_world!r}: {choose(self.eval_world, self.eval_worlds)}"
+            )
+
+    def worlds(self, env: EnvPlan) -> dict[str, EnvPlan]:
+        """The environments of an evaluation by name; '' is the name of a single one without a name.
+
+        Args:
+          env: of training.
+        """
+        found = {}
+        for name, changes in self.eval_worlds.items():
+            given = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+            if "env_kwargs" in given and "env" not in given:
+                given["env_kwargs"] = {**env.env_kwargs, **given["env_kwargs"]}
+            elif "env" in given:
+                given.setdefault("env_kwargs", {})
+            found[name] = dataclasses.replace(env, **given)
+        return found or {"": env}
+
+    @property
+    def judge(self) -> str:
+        """Name of the world that chooses the best policy."""
+        return self.eval_world or next(iter(self.eval_worlds), "")
 
     @property
     def interval_env_steps(self) -> int:
@@ -366,7 +424,10 @@ class Job:
         values["switches"] = [  # a list keeps their order
             {"name": name, "settings": settings} for name, settings in values["switches"].items()
         ]
-        return json.dumps(values, indent=2, sort_keys=True)
+        # Sorted, but for what is inside a setting: worlds have an order.
+        for name in _PARTS:
+            values[name] = dict(sorted(values[name].items()))
+        return json.dumps(dict(sorted(values.items())), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Job:

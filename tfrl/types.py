@@ -236,6 +236,22 @@ class VectorStep(NamedTuple):
         return is_first if self.next_obs is self.obs else is_first | self.truncated
 
 
+class EvaluationEpisode(NamedTuple):
+    """One finished episode of an evaluation.
+
+    Attributes:
+      world: name of the world, '' where there is one without a name.
+      episode_return: sum of unclipped rewards.
+      length_env_steps: its length.
+      infos: {name of `info_metrics`: number of the last step's info, NaN for one that is not there}.
+    """
+
+    world: str
+    episode_return: float
+    length_env_steps: int
+    infos: Mapping[str, float]
+
+
 class Episode(NamedTuple):
     """One finished episode.
 

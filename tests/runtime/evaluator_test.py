@@ -243,7 +243,7 @@ class EvaluatorTest(tf.test.TestCase):
         )
         resumed.run(arrays(-4.0), 400, 400)
         exported, facts = resumed.exported()
-        evaluation = resumed.final(exported)
+        evaluation = resumed.final(exported)[""]
         resumed.close()
         self.assertAllEqual(exported[0], 2 * np.eye(2))
         self.assertEqual(facts["env_steps"], 200.0)

@@ -46,6 +46,41 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreater(min(paid), 0.0)  # from the first step on
 
 
+class StopAfterTwo(tfrl.Callback):
+    """Ends the run at its second evaluation."""
+
+    count = 0
+
+    def on_evaluation(self, run, row):
+        self.count += 1
+        if self.count == 2:
+            run.stop("two evaluations")
+
+
+class EvaluationTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters("inprocess", "processes")
+    def test_a_fact_of_an_evaluation_reaches_the_environments_of_training(self, backend):
+        settings = dict(
+            backend=backend, total_env_steps=60_000, eval_env="own", eval_every_env_steps=2_000,
+            eval_episodes=1, final_eval_episodes=0, info_metrics=("skill", "difficulty"),
+            eval_worlds={"train": {}, "long": {"env_kwargs": {"length": 30}}},
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as place:
+            folder = pathlib.Path(place) / "run"
+            more = {**SETTINGS, **settings}
+            tfrl.train("tfrl.testing.guided", run_dir=folder, callbacks=[StopAfterTwo()], **more)
+            found = rows(folder / "episodes.csv")
+            tfrl.train(
+                "tfrl.testing.guided", run_dir=folder, resume=True, callbacks=[StopAfterTwo()]
+            )
+            again = rows(folder / "episodes.csv")[len(found) :]
+        skills = [row["skill"] for row in found]
+        self.assertEqual(skills[0], "")  # before the first evaluation
+        self.assertEqual(float(skills[-1]), 20.0)  # of 10 and 30 env steps
+        self.assertEqual(float(again[0]["skill"]), 20.0)  # a resumed run has it from its start on
+        self.assertGreater(float(found[-1]["difficulty"]), 0.0)  # beside those of the learner
+
+
 class EnvironmentTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters("sync", "async")
     def test_a_vector_passes_facts_to_those_that_take_them(self, backend):
@@ -73,6 +108,11 @@ class CheckTest(tf.test.TestCase, parameterized.TestCase):
     def test_what_cannot_be_published_is_refused_by_name(self, given, message):
         with self.assertRaisesRegex(RunFailed, f"Learner.facts: .*{message}"):
             facts.checked(given, "Learner.facts", {facts.MAX_PRIORITY: 1.0})
+
+    def test_a_name_of_both_is_refused(self):
+        self.assertEqual(facts.merged({"a": 1.0}, {"b": 2.0}), {"a": 1.0, "b": 2.0})
+        with self.assertRaisesRegex(RunFailed, "fact 'a': both Learner.facts and Agent.on_ev"):
+            facts.merged({"a": 1.0}, {"a": 2.0})
 
     def test_tensors_become_floats(self):
         self.assertEqual(facts.checked({"a": tf.constant(2.0)}, "x", {}), {"a": 2.0})

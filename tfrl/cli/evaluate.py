@@ -29,6 +29,9 @@ class Options:
     stochastic: bool = setting(
         False, "act with the exploration of the end of training instead of greedily"
     )
+    world: str = setting(
+        "", "world of the run's eval_worlds to play in; empty: the environment of training"
+    )
     num_envs: int = setting(10, "environments stepped as one batch", minimum=1)
     record_video: bool = setting(
         False,
@@ -61,7 +64,12 @@ def main(argv: list[str]) -> int:
         if options.record_video:  # first, so that what cannot be drawn is said before the episodes
             files = finish.record_run(run_dir, options.video_episodes, options.seed, greedy)
         evaluation = finish.evaluate_run(
-            run_dir, options.episodes, options.seed, greedy, options.num_envs
+            run_dir,
+            options.episodes,
+            options.seed,
+            greedy,
+            options.num_envs,
+            world=options.world,
         )
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)

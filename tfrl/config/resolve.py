@@ -39,7 +39,7 @@ def job_from_argv(argv: Sequence[str]) -> Job:
     run_dir = flags.peek(tokens, "run_dir")
     if not run_dir:
         raise SettingError("--resume: expected --run_dir with the folder of the run to continue")
-    named = ("env", "env_wrappers", "network", "optimizer", "with")
+    named = ("env", "env_wrappers", "network", "optimizer", "with", "eval_worlds")
     given = {name: flags.peek(tokens, name) for name in named}
     trust.name_settings(flags.peek(tokens, "algo"), given)
     saved = load_job(run_dir)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -63,7 +64,8 @@ def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
         _named.update(name.strip() for name in combined if isinstance(name, str) and "." in name)
     wrappers = settings.get("env_wrappers") or ()
     wrappers = wrappers.split(",") if isinstance(wrappers, str) else wrappers
-    for value in (*map(settings.get, ("env", "network", "optimizer")), *wrappers):
+    of_worlds = _of_worlds(settings.get("eval_worlds"))
+    for value in (*map(settings.get, ("env", "network", "optimizer")), *wrappers, *of_worlds):
         path = objects.named(value) if callable(value) else value
         if _is_path(path):
             _named.add(path.partition(":")[0])
@@ -73,7 +75,8 @@ def check_job(job: Any) -> None:
     """Raises SettingError for a `Job` of a run folder whose network, optimiser or environment is refused below."""
     check_network(getattr(job.config, "network", None))
     check_optimizer(getattr(job.config, "optimizer", None))
-    check_env(job.env.env, job.env.env_wrappers)
+    for plan in (job.env, *job.evaluation.worlds(job.env).values()):
+        check_env(plan.env, plan.env_wrappers)
 
 
 def check_algorithm(algo: str) -> None:
@@ -142,6 +145,20 @@ def check_env(env: str, wrappers: Iterable[str] = ()) -> None:
             f"env={env!r}: {_kind(found)}, which is no environment factory; expected a class of gymnasium.Env, or a "
             f"function that {module!r} defines"
         )
+
+
+def _of_worlds(worlds: Any) -> list[Any]:
+    """Environments and wrappers that `eval_worlds` names, in a dict or in the JSON of one."""
+    if isinstance(worlds, str):
+        try:
+            worlds = json.loads(worlds)
+        except ValueError:  # the flag's parser says so
+            return []
+    found = []
+    for changes in worlds.values() if isinstance(worlds, Mapping) else ():
+        if isinstance(changes, Mapping):
+            found += [changes.get("env"), *(changes.get("env_wrappers") or ())]
+    return found
 
 
 def _check_wrapper(wrapper: str) -> None:

@@ -220,6 +220,10 @@ def evaluation_line(row: Mapping[str, float]) -> str:
     text += score(row[_EVALUATION], row.get("evaluator/return_std"))
     if "evaluator/episodes" in row:
         text += f" over {row['evaluator/episodes']:,.0f} episodes"
+    for name, mean in row.items():
+        if name.startswith("eval/") and name.endswith("/return_mean"):
+            world = name.split("/")[1]
+            text += f"; {world} {score(mean, row.get(f'eval/{world}/return_std'))}"
     return text
 
 

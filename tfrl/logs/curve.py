@@ -27,6 +27,8 @@ _MOST_DIFFERENCES = 4  # settings named in a legend
 # Colours that stay apart for colour-blind readers (Okabe and Ito 2008), black left for text.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 
+_WORLD_STYLES = (":", "-.", (0, (5, 1)), (0, (1, 3)))
+
 Series = tuple[np.ndarray, np.ndarray]
 
 
@@ -38,6 +40,7 @@ class Run:
       job: contents of job.json.
       training: env steps, and the mean return of the last episodes, [N] each.
       evaluation: env steps, mean and standard deviation of the return, [M] each.
+      worlds: of each world of the evaluation but the judging one, env steps and the mean return.
       result: contents of result.json, {} while the run goes on.
       label: what the user calls it; empty: it is named by its settings.
     """
@@ -47,6 +50,7 @@ class Run:
     evaluation: tuple[np.ndarray, np.ndarray, np.ndarray]
     result: dict[str, Any]
     label: str = ""
+    worlds: dict[str, Series] = dataclasses.field(default_factory=dict)
 
 
 def read_run(run_dir: str | os.PathLike) -> Run:
@@ -88,7 +92,18 @@ def read_run(run_dir: str | os.PathLike) -> Run:
         columns(csv_file.STEP, "actor/episode_return_mean"),
         columns(csv_file.STEP, "evaluator/return_mean", "evaluator/return_std"),
         facts,
+        worlds={
+            world: columns(csv_file.STEP, f"eval/{world}/return_mean") for world in _worlds(job)
+        },
     )
+
+
+def _worlds(job: dict[str, Any]) -> list[str]:
+    """Names of the evaluation's worlds but the judging one, which is drawn as the evaluation."""
+    plan = job.get("evaluation", {})
+    names = list(plan.get("eval_worlds", {}))
+    judge = plan.get("eval_world") or (names[0] if names else "")
+    return [name for name in names if name != judge]
 
 
 def _read_object(path: pathlib.Path, entries: dict[str, type]) -> dict[str, Any]:
@@ -191,6 +206,14 @@ def _draw_group(axes: Axes, label: str, runs: Sequence[Run], colour: str) -> Non
         name = f"{label}: final score {number(mean)} ({scores[0]['episodes']} episodes{several})"
         heights = [score["return_mean"] for score in scores]
         axes.scatter(at, heights, 90, color=colour, marker="*", zorder=3, label=name)
+    for index, world in enumerate(dict.fromkeys(w for run in runs for w in run.worlds)):
+        lines = [run.worlds[world] for run in runs if world in run.worlds]
+        lines = [line for line in lines if len(line[0])]
+        if lines:
+            x, mean, _, _ = spread(lines)
+            style = _WORLD_STYLES[index % len(_WORLD_STYLES)]
+            name = f"{label}: evaluation in {world}{several}"
+            axes.plot(x, mean, color=colour, linewidth=1.2, linestyle=style, label=name)
     evaluated = [run.evaluation for run in runs if len(run.evaluation[0])]
     if not evaluated:
         return
@@ -201,7 +224,8 @@ def _draw_group(axes: Axes, label: str, runs: Sequence[Run], colour: str) -> Non
         x, mean, low, high = spread([(e[0], e[1]) for e in evaluated])
         band = "band: min to max"
     marks = {"marker": "o", "markersize": 3.5} if len(x) < 60 else {}
-    name = f"{label}: greedy evaluation{several} ({band})"
+    mode = runs[0].job.get("evaluation", {}).get("eval_mode", "greedy")
+    name = f"{label}: {mode} evaluation{several} ({band})"
     axes.plot(x, mean, color=colour, linewidth=1.8, label=name, **marks)
     axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
 

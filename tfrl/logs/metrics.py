@@ -143,6 +143,11 @@ PATTERNS: dict[str, Metric] = {
         "",
         "a knob of acting that the algorithm declares, mean over environments, e.g. actor/epsilon",
     ),
+    "eval/<world>/return_mean": Metric(
+        "reward",
+        "mean return of the evaluation episodes in a world of eval_worlds; likewise return_std, return_min, "
+        "return_max, episodes and length_mean_env_steps",
+    ),
 }
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]*/[a-z][a-z0-9_]*$")

@@ -13,6 +13,18 @@ MAX_PRIORITY = "max_priority"  # largest priority so far, that of new items; the
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
+def merged(learner: Mapping[str, float], evaluation: Mapping[str, float]) -> dict[str, float]:
+    """The facts of the learner and of the last evaluation.
+
+    Raises:
+      RunFailed: both have a fact of one name.
+    """
+    both = sorted(set(learner) & set(evaluation))
+    if both:
+        raise RunFailed(f"fact {both[0]!r}: both Learner.facts and Agent.on_evaluation give it")
+    return {**learner, **evaluation}
+
+
 def checked(facts: Mapping[str, Any], source: str, taken: Mapping[str, float]) -> dict[str, float]:
     """Returns facts as floats.
 

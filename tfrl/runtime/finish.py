@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfrl.agent import ActorPlace, Policy
+from tfrl.agent import Policy
 from tfrl.config import objects, trust
 from tfrl.config.resolve import load_job
 from tfrl.envs.make import atari_game, make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
-from tfrl.job import Job
+from tfrl.job import EnvPlan, Job
 from tfrl.logs import console
 from tfrl.logs.curve import draw_curve
 from tfrl.logs.logger import Logger
@@ -33,6 +33,7 @@ from tfrl.runtime.serving.export import export
 from tfrl.runtime.serving.export import save as save_export
 from tfrl.runtime.stop import Stop
 from tfrl.runtime.storage import checkpoint, folders
+from tfrl.settings import choose
 from tfrl.types import EnvSpec
 
 if TYPE_CHECKING:
@@ -64,9 +65,11 @@ def finish(
     if not stop.hurried:
         logger.announce(f"exporting the {job.evaluation.export_policy} policy")
     export_dir = None if stop.hurried else save_export(rehearsed.exported, run_dir / "export")
-    if job.evaluation.final_eval_episodes and not stop.requested:
-        logger.announce(f"scoring it over {job.evaluation.final_eval_episodes:,} greedy episodes")
-    evaluation = evaluator.final(arrays)
+    plan = job.evaluation
+    if plan.final_eval_episodes and not stop.requested:
+        logger.announce(f"scoring it over {plan.final_eval_episodes:,} {plan.eval_mode} episodes")
+    played = evaluator.final(arrays)
+    evaluation = played.get(plan.judge)
     evaluator.close()
     curve = None if stop.hurried else run_dir / "curve.png"
     if curve is not None:
@@ -76,11 +79,8 @@ def finish(
         draw_curve([run_dir], curve)
     # From here on everything is there: a signal that comes now interrupts nothing.
     interrupted = stop.requested
-    score = {
-        "return_mean": float(np.mean(evaluation.returns)) if evaluation else None,
-        "return_std": float(np.std(evaluation.returns)) if evaluation else None,
-        "episodes": len(evaluation.returns) if evaluation else 0,
-    }
+    worlds = {world: _score(found) for world, found in played.items() if world}
+    score = {**_score(evaluation), "worlds": worlds}
     before_s = _total_s_before(run_plan) if job.resume else 0.0
     times = {"train_s": totals.train_s, "total_s": before_s + time.monotonic() - started}
     outcome = {**outcome, "interrupted": interrupted}
@@ -88,7 +88,11 @@ def finish(
     write_result(run_dir / "result.json", result)
     if evaluation:
         text = console.score(score["return_mean"], score["return_std"])
-        logger.announce(f"score: {text} over {score['episodes']:,} greedy episodes")
+        logger.announce(f"score: {text} over {score['episodes']:,} {plan.eval_mode} episodes")
+    for world, found in worlds.items():
+        if found["episodes"]:
+            text = console.score(found["return_mean"], found["return_std"])
+            logger.announce(f"score in {world}: {text}")
     if not totals.updates and not interrupted:
         short = f"{totals.env_steps:,} env steps are too few for one"
         logger.announce(
@@ -126,7 +130,7 @@ def result_facts(
 
     Args:
       outcome: of the backend, with 'interrupted' and 'stopped_by'.
-      score: 'return_mean', 'return_std' and 'episodes' of the last evaluation.
+      score: 'return_mean', 'return_std' and 'episodes' of the last evaluation, and 'worlds', the same of each world.
       times: 'train_s' and 'total_s'.
       exported_env_steps: of the run when it had the policy that is exported.
     """
@@ -136,7 +140,7 @@ def result_facts(
         "env": job.env.env,
         "seed": job.seed,
         **score,
-        "evaluation_mode": "greedy",
+        "evaluation_mode": job.evaluation.eval_mode,
         "exported": job.evaluation.export_policy,
         "exported_env_steps": exported_env_steps,
         "env_steps": totals.env_steps,
@@ -150,6 +154,15 @@ def result_facts(
         "backend": job.topology.backend,
         "compile": outcome.get("compile", job.topology.compile),
         "inference": outcome.get("inference", job.topology.inference),
+    }
+
+
+def _score(evaluation: Evaluation | None) -> dict[str, Any]:
+    """Mean, standard deviation and number of the returns; None for the first two where there are none."""
+    return {
+        "return_mean": float(np.mean(evaluation.returns)) if evaluation else None,
+        "return_std": float(np.std(evaluation.returns)) if evaluation else None,
+        "episodes": len(evaluation.returns) if evaluation else 0,
     }
 
 
@@ -194,16 +207,27 @@ def evaluate_run(
     num_envs: int,
     env: Any = None,
     network: Any = None,
+    world: str = "",
 ) -> Evaluation:
     """Plays seeded episodes with a run's exported policy; see `tfrl.evaluate`."""
     run_plan, policy = load_policy(run_dir, network)
-    plan = run_plan.job.env
+    plan = _world(run_plan.job, world)
     if env is not None:
         plan = dataclasses.replace(plan, env=env if isinstance(env, str) else objects.named(env))
     trust.check_env(plan.env, plan.env_wrappers)
     size, switches = min(num_envs, episodes), run_plan.job.switches
     vector = make_vector(plan, size, seed, training=False, switches=switches)
     return _play(run_plan, policy, vector, episodes, seed, greedy)
+
+
+def _world(job: Job, world: str) -> EnvPlan:
+    """The environment of a world of the evaluation, that of training for ''; raises SettingError for an unknown one."""
+    worlds = job.evaluation.worlds(job.env)
+    if world and world not in worlds:
+        known = [name for name in worlds if name]
+        what = choose(world, known) if known else "the run has no eval_worlds"
+        raise SettingError(f"world={world!r}: {what}")
+    return worlds[world] if world else job.env
 
 
 def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) -> list[pathlib.Path]:
@@ -245,7 +269,7 @@ def _play(
       SettingError: its spaces are not those that the policy was trained in.
     """
     try:
-        _check_spaces(run_plan.spec, env.spec)
+        run_plan.refuse_other_spaces(env.spec, f"env={env.spec.name!r}")
         size, explore = env.num_envs, not greedy
         knobs = last_knobs(run_plan, size) if explore else {}
         signature = StepSignature(policy, run_plan.spec, size, sorted(knobs), explore)
@@ -261,10 +285,8 @@ def _play(
 
 
 def last_knobs(run_plan: RunPlan, num_envs: int) -> dict[str, np.ndarray]:
-    """Knobs of the exploration at the end of training: of the last actor, which on a ladder is the least random."""
-    job = run_plan.job
-    last = ActorPlace(job.topology.num_actors - 1, job.topology.num_actors, num_envs)
-    return dict(run_plan.agent.knobs(last, job.total_env_steps, {}))
+    """Knobs of the exploration at the end of training."""
+    return run_plan.last_knobs(num_envs, run_plan.job.total_env_steps)
 
 
 def _saved_spec(job: Job) -> EnvSpec | None:
@@ -279,14 +301,6 @@ def _saved_spec(job: Job) -> EnvSpec | None:
         raise SettingError(f"{path}: cannot be read, {error.strerror}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise checkpoint.damaged(path, error) from None
-
-
-def _check_spaces(trained: EnvSpec, played: EnvSpec) -> None:
-    for name, mine in played.describe().items():
-        if trained.describe()[name] != mine:
-            raise SettingError(
-                f"env={played.name!r}: {name} is {mine}, but the policy was trained with {trained.describe()[name]}"
-            )
 
 
 def _assign(policy: Policy, arrays: list[np.ndarray]) -> None:

@@ -1,13 +1,13 @@
 """DQN whose learner gives a fact, for tests of what facts reach: `--algo=tfrl.testing.guided`.
 
 The fact `difficulty` is the sum of the first variable's absolute values. The knob `boldness` is that fact as the actor
-has it.
+has it. The fact `skill` is the mean length of the episodes of the last evaluation, over all worlds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfrl.agent import ActorPlace, Agent
 from tfrl.algos import dqn
-from tfrl.types import EnvSpec
+from tfrl.types import EnvSpec, EvaluationEpisode
 
 Config = dqn.Config
 
@@ -34,4 +34,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         boldness = np.full(place.num_envs, facts.get("difficulty", 0.0), np.float32)
         return {**agent.knobs(place, env_steps, facts), "boldness": boldness}
 
-    return dataclasses.replace(agent, make_learner=make_learner, knobs=knobs)
+    def on_evaluation(episodes: Sequence[EvaluationEpisode]) -> dict[str, float]:
+        return {"skill": np.mean([episode.length_env_steps for episode in episodes])}
+
+    return dataclasses.replace(
+        agent, make_learner=make_learner, knobs=knobs, on_evaluation=on_evaluation
+    )

@@ -14,7 +14,7 @@ from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.kinds import Writer
 from tfrl.runtime.acting.inference import Engine, NoiseStream, reset_rows
-from tfrl.runtime.facts import MAX_PRIORITY
+from tfrl.runtime.facts import MAX_PRIORITY, merged
 from tfrl.runtime.stop import Stopped
 
 MAX_PENDING_ITEMS = (
@@ -62,6 +62,8 @@ class Actor:
         self._episode_file = episode_file
         self.knobs: dict[str, np.ndarray] = {}
         self.facts: dict[str, float] = {}
+        self._of_learner: dict[str, float] = {}
+        self._of_evaluation: dict[str, float] = {}
         self._agent, self._place = agent, place
         self._in_metrics = agent.in_metrics(place) if agent.in_metrics else None
         self._obs = env.reset(seed)
@@ -135,10 +137,18 @@ class Actor:
         self.writer.load(arrays)
         self.writer.version, self.writer.priority = version, facts[MAX_PRIORITY]
         if len(facts) > 1:
-            self._take({name: x for name, x in facts.items() if name != MAX_PRIORITY})
+            self._of_learner = {name: x for name, x in facts.items() if name != MAX_PRIORITY}
+            self._take_facts()
 
-    def _take(self, facts: dict[str, float]) -> None:
-        """Passes facts to the environments, where they have changed."""
+    def load_evaluation(self, facts: Mapping[str, float]) -> None:
+        """Takes the facts of an evaluation, which stay until the next one."""
+        if facts != self._of_evaluation:
+            self._of_evaluation = dict(facts)
+            self._take_facts()
+
+    def _take_facts(self) -> None:
+        """Passes facts to knobs, and to the environments where they have changed."""
+        facts = merged(self._of_learner, self._of_evaluation)
         if facts != self.facts:
             self.facts = facts
             self.env.set(facts)

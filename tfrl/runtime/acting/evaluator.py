@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import tree
 
 from tfrl.envs.make import make_vector
 from tfrl.envs.vector import VectorEnv, refuse_shared
+from tfrl.job import EnvPlan
 from tfrl.runtime import seeds
 from tfrl.runtime.acting.inference import (
     Engine,
@@ -20,16 +21,19 @@ from tfrl.runtime.acting.inference import (
     reset_rows,
 )
 from tfrl.runtime.acting.watch import Watch, limit_s
+from tfrl.runtime.facts import checked
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 from tfrl.runtime.storage import checkpoint
+from tfrl.types import EvaluationEpisode
 
 
 class Evaluation(NamedTuple):
-    """Returns and lengths of the evaluated episodes; False where none has ended."""
+    """Returns, lengths and `Episode.infos` of the evaluated episodes; False where none has ended."""
 
     returns: tuple[float, ...]
     lengths_env_steps: tuple[int, ...]
+    infos: tuple[tuple[float, ...], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.returns)
@@ -91,8 +95,15 @@ def evaluate(
         if max_env_steps and vector_steps * env.num_envs >= max_env_steps:
             break
     return Evaluation(
-        tuple(float(e.episode_return) for e in done), tuple(int(e.length_env_steps) for e in done)
+        tuple(float(e.episode_return) for e in done),
+        tuple(int(e.length_env_steps) for e in done),
+        tuple(e.infos for e in done),
     )
+
+
+def world_metric(world: str, metric: str) -> str:
+    """'evaluator/return_mean' of the world 'long' -> 'eval/long/return_mean'."""
+    return f"eval/{world}/{metric.partition('/')[2]}"
 
 
 def unfinished(evaluation: Evaluation, episodes: int, limit: int) -> str:
@@ -113,7 +124,8 @@ class Evaluator:
 
     `checkpoints/best.npz` holds the best policy so far and `checkpoints/last.npz` the newest one
     evaluated; both survive a restart. Each evaluation plays games of its own seeds, so that the
-    best is not the luckiest on one list.
+    best is not the luckiest on one list. Where there are several worlds, one of them is the judge: its
+    scores are those of the run. The others are evaluated beside it, on the same seeds.
 
     Args:
       run_plan: of the run.
@@ -123,6 +135,9 @@ class Evaluator:
       announce: takes a warning where an evaluation gives up.
 
     Where the plan plays nothing, no environment is built; `keep` alone may be called then.
+
+    Attributes:
+      facts: what `Agent.on_evaluation` has given after the last evaluation.
     """
 
     def __init__(
@@ -136,14 +151,17 @@ class Evaluator:
         self._plan = run_plan.job.evaluation
         self._run_plan, self._beat, self._announce = run_plan, beat, announce
         self._stop = Stop() if stop is None else stop
-        self._env: VectorEnv | None = None
+        self.facts: dict[str, float] = {}
+        self._envs: dict[str, VectorEnv] = {}  # by world; none where nothing is played
         if self._plan.plays:
             with contextlib.suppress(Stopped), self._stop.inside_environment():
-                self._env = self._make_env()
-        self._watch: Watch | None = None
-        if self._env is not None:
-            limit = limit_s(run_plan.job.topology)
-            self._watch = Watch(self._env.place, "evaluation", limit, self._announce)
+                plans = self._plan.worlds(run_plan.job.env)
+                self._envs = {name: self._make_env(plan) for name, plan in plans.items()}
+        limit = limit_s(run_plan.job.topology)
+        self._watches = [
+            Watch(env.place, " ".join(["evaluation", name]).strip(), limit, self._announce)
+            for name, env in self._envs.items()
+        ]
         self._inference = inference
         self._engine: Engine | None = None
         self.folder = run_plan.run_dir / "checkpoints"
@@ -155,7 +173,10 @@ class Evaluator:
 
     def refuse_shared(self, training: VectorEnv) -> None:
         """Raises SettingError where an environment of training is one of evaluation too; both would step it."""
-        vectors = {"training": training, "evaluation": self._env}
+        vectors = {"training": training}
+        vectors.update(
+            {" ".join(["evaluation", name]).strip(): env for name, env in self._envs.items()}
+        )
         envs = {
             f"{use}, row {row}": env
             for use, vector in vectors.items()
@@ -167,27 +188,60 @@ class Evaluator:
         """Makes the engine, which the first evaluation would do; training need not wait for it."""
         if self._engine is None and self._plan.plays:
             self._stop.check()
-            run_plan, num_envs = self._run_plan, self._env.num_envs
-            policy = run_plan.agent.make_policy()
-            signature = StepSignature(policy, run_plan.spec, num_envs, (), explore=False)
+            run_plan, num_envs = self._run_plan, self._num_envs
+            policy, explore = run_plan.agent.make_policy(), self._plan.eval_mode == "sampled"
+            knobs = run_plan.knobs if explore else ()
+            signature = StepSignature(policy, run_plan.spec, num_envs, knobs, explore)
             self._engine = make_engine(self._inference, policy, signature)
 
     def rehearse(self) -> None:
         """Makes the engine, resets the environments and steps them once with an untrained policy: what cannot be
         played is found out before training."""
-        if self._env is None:
-            return
         with contextlib.suppress(Stopped):
-            self.prepare()
-            obs = self._env.reset(seeds.integer(self._run_plan.job.seed, "evaluator", 0, "first"))
-            state = self._engine.policy.initial_state(self._env.num_envs)
-            state = tree.map_structure(np.asarray, state)
-            self._env.step(self._engine.act(obs, state, {}, {}).action)
+            for env in self._envs.values():
+                self.prepare()
+                obs = env.reset(seeds.integer(self._run_plan.job.seed, "evaluator", 0, "first"))
+                state = self._engine.policy.initial_state(env.num_envs)
+                state = tree.map_structure(np.asarray, state)
+                (noise,) = NoiseStream(self._engine.signature, np.random.default_rng(0)).steps(1)
+                env.step(self._engine.act(obs, state, self._knobs(0, {}), noise).action)
 
-    def run(self, arrays: Sequence[np.ndarray], env_steps: int, version: int) -> dict[str, float]:
-        """Evaluates a policy during training; returns a row of metrics, empty where no episode has ended."""
-        evaluation = self._play(arrays, self._plan.eval_episodes, f"training {env_steps}")
-        row = evaluation.metrics()
+    def run(
+        self,
+        arrays: Sequence[np.ndarray],
+        env_steps: int,
+        version: int,
+        facts: Mapping[str, float] = {},  # noqa: B006 - only read
+    ) -> dict[str, float]:
+        """Evaluates a policy during training.
+
+        Args:
+          arrays: values of its variables.
+          env_steps: of the run so far.
+          version: updates behind the policy.
+          facts: for its knobs, where actions are sampled.
+
+        Returns:
+          A row of metrics, empty where no episode of the judging world has ended.
+
+        Raises:
+          RunFailed: `Agent.on_evaluation` gives facts that cannot be used.
+        """
+        episodes, knobs = self._plan.eval_episodes, self._knobs(env_steps, facts)
+        played = self._play(arrays, episodes, f"training {env_steps}", knobs)
+        row = played[self._plan.judge].metrics()
+        if row:
+            row.update(
+                {
+                    world_metric(world, name): value
+                    for world, evaluation in played.items()
+                    if world
+                    for name, value in evaluation.metrics().items()
+                }
+            )
+        if self._run_plan.agent.on_evaluation is not None:
+            given = self._run_plan.agent.on_evaluation(self._episodes(played))
+            self.facts = checked(given, "Agent.on_evaluation", {})
         self.keep(arrays, env_steps, version, row.get("evaluator/return_mean", -np.inf))
         return row
 
@@ -214,36 +268,66 @@ class Evaluator:
         name = self._plan.export_policy if self._plan.plays else "last"
         return checkpoint.load_arrays(self.folder / f"{name}.npz")
 
-    def final(self, arrays: Sequence[np.ndarray]) -> Evaluation | None:
-        """The score of a policy on fresh games; None where none are asked for, or a stop ended them."""
+    def final(self, arrays: Sequence[np.ndarray]) -> dict[str, Evaluation]:
+        """The scores of a policy on fresh games by world; {} where none are asked for, or a stop ended them."""
         episodes = self._plan.final_eval_episodes if self._plan.plays else 0
+        knobs = self._knobs(self._run_plan.job.total_env_steps, {})
         try:
-            return self._play(arrays, episodes, "final") if episodes else None
+            return self._play(arrays, episodes, "final", knobs) if episodes else {}
         except Stopped:
-            return None
+            return {}
 
     def close(self) -> None:
         """Frees the environments; no evaluation may follow."""
-        if self._env is not None:
-            self._env.close()
-            self._watch.close()
+        for env in self._envs.values():
+            env.close()
+        for watch in self._watches:
+            watch.close()
 
-    def _make_env(self) -> VectorEnv:
-        plan, job = self._plan, self._run_plan.job
-        num_envs = min(plan.eval_num_envs, plan.eval_episodes)
-        seed = seeds.integer(job.seed, "evaluator")
-        vector = make_vector(job.env, num_envs, seed, training=False, switches=job.switches)
+    @property
+    def _num_envs(self) -> int:
+        return min(self._plan.eval_num_envs, self._plan.eval_episodes)
+
+    def _knobs(self, env_steps: int, facts: Mapping[str, float]) -> dict[str, np.ndarray]:
+        """Knobs of acting, {} where that is greedy."""
+        if self._plan.eval_mode == "greedy":
+            return {}
+        return self._run_plan.last_knobs(self._num_envs, env_steps, facts)
+
+    def _make_env(self, plan: EnvPlan) -> VectorEnv:
+        job, agent = self._run_plan.job, self._run_plan.agent
+        vector = make_vector(
+            plan,
+            self._num_envs,
+            seeds.integer(job.seed, "evaluator"),
+            training=False,
+            info_names=job.log.info_metrics if agent.on_evaluation is not None else (),
+            switches=job.switches,
+        )
         return StoppableVector(vector, self._stop)
 
-    def _play(self, arrays: Sequence[np.ndarray], episodes: int, stream: str) -> Evaluation:
+    def _play(
+        self, arrays: Sequence[np.ndarray], episodes: int, stream: str, knobs: dict[str, np.ndarray]
+    ) -> dict[str, Evaluation]:
+        """Plays in every world, each on the same seeds."""
         self.prepare()
         self._engine.load(arrays)
         seed = seeds.integer(self._run_plan.job.seed, "evaluator", 0, stream)
-        limit = self._run_plan.most_evaluation_env_steps(episodes)
-        evaluation = evaluate(
-            self._engine, self._env, episodes, seed, max_env_steps=limit, beat=self._beat
-        )
-        warning = unfinished(evaluation, episodes, limit)
-        if warning:
-            self._announce(warning)
-        return evaluation
+        played = {}
+        for world, env in self._envs.items():
+            limit = self._run_plan.most_evaluation_env_steps(episodes, env.spec)
+            played[world] = evaluate(
+                self._engine, env, episodes, seed, knobs, max_env_steps=limit, beat=self._beat
+            )
+            warning = unfinished(played[world], episodes, limit)
+            if warning:
+                self._announce(f"{world}: {warning}" if world else warning)
+        return played
+
+    def _episodes(self, played: Mapping[str, Evaluation]) -> list[EvaluationEpisode]:
+        names = self._run_plan.job.log.info_metrics
+        return [
+            EvaluationEpisode(world, episode_return, length, dict(zip(names, infos)))
+            for world, evaluation in played.items()
+            for episode_return, length, infos in zip(*evaluation, strict=True)
+        ]

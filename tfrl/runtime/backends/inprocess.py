@@ -127,6 +127,9 @@ class _Run:
         self._hand_over()
         self.evaluator = Evaluator(run_plan, engine.name, stop=stop, announce=logger.announce)
         self.evaluator.refuse_shared(env)
+        if found:
+            self.evaluator.facts = found.state.get("evaluation_facts", {})
+            self.actor.load_evaluation(self.evaluator.facts)
         self.evaluator.rehearse()
         rehearsal.of_checkpoint(run_plan, self.learner, self._state())
         self.sampler: Sampler | None = None
@@ -318,12 +321,14 @@ class _Run:
         if not self.job.evaluation.plays:
             return False
         try:
+            learner = self.learner
             row = self.evaluator.run(
-                self.learner.arrays(), self.totals.env_steps, self.learner.version
+                learner.arrays(), self.totals.env_steps, learner.version, self.actor.facts
             )
         except Stopped:
             return False
         self.evaluated_at = self.totals.env_steps
+        self.actor.load_evaluation(self.evaluator.facts)
         self.logger.write({"run/env_steps": float(self.totals.env_steps), **row})
         return True
 
@@ -334,6 +339,7 @@ class _Run:
             "written": self.budget.inserted,
             "sampled": self.budget.sampled,
             "max_priority": self.learner.max_priority,
+            "evaluation_facts": self.evaluator.facts,
             "window": self.actor.window.to_dict(),
             "rng": self.actor.rng.bit_generator.state,
             # Other code rounds otherwise: a resumed run goes on with what `auto` came to.

@@ -120,6 +120,8 @@ class _Run:
         self._window, self._lags = EpisodeWindow(info_names=self.job.log.info_metrics), Histogram()
         if found and "window" in found.state:
             self._window.restore(found.state["window"])
+        # Of the last evaluation, for the knobs and environments of all actors.
+        self._facts = found.state.get("evaluation_facts", {}) if found else {}
         # By role and slot, as told last: who tells it has ended before the last row.
         self._size_items: dict[tuple[str, int], int] = {}
         self._report = Report(
@@ -321,6 +323,8 @@ class _Run:
                 self._sampled_of[index] += taken - before
             empty = Histogram().counts.tolist()
             self._lags.counts += np.subtract(new.get("lags", empty), old.get("lags", empty))
+        elif child.role == "evaluator":
+            self._facts = new.get("facts", self._facts)
         elif child.role == "replay" and old:  # the first number is what it was restored with
             totals.items_inserted += gained("inserted")
         if "address" in new:
@@ -339,6 +343,7 @@ class _Run:
             "stop": self._stops[child.role],
             "env_steps": self.totals.env_steps,
             "started": self._started,
+            "facts": self._facts,
         }
         if all(self._addresses) and self._weights:
             orders.update(addresses=self._addresses, variables=self._weights)

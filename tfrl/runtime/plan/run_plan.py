@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -222,10 +223,40 @@ class RunPlan:
             f"{limit:,} env steps at most; --max_episode_steps limits episodes, --eval_max_env_steps evaluations"
         )
 
-    def most_evaluation_env_steps(self, episodes: int) -> int:
-        """Env steps after which an evaluation gives up; 0: never, since every episode ends by the time limit."""
-        most = self.job.evaluation.eval_max_env_steps
-        return most or (0 if self.spec.max_episode_steps else episodes * ENDLESS_ENV_STEPS)
+    def most_evaluation_env_steps(self, episodes: int, spec: EnvSpec | None = None) -> int:
+        """Env steps after which an evaluation gives up; 0: never, since every episode ends by the time limit.
+
+        Args:
+          episodes: of the evaluation.
+          spec: of its environment; None: that of training.
+        """
+        most, spec = self.job.evaluation.eval_max_env_steps, spec or self.spec
+        return most or (0 if spec.max_episode_steps else episodes * ENDLESS_ENV_STEPS)
+
+    def last_knobs(
+        self,
+        num_envs: int,
+        env_steps: int,
+        facts: Mapping[str, float] = {},  # noqa: B006 - only read
+    ) -> dict[str, np.ndarray]:
+        """Knobs of the last actor, which on a ladder is the least random.
+
+        Args:
+          num_envs: environments that are stepped together.
+          env_steps: of the run so far.
+          facts: as knobs receive them.
+        """
+        actors = self.job.topology.num_actors
+        place = ActorPlace(actors - 1, actors, num_envs)
+        return dict(self.agent.knobs(place, env_steps, facts))
+
+    def refuse_other_spaces(self, played: EnvSpec, where: str) -> None:
+        """Raises SettingError unless an environment has the spaces of training; `where` begins the message."""
+        for name, mine in played.describe().items():
+            if self.spec.describe()[name] != mine:
+                raise SettingError(
+                    f"{where}: {name} is {mine}, but the policy was trained with {self.spec.describe()[name]}"
+                )
 
     @property
     def arithmetic(self) -> str:
@@ -292,6 +323,8 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
             f"overlap with algo={job.algo}: its actors do not wait for the learner anyway; expected a replay, or an "
             "algorithm that acts with the newest weights: a2c, pg or ppo"
         )
+    if starting:
+        _check_worlds(run_plan)
     _check_devices(run_plan)
     _check_minibatches(run_plan, policy)
     _check_replay(run_plan)
@@ -301,6 +334,19 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
         warm_start.read(job.initial_weights, spec, policy.variables)  # refused now or never
     place = residency.pick(job, agent, run_plan.layout, found.replay if found else None)
     return dataclasses.replace(run_plan, residency=place[0], residency_why=place[1], found=found)
+
+
+def _check_worlds(run_plan: RunPlan) -> None:
+    """Raises SettingError for a world of the evaluation that cannot be built, or has other spaces than training."""
+    job = run_plan.job
+    for name, plan in job.evaluation.worlds(job.env).items() if job.evaluation.plays else ():
+        if name:
+            where = f"eval_worlds[{name!r}]"
+            try:
+                spec = make_spec(plan, job.switches)
+            except SettingError as error:
+                raise SettingError(f"{where}: {error}") from None
+            run_plan.refuse_other_spaces(spec, where)
 
 
 def _found(run_plan: RunPlan) -> Checkpoint | None:

@@ -81,6 +81,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
             if published is not None:
                 version, trained = published.version, writer.items_written
                 actor.load(published.arrays, version, published.facts)
+        actor.load_evaluation(link.orders.get("facts", {}))
         waits = writer.items_written - trained >= ahead
         granted = link.orders.get("granted", 0) - actor.env_steps
         stops = version is None or granted <= 0 or waits

@@ -46,10 +46,11 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
             time.sleep(0.02)
             continue
         if job.evaluation.plays:
-            row = evaluator.run(published.arrays, env_steps, published.version)
+            facts = published.facts
+            row = evaluator.run(published.arrays, env_steps, published.version, facts)
             link.add_row({"run/env_steps": float(env_steps), **row})
         else:
             evaluator.keep(published.arrays, env_steps, published.version)
         done = order
-        link.report(evaluated=done, memory_mb=peak_memory_mb())
+        link.report(evaluated=done, facts=evaluator.facts, memory_mb=peak_memory_mb())
     evaluator.close()

@@ -179,6 +179,7 @@ class _Learning:
             "totals": totals,
             **self._source.state(),
             "max_priority": self._loop.max_priority,
+            "evaluation_facts": orders.get("facts", {}),
             "compile": self._loop.compiled,
             "window": orders["window"],
             "rng": rng.bit_generator.state,  # for a resume in one process
