@@ -38,8 +38,9 @@ EXTRAS = {
     "atari": ["ale-py>=0.11", "opencv-python-headless>=4.8"],
     "box2d": ["gymnasium[box2d]>=1.1,<2"],
     "mujoco": ["mujoco>=3.1", "imageio>=2.14"],
-    # DeepMind's control suite as gymnasium environments, ids like dm_control/cartpole-balance-v0.
-    "dm_control": ["shimmy[dm-control]>=2.0,<3"],
+    # DeepMind's control suite as gymnasium environments, ids like dm_control/cartpole-balance-v0. dm_control 1.0.50
+    # does not load with mujoco 4, although it asks for no less; the locks may have that, so it is not among them.
+    "dm_control": ["shimmy[dm-control]>=2.0,<3", "mujoco>=3.1,<4"],
     # No release of EnvPool for Python 3.10 works with gymnasium alone: there this extra is empty.
     "envpool": ['envpool>=1.0; python_version >= "3.11"'],
     # MinAtar is under the GPL; nothing of tfrl needs it or holds any of it.

@@ -13,12 +13,50 @@ import gymnasium as gym
 
 from tfrl import spaces as space_lib
 
-ACTION_MASK = (
-    "action_mask"  # key of a Dict observation: 1 where an action is valid, shape [num_actions]
-)
-ACTION_FEATURES = (
-    "action_features"  # key of a Dict observation: one row per action, shape [num_actions, F]
-)
+ACTION_MASK, ACTION_FEATURES = "action_mask", "action_features"
+STATE, ALIVE, LABELS, EXPERT = "state", "alive", "labels", "expert"
+
+
+class SideInput(NamedTuple):
+    """A part of a Dict observation that no network reads; `envs/spaces.py` refuses one that breaks its rule.
+
+    Attributes:
+      holds: what it says, one entry or row of it.
+      shape: without batch, for messages and documentation.
+      is_flag: entries are 0 or 1; float32 after the cast, whatever kind of Box or MultiBinary the environment has.
+      read_by: who reads it.
+    """
+
+    holds: str
+    shape: str
+    is_flag: bool
+    read_by: str
+
+
+# By its key on the first level of a Dict observation.
+SIDE_INPUTS: Mapping[str, SideInput] = {
+    ACTION_MASK: SideInput(
+        "1 where a choice is valid", "[choices of the action space]", True, "policies and targets"
+    ),
+    ACTION_FEATURES: SideInput(
+        "a row that describes an action", "[actions, features]", False, "scores of actions"
+    ),
+    STATE: SideInput(
+        "the state behind the observations, for training only", "any Box", False, "critics, mixers"
+    ),
+    ALIVE: SideInput("1 where an agent of a team lives", "[num_agents]", True, "losses of teams"),
+    LABELS: SideInput("1 where a proposition is true", "[propositions]", True, "tasks in logic"),
+    EXPERT: SideInput(
+        "the action of an expert", "that of the action space", False, "losses of imitation"
+    ),
+}
+
+
+def side_inputs(space: gym.Space) -> dict[str, gym.Space]:
+    """{key: space} of the parts of an observation space that no network reads; {} of what is no Dict."""
+    if not isinstance(space, gym.spaces.Dict):
+        return {}
+    return {key: part for key, part in space.spaces.items() if key in SIDE_INPUTS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +90,19 @@ class EnvSpec:
     env_action_space: gym.Space | None = None
 
     @property
+    def side_inputs(self) -> dict[str, gym.Space]:
+        """{key: space} of the parts of the observation that are side inputs, see `SIDE_INPUTS`."""
+        return side_inputs(self.observation_space)
+
+    @property
     def has_action_mask(self) -> bool:
         """The observation is a Dict with an entry `ACTION_MASK`."""
-        space = self.observation_space
-        return isinstance(space, gym.spaces.Dict) and ACTION_MASK in space.spaces
+        return ACTION_MASK in self.side_inputs
 
     @property
     def has_action_features(self) -> bool:
         """The observation is a Dict with an entry `ACTION_FEATURES`."""
-        space = self.observation_space
-        return isinstance(space, gym.spaces.Dict) and ACTION_FEATURES in space.spaces
+        return ACTION_FEATURES in self.side_inputs
 
     def describe(self) -> dict[str, str]:
         """Spaces as text: what a checkpoint stores, and compares when it is restored."""

@@ -206,10 +206,10 @@ class CheckTest(parameterized.TestCase):
         (NoSpace, "action_space is None"),
         (TextAction, r"action_space\['a'\] is Text.*expected Box, Discrete"),
         (MaskOfBits, "has an action_mask, but action_space is MultiBinary.*expected Discrete"),
-        (HalfMask, r"action_mask has shape \[8\]: expected \[9\]"),
+        (HalfMask, r"action_mask has shape \[8\], the action space .*; expected \[9\]"),
         (OneHalfInvalid, "action_mask of step has no valid action for one component"),
         (NothingValid, "action_mask of step has no valid action"),
-        (WrongMask, r"action_mask has shape \[4\]: expected \[5\]"),
+        (WrongMask, r"action_mask has shape \[4\], the action space Discrete\(5\); expected \[5\]"),
         (MissingKey, r"observation\['observation'\] of reset is missing"),
         (lambda: "text", "it is a str: expected a gymnasium.Env"),
     )

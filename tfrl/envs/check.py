@@ -20,7 +20,7 @@ from tfrl.envs import spaces as space_lib
 from tfrl.envs.boundary import kind, leaf_spaces, part_name
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
-from tfrl.types import ACTION_FEATURES, ACTION_MASK
+from tfrl.types import ACTION_FEATURES, ACTION_MASK, side_inputs
 
 STEPS = 1000  # that the command plays
 WARNING = "warning: "  # findings that begin so do not make an environment unusable
@@ -125,35 +125,19 @@ def _check_spaces(env: gym.Env, findings: _Findings) -> bool:
                 f"{WARNING}action_space {part} has no limits; "
                 "policies that squash their actions need some"
             )
-    observations = env.observation_space
-    features = None
-    if isinstance(observations, gym.spaces.Dict):
-        features = observations.spaces.get(ACTION_FEATURES)
-    if features is not None:
-        count = actions.n if isinstance(actions, gym.spaces.Discrete) else None
-        shape = getattr(features, "shape", None) or ()
-        if count is None or len(shape) != 2 or shape[0] != count:
-            findings.add(
-                f"{ACTION_FEATURES} is {features} and action_space is {actions}: "
-                "expected a Box of shape [num_actions, features] and Discrete actions"
-            )
-            return False
-    mask = _mask_space(env.observation_space)
-    if mask is not None:
-        size = space_lib.mask_size(actions)
-        if not size:
-            findings.add(
-                f"the observation has an {ACTION_MASK}, but action_space is {actions}: "
-                "expected Discrete, MultiDiscrete, or a Dict or Tuple with one of them"
-            )
-            return False
-        if mask.shape != (size,):
-            findings.add(
-                f"{ACTION_MASK} has shape {list(mask.shape)}: expected [{size}], "
-                "one entry per action"
-            )
-            return False
-    return True
+    try:
+        declared = space_lib.declared(env, "it")
+    except SettingError as error:
+        findings.add(str(error))
+        return False
+    problems = space_lib.side_input_problems(env.observation_space, actions, declared.num_agents)
+    for problem in problems:
+        findings.add(problem)
+    for key in side_inputs(env.observation_space).keys() - {ACTION_MASK, ACTION_FEATURES}:
+        findings.add(
+            f"{WARNING}observation[{key!r}] is a side input by its name: no network reads it"
+        )
+    return not problems
 
 
 def _mask_space(space: gym.Space) -> gym.Space | None:

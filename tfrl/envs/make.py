@@ -29,7 +29,7 @@ from tfrl.envs.workers import Workers
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.settings import nearest
-from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
+from tfrl.types import SIDE_INPUTS, EnvSpec
 
 # Below this many environments our loop over Python environments is faster than CartPole's NumPy
 # vector class.
@@ -472,17 +472,14 @@ def _spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
                 f"{name}: observation{part} has shape {list(leaf.shape)}; expected at least one number"
             )
     parts = spec.observation_space
-    if isinstance(parts, gym.spaces.Dict) and not {*parts.spaces} - {ACTION_MASK, ACTION_FEATURES}:
+    if isinstance(parts, gym.spaces.Dict) and not {*parts.spaces} - {*SIDE_INPUTS}:
         raise SettingError(
             f"{name}: observation_space {env.observation_space} has nothing that a network reads; expected a part "
-            f"beside {ACTION_MASK} and {ACTION_FEATURES}"
+            f"beside {', '.join(spec.side_inputs)}"
         )
-    size = space_lib.mask_size(spec.action_space)
-    if spec.has_action_mask and parts[ACTION_MASK].shape != (size,):
-        raise SettingError(
-            f"{name}: {ACTION_MASK} has shape {list(parts[ACTION_MASK].shape)}, the action space {env.action_space}; "
-            f"expected [{size}], one entry for each choice"
-        )
+    problems = space_lib.side_input_problems(parts, spec.action_space, spec.num_agents)
+    if problems:
+        raise SettingError(f"{name}: {problems[0]}")
     return spec
 
 

@@ -8,7 +8,7 @@ Left: the space of the user's environment. Right: the space in `EnvSpec`, which 
   MultiDiscrete(nvec, start)         MultiDiscrete(nvec) int32, shifted to start at 0
   MultiBinary                        unchanged (int8)
   Dict, Tuple                        Dict, Tuple of the above; arrays in plain dicts and tuples
-  `action_mask` of a Dict            Box(0, 1) float32, whatever the environment used
+  `action_mask`, `alive`, `labels`   Box(0, 1) float32, whatever the environment used; side inputs, see `types.py`
   keys of a Dict                     their names, see `tfrl/spaces.py`: most are their own
 
 The same casts as graphs, for exported policies, are in `tfrl/runtime/serving/translate.py`.
@@ -26,7 +26,7 @@ import numpy as np
 
 from tfrl.errors import SettingError
 from tfrl.spaces import join, key_name, part_names, parts
-from tfrl.types import ACTION_MASK
+from tfrl.types import ACTION_FEATURES, ACTION_MASK, ALIVE, EXPERT, SIDE_INPUTS, STATE, side_inputs
 
 spaces = gym.spaces
 
@@ -99,11 +99,12 @@ def declared(env: gym.Env | gym.vector.VectorEnv, where: str) -> Declared:
     return Declared(int(agents), tuple(names), bool(found.get("step_discount", False)))
 
 
-def observation_space(space: gym.Space, where: str) -> gym.Space:
+def observation_space(space: gym.Space, where: str, root: bool = True) -> gym.Space:
     """The space of what comes out for an environment that declares `space`.
 
     Args:
       where: named in the error, e.g. "env='Foo-v0': observation_space".
+      root: `space` is the whole observation, whose side inputs are parts of it.
 
     Raises:
       SettingError: a space with no fixed shape (Text, Sequence, Graph, OneOf), or a class of its
@@ -113,19 +114,19 @@ def observation_space(space: gym.Space, where: str) -> gym.Space:
         out = {}
         for key, inner in space.spaces.items():
             name = key_name(key, where)
-            if key == ACTION_MASK:
+            if _is_flag(key, root):
                 if not isinstance(inner, (spaces.Box, spaces.MultiBinary)) or len(inner.shape) != 1:
                     raise SettingError(
                         f"{where}[{key!r}] is {inner}: "
-                        "expected a Box or MultiBinary of shape [num_actions]"
+                        f"expected a Box or MultiBinary of shape {SIDE_INPUTS[key].shape}"
                     )
                 out[name] = spaces.Box(0.0, 1.0, inner.shape, np.float32)
             else:
-                out[name] = observation_space(inner, f"{where}[{key!r}]")
+                out[name] = observation_space(inner, f"{where}[{key!r}]", False)
         return spaces.Dict(out)
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple(
-            [observation_space(s, f"{where}[{i}]") for i, s in enumerate(space.spaces)]
+            [observation_space(s, f"{where}[{i}]", False) for i, s in enumerate(space.spaces)]
         )
     if isinstance(space, spaces.Box):
         return _box(space)
@@ -168,7 +169,64 @@ def action_space(space: gym.Space, where: str) -> gym.Space:
         )
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple([action_space(s, f"{where}[{i}]") for i, s in enumerate(space.spaces)])
-    return observation_space(space, where)
+    return observation_space(space, where, False)
+
+
+def _is_flag(key: Any, root: bool) -> bool:
+    """Whether a part of a Dict holds flags; the mask does at any depth."""
+    return key == ACTION_MASK or root and key in SIDE_INPUTS and SIDE_INPUTS[key].is_flag
+
+
+def side_input_problems(observations: gym.Space, actions: gym.Space, num_agents: int) -> list[str]:
+    """What is wrong with the side inputs of an observation space, a sentence each.
+
+    Args:
+      observations, actions: as the environment declares them; of both a plain or a cast form.
+      num_agents: of `EnvSpec`.
+    """
+    found = side_inputs(observations)
+    problems = []
+    if ACTION_FEATURES in found:
+        space, count = found[ACTION_FEATURES], getattr(actions, "n", None)
+        fits = isinstance(actions, spaces.Discrete) and isinstance(space, spaces.Box)
+        if not fits or len(space.shape) != 2 or space.shape[0] != count:
+            problems.append(
+                f"{ACTION_FEATURES} is {space} and action_space is {actions}: "
+                "expected a Box of shape [num_actions, features] and Discrete actions"
+            )
+    if ACTION_MASK in found:
+        size, space = mask_size(actions), found[ACTION_MASK]
+        if not size:
+            problems.append(
+                f"the observation has an {ACTION_MASK}, but action_space is {actions}: "
+                "expected Discrete, MultiDiscrete, or a Dict or Tuple with one of them"
+            )
+        elif space.shape != (size,):
+            problems.append(
+                f"{ACTION_MASK} has shape {list(space.shape)}, the action space {actions}; "
+                f"expected [{size}], one entry for each choice"
+            )
+    if STATE in found and not isinstance(found[STATE], spaces.Box):
+        problems.append(f"{STATE} is {found[STATE]}; expected a Box")
+    if ALIVE in found and found[ALIVE].shape != (num_agents,):
+        problems.append(
+            f"{ALIVE} is {found[ALIVE]}; expected a Box or MultiBinary of shape [{num_agents}], one entry for each of "
+            f"num_agents={num_agents}"
+        )
+    if EXPERT in found and not _same_form(found[EXPERT], actions):
+        problems.append(f"{EXPERT} is {found[EXPERT]}; expected the form of action_space {actions}")
+    return problems
+
+
+def _same_form(one: gym.Space, other: gym.Space) -> bool:
+    """Whether values of the spaces have the same parts, kinds and shapes; limits may differ."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (spaces.Dict, spaces.Tuple)):
+        inner = zip(parts(one), parts(other))
+        same_keys = part_names(one) == part_names(other)
+        return same_keys and all(_same_form(a, b) for (_, a), (_, b) in inner)
+    return one.shape == other.shape and getattr(one, "n", 0) == getattr(other, "n", 0)
 
 
 def _box(space: spaces.Box) -> spaces.Box:
@@ -184,10 +242,10 @@ def leaves(space: gym.Space, path: tuple[Any, ...] = (), names: tuple[Any, ...] 
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         found = zip(parts(space), part_names(space))
         return [x for (key, s), n in found for x in leaves(s, (*path, key), (*names, n))]
-    if path and path[-1] == ACTION_MASK:
+    if path and _is_flag(path[-1], len(path) == 1):
         return [Leaf(path, names, space.shape, np.dtype(np.float32), 0)]
     start = np.asarray(getattr(space, "start", 0)).astype(np.int64)
-    out = observation_space(space, "observation_space")
+    out = observation_space(space, "observation_space", False)
     return [Leaf(path, names, out.shape, out.dtype, start if np.any(start) else 0)]
 
 

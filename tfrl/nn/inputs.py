@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.nn.images import Reader, is_image
-from tfrl.types import ACTION_FEATURES, ACTION_MASK
+from tfrl.types import ACTION_MASK, SIDE_INPUTS
 
 
 def action_mask(obs: Any) -> tf.Tensor | None:
@@ -18,10 +18,10 @@ def action_mask(obs: Any) -> tf.Tensor | None:
 
 
 def model_space(space: gym.Space) -> gym.Space:
-    """The part of an observation space that a network reads: a Dict loses its mask and its action features."""
+    """The part of an observation space that a network reads: a Dict loses its side inputs (`types.SIDE_INPUTS`)."""
     if not isinstance(space, gym.spaces.Dict):
         return space
-    rest = {k: s for k, s in space.spaces.items() if k not in (ACTION_MASK, ACTION_FEATURES)}
+    rest = {k: s for k, s in space.spaces.items() if k not in SIDE_INPUTS}
     return next(iter(rest.values())) if len(rest) == 1 else gym.spaces.Dict(rest)
 
 
@@ -29,7 +29,7 @@ def model_input(obs: Any) -> Any:
     """The values that belong to `model_space`."""
     if not isinstance(obs, dict):
         return obs
-    rest = {k: v for k, v in obs.items() if k not in (ACTION_MASK, ACTION_FEATURES)}
+    rest = {k: v for k, v in obs.items() if k not in SIDE_INPUTS}
     return next(iter(rest.values())) if len(rest) == 1 else rest
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfrl.errors import SettingError
 from tfrl.nn import inputs
 from tfrl.optim import apply
-from tfrl.types import ACTION_FEATURES, ACTION_MASK
+from tfrl.types import SIDE_INPUTS
 
 EPSILON = 1e-8
 ROOT = "observation"  # name of an observation that is no nest
@@ -223,15 +223,16 @@ class ReturnScale(tf.Module):
 def normalised_leaves(space: gym.Space) -> dict[str, gym.spaces.Box]:
     """{path: Box} of the leaves that are normalised.
 
-    Every Box but images that are not of a float type (`images.is_image`), the action mask and the action features,
-    which are compared between actions. Discrete, MultiDiscrete and MultiBinary leaves are names, not quantities.
+    Every Box but images that are not of a float type (`images.is_image`) and the side inputs (`types.SIDE_INPUTS`). Of
+    these the action features are compared between actions, and the others are no input of a network. Discrete,
+    MultiDiscrete and MultiBinary leaves are names, not quantities.
     """
     return _leaves(space, ROOT)
 
 
 def _leaves(space: gym.Space, path: str) -> dict[str, gym.spaces.Box]:
     if isinstance(space, gym.spaces.Dict):
-        skip = (ACTION_MASK, ACTION_FEATURES) if path == ROOT else ()
+        skip = SIDE_INPUTS if path == ROOT else ()
         parts = [(k, s) for k, s in space.spaces.items() if k not in skip]
     elif isinstance(space, gym.spaces.Tuple):
         parts = list(enumerate(space.spaces))

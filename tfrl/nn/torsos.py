@@ -13,7 +13,7 @@ from tfrl.config import objects
 from tfrl.errors import SettingError
 from tfrl.nn import images, inputs, user_model
 from tfrl.settings import nearest
-from tfrl.types import EnvSpec
+from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
 
 PRECISIONS = ("float32", "bfloat16")
 NETWORKS = ("auto", "mlp", "cnn", "small_cnn", "resnet", "rllib_cnn")
@@ -193,8 +193,7 @@ class Torso(tf.Module):
       network: 'mlp', 'cnn' (Mnih et al. 2015), 'small_cnn' (Young and Tian 2019), 'resnet' (Espeholt et al. 2018),
         'rllib_cnn', 'auto' (for images cnn or, where one is smaller than that takes, small_cnn, else mlp) or
         'package.module:builder', a function (EnvSpec) -> Keras model that takes the observation without its
-        `action_mask` and `action_features` (see `inputs.model_space`; of a Dict with one other entry, this entry) and
-        gives [B, F].
+        side inputs (see `inputs.model_space`; of a Dict with one other entry, this entry) and gives [B, F].
       hidden_sizes, activation: of the MLP.
       rescale: bounded components of a Box are mapped to [-1, 1], see `inputs.flatten`.
       initializer: of hidden layers: 'glorot', or 'orthogonal' with gain sqrt(2), as policy-gradient methods have it.
@@ -301,16 +300,20 @@ def image_readers(spec: EnvSpec, options: inputs.ImageOptions) -> list[images.Re
 
 
 def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
-    """Start-up lines about the choices made for the observation, one for each part: how an image is read, and that
-    integers of a wide range go to the network as they are.
+    """Start-up lines about the choices made for the observation, one for each part: how an image is read, that
+    integers of a wide range go to the network as they are, and which parts no network reads because of their names.
 
     Args:
       config: settings of a model.
       spec: environment spec.
     """
+    plain = [key for key in spec.side_inputs if key not in (ACTION_MASK, ACTION_FEATURES)]
+    aside = (
+        [f"observation {', '.join(plain)}: a side input, which no network reads"] if plain else []
+    )
     if _is_own(config.network):
-        return ()
-    lines = [reader.line for reader in image_readers(spec, image_options(config))]
+        return tuple(aside)
+    lines = aside + [reader.line for reader in image_readers(spec, image_options(config))]
     if not (config.normalize_observations or getattr(config, "rescale_observations", False)):
         space = inputs.model_space(spec.observation_space)
         lines += [_line_of_integers(leaf) for leaf, _ in inputs.leaves(space, space)]

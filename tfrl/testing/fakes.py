@@ -82,6 +82,50 @@ class PartsAndDiscount(gym.Env):
         return obs, 1.0, False, self._t >= self._length, info
 
 
+class SideInputs(TruncatingChain):
+    """A chain whose observation has every side input beside `observation`; three agents, four actions.
+
+    All of them are random but the mask, which allows action 1 and, in every other step, action 3.
+    """
+
+    num_agents = 3
+
+    def __init__(self, length: int = 10):
+        super().__init__(length, num_actions=4)
+        self.observation_space = spaces.Dict(
+            observation=spaces.Box(0.0, 1.0, (2,), np.float32),
+            action_mask=spaces.MultiBinary(4),
+            action_features=spaces.Box(-1.0, 1.0, (4, 3), np.float32),
+            state=spaces.Box(-np.inf, np.inf, (2, 5), np.float64),
+            alive=spaces.MultiBinary(3),
+            labels=spaces.Box(0, 1, (2,), np.int8),
+            expert=spaces.Discrete(4),
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """Implements `gymnasium.Env.reset`."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self._obs(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Implements `gymnasium.Env.step`; raises ValueError for an action that the mask forbids."""
+        if action not in (1, 3) or action == 3 and self._t % 2:
+            raise ValueError(f"action {action} is not valid in step {self._t}")
+        _, *rest = super().step(action)
+        return (self._obs(), *rest)
+
+    def _obs(self) -> dict[str, Any]:
+        obs = self.observation_space.sample()
+        mask = np.int8([0, 1, 0, self._t % 2 == 0])
+        return {
+            **obs,
+            "action_mask": mask,
+            "observation": np.float32([1.0, self._t / self._length]),
+        }
+
+
 class Counter(gym.Env):
     """Observations that name their place: Box float32 [2] = (episode number from 0, step within
     it).
