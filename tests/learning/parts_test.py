@@ -91,7 +91,7 @@ class StoredTest(TrainingCase):
         _, run_dir = self.train("dqn", **settings)
         run_plan = plan_run(Job.load(run_dir / "job.json"))
         layout = row_layout(run_plan.layout)
-        replay = LearnerReplay(run_plan.agent.replay, layout, 0)
+        replay = LearnerReplay(run_plan.agent.experience, layout, 0)
         replay.restore(run_plan.checkpoints.newest().replay)
         batch = run_plan.layout.decode(replay.read(replay.live()), tf.ones([replay.size]))
         start = np.round(batch.obs_tm1[:, 1].numpy() * 10)
