@@ -15,7 +15,6 @@ from absl.testing import parameterized
 
 import tfrl
 from tfrl.job import Job
-from tfrl.replay.kinds import row_layout
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage import checkpoint_files
@@ -90,7 +89,7 @@ class StoredTest(TrainingCase):
         settings = {**DQN, "n_step": n, "total_env_steps": 400, "replay_residency": "learner"}
         _, run_dir = self.train("dqn", **settings)
         run_plan = plan_run(Job.load(run_dir / "job.json"))
-        layout = row_layout(run_plan.layout)
+        layout = run_plan.layout.rows()
         replay = LearnerReplay(run_plan.agent.experience, layout, 0)
         replay.restore(run_plan.checkpoints.newest().replay)
         batch = run_plan.layout.decode(replay.read(replay.live()), tf.ones([replay.size]))
