@@ -22,8 +22,8 @@ USERS = (
 )  # files of the user that pages write about
 
 
-def _generate():
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def _program(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -31,10 +31,19 @@ def _generate():
 
 class DocsTest(absltest.TestCase):
     def test_generated_tables_are_up_to_date(self):
-        generate = _generate()
+        generate = _program("generate")
         for page in PAGES:
             text = page.read_text(encoding="utf-8")
             self.assertEqual(text, generate.render(text), f"{page}: run python docs/generate.py")
+
+    def test_the_picture_shows_files_that_exist_and_is_up_to_date(self):
+        draw = _program("draw")
+        self.assertContainsSubset({end for way in draw.WAYS for end in way[:2]}, draw.BOXES)
+        for box in draw.BOXES.values():
+            for path in box.paths:
+                self.assertTrue((ROOT / "tfrl" / path).exists(), f"{box.title}: {path}")
+        picture = draw.PICTURE.read_text(encoding="utf-8")
+        self.assertEqual(picture, draw.svg(), "run python docs/draw.py")
 
     def test_every_setting_and_metric_is_on_a_page(self):
         common = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
