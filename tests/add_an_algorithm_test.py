@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -106,6 +107,77 @@ class ReinforceTest(Package):
         text = flags.help_text(algo)
         for name in ("learning_rate", "hidden_sizes", "episodes", "length"):
             self.assertIn(f"--{name}", text)
+
+
+# What an algorithm of tfrl has beyond one of a user: a longer docstring, a refusal by name, and `ABOUT`.
+DOCSTRING = '''"""REINFORCE: makes actions more probable by the returns that followed them.
+
+What it is: Williams 1992. What it is not: bootstrapped.
+
+Spaces: Discrete actions; any observation. Data: whole episodes.
+
+Differences from the paper: none.
+"""'''
+REFUSAL = """
+    from tfrl.errors import SettingError
+    if not hasattr(spec.action_space, "n"):
+        raise SettingError(f"algo=reinforce on {spec.name}: expected a Discrete action space")
+"""
+ABOUT = """
+
+ABOUT = About(
+    title="REINFORCE", family="policy_gradient", options="none at all",
+    env="tfrl.testing.fakes:IdentityGame", refused="tfrl.testing.fakes:TargetPoint",
+    small={"hidden_sizes": (8,), "length": 20, "episodes": 4},
+)
+"""
+
+
+class InTheTreeTest(absltest.TestCase):
+    @pytest.mark.slow
+    def test_its_module_alone_puts_it_into_the_tables_and_the_conformance_suite(self):
+        tree = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        for folder in ("tfrl", "docs", "configs"):
+            shutil.copytree(ROOT / folder, tree / folder)
+        (tree / "tests").mkdir()
+        for file in (
+            "README.md",
+            "pyproject.toml",
+            "tests/conftest.py",
+            "tests/conformance_test.py",
+        ):
+            shutil.copy(ROOT / file, tree / file)
+        code = REINFORCE.replace(REINFORCE.splitlines()[0], DOCSTRING) + ABOUT
+        code = code.replace("from tfrl.agent import Agent", "from tfrl.agent import About, Agent")
+        code = code.replace("def make(config, spec):\n", f"def make(config, spec):{REFUSAL}")
+        (tree / "tfrl" / "algos" / "reinforce.py").write_text(code)
+        env = {"PYTHONPATH": str(tree), "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+        def run(*argv):
+            return subprocess.run(
+                [sys.executable, *argv],
+                cwd=tree,
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=500,
+            )
+
+        done = run("docs/generate.py")
+        self.assertEqual(done.returncode, 0, done.stderr[-2_000:])
+        what = "makes actions more probable by the returns that followed them"
+        row = f"| [REINFORCE](docs/algorithms/reinforce.md) | {what} | none at all |"
+        self.assertIn(row, (tree / "README.md").read_text())
+        self.assertIn(f"| REINFORCE: {what} |", (tree / "docs" / "index.md").read_text())
+        page = (tree / "docs" / "algorithms" / "reinforce.md").read_text()
+        self.assertStartsWith(page, "# REINFORCE\n")
+        for words in ("What it is not: bootstrapped", "| `hidden_sizes` |", "| `learner/loss` |"):
+            self.assertIn(words, page)
+        done = run("-m", "pytest", "-q", "-n", "0", "tests/conformance_test.py", "-k", "reinforce")
+        counted = re.search(r"^(\d+) passed", done.stdout, re.M)
+        self.assertIsNotNone(counted, done.stdout[-3_000:])
+        # Every check, and the tests beside them.
+        self.assertGreaterEqual(int(counted[1]), len(algorithm_checks.CHECKS) + 3)
 
 
 class ReplayTest(Package):

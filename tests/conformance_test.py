@@ -29,11 +29,14 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         agent = module.make(module.Config(**settings), spec)
         return algorithm_checks.Subject(name, module, agent, spec)
 
-    @parameterized.parameters(*itertools.product(CASES, algorithm_checks.CHECKS))
+    @parameterized.named_parameters(
+        (f"_{case}_{check.__name__}".replace(" ", "_"), case, check)
+        for case, check in itertools.product(CASES, algorithm_checks.CHECKS)
+    )
     def test_every_algorithm_passes(self, case, check):
         check(self.subject(case))
 
-    @parameterized.parameters(algorithms())
+    @parameterized.named_parameters((f"_{name}", name) for name in algorithms())
     def test_an_unknown_setting_is_refused_with_the_nearest(self, name):
         for right in sorted(field_types(algorithm(name).Config), key=len)[-3:]:
             wrong = right.replace("e", "", 1)
@@ -42,18 +45,18 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
             ):
                 make_job(name, **{wrong: 1})
 
-    @parameterized.parameters(sorted(CASES))
+    @parameterized.named_parameters((f"_{case}".replace(" ", "_"), case) for case in sorted(CASES))
     def test_every_algorithm_declares_its_networks(self, name):
         self.assertNotEmpty(self.subject(name).agent.make_learner().networks())
 
-    @parameterized.parameters(algorithms())
+    @parameterized.named_parameters((f"_{name}", name) for name in algorithms())
     def test_a_wrong_space_is_refused_by_name(self, name):
         module = algorithm(name)
         spec = make_spec(EnvPlan(env=module.ABOUT.refused))
         with self.assertRaisesRegex(SettingError, f"algo={name} on .*: expected "):
             module.make(module.Config(), spec)
 
-    @parameterized.parameters(algorithms())
+    @parameterized.named_parameters((f"_{name}", name) for name in algorithms())
     def test_the_module_describes_itself(self, name):
         module = algorithm(name)
         text, about = inspect.getdoc(module), module.ABOUT
