@@ -70,7 +70,8 @@ class ReinforceTest(Package):
 
     def test_it_is_short_and_sees_no_replay_and_no_runtime(self):
         lines = [line.strip() for line in REINFORCE.splitlines()]
-        self.assertLessEqual(len([x for x in lines if x and not x.startswith("#")]), 60)
+        code = [line for line in lines if line and not line.startswith(("#", '"""'))]
+        self.assertLessEqual(len(code), 60)
         self.assertNotRegex(REINFORCE, r"tfrl[\w.]*\._|tfrl\.(runtime|replay|job|algos)")
 
     def test_it_trains_scores_exports_and_goes_on(self):
@@ -148,7 +149,7 @@ class InTheTreeTest(absltest.TestCase):
         ):
             shutil.copy(ROOT / file, tree / file)
         code = REINFORCE.replace(REINFORCE.splitlines()[0], DOCSTRING) + ABOUT
-        code = code.replace("from tfrl.agent import Agent", "from tfrl.agent import About, Agent")
+        code = code.replace("import Agent,", "import About, Agent,")
         code = code.replace("def make(config, spec):\n", f"def make(config, spec):{REFUSAL}")
         (tree / "tfrl" / "algos" / "reinforce.py").write_text(code)
         env = {"PYTHONPATH": str(tree), "PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
