@@ -146,7 +146,7 @@ def train(
     Raises:
       SettingError: a setting cannot be used, and nothing has been started; or an environment violates its own spaces
         during the run.
-      RunFailed: (of `tfrl.runtime.backends.control`) learning diverges, or with processes a role fails repeatedly.
+      RunFailed: (of `tfrl.errors`) learning diverges, or with processes a role fails repeatedly.
     """
     started = time.monotonic()
     from tfrl.config import resolve

@@ -9,7 +9,8 @@ import time
 
 from absl.testing import absltest
 
-from tfrl.runtime.backends import control
+from tfrl.runtime import link as control
+from tfrl.runtime.backends import child
 from tfrl.runtime.backends.process import Process
 
 
@@ -90,16 +91,17 @@ class LinkTest(absltest.TestCase):
 
     def test_status_stays_small_whatever_is_told(self):
         self.link.say("x" * 1_000_000)
-        self.link.close(("error", control._shorten("y" * 1_000_000)))
+        self.link.close(("error", child._shorten("y" * 1_000_000)))
         longest = max(len(str(status)) for status in self.supervisor.statuses)
         self.assertLess(longest, 16_000)
 
     def test_importing_it_does_not_import_tensorflow(self):
-        code = "import sys, tfrl.runtime.backends.control; print('tensorflow' in sys.modules)"
-        out = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        self.assertEqual(out.stdout.strip(), "False")
+        for module in ("link", "placement", "backends.child"):
+            code = f"import sys, tfrl.runtime.{module}; print('tensorflow' in sys.modules)"
+            out = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            )
+            self.assertEqual((module, out.stdout.strip()), (module, "False"))
 
 
 class ChildTest(absltest.TestCase):
@@ -108,7 +110,7 @@ class ChildTest(absltest.TestCase):
         for role, hidden in (("learner", before.get("CUDA_VISIBLE_DEVICES")), ("actor", "-1"),
                              ("evaluator", "-1"), ("replay", "-1")):  # fmt: skip
             with self.subTest(role):
-                values = {**before, **control._environment(role)}
+                values = {**before, **child.environment(role)}
                 self.assertEqual(values.get("CUDA_VISIBLE_DEVICES"), hidden)
         self.assertEqual(dict(os.environ), before)
 

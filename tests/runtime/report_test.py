@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl.testing import absltest
 
 from tfrl.logs.window import EpisodeWindow
-from tfrl.runtime.report import Report, Totals
+from tfrl.runtime.books import Report, Totals
 
 RATES = ("run/env_steps_per_s", "run/updates_per_s")
 

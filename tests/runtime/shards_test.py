@@ -17,11 +17,11 @@ from tfrl.losses import value
 from tfrl.replay.kinds import make_writer
 from tfrl.replay.spread import Spread
 from tfrl.replay.tables import EXPERIENCE, experience_table
-from tfrl.runtime.backends import processes as multiprocess
-from tfrl.runtime.backends.control import RUN
 from tfrl.runtime.learning.sources import TableSource
+from tfrl.runtime.link import RUN
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage.replay_server import ReplayServer, saved_shards, shard_folder
+from tfrl.runtime.supervisor import sampled_before
 from tfrl.testing import trajectories
 from tfrl.types import PolicyStep
 
@@ -277,12 +277,12 @@ class SettingsTest(parameterized.TestCase):
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
         shard_folder(folder, 0).mkdir()
         found = types.SimpleNamespace(replay=folder, state={"sampled": [70, 80]})
-        self.assertEqual([multiprocess.sampled_before(found, slot) for slot in (0, 1)], [70, 0])
+        self.assertEqual([sampled_before(found, slot) for slot in (0, 1)], [70, 0])
         alone = types.SimpleNamespace(replay=folder, state={"sampled": 90})
-        self.assertEqual(multiprocess.sampled_before(alone, 0), 90)
+        self.assertEqual(sampled_before(alone, 0), 90)
         without = types.SimpleNamespace(replay=None, state={"sampled": [70, 80]})
-        self.assertEqual(multiprocess.sampled_before(without, 1), 0)
-        self.assertEqual(multiprocess.sampled_before(None, 0), 0)
+        self.assertEqual(sampled_before(without, 1), 0)
+        self.assertEqual(sampled_before(None, 0), 0)
 
     @parameterized.parameters(
         (dict(num_replay_shards=2), "num_replay_shards=2 with algo=a3c: expected 1"),

@@ -8,7 +8,6 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from tfrl.runtime.acting.evaluator import Evaluation, Evaluator, evaluate, unfin
 from tfrl.runtime.acting.inference import StepSignature, make_engine
 from tfrl.runtime.interrupt import start_tensorflow
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
-from tfrl.runtime.report import peak_memory_mb, write_result
+from tfrl.runtime.report import result_facts, write_result
 from tfrl.runtime.serving.export import export
 from tfrl.runtime.serving.export import save as save_export
 from tfrl.runtime.stop import Stop
@@ -116,44 +115,6 @@ def finish(
         "curve": curve,
         "interrupted": interrupted,
         "stopped_by": outcome["stopped_by"],
-    }
-
-
-def result_facts(
-    run_plan: RunPlan,
-    outcome: Mapping[str, Any],
-    score: Mapping[str, Any],
-    times: Mapping[str, float],
-    exported_env_steps: int,
-) -> dict[str, Any]:
-    """What `result.json` says of a run.
-
-    Args:
-      outcome: of the backend, with 'interrupted' and 'stopped_by'.
-      score: 'return_mean', 'return_std' and 'episodes' of the last evaluation, and 'worlds', the same of each world.
-      times: 'train_s' and 'total_s'.
-      exported_env_steps: of the run when it had the policy that is exported.
-    """
-    job, totals = run_plan.job, outcome["totals"]
-    return {
-        "algo": job.algo,
-        "env": job.env.env,
-        "seed": job.seed,
-        **score,
-        "evaluation_mode": job.evaluation.eval_mode,
-        "exported": job.evaluation.export_policy,
-        "exported_env_steps": exported_env_steps,
-        "env_steps": totals.env_steps,
-        "updates": totals.updates,
-        **times,
-        "seconds_by_part": totals.seconds,
-        "samples_per_insert": _ratio(totals, run_plan),
-        "memory_peak_mb": max(peak_memory_mb(), outcome.get("memory_peak_mb", 0.0)),
-        "interrupted": outcome["interrupted"],
-        "stopped_by": outcome["stopped_by"],
-        "backend": job.topology.backend,
-        "compile": outcome.get("compile", job.topology.compile),
-        "inference": outcome.get("inference", job.topology.inference),
     }
 
 
@@ -315,8 +276,3 @@ def _total_s_before(run_plan: RunPlan) -> float:
     ended_s = json.loads(path.read_text())["total_s"] if path.exists() else 0.0
     trained_s = run_plan.found.state["totals"]["train_s"] if run_plan.found else 0.0
     return max(ended_s, trained_s)
-
-
-def _ratio(totals: Any, run_plan: RunPlan) -> float | None:
-    inserted = totals.items_inserted - run_plan.agent.experience.min_items
-    return totals.items_sampled / inserted if inserted > 0 else None

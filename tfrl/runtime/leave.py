@@ -7,8 +7,8 @@ from typing import Any
 from tfrl.logs.logger import Logger
 from tfrl.runtime import build, seeds
 from tfrl.runtime.acting.evaluator import Evaluator
+from tfrl.runtime.books import Totals
 from tfrl.runtime.plan.run_plan import RunPlan
-from tfrl.runtime.report import Totals
 from tfrl.runtime.stop import Stop
 
 

@@ -30,13 +30,13 @@ from tfrl.runtime import build, seeds
 from tfrl.runtime.acting.evaluator import Evaluator
 from tfrl.runtime.acting.watch import Watch, limit_s
 from tfrl.runtime.backends.isolation import network_line
+from tfrl.runtime.books import Books, knob_metrics
 from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.interrupt import take_no_signals
 from tfrl.runtime.interval import Interval
 from tfrl.runtime.leave import leave_policy
 from tfrl.runtime.plan import rehearsal, residency
 from tfrl.runtime.plan.run_plan import RunPlan
-from tfrl.runtime.report import Report, Totals, knob_metrics, lag_metrics
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 from tfrl.runtime.storage import checkpoint
 from tfrl.runtime.storage.replay_server import ReplayServer, save_contents
@@ -71,15 +71,9 @@ class _Run:
         job, agent = run_plan.job, run_plan.agent
         self.run_plan, self.logger, self.job, self.agent = run_plan, logger, job, agent
         self.stop, self.hooks, self.evaluated_at = stop, hooks, -1
-        logger.announce(run_plan.arithmetic)
-        for line in (run_plan.exploration_line, run_plan.evaluation_line):
-            if line:
-                logger.announce(line)
-        found = run_plan.found
-        self.totals = Totals(**found.state["totals"]) if found else Totals()
-
-        if run_plan.residency_line:
-            logger.announce(run_plan.residency_line)
+        self.books, found = Books(run_plan, logger), run_plan.found
+        self.books.open()
+        self.totals = self.books.totals
         beside = run_plan.residency == residency.LEARNER
         self.local = self._local_queue(found) if beside and run_plan.queue else None
         self.learner_replay = build.learner_replay(run_plan, found)
@@ -103,9 +97,7 @@ class _Run:
             if found.replay:
                 inserted, sampled = found.state["written"], found.state["sampled"]
                 self.budget = Budget(agent.experience, inserted, sampled)
-            logger.rewind(self.totals.env_steps)
-            logger.announce(f"resumed at {self.totals.env_steps:,} env steps from {found.folder}")
-
+        self.books.resume()
         env_seed = seeds.integer(job.seed, "env", 0, str(self.totals.env_steps))
         with stop.inside_environment():
             env = StoppableVector(build.environments(run_plan, env_seed), stop)
@@ -141,7 +133,6 @@ class _Run:
             self.thread = futures.ThreadPoolExecutor(1, initializer=take_no_signals)
         self.training: futures.Future | None = None
         self.waiting: list[Chunk] = []  # for the end of the learner call that goes on
-        self.report = Report(job.total_env_steps, agent.experience.min_items, self.totals)
 
     def _local_queue(self, found: checkpoint.Checkpoint | None) -> LocalQueue:
         """The queue beside the learner, with the contents of a checkpoint."""
@@ -162,15 +153,13 @@ class _Run:
         job, totals = self.job, self.totals
         evaluations = Interval(job.evaluation.interval_env_steps, totals.env_steps)
         saves = Interval(job.checkpoint.checkpoint_every_env_steps, totals.env_steps)
-        last_row = time.monotonic()
         while self._goes_on():
             start = time.perf_counter()
             self._act()
             self._learn()
             totals.train_s += time.perf_counter() - start
-            if time.monotonic() - last_row >= job.log.log_every_s:
+            if self.books.due():
                 self._log()
-                last_row = time.monotonic()
             if evaluations.due(totals.env_steps) and totals.env_steps < job.total_env_steps:
                 self._evaluate()
             if saves.due(totals.env_steps):
@@ -212,8 +201,7 @@ class _Run:
         totals.env_steps += actor.env_steps - before
         self._count_items()
         totals.episodes += actor.episodes - episodes
-        for part, spent in actor.seconds.items():
-            totals.seconds[part] += spent - seconds[part]
+        self.books.spend(actor.seconds, seconds)
 
     def _count_items(self) -> None:
         """Adds what the writer has made since the last look; a flush may make some too."""
@@ -300,20 +288,18 @@ class _Run:
         self.actor.load(learner.arrays(), learner.version, learner.facts())
 
     def _log(self) -> None:
-        more = {name: float(value) for name, value in self.metrics.items()}
-        more["learner/policy_version_updates"] = float(self.totals.updates)
-        more["learner/retraces"] = self.learner.retraces
-        waiting = self.budget.inserted - self.budget.sampled  # of a queue
+        metrics = {name: float(value) for name, value in self.metrics.items()}
+        metrics["learner/policy_version_updates"] = float(self.totals.updates)
+        metrics["learner/retraces"] = self.learner.retraces
+        waiting = self.budget.inserted - self.budget.sampled
         size = waiting if self.run_plan.queue else self.budget.inserted
         size = min(size, self.agent.experience.capacity_items)
-        if self.run_plan.queue and not self.run_plan.waits:
-            more["replay/queue_items"] = waiting
-        more["replay/size_items"] = self.learner_replay.size if self.learner_replay else size
-        more.update(knob_metrics(self.actor.knobs))
+        if self.learner_replay is not None:
+            size = self.learner_replay.size
         counts = self.learner.lags.counts.copy()  # with `overlap` the learner goes on counting
         lags, self.logged_lags = Histogram(counts - self.logged_lags), counts
-        row = self.report.row(self.totals, self.actor.window, {**more, **lag_metrics(lags)})
-        self.logger.write(row, {"learner/policy_lag_updates": lags})
+        knobs = [knob_metrics(self.actor.knobs)]
+        self.books.write(self.actor.window, lags, metrics, knobs, size, waiting)
 
     def _evaluate(self) -> bool:
         """Scores the policy and keeps it; False where a stop ended that, or nothing is to be played."""

@@ -24,7 +24,7 @@ from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import ReplayTimeout, Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.write_chunks import Chunks
-from tfrl.runtime.backends.control import Link
+from tfrl.runtime.link import Link
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.storage.replay_server import save_contents, save_shards
 

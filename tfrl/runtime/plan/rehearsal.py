@@ -24,9 +24,9 @@ from tfrl.agent import Policy
 from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.logs.curve import draw_curve
-from tfrl.runtime.finish import result_facts
+from tfrl.runtime.books import Totals
 from tfrl.runtime.plan.run_plan import RunPlan
-from tfrl.runtime.report import Totals, write_result
+from tfrl.runtime.report import result_facts, write_result
 from tfrl.runtime.serving.export import Exported
 from tfrl.runtime.serving.loaded import LoadedPolicy
 from tfrl.runtime.storage import checkpoint

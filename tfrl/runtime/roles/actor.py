@@ -13,10 +13,11 @@ from tfrl.job import Job
 from tfrl.replay.write_chunks import ChunkSender
 from tfrl.runtime import build, seeds
 from tfrl.runtime.acting.watch import Watch, limit_s
-from tfrl.runtime.backends.control import FINISH, RUN, Link
+from tfrl.runtime.books import knob_metrics
+from tfrl.runtime.link import FINISH, RUN, Link
 from tfrl.runtime.plan import residency
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
-from tfrl.runtime.report import knob_metrics, peak_memory_mb
+from tfrl.runtime.report import peak_memory_mb
 from tfrl.runtime.storage.publish import BoundedCalls, VariableSource
 from tfrl.types import EnvSpec
 

@@ -9,7 +9,7 @@ import reverb
 
 from tfrl.job import Job
 from tfrl.runtime.acting.evaluator import Evaluator
-from tfrl.runtime.backends.control import RUN, Link
+from tfrl.runtime.link import RUN, Link
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.report import peak_memory_mb
 from tfrl.runtime.storage.publish import BoundedCalls, VariableSource

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cloudpickle
 import tensorflow as tf
 
-from tfrl.runtime.backends.control import Link
 from tfrl.runtime.interrupt import start_tensorflow
+from tfrl.runtime.link import Link
 from tfrl.runtime.roles import actor, evaluator, learner, replay, weights
 
 ROLES = {

@@ -9,7 +9,7 @@ import reverb
 from tfrl.job import Job
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.write_chunks import chunks_table
-from tfrl.runtime.backends.control import RUN, Link
+from tfrl.runtime.link import RUN, Link
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.roles.actor import steps_per_look
 from tfrl.runtime.roles.weights import report_addresses

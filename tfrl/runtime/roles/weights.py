@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from tfrl.job import Job
-from tfrl.runtime.backends.control import RUN, Link
+from tfrl.runtime.link import RUN, Link
 from tfrl.runtime.report import peak_memory_mb
 from tfrl.runtime.storage.publish import variables_table
 from tfrl.runtime.storage.replay_server import ReplayServer
