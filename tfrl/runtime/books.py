@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import peak_memory_mb
 
 PARTS = ("env", "act", "write", "sample", "learn")
-DIVERGES = ("learner/loss", "learner/policy_loss", "learner/value_loss", "learner/gradient_norm")
+DIVERGES = re.compile(r"learner/(\w*loss|gradient_norm)")  # not finite: learning has diverged
 # Between processes, parts in which nothing is done; see logs/metrics.py.
 LEAST_RATE_S = 0.5  # of acting and learning, after which a rate of 0 means something
 STALLS = ("room", "weights", "experience")
@@ -69,10 +70,10 @@ class Report:
         Raises:
           RunFailed: learning has diverged.
         """
-        for name in DIVERGES:
-            if not math.isfinite(more.get(name, 0.0)):
+        for name, value in more.items():
+            if not math.isfinite(value) and DIVERGES.fullmatch(name):
                 when = f"{totals.updates:,} updates ({totals.env_steps:,} env steps)"
-                raise diverged(name, more[name], when)
+                raise diverged(name, value, when)
         last, passed = self._last, totals.train_s - self._last.train_s
         steps = totals.env_steps - last.env_steps
         row = {

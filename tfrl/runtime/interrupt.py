@@ -6,7 +6,7 @@ import signal
 
 import tensorflow as tf
 
-from tfrl.runtime.learning.eager_memory import mend_eager_tensors
+from tfrl.runtime.eager_memory import mend_eager_tensors
 
 FAULTS = {
     signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,

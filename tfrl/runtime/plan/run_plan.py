@@ -1,5 +1,4 @@
-"""From a job to the parts that every role of a run needs; whatever can be refused is refused here,
-before any process."""
+"""From a job to the parts that every role of a run needs; what cannot work is refused here, before any process."""
 
 from __future__ import annotations
 
@@ -10,10 +9,8 @@ import pathlib
 from collections.abc import Mapping
 
 import numpy as np
-import tensorflow as tf
-import tree
 
-from tfrl.agent import ActorPlace, Agent, Episodes, Policy, Queue, Replay, Sequences
+from tfrl.agent import ActorPlace, Agent, Episodes, Queue, Replay, Sequences
 from tfrl.config import switches
 from tfrl.envs.make import make_spec
 from tfrl.envs.vector import VectorEnv
@@ -23,7 +20,7 @@ from tfrl.optim import settings as optim_settings
 from tfrl.replay import learner_replay, local_queue
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.layout import Layout
-from tfrl.runtime.plan import memory, residency, warm_start
+from tfrl.runtime.plan import checks, memory, residency, warm_start
 from tfrl.runtime.storage import mend
 from tfrl.runtime.storage.checkpoint import Checkpoint, Checkpoints
 from tfrl.runtime.storage.facts import facts
@@ -128,7 +125,7 @@ class RunPlan:
             return queue.batch_items
         if not queue.batch_env_steps:
             return topology.num_actors
-        items = max(1, math.ceil(queue.batch_env_steps / self._item_env_steps))
+        items = max(1, math.ceil(queue.batch_env_steps / self.item_env_steps))
         # Where actors wait for what they made to be trained on, a batch takes as much of each.
         return self.items_per_wait * topology.num_actors if self.waits else items
 
@@ -143,7 +140,7 @@ class RunPlan:
         queue, actors = self.queue, self.job.topology.num_actors
         if queue.batch_items:
             return max(1, queue.batch_items // actors)
-        return max(1, math.ceil(queue.batch_env_steps / (self._item_env_steps * actors)))
+        return max(1, math.ceil(queue.batch_env_steps / (self.item_env_steps * actors)))
 
     @property
     def items_per_call(self) -> int:
@@ -163,14 +160,14 @@ class RunPlan:
         )
 
     @property
-    def _item_env_steps(self) -> int:
+    def item_env_steps(self) -> int:
         """Env steps that make one more item; at most, where items are whole episodes."""
         return self.agent.experience.item.env_steps(self.job.topology.num_envs)
 
     @property
     def env_steps_per_call(self) -> int:
         """Env steps that pay for one call of the learner (at most, where items are whole episodes)."""
-        items = self.items_per_call * self._item_env_steps
+        items = self.items_per_call * self.item_env_steps
         return max(1, round(items / self.agent.experience.samples_per_insert))
 
     @property
@@ -262,7 +259,7 @@ class RunPlan:
     def arithmetic(self) -> str:
         """The start-up line with the sizes of batches."""
         if self.queue:
-            queue, most, what, width = self.queue, "", "env steps", self._item_env_steps
+            queue, most, what, width = self.queue, "", "env steps", self.item_env_steps
             if self.whole_episodes:
                 most, what, width = "up to ", "episodes", queue.item.count
             return (
@@ -318,17 +315,9 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
     with memory.limited_weights() if starting else contextlib.nullcontext():
         policy = agent.make_policy()  # a network that cannot be built is refused now
     run_plan = RunPlan(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
-    if job.topology.overlap and run_plan.queue and not run_plan.waits:
-        raise SettingError(
-            f"overlap with algo={job.algo}: its actors do not wait for the learner anyway; expected a replay, or an "
-            "algorithm that acts with the newest weights: a2c, pg or ppo"
-        )
     if starting:
         _check_worlds(run_plan)
-    _check_devices(run_plan)
-    _check_minibatches(run_plan, policy)
-    _check_replay(run_plan)
-    _check_shards(run_plan)
+    checks.refuse_misfits(run_plan, policy)
     found = _found(run_plan) if job.resume else None
     if job.initial_weights and starting and found is None:
         warm_start.read(job.initial_weights, spec, policy.variables)  # refused now or never
@@ -358,78 +347,3 @@ def _found(run_plan: RunPlan) -> Checkpoint | None:
             "there is none to go on from; start a new run in another folder"
         )
     return found
-
-
-def _check_devices(run_plan: RunPlan) -> None:
-    """Raises SettingError when the learner asks for more devices than there are, or cannot share a
-    batch between them."""
-    topology = run_plan.job.topology
-    num_devices, compile_mode = topology.num_learner_devices, topology.compile
-    gpus, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
-    available = len(gpus) or len(tf.config.get_logical_device_configuration(cpus[0]) or [None])
-    replicas = num_devices or max(len(gpus), 1)
-    if replicas > available:
-        kind = "GPU" if gpus else "CPU"
-        raise SettingError(
-            f"num_learner_devices={num_devices}: expected at most {available}, TensorFlow's {kind} devices"
-        )
-    rows, what = run_plan.batch_items, f"batch_size={run_plan.batch_items}"
-    if run_plan.queue:
-        rows = run_plan.batch_items * run_plan.layout.columns
-        what = f"a batch of {rows} environments"
-    if rows % replicas:
-        raise SettingError(
-            f"{what} with {replicas} learner devices: expected a multiple of {replicas}"
-        )
-    if compile_mode == "xla" and replicas > 1:
-        raise SettingError(
-            f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"
-        )
-
-
-def _check_minibatches(run_plan: RunPlan, policy: Policy) -> None:
-    """Raises SettingError where a batch has fewer rows than minibatches."""
-    queue = run_plan.queue
-    if queue is None or queue.minibatches == 1:
-        return
-    minibatches = queue.minibatches
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    replicas = run_plan.job.topology.num_learner_devices or max(gpus, 1)
-    rows, what = run_plan.batch_items * run_plan.layout.columns // replicas, "unrolls"
-    if not tree.flatten(policy.initial_state(1)):  # with memory they stay whole
-        rows, what = rows * run_plan.sequences.length, "env steps"
-    if minibatches > rows:
-        raise SettingError(
-            f"minibatches={minibatches}: expected at most {rows}, the {what} of a batch on each device"
-        )
-
-
-def _check_replay(run_plan: RunPlan) -> None:
-    """Raises SettingError where too few old unrolls are kept for any to be trained on."""
-    queue, batch = run_plan.queue, run_plan.batch_items
-    if queue and queue.replay_proportion and queue.replay_items <= batch:
-        raise SettingError(
-            f"replay_unrolls={queue.replay_items} with replay_proportion={queue.replay_proportion:g}: "
-            f"expected more than {batch}, the unrolls of a batch"
-        )
-
-
-def _check_shards(run_plan: RunPlan) -> None:
-    """Raises SettingError where the replay cannot be spread over servers, or weights not be looked for in time."""
-    topology, batch = run_plan.job.topology, run_plan.batch_items
-    shards, delay = topology.num_replay_shards, topology.max_weight_delay_env_steps
-    if shards > 1 and run_plan.sequences:
-        raise SettingError(
-            f"num_replay_shards={shards} with algo={run_plan.job.algo}: expected 1; only a replay of transitions "
-            "can be spread"
-        )
-    if shards > 1 and batch % shards:
-        raise SettingError(
-            f"num_replay_shards={shards} with batch_size={batch}: each shard gives its share of every "
-            f"batch; expected a multiple of {shards}"
-        )
-    if run_plan.queue and 0 < delay < run_plan._item_env_steps:
-        raise SettingError(
-            f"max_weight_delay_env_steps={delay}: weights change between two unrolls only; expected at least "
-            f"{run_plan._item_env_steps}, the env steps of one"
-        )
