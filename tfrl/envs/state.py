@@ -98,7 +98,9 @@ class _Saving:
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}  # id of an object that may be shared -> its number
         self._kept: list[Any] = []  # so that no id is used twice
-        self._arrays: list[tuple[int, int, str]] = []  # memory of each array, and where it was found
+        self._arrays: list[
+            tuple[int, int, str]
+        ] = []  # memory of each array, and where it was found
 
     def layers(self, env: Any) -> list:
         found = [self._layer(layer) for layer in _layers(env)]
@@ -185,9 +187,11 @@ class _Saving:
         if array.dtype.hasobject or owner.base is not None:
             raise NoState(f"{where} is an array over memory of something else, or of objects")
         if array.size:
-            start, end = np.lib.array_utils.byte_bounds(array) if hasattr(
-                np.lib, "array_utils"
-            ) else np.byte_bounds(array)
+            start, end = (
+                np.lib.array_utils.byte_bounds(array)
+                if hasattr(np.lib, "array_utils")
+                else np.byte_bounds(array)
+            )
             self._arrays.append((start, end, where))
         return array.copy()
 

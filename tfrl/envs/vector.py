@@ -43,6 +43,7 @@ from tfrl.envs.boundary import (
     kind,
     part_name,
 )
+from tfrl.envs.state import NoState, capture, put_back
 from tfrl.errors import SettingError
 from tfrl.types import ACTION_MASK, EnvSpec, Episode, VectorStep
 
@@ -73,6 +74,7 @@ class VectorEnv(abc.ABC):
       backend: how they are stepped: "native", "sync", "async", "ale" or "envpool".
       place: where the environments' own code runs.
       restarts_in_step: SAME_STEP rather than NEXT_STEP, see above.
+      why_no_state: why `state` cannot be called, in some words; "" where it can.
     """
 
     spec: EnvSpec
@@ -80,6 +82,7 @@ class VectorEnv(abc.ABC):
     backend: str
     place: Place
     restarts_in_step: bool = False
+    why_no_state: str = "its backend cannot save it"
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> Any:
@@ -98,6 +101,24 @@ class VectorEnv(abc.ABC):
           action: leaves [B, ...] as `spec.action_space` says. Discrete actions count from 0, Box
             actions outside the limits are clipped. Ignored in rows that are reset by this step.
         """
+
+    def state(self) -> Any:
+        """The state of all environments with their generators, and what is counted here; plain data and arrays.
+
+        Raises:
+          NoState: it cannot be saved, see `why_no_state` and `envs/state.py`.
+        """
+        raise NoState(self.why_no_state)
+
+    def restore(self, state: Any) -> None:
+        """Goes on from what `state` gave, in another vector of the same settings that has been reset.
+
+        The next `step` acts on the last observation before `state`, which is not returned again.
+
+        Raises:
+          NoState: it does not fit; the vector must be reset then.
+        """
+        raise NoState(self.why_no_state)
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -340,6 +361,32 @@ class SyncVector(VectorEnv):
             nest, nest, reward, terminated, truncated, valid, episodes, discount, rewards
         )
 
+    @property
+    def why_no_state(self) -> str:
+        """Implements `VectorEnv.why_no_state`."""
+        return _why_not(self.envs)
+
+    def state(self) -> dict[str, Any]:
+        """Implements `VectorEnv.state`."""
+        return {
+            "envs": [capture(env) for env in self.envs],
+            "pending": list(self._pending),
+            "returns": [float(total) for total in self._returns],
+            "lengths": [int(length) for length in self._lengths],
+            "lives": None if self.lives is None else self.lives.copy(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Implements `VectorEnv.restore`."""
+        if len(state.get("envs", ())) != self.num_envs:
+            raise NoState("its environments are stepped in another way")
+        for env, saved in zip(self.envs, state["envs"], strict=True):
+            put_back(env, saved)
+        self._pending, self._returns = list(state["pending"]), list(state["returns"])
+        self._lengths, self._seed = list(state["lengths"]), None
+        if self.lives is not None:
+            self.lives[:] = state["lives"]
+
     def close(self) -> None:
         """Implements `VectorEnv.close`: closes each environment that is its own."""
         for i, env in enumerate(self.envs if self._closes_envs else ()):
@@ -379,6 +426,16 @@ class SyncVector(VectorEnv):
         values = self._boundary.observation(obs, row, step)
         for array, leaf, value in zip(arrays, self._leaves, values, strict=True):
             array[row] = leaf.count_from_zero(value)
+
+
+def _why_not(envs: Sequence[Any]) -> str:
+    """Why the state of environments cannot be captured; "" where it can."""
+    try:
+        for env in envs:
+            capture(env)
+    except NoState as reason:
+        return str(reason)
+    return ""
 
 
 def _close(env: gym.Env | gym.vector.VectorEnv, what: str) -> None:
@@ -554,6 +611,32 @@ class BatchVector(VectorEnv):
         if hasattr(self.env, "set_facts"):
             self._call(self.env.set_facts, dict(facts))
 
+    @property
+    def why_no_state(self) -> str:
+        """Implements `VectorEnv.why_no_state`; environments in native code or other processes give no state."""
+        if self.backend != "native":
+            return f"env_backend={self.backend} gives no state of its environments, sync may"
+        return _why_not([self.env])
+
+    def state(self) -> dict[str, Any]:
+        """Implements `VectorEnv.state`."""
+        if self.backend != "native":
+            raise NoState(self.why_no_state)
+        return {
+            "vector": capture(self.env),
+            "pending": None if self._pending is None else self._pending.copy(),
+            "returns": self._returns.copy(),
+            "lengths": self._lengths.copy(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Implements `VectorEnv.restore`."""
+        if "vector" not in state or len(state["returns"]) != self.num_envs:
+            raise NoState("its environments are stepped in another way")
+        put_back(self.env, state["vector"])
+        self._pending, self._seed = state["pending"], None
+        self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
+
     def close(self) -> None:
         """Implements `VectorEnv.close`: closes `env`."""
         _close(self.env, f"the environments of {self.spec.name!r}")
@@ -712,6 +795,8 @@ class BatchVector(VectorEnv):
 class VectorWrapper(VectorEnv):
     """A vector that changes another one: all that a subclass does not define is that of `inner`.
 
+    A subclass that keeps anything from step to step, e.g. a generator, defines `own_state` and `restore_own`.
+
     Attributes:
       inner: the vector inside.
     """
@@ -738,6 +823,29 @@ class VectorWrapper(VectorEnv):
     def set(self, facts: Mapping[str, float]) -> None:
         """Implements `VectorEnv.set`."""
         self.inner.set(facts)
+
+    def own_state(self) -> Any:
+        """What this vector keeps beside `inner`, as plain data and arrays; None for nothing."""
+        return None
+
+    def restore_own(self, state: Any) -> None:
+        """Takes what `own_state` gave."""
+
+    @property
+    def why_no_state(self) -> str:
+        """Implements `VectorEnv.why_no_state`."""
+        return self.inner.why_no_state
+
+    def state(self) -> dict[str, Any]:
+        """Implements `VectorEnv.state`."""
+        return {"inner": self.inner.state(), "own": self.own_state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Implements `VectorEnv.restore`."""
+        if "inner" not in state:
+            raise NoState("its environments are changed in another way")
+        self.inner.restore(state["inner"])
+        self.restore_own(state["own"])
 
     def close(self) -> None:
         """Implements `VectorEnv.close`."""
@@ -805,6 +913,16 @@ class AtariLives(VectorWrapper):
             valid = valid & ~pending
             reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
         return step._replace(reward=reward, terminated=terminated, truncated=truncated, valid=valid)
+
+    def own_state(self) -> dict[str, Any]:
+        """Implements `VectorWrapper.own_state`."""
+        pending = None if self._pending is None else self._pending.copy()
+        return {"lives": self._lives.copy(), "pending": pending}
+
+    def restore_own(self, state: Mapping[str, Any]) -> None:
+        """Implements `VectorWrapper.restore_own`."""
+        self._lives, self._pending = state["lives"], state["pending"]
+
 
 
 class CheckedMasks(VectorWrapper):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import tree
 
+from tfrl.replay.saved import put_back, saved
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.types import VectorStep
 
@@ -104,6 +106,18 @@ class NStepAccumulator:
         self._open[full] -= 1
         self._open[done] = 0
         return Emitted(records, row, length)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The open steps and their sums, for `restore`."""
+        return saved(self, ("_ring", "_returns", "_steps", "_open"))
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on with the open steps of `state`, of an accumulator of the same arguments."""
+        put_back(self, state)
+
+    def drop(self) -> None:
+        """Forgets the open steps: items begin with the next one."""
+        self._open[:] = 0
 
     def _add_single(self, obs: Any, action: np.ndarray, step: VectorStep) -> Emitted:
         """n = 1: nothing stays open, so every record is filled and emitted at once."""

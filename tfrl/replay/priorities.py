@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfrl.replay.nstep import Emitted
+from tfrl.replay.saved import put_back, saved
 from tfrl.types import PolicyStep, VectorStep
 
 
@@ -48,6 +49,19 @@ class InitialPriorities:
         """The step that is held back, to be written although nothing came after it."""
         before, self._held = self._held, None
         return self._turn(before, None)
+
+    @property
+    def holds(self) -> bool:
+        """A step is held back."""
+        return self._held is not None
+
+    def state(self) -> dict[str, Any]:
+        """The extras of the last steps, for `restore`; a step that is held back is not in it."""
+        return saved(self, ("_ring", "_steps"))
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the extras of `state`."""
+        put_back(self, state)
 
     def of(self, emitted: Emitted, fallback: float) -> np.ndarray:
         """Priorities float32 [m] of what `NStepAccumulator` emitted for the step to be written."""

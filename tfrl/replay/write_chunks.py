@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tfrl.agent import NStep
 from tfrl.replay.nstep import Emitted, NStepAccumulator
+from tfrl.replay.saved import put_back, saved
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.types import PolicyStep, VectorStep
 
@@ -133,6 +134,18 @@ class ChunkWriter:
         """Hands over what there is; `pending` is for the other writers' sake."""
         del pending
         self._hand_over()
+
+    def state(self) -> dict[str, Any]:
+        """What is open between two vector steps, for a resumed run, after a `flush`."""
+        return {
+            "accumulator": self._accumulator.state(),
+            **saved(self, ("_num_frames", "_stacks")),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state` of a writer of the same arguments, over the same replay."""
+        self._accumulator.restore(state["accumulator"])
+        put_back(self, {name: state[name] for name in ("_num_frames", "_stacks")})
 
     def _hand_over(self) -> None:
         if not self._count:

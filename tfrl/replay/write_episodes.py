@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tree
 
 from tfrl.replay.packing import put, put_record
+from tfrl.replay.saved import put_back, saved
 from tfrl.replay.sender import Sender
 from tfrl.replay.sequences import SequenceLayout
 from tfrl.replay.write_sequences import SequenceWriter
@@ -36,6 +38,8 @@ class EpisodeWriter:
         self._rows = np.arange(num_envs)
         self._is_first = np.ones(num_envs, np.bool_)
         self._column = 0
+        # Versions of the weights with which each open episode began, and the least of those in the item.
+        self._begun_by, self._oldest = np.zeros(num_envs, np.int64), 0
 
     patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
     priority, load = SequenceWriter.priority, SequenceWriter.load
@@ -49,6 +53,7 @@ class EpisodeWriter:
         starts = self._length == 0
         if starts.any():
             put_record(self._states, layout.state, state, starts)
+            self._begun_by[starts] = self.version
         done = step.terminated | step.truncated
         self._return *= layout.item.discount
         self._return += step.reward
@@ -81,9 +86,34 @@ class EpisodeWriter:
         if layout.step_discount:
             self._return *= step.discount
 
+    def state(self) -> dict[str, Any]:
+        """The open episodes and those that wait for more of their item, for a resumed run."""
+        names = (
+            "_states",
+            "_item_states",
+            "_return",
+            "_length",
+            "_is_first",
+            "_begun_by",
+            "_oldest",
+            "_column",
+        )
+        rows, columns = int(self._length.max()), self._column
+        parts = {"open": self._open[:rows].copy(), "item": self._item[:, :columns].copy()}
+        return {**saved(self, names), **parts}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state` of a writer of the same arguments."""
+        parts = dict(state)
+        opened, item = parts.pop("open"), parts.pop("item")
+        put_back(self, parts)
+        self._open[: len(opened)], self._item[:, : item.shape[1]] = opened, item
+
     def _lay(self, row: int) -> None:
         """The finished episode of a row becomes the next column of the item."""
         length, column = self._length[row], self._column
+        begun_by = int(self._begun_by[row])
+        self._oldest = min(self._oldest, begun_by) if column else begun_by
         self._item[:, column] = np.zeros((), self._item.dtype)
         self._item["is_last"][:, column] = True
         self._item[: length + 1, column] = self._open[: length + 1, row]
@@ -100,4 +130,4 @@ class EpisodeWriter:
         self._item["is_last"][:, rest] = True
         self._item_states[rest] = np.zeros((), self._item_states.dtype)
         self._column = 0
-        self.items_written += self._sender.send(self._item, self._item_states, None, self.version)
+        self.items_written += self._sender.send(self._item, self._item_states, None, self._oldest)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import reverb
@@ -13,6 +14,7 @@ from tfrl.agent import NStep
 from tfrl.replay.bounded import bounded
 from tfrl.replay.nstep import NStepAccumulator
 from tfrl.replay.priorities import InitialPriorities
+from tfrl.replay.saved import put_back, saved
 from tfrl.replay.spread import Spread
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import TransitionLayout
@@ -127,6 +129,18 @@ class FrameWriter:
 
         flushes = [functools.partial(flush_all, writers) for writers in self._writers]
         self.waited_s += self._spread.wait(flushes, self.patience, not pending)
+
+    def state(self) -> dict[str, Any]:
+        """As in `TransitionWriter`, with the last frames of each episode."""
+        return {**TransitionWriter.state(self), **saved(self, ("_recent",))}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As in `TransitionWriter`; the last frames go to the server again, where items refer to them."""
+        TransitionWriter.restore(self, state)
+        put_back(self, {"_recent": state["_recent"]})
+        for row, recent in enumerate(self._recent):
+            for frame in recent:
+                self._writers[self._slot[row]][row].append({"frame": frame})
 
     def close(self) -> None:
         """Drops the open steps; items already written stay."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tree
 
 from tfrl.replay.packing import put, put_record
+from tfrl.replay.saved import put_back, saved
 from tfrl.replay.sender import Sender
 from tfrl.replay.sequences import SequenceLayout
 from tfrl.types import PolicyStep, VectorStep
@@ -136,6 +137,23 @@ class SequenceWriter:
         """
         self._sender.flush(pending)
 
+    def state(self) -> dict[str, Any]:
+        """What there is of the present unroll, for a resumed run."""
+        names = ("_state", "_return", "_is_first", "_restarted", "_t", "_begun_by")
+        state = {**saved(self, names), "records": self._records[: max(0, self._t)].copy()}
+        if self._frames is not None and self._t > 0:
+            state["frames"] = self._frames.state()
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state` of a writer of the same arguments."""
+        parts = dict(state)
+        records, frames = parts.pop("records"), parts.pop("frames", None)
+        put_back(self, parts)
+        self._records[: len(records)] = records
+        if frames is not None:
+            self._frames.restore(frames)
+
     def close(self) -> None:
         """Drops the item that is not whole; items already written stay."""
         self._sender.close()
@@ -192,6 +210,15 @@ class OverlappingWriter:
         """Items handed over, of all environments."""
         return sum(writer.items_written for writer in self._writers)
 
+    def state(self) -> dict[str, Any]:
+        """As `SequenceWriter.state`, of each of the writers that take turns."""
+        return {"writers": [writer.state() for writer in self._writers]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As `SequenceWriter.restore`."""
+        for writer, mine in zip(self._writers, state["writers"], strict=True):
+            writer.restore(mine)
+
     def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
         """As `SequenceWriter.record`."""
         for writer in self._writers:
@@ -209,6 +236,14 @@ class _Frames:
         self._stack, self._index, self._most = layout.stack, index, layout.most_frames
         self._next = np.zeros(num_envs, np.int64)
         self._rows = np.arange(num_envs)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The frames so far and how many there are of each row; which of them are shown is in the records."""
+        return {"frames": self.frames.copy(), "next": self._next.copy()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from `state`."""
+        self.frames, self._next[:] = state["frames"], state["next"]
 
     def put(self, obs: np.ndarray, t: int, restarted: np.ndarray) -> None:
         """Takes observations uint8 [B, H, W, k]; rows that `restarted` may share no frame with those before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,23 @@ class TransitionWriter:
         for item in self._waiting:
             writer.append(item)
         self._waiting.clear()
+
+    def state(self) -> dict[str, Any]:
+        """What is open between two vector steps, for a resumed run; what has not been flushed is not in it."""
+        state = {"accumulator": self._accumulator.state()}
+        if self._initial is not None:
+            state["initial"] = self._initial.state()
+        # Items over a step that is held back, and lost with this writer, would have a gap.
+        state["gap"] = self._initial is not None and self._initial.holds
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state` of a writer of the same arguments."""
+        self._accumulator.restore(state["accumulator"])
+        if self._initial is not None:
+            self._initial.restore(state["initial"])
+        if state["gap"]:
+            self._accumulator.drop()
 
     def close(self) -> None:
         """Drops the open steps; items already written stay."""

@@ -88,6 +88,14 @@ class ObservationNoise(VectorWrapper):
             obs = _choose(ended, self._noisy(self._space, step.obs), next_obs)
         return step._replace(obs=obs, next_obs=next_obs)
 
+    def own_state(self) -> dict[str, Any]:
+        """Implements `VectorWrapper.own_state`: that of the generator."""
+        return self._rng.bit_generator.state
+
+    def restore_own(self, state: dict[str, Any]) -> None:
+        """Implements `VectorWrapper.restore_own`."""
+        self._rng.bit_generator.state = state
+
     def _noisy(self, space: gym.Space, obs: Any) -> Any:
         """New arrays for the parts of floats, the given ones for all others."""
         if isinstance(space, gym.spaces.Dict):
