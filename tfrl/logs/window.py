@@ -43,12 +43,15 @@ class EpisodeWindow:
 
     def to_dict(self) -> dict[str, list]:
         """The episodes in the window, for JSON."""
-        return {"returns": list(self._returns), "lengths": list(self._lengths)}
+        infos = [list(numbers) for numbers in self._infos]
+        return {"returns": list(self._returns), "lengths": list(self._lengths), "infos": infos}
 
     def restore(self, saved: Mapping[str, list]) -> None:
         """Takes the episodes of `to_dict`; they are the oldest then."""
         for episode in zip(saved["returns"], saved["lengths"], strict=True):
             self.add(*episode)
+        infos = saved.get("infos", ())
+        self._infos.extend(tuple(numbers) for numbers in infos if len(numbers) == len(self._names))
 
     def metrics(self) -> dict[str, float]:
         """The `actor/episode_*` metrics; {} before the first episode ends."""

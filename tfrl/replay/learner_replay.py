@@ -11,7 +11,7 @@ import collections
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -264,7 +264,12 @@ class LearnerReplay:
         if self._prioritized:
             np.save(folder / "weights.npy", tf.gather(self._weights, live).numpy())
             np.save(folder / "sums.npy", self._sums.numpy())
-        facts = {"items": self.size, "written": self.written, "max_priority": self.max_priority}
+        facts = {
+            "items": self.size,
+            "written": self.written,
+            "max_priority": self.max_priority,
+            "frames_written": self._frames_written,
+        }
         (folder / FORM).write_text(json.dumps(facts) + "\n")
 
     def restore(self, folder: pathlib.Path) -> None:
@@ -279,12 +284,25 @@ class LearnerReplay:
         self.max_priority = facts["max_priority"]
         # The first version did not save how many were written, and began at the first slot.
         self.written = facts.get("written", len(rows)) - len(rows)
+        self._frames_written = facts.get("frames_written", len(frames)) - len(frames)
         if len(rows):
             self.insert(Chunk(rows, frames, refs, np.int64(0), np.int64(-1)))
         if self._prioritized and len(rows):
             self._set_weights(self.live(), arrays["weights"])
             if "sums" in arrays:
                 self._sums.assign(arrays["sums"])
+
+    def writers(self) -> dict[str, Any]:
+        """Where the frames of each writer's last blocks are, so that its next rows may refer to them."""
+        starts = {writer: [list(pair) for pair in pairs] for writer, pairs in self._writers.items()}
+        return {"starts": starts, "joined": dict(self._joined)}
+
+    def restore_writers(self, state: Mapping[str, Any]) -> None:
+        """Takes `writers` of the replay whose contents these are, for writers that go on as they were."""
+        for writer, pairs in state["starts"].items():
+            pairs = (tuple(pair) for pair in pairs)
+            self._writers[writer] = collections.deque(pairs, maxlen=self._blocks_kept)
+        self._joined.update(state["joined"])
 
     def live(self) -> np.ndarray:
         """Slots of the items that can be drawn, int32, oldest first."""

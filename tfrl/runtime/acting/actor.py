@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tree
 
 from tfrl.agent import ActorPlace, Agent
+from tfrl.envs.state import NoState
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.window import EpisodeWindow
@@ -66,7 +68,7 @@ class Actor:
         self._of_evaluation: dict[str, float] = {}
         self._agent, self._place = agent, place
         self._in_metrics = agent.in_metrics(place) if agent.in_metrics else None
-        self._obs = env.reset(seed)
+        self._seed, self._obs = seed, env.reset(seed)
         self._initial_state = engine.policy.initial_state(env.num_envs)
         self._initial_state = tree.map_structure(np.asarray, self._initial_state)
         self._state = self._initial_state
@@ -93,6 +95,7 @@ class Actor:
             try:
                 step = env.step(choice.action)
             except Stopped:
+                self._noise.take_back()
                 break
             stepped = clock()
             writer.record(self._obs, self._state, choice, step)
@@ -152,6 +155,52 @@ class Actor:
         if facts != self.facts:
             self.facts = facts
             self.env.set(facts)
+
+    def state(self) -> dict[str, Any] | None:
+        """What acting needs to go on in the same episodes; None where the environments cannot save their state.
+
+        The generator of the noise, the weights and the window are saved by themselves. What the writer has not flushed
+        is not in it.
+        """
+        if self.env.place.inside:  # interrupted in the middle of a vector step
+            return None
+        try:
+            env = self.env.state()
+        except NoState:
+            return None
+        return {
+            "num_envs": self.env.num_envs,
+            "env": env,
+            "obs": tree.map_structure(np.array, self._obs),
+            "policy": tree.map_structure(np.array, self._state),
+            "noise": self._noise.state(),
+            "writer": self.writer.state(),
+        }
+
+    def restore(self, state: Mapping[str, Any] | None) -> str:
+        """Goes on in the episodes of a `state`; returns why it cannot, and begins new ones then, or "".
+
+        Args:
+          state: of an actor of the same run; None where there is none.
+        """
+        why = (
+            ""
+            if state is not None
+            else self.env.why_no_state or "the checkpoint has no state of them"
+        )
+        if state is not None and state["num_envs"] != self.env.num_envs:
+            why = f"num_envs was {state['num_envs']}"
+        if why:
+            return why
+        try:
+            self.env.restore(state["env"])
+        except NoState as reason:
+            self._obs = self.env.reset(self._seed)
+            return str(reason)
+        self._obs, self._state = state["obs"], state["policy"]
+        self._noise.restore(state["noise"])
+        self.writer.restore(state["writer"])
+        return ""
 
     def close(self) -> None:
         """Finishes the writes and closes the environments."""

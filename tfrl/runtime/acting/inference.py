@@ -108,6 +108,20 @@ class NoiseStream:
                 noise.update(self._values)
             yield noise
 
+    def state(self) -> dict[str, Any]:
+        """What is held and for how long it has been, for `restore`; the generator is its owner's to save."""
+        return {"values": {k: x.copy() for k, x in self._values.items()}, "age": self._age.copy()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on with what `state` holds, of a stream over the same noise."""
+        for name, values in state["values"].items():
+            self._values[name][...] = values
+        self._age[:] = state["age"]
+
+    def take_back(self) -> None:
+        """The last step was not made: held noise is as old as before it."""
+        self._age -= 1
+
     def restart(self, is_first: np.ndarray) -> None:
         """A new episode begins in the rows `is_first`, bool [B]."""
         if self._held:

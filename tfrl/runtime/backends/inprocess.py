@@ -102,7 +102,9 @@ class _Run:
         with stop.inside_environment():
             env = StoppableVector(build.environments(run_plan, env_seed), stop)
         self.watch = Watch(env.place, "training", limit_s(job.topology), logger.announce)
-        logger.announce(f"environments: {env.backend}, {env.num_envs}")
+        later = "begins new ones" if env.why_no_state else "goes on in its episodes"
+        why = f" ({env.why_no_state})" if env.why_no_state else ""
+        logger.announce(f"environments: {env.backend}, {env.num_envs}; a resumed run {later}{why}")
         inference = job.topology.inference
         if found and inference == "auto":
             inference = found.state.get("inference", "auto")
@@ -117,13 +119,15 @@ class _Run:
         if found and "window" in found.state:
             self.actor.window.restore(found.state["window"])
         self._hand_over()
+        if found:
+            self._go_on(found)
         self.evaluator = Evaluator(run_plan, engine.name, stop=stop, announce=logger.announce)
         self.evaluator.refuse_shared(env)
         if found:
             self.evaluator.facts = found.state.get("evaluation_facts", {})
             self.actor.load_evaluation(self.evaluator.facts)
         self.evaluator.rehearse()
-        rehearsal.of_checkpoint(run_plan, self.learner, self._state())
+        rehearsal.of_checkpoint(run_plan, self.learner, self._state(), self._acting())
         self.sampler: Sampler | None = None
         self.batcher = build.batcher(run_plan, found, logger.announce)
         self.logged_lags: np.ndarray | int = 0  # counts in the rows so far
@@ -133,6 +137,22 @@ class _Run:
             self.thread = futures.ThreadPoolExecutor(1, initializer=take_no_signals)
         self.training: futures.Future | None = None
         self.waiting: list[Chunk] = []  # for the end of the learner call that goes on
+
+    def _go_on(self, found: checkpoint.Checkpoint) -> None:
+        """Goes on in the episodes of a checkpoint where its state and these environments allow it."""
+        acting = found.acting()
+        why = self.actor.restore(acting)
+        if not why and self.learner_replay is not None and found.replay:
+            self.learner_replay.restore_writers(acting["replay"])
+        what = f"new ones begin ({why})" if why else "those of the checkpoint go on"
+        self.logger.announce(f"episodes: {what}")
+
+    def _acting(self) -> dict[str, Any] | None:
+        """The state of acting that a checkpoint holds; None where the environments cannot save theirs."""
+        acting = self.actor.state()
+        if acting is not None and self.learner_replay is not None:
+            acting["replay"] = self.learner_replay.writers()
+        return acting
 
     def _local_queue(self, found: checkpoint.Checkpoint | None) -> LocalQueue:
         """The queue beside the learner, with the contents of a checkpoint."""
@@ -343,5 +363,7 @@ class _Run:
             beside = self.local if self.local is not None else self.learner_replay
             contents = functools.partial(save_contents, self.client) if self.server else beside.save
             save = self.batcher.saving(contents)
-        self.run_plan.checkpoints.save(self.totals.env_steps, self.learner, self._state(), save)
+        self.run_plan.checkpoints.save(
+            self.totals.env_steps, self.learner, self._state(), save, self._acting()
+        )
         self.hooks.saved(self.totals.env_steps)

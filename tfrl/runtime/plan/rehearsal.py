@@ -74,11 +74,13 @@ def before_training(run_plan: RunPlan) -> Rehearsed:
     return Rehearsed(policy, exported)
 
 
-def of_checkpoint(run_plan: RunPlan, learner: tf.Module, state: Mapping[str, Any]) -> None:
+def of_checkpoint(
+    run_plan: RunPlan, learner: tf.Module, state: Mapping[str, Any], acting: Any = None
+) -> None:
     """Writes a checkpoint without replay contents, and reads it back into the learner.
 
     Args:
-      state: as the run saves it.
+      state, acting: as the run saves them.
 
     Raises:
       SettingError: one of the two fails, or what was read is not what was written.
@@ -86,8 +88,10 @@ def of_checkpoint(run_plan: RunPlan, learner: tf.Module, state: Mapping[str, Any
     with _scratch(run_plan) as folder, _trial(run_plan, "a checkpoint"):
         before = [variable.numpy() for variable in learner.variables]
         checkpoints = checkpoint.Checkpoints(folder, run_plan.job.algo, run_plan.spec, 1)
-        checkpoints.save(0, learner, state, None)
-        checkpoint.restore_learner(checkpoints.newest(), learner)
+        checkpoints.save(0, learner, state, None, acting)
+        found = checkpoints.newest()
+        checkpoint.restore_learner(found, learner)
+        found.acting()
         for variable, value in zip(learner.variables, before, strict=True):
             if not np.array_equal(variable.numpy(), value, equal_nan=value.dtype.kind == "f"):
                 raise ValueError(f"{variable.name} was not read back as it was")

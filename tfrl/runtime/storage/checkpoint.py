@@ -1,7 +1,8 @@
 """Checkpoints: everything that a run needs to go on exactly, in one folder whose manifest is renamed into place last.
 
-`checkpoints/<env steps>/` holds the learner (variables, target, optimiser slots, counters), the replay contents and
-`state.json`; `checkpoint_files.py` says when it counts. A failed or cut-off write never harms an older checkpoint.
+`checkpoints/<env steps>/` holds the learner (variables, target, optimiser slots, counters), the replay contents,
+`acting.npz` (environments and what acting holds between two steps, of a run in one process) and `state.json`;
+`checkpoint_files.py` says when it counts. A failed or cut-off write never harms an older checkpoint.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from tfrl import files
 from tfrl import spaces as space_lib
 from tfrl.errors import RunFailed, SettingError
 from tfrl.runtime.learning.divergence import refuse_variables
-from tfrl.runtime.storage import checkpoint_files
+from tfrl.runtime.storage import checkpoint_files, nest_file
 from tfrl.runtime.storage.checkpoint_files import damaged
 from tfrl.types import EnvSpec
+
+ACTING = "acting.npz"  # the state of acting in a run in one process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Checkpoint:
         """Folder of the replay contents, None where there are none that can be used."""
         folder = self.folder / "replay"
         return folder if folder.is_dir() and not self.unfit else None
+
+    def acting(self) -> Any:
+        """The state of acting, see `Actor.state`; None where there is none.
+
+        Raises:
+          SettingError: the file is damaged.
+        """
+        path = self.folder / ACTING
+        return nest_file.read(path) if path.is_file() else None
 
 
 class Checkpoints:
@@ -65,6 +77,7 @@ class Checkpoints:
         learner: tf.Module,
         state: Mapping[str, Any],
         save_replay: Callable[[pathlib.Path], None] | None,
+        acting: Any = None,
     ) -> pathlib.Path:
         """Writes a checkpoint; returns its folder.
 
@@ -73,6 +86,7 @@ class Checkpoints:
           learner: its variables are saved; RunFailed where they are not finite.
           state: counters, generator states and whatever else JSON holds.
           save_replay: writes the replay's contents to a folder that does not exist yet; None leaves them out.
+          acting: plain data and arrays, see `nest_file.py`; None: the episodes that are open do not go on.
 
         Raises:
           RunFailed: it cannot be written, as on a full disk; nothing is left of it, and older ones are whole.
@@ -88,6 +102,8 @@ class Checkpoints:
             tf.train.Checkpoint(learner=learner).write(str(folder / "learner"))
             if save_replay is not None:
                 save_replay(folder / "replay")
+            if acting is not None:
+                nest_file.write(folder / ACTING, acting)
             facts = {"identity": self._identity, "env_steps": env_steps, **state}
             checkpoint_files.seal(folder, facts)
         except BaseException as error:

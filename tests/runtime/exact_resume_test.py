@@ -1,0 +1,126 @@
+"""A run in one process that is resumed goes on in its episodes: 2 N steps are N steps, a restart and N steps."""
+
+import contextlib
+import io
+import json
+import pathlib
+import tempfile
+
+import tensorflow as tf
+from absl.testing import parameterized
+
+import tfrl
+from tfrl.callbacks import Callback
+from tfrl.logs import csv_file
+from tfrl.runtime.storage import checkpoint
+
+COMMON = dict(
+    env="CartPole-v1", seed=3, hidden_sizes=(16,), eval_every_env_steps=0, final_eval_episodes=0, eval_episodes=1,
+    export_policy="last", log_every_s=1e-9, console="plain", tensorboard=False, compile="graph",
+    inference="lite", checkpoint_keep=9,
+)  # fmt: skip
+DQN = dict(
+    total_env_steps=1200, checkpoint_every_env_steps=600, min_replay=200, replay_capacity=500,
+    batch_size=8, updates_per_call=4, env_steps_per_update=2.0,
+)  # fmt: skip
+ON_POLICY = dict(total_env_steps=1024, checkpoint_every_env_steps=512)
+LSTM = dict(core="lstm", core_size=6, sequence_length=12, sequence_period=8, burn_in=2)
+RUNS = {
+    "dqn": ("dqn", dict(DQN, num_envs=1, n_step=3, prioritized=True)),
+    "dqn, native": ("dqn", dict(DQN, num_envs=8, env_backend="native")),
+    "dqn, noisy": ("dqn", dict(DQN, num_envs=2, noisy="factorised", n_step=2)),
+    "dqn, lstm": (
+        "dqn",
+        dict(DQN, **LSTM, num_envs=2, env_steps_per_update=20.0, min_replay=20, prioritized=True),
+    ),
+    "dqn, overlap": ("dqn", dict(DQN, num_envs=2, overlap=True)),
+    "ppo": ("ppo", dict(ON_POLICY, num_envs=1, unroll_length=64)),
+    "ppo, native": ("ppo", dict(ON_POLICY, num_envs=8, unroll_length=16, env_backend="native")),
+    "ppo, lstm": (
+        "ppo",
+        dict(ON_POLICY, num_envs=2, unroll_length=32, core="gru", core_size=6, minibatches=2,
+             normalize_observations=True, normalize_rewards=True),
+    ),
+    "impala": ("impala", dict(ON_POLICY, num_envs=1)),
+    "impala, native": ("impala", dict(ON_POLICY, num_envs=8, env_backend="native")),
+    "impala, old unrolls": (
+        "impala", dict(ON_POLICY, num_envs=2, replay_proportion=0.5, replay_unrolls=20),
+    ),
+    "pg": ("pg", dict(ON_POLICY, num_envs=2)),
+    "a3c": ("a3c", dict(ON_POLICY, num_envs=2)),
+}  # fmt: skip
+
+
+class Stopping(Callback):
+    """Ends a run at its first checkpoint."""
+
+    def on_checkpoint(self, run, env_steps):
+        run.stop("the first half is made")
+
+
+class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+
+    def train(self, algo, name, **settings):
+        """A run's folder and what it said."""
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            tfrl.train(algo, run_dir=str(self.folder / name), **settings)
+        return self.folder / name, said.getvalue()
+
+    def twice(self, algo, **settings):
+        """Folders of a run without an interruption, and of one that was resumed, with what it said then."""
+        settings = {**COMMON, **settings}
+        whole, _ = self.train(algo, "whole", **settings)
+        self.train(algo, "halves", callbacks=[Stopping()], **settings)
+        halves, said = self.train(algo, "halves", resume=True)
+        return whole, halves, said
+
+    def assert_same(self, whole, halves, from_env_steps):
+        arrays = [
+            checkpoint.load_arrays(d / "checkpoints" / "last.npz")[0] for d in (whole, halves)
+        ]
+        for mine, theirs in zip(*arrays, strict=True):
+            self.assertAllEqual(mine, theirs)
+        states = [json.loads((newest(d) / "state.json").read_text()) for d in (whole, halves)]
+        for name in ("env_steps", "written", "sampled", "max_priority", "window", "rng"):
+            self.assertEqual(states[0][name], states[1][name], name)
+        self.assertEqual(*(s["totals"]["episodes"] for s in states))
+        rows = [
+            {r["run/env_steps"]: r for r in csv_file.read(d / "metrics.csv")}
+            for d in (whole, halves)
+        ]
+        later = [steps for steps in rows[0] if steps > from_env_steps]
+        self.assertNotEmpty(later)
+        self.assertContainsSubset(later, rows[1])
+        compared = set()
+        for steps in later:
+            for name, value in rows[0][steps].items():
+                if (
+                    name.startswith(("learner/", "actor/"))
+                    and "retraces" not in name
+                    and "lag" not in name
+                ):
+                    if name in rows[1][steps]:
+                        compared.add(name)
+                        self.assertEqual(value, rows[1][steps][name], (steps, name))
+        self.assertIn("actor/episode_return_mean", compared)
+        self.assertTrue(any(name.startswith("learner/") and "loss" in name for name in compared))
+
+    @parameterized.named_parameters((name, *run) for name, run in RUNS.items())
+    def test_it_is_the_run_that_was_never_interrupted(self, algo, settings):
+        whole, halves, said = self.twice(algo, **settings)
+        self.assertIn("episodes: those of the checkpoint go on", said)
+        first = sorted((halves / "checkpoints").glob("[0-9]*"))[0]
+        self.assert_same(whole, halves, int(first.name))
+
+
+def newest(run_dir):
+    """Folder of the newest checkpoint."""
+    return sorted(f for f in (run_dir / "checkpoints").glob("[0-9]*") if "." not in f.name)[-1]
+
+
+if __name__ == "__main__":
+    tf.test.main()
