@@ -1,6 +1,6 @@
 """A run in one process that is resumed goes on in its episodes: 2 N steps are N steps, a restart and N steps."""
 
-import contextlib
+import dataclasses
 import io
 import json
 import pathlib
@@ -9,13 +9,19 @@ import tempfile
 import tensorflow as tf
 from absl.testing import parameterized
 
-import tfrl
+from tfrl.api import make_job
 from tfrl.callbacks import Callback
+from tfrl.job import Job
 from tfrl.logs import csv_file
+from tfrl.logs.logger import Logger
+from tfrl.runtime.backends import inprocess
+from tfrl.runtime.hooks import Hooks
+from tfrl.runtime.plan.run_plan import plan_run
+from tfrl.runtime.stop import Stop
 from tfrl.runtime.storage import checkpoint
 
 COMMON = dict(
-    env="CartPole-v1", seed=3, hidden_sizes=(16,), eval_every_env_steps=0, final_eval_episodes=0, eval_episodes=1,
+    env="CartPole-v1", seed=3, hidden_sizes=(16,), eval_every_env_steps=0, eval_env="none", episodes_csv=False,
     export_policy="last", log_every_s=1e-9, console="plain", tensorboard=False, compile="graph",
     inference="lite", checkpoint_keep=9,
 )  # fmt: skip
@@ -63,20 +69,26 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
         super().setUp()
         self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
 
-    def train(self, algo, name, **settings):
-        """A run's folder and what it said."""
+    def train(self, name, callbacks=(), **changes):
+        """The training of a job of a folder, without what comes before and after it; returns what it said."""
+        run_dir = self.folder / name
+        job = dataclasses.replace(Job.load(run_dir / "job.json"), **changes)
         said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            tfrl.train(algo, run_dir=str(self.folder / name), **settings)
-        return self.folder / name, said.getvalue()
+        run_plan = plan_run(job)
+        with Logger(run_dir, job.log, job.total_env_steps, out=said) as logger:
+            inprocess.run(run_plan, logger, Stop(), Hooks(run_plan, callbacks))
+        return said.getvalue()
 
     def twice(self, algo, **settings):
         """Folders of a run without an interruption, and of one that was resumed, with what it said then."""
-        settings = {**COMMON, **settings}
-        whole, _ = self.train(algo, "whole", **settings)
-        self.train(algo, "halves", callbacks=[Stopping()], **settings)
-        halves, said = self.train(algo, "halves", resume=True)
-        return whole, halves, said
+        for name in ("whole", "halves"):
+            (self.folder / name).mkdir()
+            job = make_job(algo, run_dir=str(self.folder / name), **{**COMMON, **settings})
+            job.save(self.folder / name / "job.json")
+        self.train("whole")
+        self.train("halves", [Stopping()])
+        said = self.train("halves", resume=True)
+        return self.folder / "whole", self.folder / "halves", said
 
     def assert_same(self, whole, halves, from_env_steps):
         arrays = [
@@ -114,12 +126,12 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
         whole, halves, said = self.twice(algo, **settings)
         self.assertIn("episodes: those of the checkpoint go on", said)
         first = sorted((halves / "checkpoints").glob("[0-9]*"))[0]
-        self.assert_same(whole, halves, int(first.name))
+        self.assert_same(whole, halves, int(first.name.split(".")[0]))
 
 
 def newest(run_dir):
     """Folder of the newest checkpoint."""
-    return sorted(f for f in (run_dir / "checkpoints").glob("[0-9]*") if "." not in f.name)[-1]
+    return sorted((run_dir / "checkpoints").glob("[0-9]*"))[-1]
 
 
 if __name__ == "__main__":

@@ -373,6 +373,7 @@ class SyncVector(VectorEnv):
             "pending": list(self._pending),
             "returns": [float(total) for total in self._returns],
             "lengths": [int(length) for length in self._lengths],
+            "part_sums": self._part_sums.copy(),
             "lives": None if self.lives is None else self.lives.copy(),
         }
 
@@ -384,6 +385,7 @@ class SyncVector(VectorEnv):
             put_back(env, saved)
         self._pending, self._returns = list(state["pending"]), list(state["returns"])
         self._lengths, self._seed = list(state["lengths"]), None
+        self._part_sums[...] = state["part_sums"]
         if self.lives is not None:
             self.lives[:] = state["lives"]
 
@@ -627,6 +629,7 @@ class BatchVector(VectorEnv):
             "pending": None if self._pending is None else self._pending.copy(),
             "returns": self._returns.copy(),
             "lengths": self._lengths.copy(),
+            "part_sums": self._part_sums.copy(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -636,6 +639,7 @@ class BatchVector(VectorEnv):
         put_back(self.env, state["vector"])
         self._pending, self._seed = state["pending"], None
         self._returns[:], self._lengths[:] = state["returns"], state["lengths"]
+        self._part_sums[...] = state["part_sums"]
 
     def close(self) -> None:
         """Implements `VectorEnv.close`: closes `env`."""

@@ -109,7 +109,7 @@ class NStepAccumulator:
 
     def state(self) -> dict[str, np.ndarray]:
         """The open steps and their sums, for `restore`."""
-        return saved(self, ("_ring", "_returns", "_steps", "_open"))
+        return saved(self, ("_ring", "_returns", "_products", "_parts", "_steps", "_open"))
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Goes on with the open steps of `state`, of an accumulator of the same arguments."""
