@@ -382,14 +382,15 @@ class EpisodeWriterTest(UnrollTestCase):
             self.assertGreater(len({count for count, _ in items}), 1)
             self.assertEqual(bench.writer.items_written, len(items))
             self.assertIsNone(bench.writer.vector_steps_to_item)
-            for count, newest in items:
+            self.assertGreater(len({version for _, version in items}), 2)
+            for count, oldest in items:
                 found = bench.decoded()
                 self.assertEqual(found.reward.shape, (length, columns))
                 for column in range(count):
                     self.assertEpisode(found, column, episodes.pop(0))
                 self.assertFalse(found.valid[:, count:].any())
                 self.assertTrue(found.is_last[:, count:].all())
-                self.assertAllEqual(found.version, [newest] * columns)
+                self.assertAllEqual(found.version, [oldest] * columns)
             self.assertLess(len(episodes), least)
 
     def test_parts_of_rewards_and_own_discounts_lie_with_their_steps(self):
@@ -412,13 +413,13 @@ class EpisodeWriterTest(UnrollTestCase):
                     self.assertAllClose(mine, theirs, 1e-5, 1e-5)
 
     def items_of(self, records, length, least):
-        """The episodes of each item, and the weights under which its last vector step was made."""
+        """The episodes of each item, and the oldest weights under which one of them began."""
         items, sent = [], 0
         for t in range(len(records)):
-            over = len(reference.whole_episodes(records[: t + 1], length, DISCOUNT)) - sent
-            if over >= least:
-                items.append((over, records[t].version))
-                sent += over
+            new = reference.whole_episodes(records[: t + 1], length, DISCOUNT)[sent:]
+            if len(new) >= least:
+                items.append((len(new), min(episode[0]["version"] for episode in new)))
+                sent += len(new)
         return items
 
     def assertEpisode(self, found, column, steps):

@@ -928,7 +928,6 @@ class AtariLives(VectorWrapper):
         self._lives, self._pending = state["lives"], state["pending"]
 
 
-
 class CheckedMasks(VectorWrapper):
     """Ends a run at a state that goes on without any valid action: no policy can act there, and no value follows it."""
 

@@ -240,14 +240,14 @@ def whole_episodes(
 ) -> list[list[dict[str, Any]]]:
     """The steps of each episode, in the order in which they end (of the same vector step: by row).
 
-    A step is a dict with 'obs', 'action', 'extras', 'state' (before it), 'reward', 'discount', 'return_so_far', 'fresh'
-    and 'next_obs'. An episode longer than `length` is cut there, and what follows is an episode of its own.
+    A step is a dict with 'obs', 'action', 'extras', 'state' (before it), 'reward', 'rewards', 'discount',
+    'discounted_return', 'is_first', 'next_obs' and the 'version' of the weights that acted. An episode longer than `length` is cut there, and what follows is an episode of its own.
     """
     rows = range(len(records[0].step.reward))
     episodes: list[list[dict[str, Any]]] = []
     open_: list[list[dict[str, Any]]] = [[] for _ in rows]
     is_first = [True for _ in rows]
-    for obs, state, choice, step, _ in records:
+    for obs, state, choice, step, version in records:
         for b in rows:
             begins, is_first[b] = is_first[b], bool(step.terminated[b] or not step.valid[b])
             if not step.valid[b]:
@@ -264,6 +264,7 @@ def whole_episodes(
                     "discounted_return": last["discount"] * last["discounted_return"]
                     + float(step.reward[b]),
                     "is_first": begins,
+                    "version": version,
                 }
             )
             if step.terminated[b] or step.truncated[b] or len(open_[b]) == length:
