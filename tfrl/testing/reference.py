@@ -241,7 +241,8 @@ def whole_episodes(
     """The steps of each episode, in the order in which they end (of the same vector step: by row).
 
     A step is a dict with 'obs', 'action', 'extras', 'state' (before it), 'reward', 'rewards', 'discount',
-    'discounted_return', 'is_first', 'next_obs' and the 'version' of the weights that acted. An episode longer than `length` is cut there, and what follows is an episode of its own.
+    'discounted_return', 'is_first', 'next_obs' and the 'version' of the weights that acted. An episode longer than
+    `length` is cut there, and what follows is an episode of its own.
     """
     rows = range(len(records[0].step.reward))
     episodes: list[list[dict[str, Any]]] = []
