@@ -344,7 +344,7 @@ def _settle_evaluation(job: Job) -> Job:
     Raises:
       SettingError: one environment is to be two, or to be in several processes.
     """
-    from tfrl.envs.make import is_one
+    from tfrl.envs.names import is_one
 
     one, where = is_one(job.env), job.evaluation.eval_env
     if one and job.topology.backend == "processes":

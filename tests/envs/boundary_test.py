@@ -23,7 +23,7 @@ INF = float("inf")
 
 def vector_of(kind, factories, plan_env=None):
     """A vector of environments that one kind of vector steps."""
-    spec = make._spec_of(EnvPlan(env=plan_env or "Test"), factories[0](), None)
+    spec = make.spec_of(EnvPlan(env=plan_env or "Test"), factories[0](), None)
     if kind == "sync":
         return SyncVector(factories, spec, seed=0)
     env = SyncVectorEnv(factories, autoreset_mode=AutoresetMode(kind), copy=False)
@@ -387,7 +387,7 @@ class OwnershipTest(parameterized.TestCase):
 
     def test_arrays_that_a_vector_class_reuses_are_copied(self):
         env = ReusingVector()
-        spec = make._spec_of(EnvPlan(env="Native"), Reusing(ACTION_SPACES["MultiBinary"]), None)
+        spec = make.spec_of(EnvPlan(env="Native"), Reusing(ACTION_SPACES["MultiBinary"]), None)
         vector = BatchVector(env, spec, 0, backend="native")
         action = np.ones(2, np.int64)
         first, one, two, three = vector.reset(), *(vector.step(action) for _ in range(3))

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from absl.testing import absltest, parameterized
 
-from tfrl.envs import make
+from tfrl.envs import make, names
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.testing import fakes
@@ -206,7 +206,7 @@ class NamesTest(parameterized.TestCase):
         self.assertEqual(lengths, [9, 9])
 
     def test_module_with_id(self):
-        self.assertEqual(make.atari_game("ale_py:ALE/Pong-v5"), "Pong")
+        self.assertEqual(names.atari_game("ale_py:ALE/Pong-v5"), "Pong")
         self.assertEqual(
             make.make_spec(EnvPlan(env="gymnasium:CartPole-v1")).observation_space.shape, (4,)
         )

@@ -205,7 +205,7 @@ class DeclaredTest(parameterized.TestCase):
         class Other(gym.Wrapper):
             reward_parts = ("only",)
 
-        spec = make._spec_of(EnvPlan(env="t"), Other(fakes.PartsAndDiscount()), None)
+        spec = make.spec_of(EnvPlan(env="t"), Other(fakes.PartsAndDiscount()), None)
         self.assertEqual(spec.reward_parts, ("only",))
 
 

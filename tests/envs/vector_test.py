@@ -288,7 +288,7 @@ class SpacesTest(parameterized.TestCase):
                 return super().step(action)
 
         plan = EnvPlan()
-        vector = SyncVector([Reach], make._spec_of(plan, Reach(), None), 0)
+        vector = SyncVector([Reach], make.spec_of(plan, Reach(), None), 0)
         vector.reset()
         self.assertEqual(vector.spec.action_space.dtype, np.float32)
         # float32 0.1 is above float64 0.1; `contains` inside the environment would raise.

@@ -181,7 +181,7 @@ def side_input_problems(observations: gym.Space, actions: gym.Space, num_agents:
     """What is wrong with the side inputs of an observation space, a sentence each.
 
     Args:
-      observations, actions: as the environment declares them; of both a plain or a cast form.
+      observations, actions: as the environment declares them.
       num_agents: of `EnvSpec`.
     """
     found = side_inputs(observations)

@@ -15,7 +15,8 @@ import numpy as np
 from tfrl.agent import Policy
 from tfrl.config import objects, trust
 from tfrl.config.resolve import load_job
-from tfrl.envs.make import atari_game, make_vector
+from tfrl.envs.make import make_vector
+from tfrl.envs.names import atari_game
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, Job

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import gymnasium as gym
 
-from tfrl.envs.make import atari_game
+from tfrl.envs.names import atari_game
 from tfrl.job import Job
 from tfrl.nn import inputs
 from tfrl.nn.torsos import NETWORKS
