@@ -5,7 +5,7 @@
 
 A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND NAME is one of:
 
-- `settings ALGO` (its Config), `settings SECTION` (job or a part of it), `resumable all`;
+- `settings ALGO` or `settings SWITCH` (its Config), `settings SECTION` (job or a part of it), `resumable all`;
 - `algorithms README`, `algorithms index`: from `ABOUT` and the docstring of each algorithm;
 - `metrics ALGO` (those that its file and the shared functions it calls name), `metrics all`;
 - `results ALGO`: the runs in `benchmarks/runs/ALGO/CONFIG/`;
@@ -35,7 +35,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from tfrl.benchmark.workloads import FIGURES, RIVALS  # noqa: E402
-from tfrl.config import flags, foreign  # noqa: E402
+from tfrl.config import flags, foreign, switches  # noqa: E402
 from tfrl.config.resolve import may_change  # noqa: E402
 from tfrl.job import algorithm, algorithms  # noqa: E402
 from tfrl.logs.metrics import HISTOGRAMS, METRICS, PATTERNS  # noqa: E402
@@ -51,6 +51,8 @@ def settings(name: str) -> str:
     """The settings of an algorithm or of a section of a job, as a Markdown table."""
     if name in algorithms():
         return flags.settings_table(algorithm(name).Config)
+    if name in switches.names():
+        return flags.settings_table(switches.find(name).Config)
     section = {section.key: section for section in flags.job_sections(None)}[name]
     head, rule, *rows = flags.settings_table(section.cls).splitlines()
     kept = [row for row in rows if row.split("`")[1] in section.names]

@@ -19,6 +19,8 @@ PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").rglo
 USERS = (
     "my_package/reinforce.py",
     "my_package/sarsa.py",
+    "my_package/sticky_actions.py",
+    "my_package/weight_decay.py",
 )  # files of the user that pages write about
 
 

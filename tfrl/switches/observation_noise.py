@@ -4,7 +4,7 @@ What it is: zero-mean noise of one standard deviation on every element of each a
 drawn anew at every step and clipped to the limits of the space. Training without noise and evaluating with it, or the
 reverse, measures how far a policy depends on exact observations.
 
-What it is not: it changes no action mask, no action features, no integers and no images of bytes. With
+What it is not: it changes no side inputs such as action masks, no integers and no images of bytes. With
 `observe_previous` the previous action and reward stay exact.
 """
 
@@ -20,9 +20,7 @@ import numpy as np
 from tfrl.envs.vector import VectorEnv, VectorWrapper
 from tfrl.errors import SettingError
 from tfrl.settings import setting, validate
-from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec, VectorStep
-
-SIDE_INPUTS = (ACTION_MASK, ACTION_FEATURES)  # parts of a Dict that stay exact
+from tfrl.types import SIDE_INPUTS, EnvSpec, VectorStep
 
 
 @dataclasses.dataclass(frozen=True)
