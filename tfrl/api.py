@@ -216,10 +216,11 @@ def _run(run_plan: RunPlan, started: float, callbacks: Sequence[Callback], stop:
     from tfrl.logs import episode_file
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
+    from tfrl.runtime import rehearsal
     from tfrl.runtime.backends.last_words import last_words
     from tfrl.runtime.finish import finish
     from tfrl.runtime.hooks import Hooks
-    from tfrl.runtime.plan import memory, rehearsal
+    from tfrl.runtime.plan import memory
     from tfrl.runtime.storage import folders, mend
 
     job = run_plan.job

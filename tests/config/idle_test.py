@@ -13,7 +13,7 @@ from tfrl import api
 from tfrl.config import flags, idle
 from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm, algorithms
-from tfrl.runtime.storage.facts import facts
+from tfrl.runtime.plan.idle_facts import facts
 from tfrl.types import EnvSpec
 
 BOX = gym.spaces.Box(-1.0, 1.0, (3,))

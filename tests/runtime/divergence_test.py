@@ -14,7 +14,7 @@ from absl.testing import parameterized
 import tfrl
 from tfrl.errors import RunFailed
 from tfrl.logs import csv_file
-from tfrl.runtime.learning.divergence import refuse_arrays
+from tfrl.runtime.divergence import refuse_arrays
 from tfrl.runtime.plan import run_plan
 from tfrl.runtime.report import write_result
 from tfrl.runtime.storage import checkpoint

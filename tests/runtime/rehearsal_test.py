@@ -11,7 +11,7 @@ from absl.testing import parameterized
 
 import tfrl
 from tfrl.errors import SettingError
-from tfrl.runtime.plan import rehearsal
+from tfrl.runtime import rehearsal
 from tfrl.runtime.serving.export import Exported
 
 SMALL = dict(

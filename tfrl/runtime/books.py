@@ -14,7 +14,7 @@ import numpy as np
 from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.logs.window import EpisodeWindow
-from tfrl.runtime.learning.divergence import diverged
+from tfrl.runtime.divergence import diverged
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import peak_memory_mb
 

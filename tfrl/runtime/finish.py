@@ -37,7 +37,7 @@ from tfrl.settings import choose
 from tfrl.types import EnvSpec
 
 if TYPE_CHECKING:
-    from tfrl.runtime.plan.rehearsal import Rehearsed
+    from tfrl.runtime.rehearsal import Rehearsed
 
 
 def finish(

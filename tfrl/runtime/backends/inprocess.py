@@ -26,7 +26,7 @@ from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.sampler import Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.write_chunks import Chunk
-from tfrl.runtime import build, seeds
+from tfrl.runtime import build, rehearsal, seeds
 from tfrl.runtime.acting.evaluator import Evaluator
 from tfrl.runtime.acting.watch import Watch, limit_s
 from tfrl.runtime.backends.isolation import network_line
@@ -35,7 +35,7 @@ from tfrl.runtime.hooks import Hooks
 from tfrl.runtime.interrupt import take_no_signals
 from tfrl.runtime.interval import Interval
 from tfrl.runtime.leave import leave_policy
-from tfrl.runtime.plan import rehearsal, residency
+from tfrl.runtime.plan import residency
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.stop import Stop, StoppableVector, Stopped
 from tfrl.runtime.storage import checkpoint

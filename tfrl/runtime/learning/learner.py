@@ -19,9 +19,9 @@ from tfrl.logs.histogram import Histogram
 from tfrl.replay.layout import Layout
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
+from tfrl.runtime.divergence import diverged, refuse_arrays
 from tfrl.runtime.facts import MAX_PRIORITY, checked
 from tfrl.runtime.learning import shuffle
-from tfrl.runtime.learning.divergence import diverged, refuse_arrays
 
 NARROW = 84 * 202  # weights of the largest layer that is known to be faster under XLA on a CPU
 TIMING_S = 1.0  # of calls of both, to choose one; at least so many rounds, and no more than these

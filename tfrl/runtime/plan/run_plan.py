@@ -21,9 +21,9 @@ from tfrl.replay import learner_replay, local_queue
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.layout import Layout
 from tfrl.runtime.plan import checks, memory, residency, warm_start
+from tfrl.runtime.plan.idle_facts import facts
 from tfrl.runtime.storage import mend
 from tfrl.runtime.storage.checkpoint import Checkpoint, Checkpoints
-from tfrl.runtime.storage.facts import facts
 from tfrl.runtime.storage.replay_server import saved_shapes
 from tfrl.types import EnvSpec
 

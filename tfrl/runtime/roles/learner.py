@@ -11,13 +11,12 @@ import reverb
 from tfrl.job import Job
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
-from tfrl.runtime import build, seeds
+from tfrl.runtime import build, rehearsal, seeds
 from tfrl.runtime.interval import Interval
 from tfrl.runtime.learning.batches import Batcher
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.learning.sources import DRY_S, LearnerReplaySource, TableSource
 from tfrl.runtime.link import ABANDON, FINISH, Link
-from tfrl.runtime.plan import rehearsal
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb
 from tfrl.runtime.storage import checkpoint

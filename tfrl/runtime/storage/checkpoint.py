@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfrl import files
 from tfrl import spaces as space_lib
 from tfrl.errors import RunFailed, SettingError
-from tfrl.runtime.learning.divergence import refuse_variables
+from tfrl.runtime.divergence import refuse_variables
 from tfrl.runtime.storage import checkpoint_files, nest_file
 from tfrl.runtime.storage.checkpoint_files import damaged
 from tfrl.types import EnvSpec
