@@ -111,7 +111,7 @@ class IdleTest(parameterized.TestCase):
                             continue
                         self.assertIn(key, known)
                         choices = known[key].metadata["choices"]
-                        values = wanted if isinstance(wanted, frozenset) else {wanted}
+                        values = wanted if isinstance(wanted, frozenset) else [wanted]
                         if choices is not None:
                             self.assertContainsSubset(values, choices)
 
