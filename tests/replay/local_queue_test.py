@@ -10,9 +10,8 @@ from absl.testing import parameterized
 
 from tfrl.agent import Unroll
 from tfrl.replay import local_queue
-from tfrl.replay.kinds import sequence_writer
+from tfrl.replay.kinds import sequence_layout, sequence_writer
 from tfrl.replay.local_queue import LocalQueue
-from tfrl.replay.sequences import SequenceLayout
 from tfrl.testing import reference, trajectories
 from tfrl.types import EnvSpec, PolicyStep
 
@@ -36,7 +35,7 @@ def recorded(num_envs, steps):
 
 def layout_of(records, num_envs):
     item = Unroll(LENGTH, DISCOUNT)
-    return SequenceLayout(SPEC, item, (records[0].choice, records[0].state), num_envs)
+    return sequence_layout(SPEC, item, (records[0].choice, records[0].state), num_envs)
 
 
 def filled(num_envs, items):
@@ -45,7 +44,7 @@ def filled(num_envs, items):
     layout, local = layout_of(records, num_envs), LocalQueue()
     writer = sequence_writer(local, layout.item, layout, num_envs)
     for obs, state, choice, step, version in records:
-        writer.version = version
+        writer.load((), version, 1.0)
         writer.record(obs, state, choice, step)
     return local, layout, reference.unrolls(records, LENGTH, DISCOUNT)
 

@@ -67,7 +67,7 @@ class InitialPrioritiesTest(tf.test.TestCase, parameterized.TestCase):
         expected = twin(script.acted, extras, n, num_envs, same_step)
         self.assertGreater(sum(value != FALLBACK for value in expected.values()), 100)
         with trajectories.bench(spec, NStep(n, DISCOUNT), num_envs, True, priority) as bench:
-            bench.writer.priority = FALLBACK
+            bench.writer.load((), 0, FALLBACK)
             for acted, told in zip(script.acted, extras, strict=True):
                 bench.writer.record(acted.obs, (), PolicyStep(acted.action, (), told), acted.step)
             items, priorities = bench.drain()
@@ -94,7 +94,7 @@ class InitialPrioritiesTest(tf.test.TestCase, parameterized.TestCase):
         engine = make_engine("function", policy, signature)
         item = agent.experience.item
         with trajectories.bench(spec, item, num_envs, True, agent.initial_priority) as bench:
-            bench.writer.priority = FALLBACK
+            bench.writer.load((), 0, FALLBACK)
             actor = Actor(
                 agent,
                 engine,

@@ -13,11 +13,10 @@ from tfrl.agent import Replay, Windows
 from tfrl.algos import dqn
 from tfrl.envs.make import make_spec
 from tfrl.job import EnvPlan
-from tfrl.replay.kinds import make_layout, sequence_writer
+from tfrl.replay.kinds import make_layout, sequence_layout, sequence_writer
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
 from tfrl.replay.sequence_rows import RowSink, SequenceRows
-from tfrl.replay.sequences import SequenceLayout
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.testing import conformance, reference, trajectories
 from tfrl.types import EnvSpec, PolicyStep
@@ -46,12 +45,12 @@ def recorded(steps, memory):
 
 def filled(records):
     """A replay with the sequences of records, and their layout."""
-    layout = SequenceLayout(SPEC, ITEM, (records[0].choice, records[0].state), NUM_ENVS)
+    layout = sequence_layout(SPEC, ITEM, (records[0].choice, records[0].state), NUM_ENVS)
     plan = Replay(ITEM, 40, 1, 1.0, batch_size=5, priority_exponent=0.5)
     replay = LearnerReplay(plan, SequenceRows(layout), 1)
     writer = sequence_writer(RowSink(replay.insert, SequenceRows(layout)), ITEM, layout, NUM_ENVS)
     for obs, state, choice, step, version in records:
-        writer.version = version
+        writer.load((), version, 1.0)
         writer.record(obs, state, choice, step)
     return replay, layout, writer.items_written
 

@@ -9,9 +9,8 @@ from absl.testing import parameterized
 from tfrl.agent import Episodes, Unroll, Windows
 from tfrl.replay import sequences
 from tfrl.replay.computed import ComputedLayout
-from tfrl.replay.kinds import sequence_writer
+from tfrl.replay.kinds import sequence_layout, sequence_writer
 from tfrl.replay.local_queue import LocalQueue
-from tfrl.replay.sequences import SequenceLayout
 from tfrl.testing import reference, trajectories
 from tfrl.types import EnvSpec, PolicyStep, Trajectory, VectorStep
 
@@ -72,12 +71,12 @@ def draw_state(name, num_envs, rng):
 
 def layout_of(spec, item, records, num_envs):
     first = records[0]
-    return SequenceLayout(spec, item, (first.choice, first.state), num_envs)
+    return sequence_layout(spec, item, (first.choice, first.state), num_envs)
 
 
 def write(bench, records):
     for obs, state, choice, step, version in records:
-        bench.writer.version = version
+        bench.writer.load((), version, 1.0)
         bench.writer.record(obs, state, choice, step)
 
 
@@ -247,8 +246,9 @@ class OverlappingWriterTest(UnrollTestCase):
         layout = layout_of(spec, item, records, 1)
         with trajectories.unroll_bench(layout, item, 1) as bench:
             for i in range(4):
-                bench.writer.priority = i + 1.0
-                write(bench, records[2 * i : 2 * i + 2])
+                bench.writer.load((), i, i + 1.0)
+                for obs, state, choice, step, _ in records[2 * i : 2 * i + 2]:
+                    bench.writer.record(obs, state, choice, step)
             bench.writer.flush()
             found = bench.client.sample(
                 "experience", 4, emit_timesteps=False, unpack_as_table_signature=True
@@ -348,7 +348,7 @@ class FramesTest(UnrollTestCase):
         local = LocalQueue()
         writer = sequence_writer(local, item, layout, num_envs)
         for obs, state, choice, step, version in records:
-            writer.version = version
+            writer.load((), version, 1.0)
             writer.record(obs, state, choice, step)
         columns = local.take(2).columns
         self.assertSame(tree.map_structure(np.asarray, layout.decode(columns)), expected)
@@ -476,7 +476,7 @@ class ComputedTest(UnrollTestCase):
         mine = Scaled()
         with trajectories.unroll_bench(layout, item, 3, block=2, actor=4, policy=mine) as bench:
             for i in range(4):
-                bench.writer.load([np.float32(i + 1)])
+                bench.writer.load([np.float32(i + 1)], 0, 1.0)
                 write(bench, records[6 * i : 6 * i + 6])
             blocks = [bench.next() for _ in range(2)]
         self.assertEqual(float(policy.weight), 1.0)

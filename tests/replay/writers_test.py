@@ -240,7 +240,7 @@ class PriorityTest(ItemsTestCase):
             script = trajectories.random_script(spec, 1, 8, 0, True)
         with trajectories.bench(spec, NStep(1, 0.9), 1, prioritized=True) as bench:
             for i, acted in enumerate(script.acted):
-                bench.writer.priority = 1.0 if i < 5 else 7.25
+                bench.writer.load((), 0, 1.0 if i < 5 else 7.25)
                 bench.writer.write(*acted)
             priorities = bench.drain()[1]
         self.assertAllClose(priorities, [1.0] * 5 + [7.25] * 3)

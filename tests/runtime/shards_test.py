@@ -55,9 +55,9 @@ class Shards:
         self.writer = make_writer(
             self.clients, self.run_plan.agent.experience.item, self.run_plan.layout, 4,
             initial_priority=lambda reward, discount, before, after: priorities(reward),
+            patience=self._patience,
         )  # fmt: skip
         self._deadline = time.monotonic() + 200.0
-        self.writer.patience = self._patience
         self.seed = 0
 
     @functools.cached_property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import reverb
 import tensorflow as tf
 
-from tfrl.agent import ActorPlace, Agent, Episodes, NStep, Policy, Sequences, Windows
+from tfrl.agent import ActorPlace, Agent, Episodes, NStep, Policy, Sequences, Unroll, Windows
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
@@ -19,21 +19,39 @@ from tfrl.replay.priorities import InitialPriorities
 from tfrl.replay.sender import Sender
 from tfrl.replay.sequences import SequenceLayout
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.replay.write_chunks import ChunkWriter
-from tfrl.replay.write_episodes import EpisodeWriter
-from tfrl.replay.write_frames import FrameWriter
-from tfrl.replay.write_sequences import OverlappingWriter, SequenceWriter
-from tfrl.replay.write_transitions import TransitionWriter
-from tfrl.types import EnvSpec
+from tfrl.replay.write_episodes import EpisodeBuilder
+from tfrl.replay.write_episodes import columns as episode_columns
+from tfrl.replay.write_frames import FrameTables
+from tfrl.replay.write_sequences import Builder, SequenceWriter, UnrollBuilder, windows
+from tfrl.replay.write_transitions import RowTables, TransitionWriter
+from tfrl.replay.writer import Writer
+from tfrl.types import EnvSpec, PolicyStep
 
-Writer = (
-    TransitionWriter
-    | FrameWriter
-    | ChunkWriter
-    | SequenceWriter
-    | OverlappingWriter
-    | EpisodeWriter
-)
+
+class SequenceKind(NamedTuple):
+    """What serves one kind of sequences.
+
+    Attributes:
+      columns: (item, environments of an actor) -> environments or episodes of an item.
+      builders: (layout, environments of an actor) -> what makes the items.
+      shares_frames: stacked frames are stored once for all observations of a column that show them.
+      whole: weights are to change between two items only.
+    """
+
+    columns: Callable[[Any, int], int]
+    builders: Callable[[SequenceLayout, int], Sequence[Builder]]
+    shares_frames: bool = True
+    whole: bool = False
+
+
+SEQUENCES: Mapping[type, SequenceKind] = {
+    Unroll: SequenceKind(
+        lambda item, num_envs: num_envs, lambda *of: [UnrollBuilder(*of)], whole=True
+    ),
+    Windows: SequenceKind(lambda item, num_envs: 1, windows),
+    # Episodes are laid side by side only when they are over, so their frames are stored as they come.
+    Episodes: SequenceKind(episode_columns, lambda *of: [EpisodeBuilder(*of)], shares_frames=False),
+}
 
 
 def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> Layout:
@@ -50,12 +68,24 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
     noise = {name: tf.fill([1, *n.shape], 0.5) for name, n in policy.noise.items()}
     knobs = dict(agent.knobs(ActorPlace(0, 1, 1), 0, {}))
     step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
-    layout = SequenceLayout(spec, item, (step, state), num_envs)
-    return (
-        layout
-        if agent.actor_compute is None
-        else ComputedLayout(layout, agent.actor_compute, policy)
-    )
+    layout = sequence_layout(spec, item, (step, state), num_envs)
+    if agent.actor_compute is None:
+        return layout
+    return ComputedLayout(layout, agent.actor_compute, policy)
+
+
+def sequence_layout(
+    spec: EnvSpec, item: Sequences, example: tuple[PolicyStep, Any], num_envs: int
+) -> SequenceLayout:
+    """The layout of sequences.
+
+    Args:
+      example: see `SequenceLayout`.
+      num_envs: of an actor.
+    """
+    kind = SEQUENCES[type(item)]
+    stack = spec.frame_stack if kind.shares_frames else 0
+    return SequenceLayout(spec, item, example, kind.columns(item, num_envs), stack)
 
 
 def check_restarts(env: VectorEnv) -> None:
@@ -72,28 +102,34 @@ def check_restarts(env: VectorEnv) -> None:
 
 def make_writer(
     clients: Sequence[reverb.Client],
-    item: Any,
+    item: NStep | Sequences,
     layout: Layout,
     num_envs: int,
     actor: int = 0,
     policy: Policy | None = None,
     initial_priority: Callable | None = None,
+    patience: Callable[[], None] | None = None,
 ) -> Writer:
-    """The writer that serves a replay item over an environment.
+    """The writer of an item into the tables of servers.
 
     Args:
       clients: of the servers; only transitions are spread over several.
       actor: who writes.
       policy: whose weights compute what is written, where anything is computed.
       initial_priority: see `Agent`.
+      patience: see `bounded`.
     """
-    if isinstance(layout, TransitionLayout):
-        initial = None
-        if initial_priority is not None:
-            initial = InitialPriorities(initial_priority, item.n, num_envs)
-        kind = FrameWriter if layout.frames else TransitionWriter
-        return kind(clients, item, layout, num_envs, initial)
-    return sequence_writer(TableSink(clients[0]), item, layout, num_envs, actor, policy)
+    if not isinstance(item, NStep):
+        sink = TableSink(clients[0])
+        return sequence_writer(sink, item, layout, num_envs, actor, policy, patience)
+    initial = None
+    if initial_priority is not None:
+        initial = InitialPriorities(initial_priority, item.n, num_envs)
+    if layout.frames:
+        tables = FrameTables(clients, item, layout, num_envs, patience)
+    else:
+        tables = RowTables(clients, layout, patience)
+    return TransitionWriter(tables, item, layout, num_envs, initial)
 
 
 def sequence_writer(
@@ -103,17 +139,14 @@ def sequence_writer(
     num_envs: int,
     actor: int = 0,
     policy: Policy | None = None,
-) -> SequenceWriter | OverlappingWriter | EpisodeWriter:
-    """The writer that serves a replay item of sequences.
+    patience: Callable[[], None] | None = None,
+) -> SequenceWriter:
+    """The writer of an item of sequences.
 
     Args:
       sink: where the items go.
-      item, layout, num_envs, actor, policy: as in `make_writer`.
+      item, layout, num_envs, actor, policy, patience: as in `make_writer`.
     """
-    sender = Sender(sink, layout, actor, policy)
-    unrolls = layout.unrolls if isinstance(layout, ComputedLayout) else layout
-    if isinstance(item, Episodes):
-        return EpisodeWriter(sender, unrolls, num_envs)
-    return (OverlappingWriter if isinstance(item, Windows) else SequenceWriter)(
-        sender, unrolls, num_envs
-    )
+    kind = SEQUENCES[type(item)]
+    sender = Sender(sink, layout, actor, policy, patience)
+    return SequenceWriter(sender, kind.builders(layout.unrolls, num_envs), kind.whole)

@@ -1,9 +1,10 @@
-"""The last part of every writer of sequences: whole items, or what is computed of them, go to where they are kept."""
+"""The last step of every sequence: whole items, or what is computed of them, go to where they are kept."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,22 @@ from tfrl.replay.local_queue import Sink
 from tfrl.replay.sequences import SequenceLayout
 
 
+class Built(NamedTuple):
+    """Whole sequences of several environments.
+
+    Attributes:
+      records: packed steps [T + 1, B] of the layout's dtype.
+      state: packed recurrent state before the first of them [B].
+      frames: uint8 [B, F, H, W], or None where frames are not stored apart.
+      version: updates behind the weights that acted.
+    """
+
+    records: np.ndarray
+    state: np.ndarray
+    frames: np.ndarray | None
+    version: int
+
+
 class Sender:
     """Hands whole items to where they are kept, or what is computed of them.
 
@@ -22,11 +39,11 @@ class Sender:
       sink: where they go.
       layout: of what is sent.
       actor: whose index goes with it.
-      policy: whose weights compute; only for a `ComputedLayout`.
+      policy: whose weights compute, where the layout is of results.
+      patience: see `bounded`.
 
     Attributes:
-      priority: of the items from now on.
-      patience, waited_s: see `SequenceWriter`.
+      waited_s: seconds in calls that wait until items are taken.
     """
 
     def __init__(
@@ -35,51 +52,41 @@ class Sender:
         layout: SequenceLayout | ComputedLayout,
         actor: int = 0,
         policy: Policy | None = None,
+        patience: Callable[[], None] | None = None,
     ):
-        self.patience: Callable[[], None] | None = None
-        self.waited_s, self.priority = 0.0, 1.0
-        self._actor, self._compute, self._variables = actor, None, []
-        self._layout = layout
-        if isinstance(layout, ComputedLayout):
-            self._layout = layout.unrolls
-            self._compute = layout.traced(policy)
-            self._variables = list(policy.variables)
-        self._sink = sink
+        self.waited_s = 0.0
+        self._sink, self._layout, self._actor = sink, layout.unrolls, actor
+        self._patience, self._priority = patience, 1.0
+        self._compute = layout.traced(policy)
+        self._variables = list(policy.variables) if self._compute is not None else []
 
-    def load(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes the weights that compute, in the order of `policy.variables`; none where nothing is computed."""
+    def load(self, arrays: Sequence[np.ndarray], priority: float) -> None:
+        """Takes the weights that compute, in the order of `policy.variables`, and the priority of items from now on."""
+        self._priority = priority
         for variable, array in zip(self._variables, arrays):  # noqa: B905 - none where nothing is computed
             variable.assign(array)
 
-    def send(
-        self, records: np.ndarray, state: np.ndarray, frames: np.ndarray | None, version: int
-    ) -> int:
-        """Sends an unroll of all environments, as one item or as many as the layout has it; returns how many.
+    def send(self, built: Built) -> int:
+        """Sends what was built, as one item or as many as the layout has of it; returns how many.
 
         Waits while more than one item is not yet with a server.
-
-        Args:
-          records: packed steps [T + 1, B] of the layout's dtype.
-          state: packed state before the first of them [B].
-          frames: uint8 [B, F, H, W], or None where frames are not stored apart.
-          version: updates behind the weights that acted.
 
         Raises:
           reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
         """
         layout = self._layout
-        rows, columns = records.shape
-        packed = records.view(np.uint8).reshape(rows, columns, layout.packing.nbytes)
-        facts = np.array([version, self._actor], np.int64)
+        rows, columns = built.records.shape
+        packed = built.records.view(np.uint8).reshape(rows, columns, layout.packing.nbytes)
+        facts = np.array([built.version, self._actor], np.int64)
         starts = range(0, columns, layout.columns)
         for start in starts:
             mine = slice(start, start + layout.columns)
             item = {"packed": np.ascontiguousarray(packed[:, mine]), "facts": facts}
             if layout.state_packing.nbytes:
-                item["state"] = layout.state_packing.rows(state)[mine]
-            if frames is not None:
-                item["frames"] = frames[mine]
-            self._sink.append(self._computed(item), self.priority)
+                item["state"] = layout.state_packing.rows(built.state)[mine]
+            if built.frames is not None:
+                item["frames"] = built.frames[mine]
+            self._sink.append(self._computed(item), self._priority)
         # A full queue of a server holds the actor back here: that bounds memory, and the lag of what it does next.
         self.flush(1)
         return len(starts)
@@ -97,7 +104,7 @@ class Sender:
         Raises:
           reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
         """
-        self.waited_s += bounded(functools.partial(self._sink.flush, pending), self.patience)
+        self.waited_s += bounded(functools.partial(self._sink.flush, pending), self._patience)
 
     def close(self) -> None:
         """Ends the stream; items that have arrived stay."""

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import Episodes, Sequences, Windows
+from tfrl.agent import Policy, Sequences
 from tfrl.replay.layout import Layout, Shapes
 from tfrl.replay.local_queue import join
 from tfrl.replay.packing import Field, Packing
@@ -39,14 +39,14 @@ class SequenceLayout(Layout):
       spec: environment spec.
       item: length and discount.
       example: a policy's step for any number of rows, and the state before it: what is stored with each step.
-      num_envs: of an actor.
+      columns: B of an item.
+      stack: k frames in an observation, to be stored once; 0: observations are stored as they come.
 
     Attributes:
       packing: of one step of one environment.
-      columns: B of an item.
+      columns, stack: see above.
       num_parts: R, of the reward; 0 without parts.
       step_discount: the environment gives discounts of its own.
-      stack: k frames in an observation where they are stored once, else 0.
       obs, action, extras, state: nests of field names.
       frames_name: name of the observation's leaf that holds the stack.
       frames_shape: of the frames of an item [B, F, H, W], () where they are not stored apart; writers raise F, up to
@@ -54,16 +54,15 @@ class SequenceLayout(Layout):
     """
 
     def __init__(
-        self, spec: EnvSpec, item: Sequences, example: tuple[PolicyStep, Any], num_envs: int
+        self,
+        spec: EnvSpec,
+        item: Sequences,
+        example: tuple[PolicyStep, Any],
+        columns: int,
+        stack: int,
     ):
         step, state = example
-        self.item, self.columns = item, 1 if isinstance(item, Windows) else num_envs
-        whole = isinstance(item, Episodes)
-        if whole:
-            # All environments may end in the step that completes an item. A multiple, for the learner's devices.
-            self.columns = -(-(item.count - 1 + num_envs) // item.count) * item.count
-        # Episodes are laid side by side only when they are over, so their frames are stored as they come.
-        self.stack = 0 if whole else spec.frame_stack
+        self.item, self.columns, self.stack = item, columns, stack
         fields, self.obs = observation_fields(spec.observation_space, "obs")
         self.frames_name, frame_shape = "", ()
         if self.stack:
@@ -162,6 +161,15 @@ class SequenceLayout(Layout):
     def fits(self, shapes: Shapes) -> bool:
         """Implements `Layout.fits`."""
         return shapes["packed"][1] == self.columns
+
+    @property
+    def unrolls(self) -> SequenceLayout:
+        """The layout of the unrolls that actors make: this one."""
+        return self
+
+    def traced(self, policy: Policy | None) -> None:
+        """What actors compute of an unroll: nothing, it is sent as it is."""
+        del policy
 
     def rows(self) -> SequenceRows | None:
         """Implements `Layout.rows`: of items of one environment without frames apart, facts, steps and state."""

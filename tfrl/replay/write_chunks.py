@@ -19,6 +19,7 @@ from tfrl.agent import NStep
 from tfrl.replay.nstep import Emitted, NStepAccumulator
 from tfrl.replay.saved import put_back, saved
 from tfrl.replay.transitions import TransitionLayout
+from tfrl.replay.writer import Writer
 from tfrl.types import PolicyStep, VectorStep
 
 CHUNKS = "blocks"
@@ -44,8 +45,8 @@ class Chunk(NamedTuple):
     writer: np.ndarray
 
 
-class ChunkWriter:
-    """Makes blocks of n-step transitions; the same use as the writers of transitions for Reverb.
+class ChunkWriter(Writer):
+    """Makes blocks of n-step transitions, for a replay that gives new items the largest priority it has seen.
 
     An episode starts with the whole stack of its first observation, in which equal neighbours are one frame.
 
@@ -54,14 +55,7 @@ class ChunkWriter:
       item, layout, num_envs: as in the other writers.
       max_rows: a block is sent when it has so many.
       writer: tells this writer from others that send to the same place.
-
-    Attributes:
-      priority, version: not used: the replay gives new items the largest priority it has seen.
-      vector_steps_to_item: None: an item may come of any step.
-      items_written: items made so far; `flush` hands over the last of them.
     """
-
-    vector_steps_to_item: int | None = None
 
     def __init__(
         self,
@@ -72,8 +66,6 @@ class ChunkWriter:
         max_rows: int = MAX_ROWS,
         writer: int = 0,
     ):
-        self.priority, self.version = 1.0, 0
-        self.patience: Callable[[], None] | None = None
         self.items_written, self.waited_s = 0, 0.0
         self._send, self._layout, self._max_rows = send, layout, max_rows
         self._writer, self._num_frames = np.int64(writer), 0
@@ -86,7 +78,7 @@ class ChunkWriter:
         self._stacks = [collections.deque(maxlen=history) for _ in range(num_envs)]
 
     def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
-        """Takes one vector step of an actor; see `write`."""
+        """Implements `Writer.record`."""
         del state
         self.write(obs, choice.action, step)
 
@@ -127,11 +119,8 @@ class ChunkWriter:
         self._num_frames += 1
         return self._num_frames - 1
 
-    def load(self, arrays: Any) -> None:
-        """Weights, which this writer has no use for."""
-
     def flush(self, pending: int = 0) -> None:
-        """Hands over what there is; `pending` is for the other writers' sake."""
+        """Implements `Writer.flush`: hands over all that there is, at once."""
         del pending
         self._hand_over()
 
@@ -158,9 +147,6 @@ class ChunkWriter:
         start = time.perf_counter()
         self._send(Chunk(rows, frames, refs, first, self._writer))
         self.waited_s += time.perf_counter() - start
-
-    def close(self) -> None:
-        """Drops the open steps and what was not flushed."""
 
 
 def chunks_table(max_blocks: int) -> reverb.Table:

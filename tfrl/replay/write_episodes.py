@@ -8,25 +8,36 @@ from typing import Any
 import numpy as np
 import tree
 
+from tfrl.agent import Episodes
 from tfrl.replay.packing import put, put_record
 from tfrl.replay.saved import put_back, saved
-from tfrl.replay.sender import Sender
+from tfrl.replay.sender import Built
 from tfrl.replay.sequences import SequenceLayout
-from tfrl.replay.write_sequences import SequenceWriter
 from tfrl.types import PolicyStep, VectorStep
 
 
-class EpisodeWriter:
-    """Writes items whose columns are whole episodes, in the order in which they end; as `SequenceWriter` otherwise.
+def columns(item: Episodes, num_envs: int) -> int:
+    """Episodes that an item has room for: all environments may end in the step that completes it.
 
-    An item is written after the vector step with which enough episodes are over, and holds all that are. So a vector
+    A multiple of the least number, for the learner's devices.
+    """
+    return -(-(item.count - 1 + num_envs) // item.count) * item.count
+
+
+class EpisodeBuilder:
+    """Makes items whose columns are whole episodes, in the order in which they end.
+
+    An item is made after the vector step with which enough episodes are over, and holds all that are. So a vector
     step makes one item at most, and no episode that is over waits for the next. Columns that stay empty are not valid.
+
+    Attributes:
+      steps_left: None, how long it takes to complete an item is not known.
     """
 
-    def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
-        self.version, self.items_written = 0, 0
+    steps_left: int | None = None
+
+    def __init__(self, layout: SequenceLayout, num_envs: int):
         self._layout, length = layout, layout.item.length
-        self._sender = sender
         self._open = np.zeros((length + 1, num_envs), layout.packing.dtype)
         self._fields = {name: self._open[name] for name in self._open.dtype.names}
         self._states = np.zeros(num_envs, layout.state_packing.dtype)
@@ -41,19 +52,16 @@ class EpisodeWriter:
         # Versions of the weights with which each open episode began, and the least of those in the item.
         self._begun_by, self._oldest = np.zeros(num_envs, np.int64), 0
 
-    patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
-    priority, load = SequenceWriter.priority, SequenceWriter.load
-    flush, close = SequenceWriter.flush, SequenceWriter.close
-    vector_steps_to_item = None
-
-    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
-        """As `SequenceWriter.record`."""
+    def add(
+        self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep, version: int
+    ) -> Built | None:
+        """Implements `Builder.add`; an item carries the oldest version with which one of its episodes began."""
         layout, fields = self._layout, self._fields
         where = (self._length, self._rows)
         starts = self._length == 0
         if starts.any():
             put_record(self._states, layout.state, state, starts)
-            self._begun_by[starts] = self.version
+            self._begun_by[starts] = version
         done = step.terminated | step.truncated
         self._return *= layout.item.discount
         self._return += step.reward
@@ -80,14 +88,14 @@ class EpisodeWriter:
             put(fields, layout.obs, last, final)
             fields["is_first"][last] = self._is_first[row]
             self._lay(row)
-        if self._column >= layout.item.count:
-            self._send()
+        built = self._whole() if self._column >= layout.item.count else None
         self._return[over | ~step.valid] = 0.0
         if layout.step_discount:
             self._return *= step.discount
+        return built
 
     def state(self) -> dict[str, Any]:
-        """The open episodes and those that wait for more of their item, for a resumed run."""
+        """Implements `Builder.state`: the open episodes and those that wait for more of their item."""
         names = (
             "_states",
             "_item_states",
@@ -103,7 +111,7 @@ class EpisodeWriter:
         return {**saved(self, names), **parts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state` of a writer of the same arguments."""
+        """Implements `Builder.restore`."""
         parts = dict(state)
         opened, item = parts.pop("open"), parts.pop("item")
         put_back(self, parts)
@@ -123,11 +131,11 @@ class EpisodeWriter:
         self._length[row] = 0
         self._column = column + 1
 
-    def _send(self) -> None:
-        """Hands the item over, whose columns from `_column` on are empty."""
+    def _whole(self) -> Built:
+        """The item, whose columns from `_column` on are empty."""
         rest = slice(self._column, None)
         self._item[:, rest] = np.zeros((), self._item.dtype)
         self._item["is_last"][:, rest] = True
         self._item_states[rest] = np.zeros((), self._item_states.dtype)
         self._column = 0
-        self.items_written += self._sender.send(self._item, self._item_states, None, self._oldest)
+        return Built(self._item, self._item_states, None, self._oldest)

@@ -1,4 +1,4 @@
-"""From vector steps to n-step transitions over stacked frames in a Reverb table, which holds every frame once."""
+"""From vector steps to n-step transitions over stacked frames in Reverb tables, which hold every frame once."""
 
 from __future__ import annotations
 
@@ -12,28 +12,32 @@ import reverb
 
 from tfrl.agent import NStep
 from tfrl.replay.bounded import bounded
-from tfrl.replay.nstep import NStepAccumulator
-from tfrl.replay.priorities import InitialPriorities
+from tfrl.replay.nstep import Emitted
 from tfrl.replay.saved import put_back, saved
 from tfrl.replay.spread import Spread
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import TransitionLayout
-from tfrl.replay.write_transitions import TransitionWriter
 from tfrl.types import VectorStep
 
 # Of several servers: vector steps after which an environment's frames go to another one.
 FRAGMENT_STEPS = 128
 
 
-class FrameWriter:
-    """Writes transitions over stacked frames: every frame once, items that point at the frames of their two stacks.
+class FrameTables:
+    """Transitions over stacked frames: every frame once, items that point at the frames of their two stacks.
 
     An episode starts with the whole stack of its first observation, so that stacks read back equal those acted on,
     whatever the environment pads them with. Where an environment's items go to another server in the middle of an
-    episode, the last frames go with them. Arguments as those of `TransitionWriter`.
-    """
+    episode, the last frames go with them.
 
-    vector_steps_to_item: int | None = None
+    Args:
+      clients: of the servers.
+      item, layout, num_envs: what is written.
+      patience: see `bounded`.
+
+    Attributes:
+      waited_s: seconds in calls that wait until a server takes what was written.
+    """
 
     def __init__(
         self,
@@ -41,13 +45,9 @@ class FrameWriter:
         item: NStep,
         layout: TransitionLayout,
         num_envs: int,
-        initial: InitialPriorities | None = None,
+        patience: Callable[[], None] | None = None,
     ):
-        self.priority, self.version = 1.0, 0
-        self.patience: Callable[[], None] | None = None
-        self.items_written, self.waited_s = 0, 0.0
-        self._layout, self._initial = layout, initial
-        self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
+        self.waited_s, self._layout, self._patience = 0.0, layout, patience
         # Rows flushed at an episode's end follow its last frame, hence n more references.
         references = layout.frames + 2 * item.n + 1
         # Of each server, those of all environments.
@@ -60,17 +60,14 @@ class FrameWriter:
         history = layout.frames + item.n
         self._recent = [collections.deque(maxlen=history) for _ in range(num_envs)]
 
-    load, record = TransitionWriter.load, TransitionWriter.record
-    _write_acted, _priorities = TransitionWriter._write_acted, TransitionWriter._priorities
-
-    def write(self, obs: np.ndarray, action: np.ndarray, step: VectorStep) -> None:
-        """Takes one vector step; `obs` and `step.next_obs` are uint8 [B, H, W, k]."""
-        emitted = self._accumulator.add(obs, action, step)
-        packed, priorities = self._layout.packing.rows(emitted.records), self._priorities(emitted)
+    def write(
+        self, obs: np.ndarray, step: VectorStep, emitted: Emitted, priorities: np.ndarray
+    ) -> None:
+        """Implements `Tables.write`; `obs` and `step.next_obs` are uint8 [B, H, W, k]."""
+        packed = self._layout.packing.rows(emitted.records)
         for row in np.flatnonzero(step.valid):
             mine = np.flatnonzero(emitted.rows == row)
             self._write_row(row, obs, step, packed[mine], emitted.lengths[mine], priorities[mine])
-        self.items_written += len(packed)
 
     def _write_row(
         self,
@@ -98,7 +95,7 @@ class FrameWriter:
             writer.create_item(EXPERIENCE, float(priorities[i]), trajectory)
         if step.terminated[row] or step.truncated[row]:
             if len(self._writers) == 1:  # of several, this one may be the one that does not answer
-                self.waited_s += bounded(writer.end_episode, self.patience)
+                self.waited_s += bounded(writer.end_episode, self._patience)
             recent.clear()
 
     def _writer(self, row: int, obs: np.ndarray) -> reverb.TrajectoryWriter:
@@ -118,32 +115,29 @@ class FrameWriter:
                 writer.append({"frame": frame})
         return writer
 
-    def flush(self, pending: int = 0) -> None:
-        """As in `TransitionWriter`; `pending` counts for each environment."""
-        if not pending and self._initial is not None:
-            self._write_acted(self._initial.release())
+    def flush(self, pending: int) -> None:
+        """Implements `Tables.flush`; `pending` counts for each environment."""
 
         def flush_all(writers: Sequence[reverb.TrajectoryWriter], timeout_ms: int) -> None:
             for writer in writers:
                 writer.flush(pending, timeout_ms=timeout_ms)
 
         flushes = [functools.partial(flush_all, writers) for writers in self._writers]
-        self.waited_s += self._spread.wait(flushes, self.patience, not pending)
+        self.waited_s += self._spread.wait(flushes, self._patience, not pending)
 
     def state(self) -> dict[str, Any]:
-        """As in `TransitionWriter`, with the last frames of each episode."""
-        return {**TransitionWriter.state(self), **saved(self, ("_recent",))}
+        """Implements `Tables.state`: the last frames of each episode."""
+        return saved(self, ("_recent",))
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """As in `TransitionWriter`; the last frames go to the server again, where items refer to them."""
-        TransitionWriter.restore(self, state)
-        put_back(self, {"_recent": state["_recent"]})
+        """Implements `Tables.restore`; the last frames go to the server again, where items refer to them."""
+        put_back(self, state)
         for row, recent in enumerate(self._recent):
             for frame in recent:
                 self._writers[self._slot[row]][row].append({"frame": frame})
 
     def close(self) -> None:
-        """Drops the open steps; items already written stay."""
+        """Implements `Tables.close`."""
         for writers in self._writers:
             for writer in writers:
                 writer.close()

@@ -2,40 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tree
 
 from tfrl.replay.packing import put, put_record
 from tfrl.replay.saved import put_back, saved
-from tfrl.replay.sender import Sender
+from tfrl.replay.sender import Built, Sender
 from tfrl.replay.sequences import SequenceLayout
+from tfrl.replay.writer import Writer
 from tfrl.types import PolicyStep, VectorStep
 
 
-class SequenceWriter:
-    """Writes the unroll of every `length` vector steps.
+class Builder(Protocol):
+    """Makes whole sequences of vector steps.
+
+    Attributes:
+      steps_left: vector steps until the present one is whole; None where nobody knows.
+    """
+
+    steps_left: int | None
+
+    def add(
+        self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep, version: int
+    ) -> Built | None:
+        """Takes a vector step, as `Writer.record`, made with the weights of `version`; returns what it completes.
+
+        The arrays are written again by the next call.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What there is of the present sequences, for a resumed run."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state` of a builder of the same arguments."""
+
+
+class SequenceWriter(Writer):
+    """Writes the sequences that builders make of the vector steps, each by itself.
+
+    Args:
+      sender: takes them.
+      builders: make them.
+      whole: weights are to change between two items only, see `vector_steps_to_item`.
+    """
+
+    def __init__(self, sender: Sender, builders: Sequence[Builder], whole: bool):
+        self.items_written, self._version = 0, 0
+        self._sender, self._builders, self._whole = sender, builders, whole
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds in calls that wait until what was written is taken."""
+        return self._sender.waited_s
+
+    @property
+    def vector_steps_to_item(self) -> int | None:
+        """Vector steps until the present item is whole, None where weights may change within one."""
+        return self._builders[0].steps_left if self._whole else None
+
+    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
+        """Implements `Writer.record`."""
+        for builder in self._builders:
+            built = builder.add(obs, state, choice, step, self._version)
+            if built is not None:
+                self.items_written += self._sender.send(built)
+
+    def load(self, arrays: Sequence[np.ndarray], version: int, priority: float) -> None:
+        """Implements `Writer.load`."""
+        self._version = version
+        self._sender.load(arrays, priority)
+
+    def flush(self, pending: int = 0) -> None:
+        """Implements `Writer.flush`."""
+        self._sender.flush(pending)
+
+    def state(self) -> dict[str, Any]:
+        """Implements `Writer.state`."""
+        return {"builders": [builder.state() for builder in self._builders]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Implements `Writer.restore`."""
+        for builder, mine in zip(self._builders, state["builders"], strict=True):
+            builder.restore(mine)
+
+    def close(self) -> None:
+        """Implements `Writer.close`."""
+        self._sender.close()
+
+
+class UnrollBuilder:
+    """Makes the unroll of every `length` vector steps, of environments that restart in a step of their own.
 
     Args:
       first: vector steps before the first unroll.
       gap: vector steps between two unrolls.
-
-    Attributes:
-      version: of the weights that act from now on; an item carries the one of its first step.
-      priority: of new items, for a replay that samples by it.
-      items_written: items handed over.
-      patience: see `bounded`.
-      waited_s: seconds in calls that wait until the server takes what was written.
     """
 
-    def __init__(
-        self, sender: Sender, layout: SequenceLayout, num_envs: int, first: int = 0, gap: int = 0
-    ):
-        self.version, self.items_written = 0, 0
-        self._layout, item = layout, layout.item
-        self._sender, self._gap = sender, gap
+    def __init__(self, layout: SequenceLayout, num_envs: int, first: int = 0, gap: int = 0):
+        self._layout, self._gap, item = layout, gap, layout.item
         records = np.zeros((item.length + 1, num_envs), layout.packing.dtype)
         self._records, self._fields = records, {n: records[n] for n in records.dtype.names}
         self._state = np.zeros(num_envs, layout.state_packing.dtype)
@@ -48,48 +115,20 @@ class SequenceWriter:
         self._restarted = np.zeros(num_envs, np.bool_)
 
     @property
-    def patience(self) -> Callable[[], None] | None:
-        """Called while a call waits for the server, see `bounded`; None: such a call may fail."""
-        return self._sender.patience
-
-    @patience.setter
-    def patience(self, value: Callable[[], None] | None) -> None:
-        self._sender.patience = value
-
-    @property
-    def priority(self) -> float:
-        """Of new items, for a replay that samples by it."""
-        return self._sender.priority
-
-    @priority.setter
-    def priority(self, value: float) -> None:
-        self._sender.priority = value
-
-    @property
-    def waited_s(self) -> float:
-        """Seconds in calls that wait until the server takes what was written."""
-        return self._sender.waited_s
-
-    @property
-    def vector_steps_to_item(self) -> int | None:
-        """Vector steps until the present item is whole, None where nobody knows."""
+    def steps_left(self) -> int:
+        """Vector steps until the present unroll is whole."""
         return self._layout.item.length - self._t
 
-    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
-        """Takes one vector step.
-
-        Args:
-          obs: acted on, leaves [B, ...].
-          state: recurrent state that acted, leaves [B, ...].
-          choice: of the policy there.
-          step: what came of it, from environments that restart in a step of their own.
-        """
+    def add(
+        self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep, version: int
+    ) -> Built | None:
+        """Implements `Builder.add`; an unroll carries the version of its first step."""
         layout, running = self._layout, self._return
         running *= layout.item.discount
         running += step.reward
         ended = step.terminated | step.truncated | ~step.valid
         if self._t == 0:
-            self._begun_by = self.version
+            self._begun_by = version
             put_record(self._state, layout.state, state)
         if self._t >= 0:
             self._put_step(obs, choice, step, ended)
@@ -99,13 +138,12 @@ class SequenceWriter:
             running *= step.discount
         self._is_first, self._restarted = step.is_first, ~step.valid
         self._t += 1
-        if self._t == layout.item.length:
-            self._put_obs(step.obs, self._t)
-            self._t = -self._gap
-            frames = self._frames.frames if self._frames else None
-            self.items_written += self._sender.send(
-                self._records, self._state, frames, self._begun_by
-            )
+        if self._t < layout.item.length:
+            return None
+        self._put_obs(step.obs, self._t)
+        self._t = -self._gap
+        frames = self._frames.frames if self._frames else None
+        return Built(self._records, self._state, frames, self._begun_by)
 
     def _put_step(self, obs: Any, choice: PolicyStep, step: VectorStep, ended: np.ndarray) -> None:
         layout, fields, t = self._layout, self._fields, self._t
@@ -125,20 +163,8 @@ class SequenceWriter:
         fields["valid"][t] = step.valid
         fields["discounted_return"][t] = self._return
 
-    def load(self, arrays: Sequence[np.ndarray]) -> None:
-        """Takes the weights that act from now on."""
-        self._sender.load(arrays)
-
-    def flush(self, pending: int = 0) -> None:
-        """Returns when all but `pending` items are with the server.
-
-        Raises:
-          reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
-        """
-        self._sender.flush(pending)
-
     def state(self) -> dict[str, Any]:
-        """What there is of the present unroll, for a resumed run."""
+        """Implements `Builder.state`."""
         names = ("_state", "_return", "_is_first", "_restarted", "_t", "_begun_by")
         state = {**saved(self, names), "records": self._records[: max(0, self._t)].copy()}
         if self._frames is not None and self._t > 0:
@@ -146,17 +172,13 @@ class SequenceWriter:
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state` of a writer of the same arguments."""
+        """Implements `Builder.restore`."""
         parts = dict(state)
         records, frames = parts.pop("records"), parts.pop("frames", None)
         put_back(self, parts)
         self._records[: len(records)] = records
         if frames is not None:
             self._frames.restore(frames)
-
-    def close(self) -> None:
-        """Drops the item that is not whole; items already written stay."""
-        self._sender.close()
 
     def _put_obs(self, obs: Any, t: int) -> None:
         layout, fields = self._layout, self._fields
@@ -171,58 +193,16 @@ class SequenceWriter:
                 fields[name][t] = value
 
 
-class OverlappingWriter:
-    """Writes the sequences of each environment by itself, one begins every `period` vector steps.
+def windows(layout: SequenceLayout, num_envs: int) -> list[UnrollBuilder]:
+    """Builders of sequences that begin every `period` vector steps.
 
-    As many writers as overlap take turns, each with unrolls that follow each other without an overlap. So a step is
-    stored with every sequence that it is in: more bytes, but one column that costs little to sample.
-
-    Attributes as those of `SequenceWriter`; `vector_steps_to_item` is None: weights may change within a sequence.
+    As many as overlap take turns, each with unrolls that follow each other without an overlap. So a step is stored with
+    every sequence that it is in: more bytes, but one column that costs little to sample.
     """
-
-    vector_steps_to_item: int | None = None
-
-    def __init__(self, sender: Sender, layout: SequenceLayout, num_envs: int):
-        period, length = layout.item.period, layout.item.length
-        count = -(-length // period)
-        gap = count * period - length
-        self._sender = sender
-        self._writers = [
-            SequenceWriter(sender, layout, num_envs, i * period, gap) for i in range(count)
-        ]
-
-    patience, waited_s = SequenceWriter.patience, SequenceWriter.waited_s
-    priority, load = SequenceWriter.priority, SequenceWriter.load
-    flush, close = SequenceWriter.flush, SequenceWriter.close
-
-    @property
-    def version(self) -> int:
-        """Updates behind the weights that act from now on; a sequence carries the one of its first step."""
-        return self._writers[0].version
-
-    @version.setter
-    def version(self, value: int) -> None:
-        for writer in self._writers:
-            writer.version = value
-
-    @property
-    def items_written(self) -> int:
-        """Items handed over, of all environments."""
-        return sum(writer.items_written for writer in self._writers)
-
-    def state(self) -> dict[str, Any]:
-        """As `SequenceWriter.state`, of each of the writers that take turns."""
-        return {"writers": [writer.state() for writer in self._writers]}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """As `SequenceWriter.restore`."""
-        for writer, mine in zip(self._writers, state["writers"], strict=True):
-            writer.restore(mine)
-
-    def record(self, obs: Any, state: Any, choice: PolicyStep, step: VectorStep) -> None:
-        """As `SequenceWriter.record`."""
-        for writer in self._writers:
-            writer.record(obs, state, choice, step)
+    period, length = layout.item.period, layout.item.length
+    count = -(-length // period)
+    gap = count * period - length
+    return [UnrollBuilder(layout, num_envs, i * period, gap) for i in range(count)]
 
 
 class _Frames:

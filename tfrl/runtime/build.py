@@ -13,11 +13,12 @@ from tfrl.envs.make import make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs import episode_file as episodes
 from tfrl.logs.episode_file import EpisodeFile
-from tfrl.replay.kinds import Writer, check_restarts, make_writer, sequence_writer
+from tfrl.replay.kinds import check_restarts, make_writer, sequence_writer
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.sequence_rows import RowSink
 from tfrl.replay.write_chunks import ChunkWriter
+from tfrl.replay.writer import Writer
 from tfrl.runtime import seeds
 from tfrl.runtime.acting.actor import Actor
 from tfrl.runtime.acting.inference import Engine, StepSignature, make_engine
@@ -123,6 +124,7 @@ def writer(
     insert: Callable[[Any], None] | None = None,
     queue: LocalQueue | None = None,
     clients: Sequence[reverb.Client] = (),
+    patience: Callable[[], None] | None = None,
 ) -> Writer:
     """The writer of an actor, for one of three destinations.
 
@@ -132,6 +134,7 @@ def writer(
       insert: takes chunks for a replay beside the learner.
       queue: beside the learner.
       clients: of the servers.
+      patience: see `bounded`.
     """
     agent, layout, num_envs = run_plan.agent, run_plan.layout, run_plan.job.topology.num_envs
     item = agent.experience.item
@@ -141,7 +144,9 @@ def writer(
         return ChunkWriter(insert, item, layout, num_envs, writer=index)
     if queue is not None:
         return sequence_writer(queue, item, layout, num_envs, policy=policy)
-    return make_writer(clients, item, layout, num_envs, index, policy, agent.initial_priority)
+    return make_writer(
+        clients, item, layout, num_envs, index, policy, agent.initial_priority, patience
+    )
 
 
 def actor(

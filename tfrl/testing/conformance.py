@@ -10,7 +10,6 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import ActorPlace, Agent, NStep, Queue, Windows
-from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.sampler import Samples
 from tfrl.replay.transitions import TransitionLayout
@@ -81,7 +80,7 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     tf.keras.utils.set_random_seed(seed)
     policy = agent.make_policy()
     layout = make_layout(agent, spec, policy, num_envs)
-    inner = layout.unrolls if isinstance(layout, ComputedLayout) else layout
+    inner = layout.unrolls
     windows = isinstance(inner.item, Windows)
     length, width = inner.item.length, num_envs if windows else inner.columns
     items = width // inner.columns
@@ -120,7 +119,7 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
         for name, value in zip(tree.flatten(inner.state), tree.flatten(first_state), strict=True):
             rows[name] = value
         columns["state"] = inner.state_packing.rows(rows)
-    if isinstance(layout, ComputedLayout):
+    if agent.actor_compute is not None:
         arguments = (tf.constant(columns[name]) for name in sorted(columns))
         columns = {**layout.traced(policy)(*arguments), "facts": columns["facts"]}
     if windows:  # a column of the unroll is an item

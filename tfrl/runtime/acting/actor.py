@@ -14,7 +14,7 @@ from tfrl.envs.state import NoState
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.window import EpisodeWindow
-from tfrl.replay.kinds import Writer
+from tfrl.replay.writer import Writer
 from tfrl.runtime.acting.inference import Engine, NoiseStream, reset_rows
 from tfrl.runtime.facts import MAX_PRIORITY, merged
 from tfrl.runtime.stop import Stopped
@@ -137,8 +137,7 @@ class Actor:
           facts: published with them; the writer takes the priority of new items, knobs and environments the others.
         """
         self.engine.load(arrays)
-        self.writer.load(arrays)
-        self.writer.version, self.writer.priority = version, facts[MAX_PRIORITY]
+        self.writer.load(arrays, version, facts[MAX_PRIORITY])
         if len(facts) > 1:
             self._of_learner = {name: x for name, x in facts.items() if name != MAX_PRIORITY}
             self._take_facts()

@@ -59,8 +59,9 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     insert = None
     if run_plan.residency == residency.LEARNER:
         insert = ChunkSender(clients[0], BoundedCalls(math.inf, link.alive))
-    writer = build.writer(run_plan, engine.policy, index, insert, clients=clients)
-    writer.patience = link.alive
+    writer = build.writer(
+        run_plan, engine.policy, index, insert, clients=clients, patience=link.alive
+    )
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
     started = link.orders["started"]
     env = _Alive(env, link.alive)
