@@ -290,7 +290,7 @@ class PlanTest(tf.test.TestCase, parameterized.TestCase):
     def test_they_live_beside_the_learner_and_the_start_says_what_a_batch_is(self):
         settings = {**SETTINGS, "env": "tfrl.envs.memory:RepeatPrevious", "updates_per_call": 4}
         run_plan = plan_run(make_job("dqn", **settings))
-        self.assertEqual((run_plan.residency, run_plan.queue), ("learner", False))
+        self.assertEqual((run_plan.residency, run_plan.queue), ("learner", None))
         self.assertRegex(
             run_plan.residency_line, r"replay: learner \(it takes \d+ MB of [\d,]+ MB free\)"
         )

@@ -18,7 +18,7 @@ from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.write_chunks import Chunk
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.storage import checkpoint_files
-from tfrl.testing import conformance, delayed, replicas
+from tfrl.testing import algorithm_checks, conformance, delayed, replicas
 from tfrl.types import EnvSpec
 
 SPEC = EnvSpec("box", gym.spaces.Box(-1, 1, (3,), np.float32), gym.spaces.Discrete(4))
@@ -84,6 +84,17 @@ class DelayedTest(tf.test.TestCase, parameterized.TestCase):
             self.assertEqual(loop.learner.same.numpy(), 20 // 3)
             for mine, theirs in zip(expected, metrics, strict=True):
                 self.assertAllClose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+    @parameterized.product(
+        kind=("prioritized", "queue"),
+        check=(
+            algorithm_checks.save_and_restore_continue_exactly,
+            algorithm_checks.networks_have_every_variable_once,
+        ),
+    )
+    def test_it_passes_checks_of_every_algorithm(self, kind, check):
+        agent = delayed.make(delayed.Config(kind=kind), SPEC)
+        check(algorithm_checks.Subject("delayed", delayed, agent, SPEC))
 
     def test_its_seed_is_not_that_of_an_update(self):
         seen = []

@@ -96,7 +96,7 @@ class TwinTest(tf.test.TestCase):
             loss, error, _ = reference.q_learning(q_tm1, *fields, q_t, q_t, delta=1.0)
             slots = drawn.slots.numpy()
             p = reference.prioritized_probabilities(priorities, 0.6)[slots]
-            beta = float(loop.learner.weights(batch).beta)
+            beta = float(loop.learner.row_weights(batch).beta)
             weights = p**-beta / np.max(p**-beta)
             metrics, out = loop.run(replay)
             self.assertIsNone(out)

@@ -14,6 +14,10 @@ Differences from the papers: time limits bootstrap; importance weights are norma
 the gradient is clipped by its global norm; Adam replaces RMSProp; only the layers of the heads are noisy.
 From R2D2: sequences continue across the ends of episodes, where the state is reset; new sequences get the largest
 priority so far; n-step sums are shortened at the end of a sequence; the memory is added to any network.
+
+Read `DQNLearner.update` and `loss` first, then `of_transitions` of `parts/q_steps.py`, the stages of an update in
+`parts/q_learning.py`, acting in `parts/q_policy.py` and the heads in `nn/q_network.py`. Sequences (`of_sequences`) and
+`parts/async_q.py` can wait.
 """
 
 from __future__ import annotations
@@ -140,7 +144,7 @@ class DQNLearner(q_learning.QLearner):
           seed: int32 [2], of the noise of noisy layers.
         """
         # w_i: importance weights of prioritized replay, and which rows are no padding.
-        weights = self.weights(batch)
+        weights = self.row_weights(batch)
         with tf.GradientTape() as tape:
             # Rows (s, a, r, discount, s') with the features of both networks.
             rows = q_steps.rows(self._config, self.policy, self.target, batch)

@@ -127,7 +127,7 @@ class QRDQNLearner(q_learning.QLearner):
           seed: int32 [2], of the noise of noisy layers.
         """
         # w_i: importance weights of prioritized replay, and which rows are no padding.
-        weights = self.weights(batch)
+        weights = self.row_weights(batch)
         with tf.GradientTape() as tape:
             # Rows (s, a, r, discount, s') with the features of both networks.
             rows = q_steps.rows(self._config, self.policy, self.target, batch)

@@ -38,6 +38,7 @@ def pack(
       variables: P numbers in all; those that the loss does not depend on have a gradient of 0.
       metrics: {name: float32 scalar}; their order counts.
     """
+    # One vector g of all variables' gradients, and the metrics beside it: two tensors travel, not one per variable.
     gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     flat = tf.concat([tf.reshape(g, [-1]) for g in gradients], 0)
     return {"gradient": flat, "metrics": tf.stack(list(metrics.values()))}
@@ -61,8 +62,10 @@ def apply_packed(
     Returns:
       The metrics, with 'learner/gradient_norm', the norm before the limit; float32 scalars.
     """
+    # The vector apart again, a gradient for each variable.
     parts = tf.split(batch.values["gradient"][0], [v.shape.num_elements() for v in variables])
     gradients = [tf.reshape(g, v.shape) for g, v in zip(parts, variables, strict=True)]
+    # Clipped by its global norm; one optimiser step.
     norm = apply.step(optimizer, gradients, variables, limit)
-    told = zip(names, tf.unstack(batch.values["metrics"][0]), strict=True)
-    return {**dict(told), "learner/gradient_norm": norm}
+    sent = zip(names, tf.unstack(batch.values["metrics"][0]), strict=True)
+    return {**dict(sent), "learner/gradient_norm": norm}

@@ -70,7 +70,7 @@ class Loss(NamedTuple):
     metrics: Mapping[str, tf.Tensor]
 
 
-class Weights(NamedTuple):
+class RowWeights(NamedTuple):
     """How much each of n rows counts in the mean of an update.
 
     Attributes:
@@ -134,7 +134,7 @@ class QLearner(Learner):
 
     # The stages of `update` that every algorithm has, in their order; in replica context.
 
-    def weights(self, batch: Transition | Trajectory) -> Weights:
+    def row_weights(self, batch: Transition | Trajectory) -> RowWeights:
         """How much each row counts: importance weights (Schaul et al. 2016, section 3.4) and padding of sequences."""
         config = self._config
         beta = replay_settings.importance_beta(config, self.optimizer.iterations)
@@ -145,7 +145,7 @@ class QLearner(Learner):
             late = batch.valid[config.burn_in :]
             importance = tf.repeat(importance, late.shape[0])
             valid, count = q_steps.by_sequence(late), apply.masked_count(late)
-        return Weights(importance, valid, count, beta)
+        return RowWeights(importance, valid, count, beta)
 
     def network_losses(self) -> tf.Tensor | None:
         """This replica's part of what a user's network adds to the loss, e.g. penalties on weights; None: nothing."""
@@ -180,7 +180,7 @@ class QLearner(Learner):
     def output(
         self,
         batch: Transition | Trajectory,
-        weights: Weights,
+        weights: RowWeights,
         out: Loss,
         added: tf.Tensor | None,
         metrics: Mapping[str, tf.Tensor],
