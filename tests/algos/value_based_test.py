@@ -300,7 +300,7 @@ class LadderTest(tf.test.TestCase, parameterized.TestCase):
         expected = np.float32([0.4, 0.4**4.5, 0.4**8])
         self.assertAllClose(epsilons, np.repeat(expected[:, None], 2, 1))
         self.assertAllEqual(agent.knobs(ActorPlace(1, 3, 2), 10**9, {})["epsilon"], epsilons[1])
-        self.assertEqual([agent.in_metrics(i, 3, 2).tolist() for i in range(3)],
+        self.assertEqual([agent.in_metrics(ActorPlace(i, 3, 2)).tolist() for i in range(3)],
                          [[False, False], [False, False], [True, True]])  # fmt: skip
 
     def test_environments_have_rungs(self):
@@ -309,7 +309,7 @@ class LadderTest(tf.test.TestCase, parameterized.TestCase):
         )
         epsilons = [agent.knobs(ActorPlace(i, 2, 2), 0, {})["epsilon"] for i in range(2)]
         self.assertAllClose(np.concatenate(epsilons), [0.5, 0.5**2, 0.5**3, 0.5**4])
-        in_metrics = [agent.in_metrics(i, 2, 2).tolist() for i in range(2)]
+        in_metrics = [agent.in_metrics(ActorPlace(i, 2, 2)).tolist() for i in range(2)]
         self.assertEqual(in_metrics, [[False, False], [True, True]])
 
     def test_without_a_ladder_all_games_count(self):
