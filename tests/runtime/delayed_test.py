@@ -13,7 +13,7 @@ import tfrl
 from tfrl.agent import Delayed, Learner, Network, Periodic, check_learner
 from tfrl.errors import SettingError
 from tfrl.logs import csv_file
-from tfrl.replay.learner_replay import DRAWN_HERE, LearnerReplay
+from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.write_chunks import Chunk
 from tfrl.runtime.learning.learner import LearnerLoop
@@ -41,7 +41,7 @@ def loop_of(kind, mode="graph", strategy=None, **settings):
     replay.insert(Chunk(rows, *none, np.int64(0), np.int64(0)))
     strategy = strategy or tf.distribute.get_strategy()
     loop = LearnerLoop(agent, layout, strategy, mode, seed=7, learner_replay=replay)
-    return loop, [DRAWN_HERE] * 5
+    return loop, [replay] * 5
 
 
 class DelayedTest(tf.test.TestCase, parameterized.TestCase):
