@@ -19,6 +19,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+# The only optimiser that all rivals have.
+ADAM = {
+    "optimizer": ("adam",),
+    "adam_beta_1": (0.9,),
+    "adam_beta_2": (0.999,),
+    "learning_rate_updates": (0,),
+    "learning_rate_schedule": ([],),
+}
 # What no rival does for the actor-critic algorithms here: setting -> values that it can follow.
 ACTOR_CRITIC = {
     "network": ("auto",),
@@ -26,7 +34,7 @@ ACTOR_CRITIC = {
     "normalize_observations": (False,),
     "learning_rate_hold_env_steps": (0,),
     "normalize_rewards": (False,),
-    "optimizer": ("adam",),
+    **ADAM,
 }
 PPO = {
     **ACTOR_CRITIC,
@@ -45,6 +53,7 @@ VALUE_BASED = {
     "core": ("none",),
     "value_rescaling_epsilon": (None,),
     "learning_rate_final": (None,),
+    **ADAM,
     "activation": ("relu",),
     "head_hidden_sizes": ([],),
 }

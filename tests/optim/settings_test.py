@@ -12,7 +12,7 @@ from absl.testing import parameterized
 
 import tfrl
 from tfrl.api import make_job
-from tfrl.config import flags, idle, trust
+from tfrl.config import flags, idle, resolve, trust
 from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
 from tfrl.job import Job, algorithm, algorithms
@@ -190,7 +190,7 @@ class OwnOptimizerTest(tf.test.TestCase, parameterized.TestCase):
             return tf.keras.optimizers.Lion(learning_rate)
     """
 
-    @parameterized.product(algo=("dqn", "a2c"), name=("Halving", "lion"), devices=(1, 2))
+    @parameterized.parameters(("dqn", "lion", 1), ("dqn", "Halving", 2), ("a2c", "lion", 2))
     def test_it_trains_with_the_rate_of_the_settings(self, algo, name, devices):
         own_module(self, self.GOOD)
         job = make_job(
@@ -257,6 +257,75 @@ class OwnOptimizerTest(tf.test.TestCase, parameterized.TestCase):
             trust.check_optimizer("os:system")
         trust.name_settings("dqn", {"optimizer": f"{OWN}:lion"})
         trust.check_optimizer(f"{OWN}:lion")
+
+    @parameterized.parameters(
+        ("dqn", "adamw", 1), ("dqn", "rmsprop", 2), ("dqn", f"{OWN}:Halving", 2), ("a2c", "sgd", 1)
+    )  # fmt: skip
+    def test_a_learner_goes_on_exactly(self, algo, kind, devices):
+        own_module(self, self.GOOD)
+        job = make_job(
+            algo, env="tfrl.testing.fakes:MaskedBandit", hidden_sizes=(4,), optimizer=kind,
+            learning_rate=1e-2, learning_rate_final=1e-3, learning_rate_updates=5,
+            **({"momentum": 0.5} if kind in ("rmsprop", "sgd") else {}),
+            **(dict(batch_size=4, updates_per_call=1) if algo == "dqn" else dict(unroll_length=3)),
+        )  # fmt: skip
+        spec = make_spec(job.env)
+        agent = algorithm(algo).make(job.config, spec)
+
+        def start():
+            strategy = replicas.two_cpus() if devices == 2 else None
+            return conformance.loop(agent, spec, strategy=strategy)
+
+        def run(loop, first, last):
+            for n in range(first, last):
+                metrics, _ = loop.run(conformance.block(agent, spec, n), n)
+            return float(metrics["learner/learning_rate"])
+
+        whole, first, second = start(), start(), start()
+        run(whole, 0, 4)
+        run(first, 0, 2)
+        path = tf.train.Checkpoint(x=first.learner).write(scratch(self) + "/c")
+        tf.train.Checkpoint(x=second.learner).read(path).assert_existing_objects_matched()
+        rate = run(second, 2, 4)
+        self.assertAllClose(rate, 1e-2 - 3 / 5 * 9e-3)
+        expected = [v.numpy() for v in whole.learner.policy.trainable_variables]
+        found = [v.numpy() for v in second.learner.policy.trainable_variables]
+        for mine, theirs in zip(found, expected, strict=True):
+            self.assertAllEqual(mine, theirs)
+        fresh = start()  # without the slots it would be another run
+        for variable, value in zip(
+            fresh.learner.policy.variables, first.learner.policy.variables, strict=True
+        ):
+            variable.assign(value)
+        run(fresh, 2, 4)
+        others = [v.numpy() for v in fresh.learner.policy.trainable_variables]
+        self.assertGreater(conformance.apart(others, expected), 1e-5)
+
+    def test_a_run_goes_on_where_its_module_is_named_again(self):
+        own_module(self, self.GOOD)
+        folder = scratch(self) + "/run"
+        settings = dict(
+            env="tfrl.testing.fakes:MaskedBandit", run_dir=folder, hidden_sizes=(4,),
+            eval_env="none", console="none", tensorboard=False, compile="graph",
+            inference="function",
+        )  # fmt: skip
+        before = tfrl.train("a2c", optimizer=f"{OWN}:Halving", total_env_steps=50, **settings)
+        trust._named.discard(OWN)
+        sys.modules.pop(OWN)
+        with self.assertRaisesRegex(SettingError, "optimizer=.* is named by a run folder"):
+            resolve.job_from_argv(["--resume", f"--run_dir={folder}"])
+        job = resolve.job_from_argv(
+            [
+                "--resume",
+                f"--run_dir={folder}",
+                f"--optimizer={OWN}:Halving",
+                "--total_env_steps=90",
+            ]
+        )
+        result = tfrl.train(job)
+        self.assertGreaterEqual(result.env_steps, 90)
+        self.assertGreater(result.updates, before.updates)
+        tfrl.load(folder)  # needs no optimiser
 
     def test_a_checkpoint_restores_its_slots_and_not_its_rate(self):
         gradients = np.random.default_rng(2).normal(size=(6, 2)).astype(np.float32)

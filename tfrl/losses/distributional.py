@@ -88,14 +88,16 @@ def categorical_projection(
     probabilities.shape[1:].assert_is_compatible_with(atoms.shape)
     rows, count = probabilities.shape
     first, last = float(atoms[0]), float(atoms[-1])
+    # Moved atoms r + discount z_j, clipped to the support, in units of the distance dz from the first atom.
     moved = value.backup(r_t[:, None], discount_t[:, None], atoms, rescale_epsilon)
     place = (tf.clip_by_value(moved, first, last) - first) * ((count - 1) / (last - first))
-    # The integer is clipped too: of NaN it could be any, and the sum below would refuse it.
+    # Index of the atom below. The integer is clipped too: of NaN it could be any, and the sum below would refuse it.
     below = tf.clip_by_value(tf.cast(place, tf.int32), 0, count - 2)
     # Share of the atom above; rounding must not make the other one's negative.
     above = tf.minimum(place - tf.cast(below, tf.float32), 1.0)
     index = below + count * tf.range(rows)[:, None]
-    # Sums into places, not a product with the [B, K, K] shares: that is memory that a CPU's cache does not hold.
+    # m_i, the sums of the shares that reach atom i. Sums into places, not a product with the [B, K, K] shares: that is
+    # memory that a CPU's cache does not hold.
     projected = tf.scatter_nd(
         tf.reshape(tf.stack([index, index + 1]), [-1, 1]),
         tf.reshape(tf.stack([probabilities * (1.0 - above), probabilities * above]), [-1]),
@@ -136,13 +138,16 @@ def categorical_q_learning(
     logits_tm1.shape.assert_is_compatible_with(logits_t.shape)
     logits_t.shape[:2].assert_is_compatible_with(selector_t.shape)
     a_tm1.shape.assert_is_compatible_with(r_t.shape)
+    # Target distribution: that of the bootstrap action a* = argmax selector, moved by r + discount z, on the atoms.
     best = tf.argmax(selector_t, axis=1, output_type=tf.int32)
     probabilities = tf.nn.softmax(value.select(logits_t, best))
     target = categorical_projection(probabilities, r_t, discount_t, atoms, rescale_epsilon)
     target = tf.stop_gradient(target)
+    # Cross entropy -sum_i m_i log p_i(s, a); minus the target's entropy it is KL(target || prediction).
     log_p = tf.nn.log_softmax(value.select(logits_tm1, a_tm1))
     cross_entropy = -tf.reduce_sum(target * log_p, axis=1)
     entropy = -tf.reduce_sum(tf.math.xlogy(target, target), axis=1)
+    # Difference of the means, for the metrics.
     prediction = tf.exp(log_p)
     td_error = tf.reduce_sum((prediction - target) * atoms, axis=1)
     return CategoricalLoss(cross_entropy, cross_entropy - entropy, td_error, prediction, target)
@@ -171,8 +176,10 @@ def quantile_huber(
     quantiles.shape[-tau.shape.rank :].assert_is_compatible_with(tau.shape)
     quantiles.shape[:1].assert_is_compatible_with(target.shape[:1])
     error = target[:, None, :] - quantiles[:, :, None]  # [B, K, M]
+    # |tau_i - 1{u_ij < 0}|: an overestimate costs 1 - tau, an underestimate tau.
     below = tf.cast(error < 0.0, tf.float32)
     weight = tf.abs(tau[..., None] - below)
+    # Sum over predicted quantiles i of the mean over target samples j.
     loss = weight * value.huber(error, delta) / delta
     return tf.reduce_sum(tf.reduce_mean(loss, axis=2), axis=1)
 
@@ -213,10 +220,12 @@ def quantile_q_learning(
     quantiles_tm1.shape[:1].assert_is_compatible_with(r_t.shape)
     r_t.shape.assert_is_compatible_with(discount_t.shape)
     r_t.shape.assert_is_compatible_with(a_tm1.shape)
+    # Target samples r + discount z_j(s', a*), a* = argmax selector.
     best = tf.argmax(selector_t, axis=1, output_type=tf.int32)
     bootstrap = value.select(quantiles_t, best)
     target = value.backup(r_t[:, None], discount_t[:, None], bootstrap, rescale_epsilon)
     target = tf.stop_gradient(target)
+    # Quantile regression of the action taken; the difference of the means is for the metrics.
     prediction = value.select(quantiles_tm1, a_tm1)
     loss = quantile_huber(prediction, tau, target, delta)
     td_error = tf.reduce_mean(prediction, axis=1) - tf.reduce_mean(target, axis=1)

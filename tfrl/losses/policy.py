@@ -86,6 +86,7 @@ def appo_surrogate(
         behaviour_log_prob=behaviour_log_prob,
         advantages=advantages,
     )
+    # min(mu / pi_old, max_correction) pi / mu.
     correction = tf.minimum(ratio(behaviour_log_prob, old_log_prob), max_correction)
     r = tf.stop_gradient(correction) * ratio(log_prob, behaviour_log_prob)
     return _clipped_surrogate(r, advantages, clip)
@@ -115,6 +116,7 @@ def ppo_value(
     loss = (values - targets) ** 2
     if clip is None:
         return loss
+    # The value may leave V_old by `clip`; the larger error counts, so that a step beyond has no gradient.
     old_values = tf.stop_gradient(old_values)
     near = old_values + tf.clip_by_value(values - old_values, -clip, clip)
     return tf.maximum(loss, (near - targets) ** 2)
@@ -164,6 +166,7 @@ def standardise_minibatch(
     Returns:
       float32, the shape of `x`.
     """
+    # From the population's variance (n) to the sample's (n - 1).
     sample_variance = variance * count / tf.maximum(count - 1.0, 1.0)
     return (x - mean) / (tf.sqrt(sample_variance) + epsilon)
 
@@ -202,6 +205,7 @@ def kl_coefficient(coefficient: tf.Tensor, kl: tf.Tensor, target: float) -> tf.T
 
 def _clipped_surrogate(r: tf.Tensor, advantages: tf.Tensor, clip: float | tf.Tensor) -> Surrogate:
     advantages = tf.stop_gradient(advantages)
+    # -min(r A, clip(r, 1 - clip, 1 + clip) A).
     limited = tf.clip_by_value(r, 1.0 - clip, 1.0 + clip)
     loss = -tf.minimum(r * advantages, limited * advantages)
     return Surrogate(loss, r, tf.abs(tf.stop_gradient(r) - 1.0) > clip)

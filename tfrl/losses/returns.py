@@ -44,6 +44,7 @@ def discounted_returns(
         reward=reward, discount=discount, is_last=is_last, bootstrap_next=bootstrap_next
     )
     follows = continues(is_last, valid)
+    # G_t = r_t + discount_t G_{t+1} inside an episode, r_t + discount_t bootstrap at its end.
     a = mask_steps(tf.where(follows, reward, reward + discount * bootstrap_next), valid)
     b = tf.where(follows, discount, tf.zeros_like(discount))
     return tf.stop_gradient(linear_recurrence(a, b))
@@ -80,7 +81,9 @@ def gae(
     check_time_major(
         reward=reward, discount=discount, is_last=is_last, values=values, values_next=values_next
     )
+    # delta_t = r_t + discount_t V(s_{t+1}) - V(s_t).
     delta = mask_steps(reward + discount * values_next - values, valid)
+    # A_t = delta_t + discount_t lambda A_{t+1}, cut where the trace ends.
     b = tf.where(continues(is_last, valid), discount * lambda_, tf.zeros_like(discount))
     advantages = linear_recurrence(delta, b)
     return Gae(tf.stop_gradient(advantages), tf.stop_gradient(advantages + values))
@@ -122,6 +125,7 @@ def n_step(
     check_time_major(reward=reward, discount=discount, is_last=is_last)
     follows = continues(is_last, valid)
     one = tf.ones_like(is_last, tf.int32)
+    # One step further ahead in each round, where the episode goes on.
     total, product, steps = reward, discount, one
     for _ in range(n - 1):
         total = reward + tf.where(follows, discount * shift_left(total), tf.zeros_like(reward))

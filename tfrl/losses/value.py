@@ -139,8 +139,10 @@ def q_learning(
     q_tm1.shape[:1].assert_is_compatible_with(r_t.shape)
     r_t.shape.assert_is_compatible_with(discount_t.shape)
     r_t.shape.assert_is_compatible_with(a_tm1.shape)
+    # Target y = r + discount Q_target(s', a*), a* = argmax selector.
     bootstrap = select(q_t, tf.argmax(selector_t, axis=1, output_type=tf.int32))
     target = tf.stop_gradient(backup(r_t, discount_t, bootstrap, rescale_epsilon))
+    # Error Q(s, a) - y, and its Huber or squared loss.
     td_error = select(q_tm1, a_tm1) - target
     return TdLoss(squared(td_error) if delta is None else huber(td_error, delta), td_error, target)
 
@@ -185,7 +187,9 @@ def sequence_priority(magnitude: tf.Tensor, valid: tf.Tensor, eta: float) -> tf.
         if x.shape.rank != 2:
             raise ValueError(f"{name}: expected rank 2 [T, B], got shape {x.shape}")
     magnitude.shape.assert_is_compatible_with(valid.shape)
+    # Mean over the valid steps of each sequence.
     counted = tf.where(valid, magnitude, tf.zeros_like(magnitude))
     count = tf.reduce_sum(tf.cast(valid, tf.float32), axis=0)
     mean = tf.reduce_sum(counted, axis=0) / tf.maximum(count, 1.0)
+    # Mixed with the largest.
     return eta * tf.reduce_max(counted, axis=0) + (1.0 - eta) * mean

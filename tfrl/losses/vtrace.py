@@ -73,17 +73,21 @@ def from_log_probs(
         values=values,
         values_next=values_next,
     )
+    # rho_t = pi / mu, 1 at invalid steps.
     rho = policy.ratio(
         returns.mask_steps(log_prob, valid), returns.mask_steps(behaviour_log_prob, valid)
     )
     follows = returns.continues(is_last, valid)
+    # delta_t = min(rho_bar, rho_t) (r_t + discount_t V_{t+1} - V_t).
     error = reward + discount * values_next - values
     delta = returns.mask_steps(_at_most(rho, rho_bar) * error, valid)
+    # vs_t - V_t = delta_t + discount_t lambda min(c_bar, rho_t) (vs_{t+1} - V_{t+1}), cut where the trace ends.
     decay = tf.where(follows, discount * lambda_ * _at_most(rho, c_bar), tf.zeros_like(discount))
-    correction = returns.linear_recurrence(delta, decay)  # vs_t - V_t
+    correction = returns.linear_recurrence(delta, decay)
     targets = values + correction
     # vs_{t+1} inside an episode, the value of the final observation where it ends.
     targets_next = tf.where(follows, returns.shift_left(targets), values_next)
+    # min(pg_rho_bar, rho_t) (r_t + discount_t vs_{t+1} - V_t).
     advantages = _at_most(rho, pg_rho_bar) * (reward + discount * targets_next - values)
     advantages = returns.mask_steps(advantages, valid)
     return VTrace(*(tf.stop_gradient(x) for x in (advantages, targets, rho)))
