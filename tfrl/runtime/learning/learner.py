@@ -252,9 +252,11 @@ class LearnerLoop(tf.Module):
 
         def one(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
             del index
+            # A batch by the priorities as they are now, and its probabilities relative to its rarest item.
             drawn = self.learner_replay.sample(self._plan.batch_size, self.updates)
             probability = drawn.probability / tf.reduce_min(drawn.probability)
             metrics, priorities = self._one(self._layout.decode(drawn.columns, probability))
+            # The new priorities, which the next batch is drawn by.
             if priorities:
                 self.learner_replay.update_priorities(drawn.slots, priorities[0])
             return metrics, ()
@@ -263,10 +265,13 @@ class LearnerLoop(tf.Module):
 
     def _one(self, batch: Any) -> tuple[dict[str, tf.Tensor], tuple]:
         """One update on every replica, and what is due after it; metrics, and priorities if there are any."""
+        # The update, each replica on its slice of the batch.
         out = self._strategy.run(self._replica_update, (batch, self._update_seed()))
+        # Priorities of all replicas in the order of the batch.
         priorities: tuple = ()
         if out.priorities is not None:
             priorities = (tf.concat(self._strategy.experimental_local_results(out.priorities), 0),)
+        # The delayed step on the same slices, and periodic work, where they are due.
         delayed = lambda seed: self._strategy.run(self._replica_delayed, (batch, seed))
         return self._after_update(out.metrics, delayed), priorities
 
@@ -286,13 +291,16 @@ class LearnerLoop(tf.Module):
         """All epochs and minibatches of one batch of unrolls, or of what was computed of them."""
         del probability
         plan, strategy, learner = self._plan, self._strategy, self.learner
+        # Rows once per batch: targets and advantages, each replica of its columns.
         batch = self._layout.decode(columns)
         rows = strategy.run(self._replica_prepare, (batch,))
+        # With minibatches, an order of the rows of all replicas for each epoch.
         order: Any = ()
         if plan.minibatches > 1:
             rows, order = self._shuffled(rows, batch)
 
         def one(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            # The update on this index' minibatch, and on the same rows the delayed step where one is due.
             part = (rows, order, index)
             out = strategy.run(
                 self._replica_minibatch, (*part, learner.update, self._update_seed())
@@ -302,6 +310,7 @@ class LearnerLoop(tf.Module):
             )
             return self._after_update(out.metrics, delayed)
 
+        # All minibatches of all epochs, until `stop`; then what follows a batch.
         times = plan.updates_per_call
         metrics = one(tf.constant(0)) if times == 1 else _mean_while(one, times, learner.stop)
         learner.finish()
