@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import tempfile
 
 import gymnasium as gym
@@ -180,6 +181,16 @@ class ContractTest(tf.test.TestCase, parameterized.TestCase):
         learner.adopt(3)
         with self.assertRaisesRegex(NotImplementedError, "Learner.update"):
             learner.update(batch, None)
+
+    def test_the_runtime_looks_for_no_hook(self):
+        """What a learner may have, its base class has; nothing asks whether it is there."""
+        folder = pathlib.Path(tfrl.__file__).parent / "runtime"
+        hooks = re.compile(r"(get|has)attr\([^,)]*learner\b")
+        sources = sorted(folder.rglob("*.py"))
+        self.assertGreater(len(sources), 30)
+        found = [str(p) for p in sources if hooks.search(p.read_text(encoding="utf-8"))]
+        self.assertEqual(found, [])
+        self.assertRegex('getattr(self.learner, "stop")', hooks)
 
     def test_another_class_is_refused(self):
         with self.assertRaisesRegex(SettingError, "learner Module: expected a subclass of"):
