@@ -330,7 +330,8 @@ class LogPlan:
     info_metrics: tuple[str, ...] = setting(
         (),
         "numbers to read from the info dict of each episode's last step, e.g. is_success, or parts of the reward, "
-        "summed over the episode; written to episodes.csv, and logged as info/<name>, the mean over the last 100 training episodes",
+        "summed over the episode; written to episodes.csv, and logged as info/<name>, the mean over the last 100 "
+        "training episodes",
     )
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ Nothing here imports TensorFlow.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -79,6 +79,40 @@ def leaves(space: gym.Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple
             yield from leaves(part, (*path, key))
     else:
         yield path, space
+
+
+def leaf_spaces(space: gym.Space) -> list[gym.Space]:
+    """Every part that is no Dict or Tuple itself, in the order of the space."""
+    return [part for _, part in leaves(space)]
+
+
+def map_leaves(fn: Callable[..., Any], space: gym.Space, *nests: Any) -> Any:
+    """A nest of dicts and tuples like `space` of `fn(part, *values)` for each part that is no Dict or Tuple itself.
+
+    Args:
+      fn: called in the order of the space.
+      nests: of the values, each like the space.
+    """
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        return fn(space, *nests)
+    found = [map_leaves(fn, part, *(nest[key] for nest in nests)) for key, part in parts(space)]
+    return join(space, found)
+
+
+def leaf_values(space: gym.Space, nest: Any) -> list[Any]:
+    """The values of a nest like `space`, in the order of `leaves`."""
+    found: list[Any] = []
+    map_leaves(lambda _, value: found.append(value), space, nest)
+    return found
+
+
+def map_space(fn: Callable[[gym.Space], gym.Space], space: gym.Space) -> gym.Space:
+    """The space with `fn(part)` in the place of each part that is no Dict or Tuple itself."""
+    if isinstance(space, spaces.Dict):  # pairs keep their order; gymnasium sorts the keys of a dict
+        return spaces.Dict([(key, map_space(fn, part)) for key, part in parts(space)])
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([map_space(fn, part) for _, part in parts(space)])
+    return fn(space)
 
 
 def to_json(space: gym.Space) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from tfrl.envs import spaces as space_lib
 from tfrl.errors import EnvironmentFailed, SettingError
+from tfrl.spaces import leaf_spaces
 
 # Classes of rewards (up to `MOST`) and of flags that need no further check.
 MOST = float(np.finfo(np.float32).max)
@@ -253,14 +254,6 @@ def kind(value: Any) -> str:
         return f"an array of shape {list(value.shape)} and dtype {value.dtype}"
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} of type {type(value).__name__}"
-
-
-def leaf_spaces(space: gym.Space) -> list[gym.Space]:
-    """The spaces of `space_lib.leaves(space)`, in the same order."""
-    if isinstance(space, (gym.spaces.Dict, gym.spaces.Tuple)):
-        parts = space.spaces.values() if isinstance(space, gym.spaces.Dict) else space.spaces
-        return [leaf for inner in parts for leaf in leaf_spaces(inner)]
-    return [space]
 
 
 def _is_cast(dtype: np.dtype, leaf: np.dtype, choices: bool) -> bool:

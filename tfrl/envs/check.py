@@ -17,9 +17,10 @@ import numpy as np
 
 from tfrl.envs import make
 from tfrl.envs import spaces as space_lib
-from tfrl.envs.boundary import kind, leaf_spaces, part_name
+from tfrl.envs.boundary import kind, part_name
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
+from tfrl.spaces import leaf_spaces
 from tfrl.types import ACTION_FEATURES, ACTION_MASK, side_inputs
 
 STEPS = 1000  # that the command plays

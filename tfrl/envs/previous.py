@@ -15,6 +15,7 @@ import numpy as np
 
 from tfrl.envs.vector import VectorEnv, VectorWrapper
 from tfrl.errors import SettingError
+from tfrl.spaces import map_leaves, map_space
 from tfrl.types import EnvSpec, VectorStep
 
 OBSERVATION = "observation"
@@ -53,7 +54,7 @@ def _with_previous(inner: gym.Space, action: gym.Space, clip_rewards: bool) -> s
     """An observation space with the action and the reward before it."""
     parts = dict(inner.spaces) if isinstance(inner, spaces.Dict) else {OBSERVATION: inner}
     limit = np.float32(1.0 if clip_rewards else np.inf)
-    parts[PREVIOUS_ACTION] = _with_zero(action)
+    parts[PREVIOUS_ACTION] = map_space(_with_zero, action)
     parts[PREVIOUS_REWARD] = spaces.Box(-limit, limit, (), np.float32)
     return spaces.Dict(parts)
 
@@ -101,34 +102,26 @@ class PreviousStep(VectorWrapper):
 
 
 def _with_zero(space: gym.Space) -> gym.Space:
-    """An action space as an observation: the limits of its Boxes include 0, which stands for no action."""
-    if isinstance(space, spaces.Dict):
-        return spaces.Dict({key: _with_zero(inner) for key, inner in space.spaces.items()})
-    if isinstance(space, spaces.Tuple):
-        return spaces.Tuple([_with_zero(inner) for inner in space.spaces])
-    if isinstance(space, spaces.Box):
-        zero = space.dtype.type(0)
-        low, high = np.minimum(space.low, zero), np.maximum(space.high, zero)
-        return spaces.Box(low, high, dtype=space.dtype)
-    return space
+    """A part of an action as one of an observation: the limits of a Box include 0, which stands for no action."""
+    if not isinstance(space, spaces.Box):
+        return space
+    zero = space.dtype.type(0)
+    low, high = np.minimum(space.low, zero), np.maximum(space.high, zero)
+    return spaces.Box(low, high, dtype=space.dtype)
 
 
 def _zeros(space: gym.Space, num_envs: int) -> Any:
-    if isinstance(space, spaces.Dict):
-        return {key: _zeros(inner, num_envs) for key, inner in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_zeros(inner, num_envs) for inner in space.spaces)
-    return np.zeros((num_envs, *space.shape), space.dtype)
+    return map_leaves(lambda part: np.zeros((num_envs, *part.shape), part.dtype), space)
 
 
 def _cast(space: gym.Space, action: Any) -> Any:
     """A copy of a policy's actions, leaves [B, ...], in the dtype and within the limits of `space`."""
-    if isinstance(space, spaces.Dict):
-        return {key: _cast(inner, action[key]) for key, inner in space.spaces.items()}
-    if isinstance(space, spaces.Tuple):
-        return tuple(_cast(s, a) for s, a in zip(space.spaces, action, strict=True))
-    action = np.array(action, space.dtype)
-    return np.clip(action, space.low, space.high) if isinstance(space, spaces.Box) else action
+
+    def cast(part: gym.Space, x: Any) -> np.ndarray:
+        x = np.array(x, part.dtype)
+        return np.clip(x, part.low, part.high) if isinstance(part, spaces.Box) else x
+
+    return map_leaves(cast, space, action)
 
 
 def _keep(nest: Any, mask: np.ndarray) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.nn.images import Reader, is_image
+from tfrl.spaces import leaf_spaces, leaf_values
 from tfrl.types import ACTION_MASK, SIDE_INPUTS
 
 
@@ -62,11 +63,7 @@ def reader(space: gym.spaces.Box, options: ImageOptions = ImageOptions()) -> Rea
 
 def leaves(obs: Any, space: gym.Space) -> list[tuple[Any, gym.Space]]:
     """(value, space) of every part of an observation that is no Dict or Tuple, in the order of its space."""
-    if isinstance(space, gym.spaces.Dict):
-        return [leaf for k, s in space.spaces.items() for leaf in leaves(obs[k], s)]
-    if isinstance(space, gym.spaces.Tuple):
-        return [leaf for o, s in zip(obs, space.spaces) for leaf in leaves(o, s)]
-    return [(obs, space)]
+    return list(zip(leaf_values(space, obs), leaf_spaces(space), strict=True))
 
 
 def flatten(

@@ -20,7 +20,8 @@ import tensorflow as tf
 from tfrl.errors import SettingError
 from tfrl.nn import inputs
 from tfrl.optim import apply
-from tfrl.types import SIDE_INPUTS
+from tfrl.spaces import leaf_values, leaves
+from tfrl.types import side_inputs
 
 EPSILON = 1e-8
 ROOT = "observation"  # name of an observation that is no nest
@@ -123,7 +124,7 @@ class ObservationMoments(tf.Module):
         In replica context, see `RunningMoments.merge`.
         """
         valid = None if valid is None else tf.reshape(valid, [-1])
-        arrays = _by_path(obs, self._space, ROOT)
+        arrays = _by_path(obs, self._space)
         for path, moments in self.leaves.items():
             moments.merge(tf.reshape(arrays[path], [-1, *moments.shape]), valid)
 
@@ -227,32 +228,22 @@ def normalised_leaves(space: gym.Space) -> dict[str, gym.spaces.Box]:
     these the action features are compared between actions, and the others are no input of a network. Discrete,
     MultiDiscrete and MultiBinary leaves are names, not quantities.
     """
-    return _leaves(space, ROOT)
+    aside = side_inputs(space)
+    found = {}
+    for path, part in leaves(space):
+        is_bytes = inputs.is_image(part) and not np.issubdtype(part.dtype, np.floating)
+        if isinstance(part, gym.spaces.Box) and not is_bytes and not (path and path[0] in aside):
+            found[_name(path)] = part
+    return found
 
 
-def _leaves(space: gym.Space, path: str) -> dict[str, gym.spaces.Box]:
-    if isinstance(space, gym.spaces.Dict):
-        skip = SIDE_INPUTS if path == ROOT else ()
-        parts = [(k, s) for k, s in space.spaces.items() if k not in skip]
-    elif isinstance(space, gym.spaces.Tuple):
-        parts = list(enumerate(space.spaces))
-    else:
-        if not isinstance(space, gym.spaces.Box):
-            return {}
-        stays = inputs.is_image(space) and not np.issubdtype(space.dtype, np.floating)
-        return {} if stays else {path: space}
-    return {p: b for key, s in parts for p, b in _leaves(s, f"{path}/{key}").items()}
+def _by_path(x: Any, space: gym.Space) -> dict[str, Any]:
+    """{path: array} of all leaves, named as those of `normalised_leaves`."""
+    return dict(zip((_name(path) for path, _ in leaves(space)), leaf_values(space, x)))
 
 
-def _by_path(x: Any, space: gym.Space, path: str) -> dict[str, Any]:
-    """{path: array} of all leaves, named as `_leaves` names them."""
-    if isinstance(space, gym.spaces.Dict):
-        parts = [(key, x[key], s) for key, s in space.spaces.items()]
-    elif isinstance(space, gym.spaces.Tuple):
-        parts = list(zip(range(len(x)), x, space.spaces, strict=True))
-    else:
-        return {path: x}
-    return {p: v for key, v, s in parts for p, v in _by_path(v, s, f"{path}/{key}").items()}
+def _name(path: tuple[Any, ...]) -> str:
+    return "/".join([ROOT, *map(str, path)])
 
 
 def _constant(value: tf.Tensor, name: str) -> tf.Variable:

@@ -13,6 +13,7 @@ from tfrl.config import objects
 from tfrl.errors import SettingError
 from tfrl.nn import images, inputs, user_model
 from tfrl.settings import nearest
+from tfrl.spaces import leaf_spaces, map_leaves
 from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
 
 PRECISIONS = ("float32", "bfloat16")
@@ -295,8 +296,7 @@ def image_options(config: Any) -> inputs.ImageOptions:
 def image_readers(spec: EnvSpec, options: inputs.ImageOptions) -> list[images.Reader]:
     """How each image of the observation is read, in the order of the space."""
     space = inputs.model_space(spec.observation_space)
-    leaves = (leaf for leaf, _ in inputs.leaves(space, space))
-    return [inputs.reader(leaf, options) for leaf in leaves if images.is_image(leaf)]
+    return [inputs.reader(leaf, options) for leaf in leaf_spaces(space) if images.is_image(leaf)]
 
 
 def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
@@ -316,7 +316,7 @@ def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
     lines = aside + [reader.line for reader in image_readers(spec, image_options(config))]
     if not (config.normalize_observations or getattr(config, "rescale_observations", False)):
         space = inputs.model_space(spec.observation_space)
-        lines += [_line_of_integers(leaf) for leaf, _ in inputs.leaves(space, space)]
+        lines += [_line_of_integers(leaf) for leaf in leaf_spaces(space)]
     return tuple(line for line in lines if line)
 
 
@@ -404,8 +404,4 @@ def check_activation(name: str) -> None:
 
 def example_batch(space: gym.Space, batch_size: int) -> Any:
     """A nest of zeros [B, ...] of the shapes and dtypes of `space`: builds the variables of a model."""
-    if isinstance(space, gym.spaces.Dict):
-        return {k: example_batch(s, batch_size) for k, s in space.spaces.items()}
-    if isinstance(space, gym.spaces.Tuple):
-        return tuple(example_batch(s, batch_size) for s in space.spaces)
-    return tf.zeros((batch_size, *space.shape), space.dtype)
+    return map_leaves(lambda part: tf.zeros((batch_size, *part.shape), part.dtype), space)

@@ -22,6 +22,7 @@ from tfrl.replay.local_queue import join
 from tfrl.replay.packing import Field, Packing
 from tfrl.replay.sequence_rows import SequenceRows
 from tfrl.replay.transitions import observation_fields
+from tfrl.spaces import map_leaves
 from tfrl.types import EnvSpec, PolicyStep, Trajectory
 
 # A stack is stored anew where an environment restarts. Items have room for one restart in so many steps, and grow for
@@ -66,7 +67,7 @@ class SequenceLayout(Layout):
         fields, self.obs = observation_fields(spec.observation_space, "obs")
         self.frames_name, frame_shape = "", ()
         if self.stack:
-            spaces = tree.flatten(_space_nest(spec.observation_space))
+            spaces = tree.flatten(map_leaves(lambda space: space, spec.observation_space))
             names = tree.flatten(self.obs)
             self.frames_name = next(n for n, s in zip(names, spaces, strict=True) if _is_image(s))
             frame_shape = next(s for s in spaces if _is_image(s)).shape[:-1]
@@ -230,15 +231,6 @@ def _is_image(space: gym.Space) -> bool:
 
 def _width(field: Field) -> int:
     return np.dtype(field[2]).itemsize
-
-
-def _space_nest(space: gym.Space) -> Any:
-    """A nest of the leaves' spaces, shaped like an observation."""
-    if isinstance(space, gym.spaces.Dict):
-        return {k: _space_nest(s) for k, s in space.spaces.items()}
-    if isinstance(space, gym.spaces.Tuple):
-        return tuple(_space_nest(s) for s in space.spaces)
-    return space
 
 
 def _nest(names: Any, fields: Mapping[str, tf.Tensor]) -> Any:

@@ -17,20 +17,18 @@ import tree
 from tfrl.errors import SettingError
 from tfrl.replay.layout import Layout, Shapes, apart
 from tfrl.replay.packing import Field, Packing
+from tfrl.spaces import leaves, map_leaves
 from tfrl.types import EnvSpec, Transition
 
 
 def observation_fields(space: gym.Space, prefix: str) -> tuple[list[Field], Any]:
     """Fields of a flattened observation, and the nest of their names."""
-    if isinstance(space, gym.spaces.Dict):
-        parts = {k: observation_fields(s, f"{prefix}/{k}") for k, s in space.spaces.items()}
-        return [f for fields, _ in parts.values() for f in fields], {
-            k: names for k, (_, names) in parts.items()
-        }
-    if isinstance(space, gym.spaces.Tuple):
-        parts = [observation_fields(s, f"{prefix}/{i}") for i, s in enumerate(space.spaces)]
-        return [f for fields, _ in parts for f in fields], tuple(names for _, names in parts)
-    return [(prefix, tuple(space.shape), np.dtype(space.dtype).name)], prefix
+    fields = [
+        ("/".join([prefix, *map(str, path)]), tuple(part.shape), np.dtype(part.dtype).name)
+        for path, part in leaves(space)
+    ]
+    names = iter(fields)
+    return fields, map_leaves(lambda _: next(names)[0], space)
 
 
 def stacked(frames: tf.Tensor) -> tf.Tensor:

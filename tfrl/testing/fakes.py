@@ -308,7 +308,7 @@ class Matching(gym.Env):
 
     def __init__(self, action_space: gym.Space, length: int = 4):
         self.action_space = action_space
-        self._parts, self._length, self._t = _leaves(action_space), length, 0
+        self._parts, self._length, self._t = space_lib.leaf_spaces(action_space), length, 0
         size = sum(map(_width, self._parts))
         self.observation_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
         self._targets: list[np.ndarray] = []
@@ -323,7 +323,7 @@ class Matching(gym.Env):
         """Implements `gymnasium.Env.step`: the next target; raises ValueError for an action outside the space."""
         if not self.action_space.contains(action):
             raise ValueError(f"action {action} is outside {self.action_space}")
-        values = _values(self.action_space, action)
+        values = space_lib.leaf_values(self.action_space, action)
         reward = np.mean([_score(*x) for x in zip(self._parts, values, self._targets)])
         self._t += 1
         return self._draw(), float(reward), self._t >= self._length, False, {}
@@ -357,7 +357,7 @@ def matching_action(space: gym.Space, obs: np.ndarray) -> Any:
     """
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        ends = np.cumsum([sum(map(_width, _leaves(part))) for part in parts])[:-1]
+        ends = np.cumsum([sum(map(_width, space_lib.leaf_spaces(part))) for part in parts])[:-1]
         values = [matching_action(p, x) for p, x in zip(parts, np.split(obs, ends, axis=1))]
         return dict(zip(space.spaces, values)) if isinstance(space, spaces.Dict) else tuple(values)
     if isinstance(space, spaces.Box):
@@ -369,21 +369,6 @@ def matching_action(space: gym.Space, obs: np.ndarray) -> Any:
     columns = np.split(obs, np.cumsum(nvec)[:-1], axis=1)
     best = np.stack([np.argmax(x, axis=1) for x in columns], axis=1)
     return best.reshape(-1, *space.shape).astype(np.int32)
-
-
-def _leaves(space: gym.Space) -> list[gym.Space]:
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return [leaf for part in parts for leaf in _leaves(part)]
-    return [space]
-
-
-def _values(space: gym.Space, action: Any) -> list[Any]:
-    if isinstance(space, spaces.Dict):
-        return [v for key, part in space.spaces.items() for v in _values(part, action[key])]
-    if isinstance(space, spaces.Tuple):
-        return [v for part, x in zip(space.spaces, action) for v in _values(part, x)]
-    return [action]
 
 
 def _width(space: gym.Space) -> int:
@@ -510,7 +495,7 @@ class AnySpaces(gym.Env):
 
 
 def _numbers(space: gym.Space, value: Any) -> list[np.ndarray]:
-    return [np.asarray(x, np.float64) for x in _values(space, value)]
+    return [np.asarray(x, np.float64) for x in space_lib.leaf_values(space, value)]
 
 
 class CrashingEnv(TruncatingChain):
