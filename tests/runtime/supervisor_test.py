@@ -148,7 +148,7 @@ class Memory(Placement):
             numbers["version"] = numbers["updates"]
 
     def evaluator_works(self, member, orders, numbers):
-        pass
+        numbers["facts"] = {"gap": float(orders["evaluate"][0])}
 
 
 class SupervisorTest(parameterized.TestCase):
@@ -241,6 +241,8 @@ class SupervisorTest(parameterized.TestCase):
         supervisor = self.make(eval_every_env_steps=1_000)
         supervisor.run()
         self.assertEqual(self.placement.lives["evaluator 0"].numbers["evaluated"], 2)
+        for name in ("actor 0", "actor 1", "learner 0"):  # the facts of the first one arrive
+            self.assertEqual(self.placement.lives[name].orders["facts"]["gap"], 1.0)
 
     def test_a_callback_ends_a_run_in_order(self):
         supervisor = self.make(total_env_steps=10_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,16 @@ def learner_replay(
     return replay
 
 
+def local_queue(run_plan: RunPlan, found: Checkpoint | None) -> LocalQueue | None:
+    """The queue beside the learner, with the contents of a checkpoint; None where it lives elsewhere."""
+    if run_plan.residency != residency.LEARNER or not run_plan.queue:
+        return None
+    queue = LocalQueue()
+    if found and found.replay:
+        queue.restore(found.replay, run_plan.layout.refit)
+    return queue
+
+
 def learner(
     run_plan: RunPlan,
     found: Checkpoint | None,
@@ -84,6 +94,32 @@ def learner(
     elif job.initial_weights:
         warm_start.start(loop, run_plan, strategy.scope(), announce)
     return loop
+
+
+def state(
+    learner: LearnerLoop,
+    totals: Mapping[str, Any],
+    items: Mapping[str, Any],
+    rng: np.random.Generator,
+    **more: Any,
+) -> dict[str, Any]:
+    """What a checkpoint holds beside variables and contents, as JSON; `learner` and the backends read it.
+
+    Args:
+      totals: of the run.
+      items: 'written' and 'sampled', since the replay was empty.
+      rng: noise of exploration.
+      **more: 'evaluation_facts', 'window', 'inference', where they are known.
+    """
+    return {
+        "totals": totals,
+        **items,
+        "max_priority": learner.max_priority,
+        # Other code rounds otherwise: a resumed run goes on with what `auto` came to.
+        "compile": learner.compiled,
+        "rng": rng.bit_generator.state,
+        **more,
+    }
 
 
 def batcher(run_plan: RunPlan, found: Checkpoint | None, announce: Announce) -> Batcher:

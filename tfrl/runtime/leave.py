@@ -32,13 +32,7 @@ def leave_policy(run_plan: RunPlan, logger: Logger, stop: Stop) -> dict[str, Any
     else:
         totals = Totals()
         rng = seeds.generator(job.seed, "actor", 0, "noise")
-        state = {
-            "totals": totals.to_dict(),
-            "written": 0,
-            "sampled": 0,
-            "max_priority": loop.max_priority,
-            "rng": rng.bit_generator.state,
-        }
+        state = build.state(loop, totals.to_dict(), {"written": 0, "sampled": 0}, rng)
         run_plan.checkpoints.save(0, loop, state, None)
     evaluator = Evaluator(run_plan, job.topology.inference, stop=stop)
     evaluator.keep(loop.arrays(), totals.env_steps, loop.version)

@@ -22,7 +22,6 @@ from tfrl.logs.histogram import Histogram
 from tfrl.logs.logger import Logger
 from tfrl.replay.budget import Budget
 from tfrl.replay.learner_replay import LearnerReplay
-from tfrl.replay.local_queue import LocalQueue
 from tfrl.replay.sampler import Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.write_chunks import Chunk
@@ -74,11 +73,10 @@ class _Run:
         self.books, found = Books(run_plan, logger), run_plan.found
         self.books.open()
         self.totals = self.books.totals
-        beside = run_plan.residency == residency.LEARNER
-        self.local = self._local_queue(found) if beside and run_plan.queue else None
+        self.local = build.local_queue(run_plan, found)
         self.learner_replay = build.learner_replay(run_plan, found)
         self.server: ReplayServer | None = None
-        if not beside:
+        if run_plan.residency == residency.SERVER:
             # One thread writes a whole batch before it samples, so a queue must hold one.
             capacity = max(agent.experience.capacity_items, run_plan.items_per_call)
             plan = dataclasses.replace(agent.experience, capacity_items=capacity)
@@ -153,13 +151,6 @@ class _Run:
         if acting is not None and self.learner_replay is not None:
             acting["replay"] = self.learner_replay.writers()
         return acting
-
-    def _local_queue(self, found: checkpoint.Checkpoint | None) -> LocalQueue:
-        """The queue beside the learner, with the contents of a checkpoint."""
-        local = LocalQueue()
-        if found and found.replay:
-            local.restore(found.replay, self.run_plan.layout.refit)
-        return local
 
     def run(self) -> dict[str, Any]:
         try:
@@ -339,19 +330,13 @@ class _Run:
         return True
 
     def _state(self) -> dict[str, Any]:
-        """The state that a checkpoint holds beside the learner and the replay."""
-        return {
-            "totals": self.totals.to_dict(),
-            "written": self.budget.inserted,
-            "sampled": self.budget.sampled,
-            "max_priority": self.learner.max_priority,
-            "evaluation_facts": self.evaluator.facts,
-            "window": self.actor.window.to_dict(),
-            "rng": self.actor.rng.bit_generator.state,
-            # Other code rounds otherwise: a resumed run goes on with what `auto` came to.
-            "compile": self.learner.compiled,
-            "inference": self.actor.engine.name,
-        }
+        """The state that a checkpoint holds beside the learner, the replay and acting."""
+        return build.state(
+            self.learner, self.totals.to_dict(),
+            {"written": self.budget.inserted, "sampled": self.budget.sampled}, self.actor.rng,
+            evaluation_facts=self.evaluator.facts, window=self.actor.window.to_dict(),
+            inference=self.actor.engine.name,
+        )  # fmt: skip
 
     def _save(self) -> None:
         self._settle()

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Policy
+from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
 
 if TYPE_CHECKING:
@@ -25,6 +26,19 @@ def refuse_misfits(run_plan: RunPlan, policy: Policy) -> None:
     _check_minibatches(run_plan, policy)
     _check_replay(run_plan)
     _check_shards(run_plan)
+
+
+def refuse_worlds(run_plan: RunPlan) -> None:
+    """Raises SettingError for a world of the evaluation that cannot be built, or has other spaces than training."""
+    job = run_plan.job
+    for name, plan in job.evaluation.worlds(job.env).items() if job.evaluation.plays else ():
+        if name:
+            where = f"eval_worlds[{name!r}]"
+            try:
+                spec = make_spec(plan, job.switches)
+            except SettingError as error:
+                raise SettingError(f"{where}: {error}") from None
+            run_plan.refuse_other_spaces(spec, where)
 
 
 def _replicas(run_plan: RunPlan) -> int:

@@ -315,27 +315,14 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
     with memory.limited_weights() if starting else contextlib.nullcontext():
         policy = agent.make_policy()  # a network that cannot be built is refused now
     run_plan = RunPlan(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
-    if starting:
-        _check_worlds(run_plan)
     checks.refuse_misfits(run_plan, policy)
+    if starting:
+        checks.refuse_worlds(run_plan)
     found = _found(run_plan) if job.resume else None
     if job.initial_weights and starting and found is None:
         warm_start.read(job.initial_weights, spec, policy.variables)  # refused now or never
     place = residency.pick(job, agent, run_plan.layout, found.replay if found else None)
     return dataclasses.replace(run_plan, residency=place[0], residency_why=place[1], found=found)
-
-
-def _check_worlds(run_plan: RunPlan) -> None:
-    """Raises SettingError for a world of the evaluation that cannot be built, or has other spaces than training."""
-    job = run_plan.job
-    for name, plan in job.evaluation.worlds(job.env).items() if job.evaluation.plays else ():
-        if name:
-            where = f"eval_worlds[{name!r}]"
-            try:
-                spec = make_spec(plan, job.switches)
-            except SettingError as error:
-                raise SettingError(f"{where}: {error}") from None
-            run_plan.refuse_other_spaces(spec, where)
 
 
 def _found(run_plan: RunPlan) -> Checkpoint | None:

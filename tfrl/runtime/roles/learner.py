@@ -174,15 +174,10 @@ class _Learning:
         totals["updates"] += self._updates
         totals["items_sampled"] += self._source.numbers()["sampled"]
         rng = seeds.generator(self._job.seed, "actor", 0, f"noise {totals['env_steps']}")
-        state = {
-            "totals": totals,
-            **self._source.state(),
-            "max_priority": self._loop.max_priority,
-            "evaluation_facts": orders.get("facts", {}),
-            "compile": self._loop.compiled,
-            "window": orders["window"],
-            "rng": rng.bit_generator.state,  # for a resume in one process
-        }
+        state = build.state(
+            self._loop, totals, self._source.state(), rng,  # the generator is for a resume in one process
+            evaluation_facts=orders.get("facts", {}), window=orders["window"],
+        )  # fmt: skip
         replay = None
         if self._job.checkpoint.checkpoint_replay:
             replay = self._batcher.saving(self._source.save)
