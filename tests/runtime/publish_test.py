@@ -7,6 +7,7 @@ import reverb
 import tensorflow as tf
 from absl.testing import absltest
 
+from tfrl.replay.bounded import BoundedCalls, ReplayUnreachable
 from tfrl.runtime.storage import publish
 from tfrl.runtime.storage.replay_server import ReplayServer
 
@@ -23,8 +24,8 @@ class PublishTest(tf.test.TestCase):
         server = ReplayServer([publish.variables_table()])
         self.addCleanup(server.stop)
         self.client = reverb.Client(server.address)
-        self.publisher = publish.VariablePublisher(self.client, SPECS, publish.BoundedCalls())
-        self.source = publish.VariableSource(self.client, publish.BoundedCalls())
+        self.publisher = publish.VariablePublisher(self.client, SPECS, BoundedCalls())
+        self.source = publish.VariableSource(self.client, BoundedCalls())
 
     def test_newest_weights_arrive_once_with_their_facts(self):
         self.assertIsNone(self.source.pull())
@@ -49,7 +50,7 @@ class PublishTest(tf.test.TestCase):
 
     def test_each_source_gets_them(self):
         self.publisher.publish(3, weights(3.0))
-        other = publish.VariableSource(self.client, publish.BoundedCalls())
+        other = publish.VariableSource(self.client, BoundedCalls())
         self.assertEqual([s.pull().version for s in (self.source, other)], [3, 3])
 
     def test_array_of_another_shape_or_type_is_refused(self):
@@ -62,15 +63,15 @@ class PublishTest(tf.test.TestCase):
 class BoundedCallsTest(absltest.TestCase):
     def test_waiting_ends_in_time_and_shows_life(self):
         beats = []
-        call = publish.BoundedCalls(timeout_s=0.5, on_wait=lambda: beats.append(1))
+        call = BoundedCalls(timeout_s=0.5, on_wait=lambda: beats.append(1))
         start = time.monotonic()
-        with self.assertRaisesRegex(publish.ReplayUnreachable, "a long thing: the replay server"):
+        with self.assertRaisesRegex(ReplayUnreachable, "a long thing: the replay server"):
             call("a long thing", time.sleep, 3)
         self.assertBetween(time.monotonic() - start, 0.4, 2.0)
         self.assertNotEmpty(beats)
 
     def test_result_and_error_come_back(self):
-        call = publish.BoundedCalls()
+        call = BoundedCalls()
         self.assertEqual(call("sum", sum, (1, 2)), 3)
         with self.assertRaises(ZeroDivisionError):
             call("division", lambda: 1 / 0)

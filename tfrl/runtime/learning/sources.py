@@ -6,7 +6,6 @@ stated one; the limiters of the tables, or the bound of the queue, keep the acto
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import queue
 import threading
@@ -19,6 +18,7 @@ import reverb
 import tensorflow as tf
 
 from tfrl.agent import Replay
+from tfrl.replay.bounded import Patient
 from tfrl.replay.budget import Budget
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import ReplayTimeout, Sampler, Samples
@@ -30,7 +30,6 @@ from tfrl.runtime.storage.replay_server import save_contents, save_shards
 
 SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environments are no failure
 FETCH_S = 0.1  # longest wait for samples that are paid for, between two looks at the orders
-ANSWER_S = 0.25  # after which a server that does not answer is left alone until it does
 DRY_S = 5.0  # at the end: without samples for so long, there are none left
 QUEUE_DRY_S = 1.0  # the same for blocks, which need not wait for each other
 
@@ -68,52 +67,6 @@ class Feed:
             except Exception as error:  # told to the learner's own thread
                 self._queue.put(error)
                 return
-
-
-class Patient:
-    """Makes calls to a server that may be gone, one at a time, and waits for each only a little.
-
-    Attributes:
-      silent: the last call has not come back, or came back because the server went away.
-    """
-
-    def __init__(self) -> None:
-        self._asked: queue.SimpleQueue = queue.SimpleQueue()
-        self._open: concurrent.futures.Future | None = None
-        self.silent = False
-        # No pool: Python waits for the threads of one when it ends, and a call may never come back.
-        threading.Thread(target=self._work, name="reverb", daemon=True).start()
-
-    def __call__(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
-        """What `fn` returns, None while it is under way; not called while an earlier call is."""
-        if not self._is_free():
-            return None
-        done = self._open = concurrent.futures.Future()
-        self._asked.put((done, functools.partial(fn, *args, **kwargs)))
-        return done.result() if self._is_free() else None
-
-    def _work(self) -> None:
-        while True:
-            future, call = self._asked.get()
-            try:
-                future.set_result(call())
-            except Exception as error:
-                future.set_exception(error)
-
-    def _is_free(self) -> bool:
-        if self._open is None:
-            return True
-        try:
-            self._open.exception(0.0 if self.silent else ANSWER_S)
-        except concurrent.futures.TimeoutError:
-            self.silent = True
-            return False
-        error, self._open = self._open.exception(), None
-        # What Reverb raises when a server goes away or does not answer.
-        if error is not None and not isinstance(error, (RuntimeError, reverb.errors.ReverbError)):
-            raise error
-        self.silent = error is not None
-        return not self.silent
 
 
 class Shard:

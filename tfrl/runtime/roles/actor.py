@@ -10,6 +10,7 @@ import numpy as np
 import reverb
 
 from tfrl.job import Job
+from tfrl.replay.bounded import BoundedCalls
 from tfrl.replay.write_chunks import ChunkSender
 from tfrl.runtime import build, seeds
 from tfrl.runtime.acting.watch import Watch, limit_s
@@ -18,7 +19,7 @@ from tfrl.runtime.link import FINISH, RUN, Link
 from tfrl.runtime.plan import residency
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb
-from tfrl.runtime.storage.publish import BoundedCalls, VariableSource
+from tfrl.runtime.storage.publish import VariableSource
 from tfrl.types import EnvSpec
 
 PULL_EVERY_S = 0.02

@@ -8,11 +8,12 @@ import time
 import reverb
 
 from tfrl.job import Job
+from tfrl.replay.bounded import BoundedCalls
 from tfrl.runtime.acting.evaluator import Evaluator
 from tfrl.runtime.link import RUN, Link
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.report import peak_memory_mb
-from tfrl.runtime.storage.publish import BoundedCalls, VariableSource
+from tfrl.runtime.storage.publish import VariableSource
 from tfrl.types import EnvSpec
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import reverb
 
 from tfrl.job import Job
+from tfrl.replay.bounded import BoundedCalls
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.sampler import Samples
 from tfrl.runtime import build, rehearsal, seeds
@@ -20,7 +21,7 @@ from tfrl.runtime.link import ABANDON, FINISH, Link
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb
 from tfrl.runtime.storage import checkpoint
-from tfrl.runtime.storage.publish import BoundedCalls, VariablePublisher
+from tfrl.runtime.storage.publish import VariablePublisher
 from tfrl.types import EnvSpec
 
 PUBLISH_EVERY_S = 0.05

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import reverb
 import tensorflow as tf
 
+from tfrl.replay.bounded import CALL_TIMEOUT_S, BoundedCalls
 from tfrl.replay.tables import VARIABLES
-
-CALL_TIMEOUT_S = 60.0
 
 
 class Published(NamedTuple):
@@ -21,39 +19,6 @@ class Published(NamedTuple):
     version: int
     arrays: list[np.ndarray]
     facts: dict[str, float]
-
-
-class ReplayUnreachable(RuntimeError):
-    """A call to the replay server did not come back in time."""
-
-
-class BoundedCalls:
-    """Makes calls without a time-out on a thread, and stops waiting for them in time.
-
-    Args:
-      timeout_s: longest wait.
-      on_wait: called some times a second while waiting.
-    """
-
-    def __init__(
-        self, timeout_s: float = CALL_TIMEOUT_S, on_wait: Callable[[], None] = lambda: None
-    ):
-        self._timeout_s, self._on_wait = timeout_s, on_wait
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, "reverb")
-
-    def __call__(self, what: str, fn: Callable, *args: Any) -> Any:
-        """`fn(*args)`; raises ReplayUnreachable naming `what` when it takes too long."""
-        future, waited = self._pool.submit(fn, *args), 0.0
-        while True:
-            try:
-                return future.result(timeout=0.25)
-            except concurrent.futures.TimeoutError:
-                waited += 0.25
-                self._on_wait()
-            if waited >= self._timeout_s:
-                raise ReplayUnreachable(
-                    f"{what}: the replay server did not answer for {waited:.0f} s"
-                )
 
 
 def variables_table() -> reverb.Table:
