@@ -54,6 +54,17 @@ RUNS = {
     ),
     "pg": ("pg", dict(ON_POLICY, num_envs=2)),
     "a3c": ("a3c", dict(ON_POLICY, num_envs=2)),
+    "dqn, observation noise": ("dqn", dict(DQN, num_envs=2, with_=["observation_noise"])),
+    "ppo, observation noise": (
+        "ppo",
+        dict(ON_POLICY, num_envs=8, unroll_length=16, env_backend="native",
+             with_=["observation_noise"], noise_std=0.3),
+    ),
+    "facts": (
+        "tfrl.testing.guided",
+        dict(DQN, env="tfrl.testing.fakes:PaidByFact", num_envs=2, eval_env="own", eval_episodes=1,
+             eval_every_env_steps=250, eval_worlds={"a": {"env_kwargs": {"length": 7}}}),
+    ),
 }  # fmt: skip
 
 
@@ -75,8 +86,10 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
         job = dataclasses.replace(Job.load(run_dir / "job.json"), **changes)
         said = io.StringIO()
         run_plan = plan_run(job)
-        with Logger(run_dir, job.log, job.total_env_steps, out=said) as logger:
-            inprocess.run(run_plan, logger, Stop(), Hooks(run_plan, callbacks))
+        hooks = Hooks(run_plan, callbacks)
+        log = (run_dir, job.log, job.total_env_steps)
+        with Logger(*log, out=said, metrics=hooks.metrics) as logger:
+            inprocess.run(run_plan, logger, Stop(), hooks)
         return said.getvalue()
 
     def twice(self, algo, **settings):
