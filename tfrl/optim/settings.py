@@ -62,8 +62,8 @@ class OptimizerSettings:
     )
     learning_rate_schedule: Points = setting(
         (),
-        "learning rates at given env steps, interpolated linearly; replaces the settings above, e.g. "
-        "0:1e-3,50000:1e-4",
+        "learning rates at given env steps or updates, see learning_rate_schedule_unit, interpolated linearly; "
+        "replaces the settings above, e.g. 0:1e-3,50000:1e-4",
         minimum=0.0,
         resumable=True,
     )
