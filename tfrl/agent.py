@@ -16,7 +16,7 @@ from tfrl.types import EvaluationEpisode, NoiseSpec, PolicyStep, UpdateOutput
 
 
 class Policy(Protocol):
-    """What acts. Concrete classes subclass `tf.Module` and nothing else."""
+    """The acting part of an algorithm. Concrete classes subclass `tf.Module` and nothing else."""
 
     noise: Mapping[str, NoiseSpec]  # what one exploring step draws per environment; {} for none
 
@@ -42,7 +42,7 @@ class Policy(Protocol):
         """
 
     def estimates(self, obs: Any, state: Any) -> Mapping[str, Any]:
-        """Optional. What the policy computes on its way to a greedy action, for users of a trained policy.
+        """Optional. Values that the policy computes on its way to a greedy action, for users of a trained policy.
 
         Args:
           obs, state: as `step` takes them.
@@ -114,7 +114,7 @@ class Network(NamedTuple):
 
 
 class Learner(tf.Module):
-    """What learns, a base class. A learner sees tensors only: no replay, no files, no clock.
+    """Base class of learners. A learner sees tensors only: no replay, no files, no clock.
 
     A subclass sets `policy` and has `update`; every other method has a default that does nothing.
 
@@ -149,7 +149,7 @@ class Learner(tf.Module):
         return None
 
     def periodic(self) -> Sequence[Periodic]:
-        """What runs between updates: target copies, sparse topology. Nothing by default."""
+        """Functions that run between updates: target copies, sparse topology. None by default."""
         return ()
 
     def stop(self) -> Any:

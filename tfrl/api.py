@@ -367,7 +367,7 @@ def _refuse_less(job: Job, done: int) -> None:
     """Raises SettingError where a run that goes on was given fewer env steps than it has made."""
     from tfrl.config import resolve
 
-    # Actors may have made some more than the job before said.
+    # Actors may have made some more than the job before asked for.
     before = resolve.load_job(job.run_dir).total_env_steps
     if job.total_env_steps < min(done, before):
         raise SettingError(

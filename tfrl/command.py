@@ -1,4 +1,4 @@
-"""What every command line does around its `main`: streams that may be missing or break, and signals."""
+"""Common to all command lines, around their `main`: streams that may be missing or break, and signals."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses whose fields carry their own documentation and limits.
 
-A field made by `setting` knows its help text, unit, limits and choices. `validate` enforces them, so that the
+A field made by `setting` has its help text, unit, limits and choices. `validate` enforces them, so that the
 same declaration serves the constructor, the command line (`config/flags.py`) and the generated documentation.
 """
 
@@ -338,7 +338,7 @@ def import_dotted(path: str, what: str) -> Any:
     """The object named `package.module:name`.
 
     Raises:
-      SettingError: the module cannot be imported or the name does not exist; the message says which.
+      SettingError: the module cannot be imported or the name does not exist; the message names it.
     """
     module_name, _, attribute = path.partition(":")
     if not attribute:

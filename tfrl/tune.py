@@ -26,7 +26,7 @@ KINDS = ("log", "uniform", "int", "choices")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Where a setting is looked for: (lowest, highest) of a 'log', 'uniform' or 'int' range, or the 'choices'."""
+    """The range of a setting in a search: (lowest, highest) of a 'log', 'uniform' or 'int' range, or the 'choices'."""
 
     kind: str
     values: tuple[Any, ...]

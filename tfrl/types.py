@@ -1,4 +1,4 @@
-"""What travels between the rooms of tfrl: environment specs, transitions, trajectories, steps, updates.
+"""The data that travels between the rooms of tfrl: environment specs, transitions, trajectories, steps, updates.
 
 Nothing here imports TensorFlow; leaves are NumPy arrays in actors and tensors in learners.
 """
@@ -61,13 +61,13 @@ def side_inputs(space: gym.Space) -> dict[str, gym.Space]:
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """What an algorithm may know of an environment; one environment, no batch axis.
+    """The facts of an environment that an algorithm may use; one environment, no batch axis.
 
     Attributes:
       name: environment id, for messages.
       observation_space: gymnasium space of one observation, after preprocessing.
       action_space: gymnasium space of one action.
-      frame_stack: k > 0 says that the last axis of a Box observation (or of the part `observation` of a Dict) holds
+      frame_stack: k > 0 means that the last axis of a Box observation (or of the part `observation` of a Dict) holds
         the k newest frames, oldest first; replay then stores each frame once. 0: observations are unrelated arrays.
       max_episode_steps: time limit in env steps, None when there is none or it is unknown.
       num_agents: N of a team that acts as one environment, whose leaves have an axis [N, ...]; 1: no team.
@@ -213,7 +213,7 @@ class Trajectory(NamedTuple):
 
 
 class ActorOutput(NamedTuple):
-    """What actors computed of their items (`Agent.actor_compute`), e.g. gradients.
+    """Results that actors computed of their items (`Agent.actor_compute`), e.g. gradients.
 
     Attributes:
       values: {name: [B, ...]}, one row per item.
@@ -240,7 +240,7 @@ class UpdateOutput(NamedTuple):
 
 
 class VectorStep(NamedTuple):
-    """What one step of B environments gave; see `envs/vector.py` for the autoreset modes behind it.
+    """The result of one step of B environments; see `envs/vector.py` for the autoreset modes behind it.
 
     Attributes:
       obs: observation to act on next, leaves [B, ...].

@@ -61,7 +61,9 @@ def main(argv: list[str]) -> int:
         out = sys.stderr if options.json else sys.stdout
         greedy = not options.stochastic
         files = []
-        if options.record_video:  # first, so that what cannot be drawn is said before the episodes
+        if (
+            options.record_video
+        ):  # first, so that an environment that cannot be drawn is refused before the episodes
             files = finish.record_run(run_dir, options.video_episodes, options.seed, greedy)
         evaluation = finish.evaluate_run(
             run_dir,

@@ -30,7 +30,7 @@ def make_spec(found: Resolved) -> EnvSpec:
     """The spec of a game; builds its emulator to read the actions.
 
     Raises:
-      SettingError: settings that games of Atari do not have.
+      SettingError: settings that Atari games do not have.
     """
     plan = found.plan
     _refuse_wrappers(found)

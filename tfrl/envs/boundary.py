@@ -117,7 +117,7 @@ class Boundary:
                 row,
                 step,
                 f"{name} has shape {list(array.shape)}",
-                f"{list(leaf.shape)}, as its space says",
+                f"{list(leaf.shape)}, as in its space",
             )
         if array.dtype not in dtypes:
             with np.errstate(invalid="ignore"):
@@ -129,7 +129,7 @@ class Boundary:
                     row,
                     step,
                     f"{entry} is {array[at]} ({array.dtype})",
-                    f"a value of {leaf.dtype}, as its space says",
+                    f"a value of {leaf.dtype}, as in its space",
                 )
         return array
 

@@ -1,5 +1,4 @@
-"""From an `EnvPlan` to environments: its name resolved once, its backend picked by a table, everything wrong said in
-one sentence.
+"""From an `EnvPlan` to environments: its name resolved once, its backend picked by a table, an error in one sentence.
 
 Nothing here imports TensorFlow: processes that only step environments must stay light.
 """
@@ -91,7 +90,7 @@ def make_vector(
 
 
 def pick_backend(plan: EnvPlan, num_envs: int) -> str:
-    """Who will step: `plan.env_backend`, or what auto picks for this environment and number.
+    """The backend: `plan.env_backend`, or the choice of auto for this environment and number.
 
     auto: ale for Atari ids (sync where an option needs it), the id's own vector class where it
     has one that serves every option and `num_envs` is large enough to pay, else sync.
@@ -103,7 +102,7 @@ def pick_backend(plan: EnvPlan, num_envs: int) -> str:
 
 
 def _pick(found: Resolved, num_envs: int) -> str:
-    """As `pick_backend`."""
+    """See `pick_backend`."""
     asked, name = found.plan.env_backend, found.plan.env
     if found.is_one and asked not in ("sync", "auto"):
         raise SettingError(
@@ -188,7 +187,7 @@ def _build_plain(found: Resolved) -> tuple[gym.Env, int | None]:
 
 
 def _of_old_gym(env: Any) -> str:
-    """What to do with an environment of the package that gymnasium replaced; '' for anything else."""
+    """Advice for an environment of the package that gymnasium replaced; '' for any other."""
     if not any(base.__module__.partition(".")[0] == "gym" for base in type(env).__mro__):
         return ""
     return (
@@ -283,7 +282,7 @@ def spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
 
 
 def _observation_space(space: gym.Space, name: str) -> gym.Space:
-    """The space as algorithms see it; where a part is refused, e.g. a text, the message says how to leave it out."""
+    """The space as algorithms see it; where a part is refused, e.g. a text, the message explains how to drop it."""
     try:
         return space_lib.observation_space(space, f"{name}: observation_space")
     except SettingError as error:

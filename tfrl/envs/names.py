@@ -1,6 +1,6 @@
-"""What `--env` names: ids of gymnasium and of packages that register theirs, factories, environments that exist.
+"""The names that `--env` takes: ids of gymnasium and of packages that register theirs, factories, existing objects.
 
-An id that cannot be used is refused in one sentence that says the nearest one, or where it has moved.
+An id that cannot be used is refused in one sentence with the nearest one, or the place to which it has moved.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Resolved:
 
 
 def resolve(plan: EnvPlan) -> Resolved:
-    """What the name of a plan stands for.
+    """The environment that the name of a plan stands for.
 
     Raises:
       SettingError: nothing of this name exists, or it needs a package that is not installed.

@@ -178,7 +178,7 @@ def _is_flag(key: Any, root: bool) -> bool:
 
 
 def side_input_problems(observations: gym.Space, actions: gym.Space, num_agents: int) -> list[str]:
-    """What is wrong with the side inputs of an observation space, a sentence each.
+    """Errors in the side inputs of an observation space, one sentence each.
 
     Args:
       observations, actions: as the environment declares them.

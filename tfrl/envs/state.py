@@ -39,7 +39,7 @@ _KIND = "kind"  # key of the dicts that stand for what is no plain data
 
 
 class NoState(Exception):  # noqa: N818 - an answer rather than an error
-    """The state cannot be saved, or not be put back; the message says why."""
+    """The state cannot be saved, or not be put back; the message has the reason."""
 
 
 def capture(env: Any) -> list:
@@ -300,7 +300,7 @@ def _at(values: Any, index: int) -> Any:
 
 
 def _saves_attributes(value: Any) -> bool:
-    """Whether all state of an object is in its `__dict__`, as far as its class says."""
+    """Whether all state of an object is in its `__dict__`, judged by its class."""
     if not hasattr(value, "__dict__") or type(type(value)).__module__ not in ("builtins", "abc"):
         return False  # a class of a compiled library
     known = any(_of(package, value) for package in _KNOWN)
@@ -308,7 +308,7 @@ def _saves_attributes(value: Any) -> bool:
 
 
 def _is_constant(value: Any) -> bool:
-    """What no step changes."""
+    """Objects that no step changes."""
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         return all(_never_changes(content) for content in cells)

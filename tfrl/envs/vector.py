@@ -51,7 +51,7 @@ _BOOL = np.dtype(np.bool_)
 
 
 class Place:
-    """Where the environments' own code runs; another thread may read it to find a call that does not return.
+    """The place at which the environments' own code runs; other threads read it to find a call that does not return.
 
     Attributes:
       calls: vector steps and resets begun so far.
@@ -98,7 +98,7 @@ class VectorEnv(abc.ABC):
         """Steps every environment once.
 
         Args:
-          action: leaves [B, ...] as `spec.action_space` says. Discrete actions count from 0, Box
+          action: leaves [B, ...] of `spec.action_space`. Discrete actions count from 0, Box
             actions outside the limits are clipped. Ignored in rows that are reset by this step.
         """
 
@@ -239,7 +239,7 @@ class SyncVector(VectorEnv):
         """Implements `VectorEnv.reset`.
 
         Raises:
-          SettingError: an observation of another shape than its space says.
+          SettingError: an observation of another shape than its space.
         """
         seed, self._seed = (self._seed if seed is None else seed), None
         seeds = [None] * self.num_envs if seed is None else environment_seeds(seed, self.num_envs)
@@ -829,7 +829,7 @@ class VectorWrapper(VectorEnv):
         self.inner.set(facts)
 
     def own_state(self) -> Any:
-        """What this vector keeps beside `inner`, as plain data and arrays; None for nothing."""
+        """State that this vector keeps beside `inner`, as plain data and arrays; None for nothing."""
         return None
 
     def restore_own(self, state: Any) -> None:
@@ -856,18 +856,18 @@ class VectorWrapper(VectorEnv):
         self.inner.close()
 
     def render(self, row: int = 0) -> Any:
-        """As `SyncVector.render`."""
+        """The picture of one row, see `SyncVector.render`."""
         return self.inner.render(row)
 
     @property
     def envs(self) -> list[gym.Env]:
-        """As `SyncVector.envs`."""
+        """The gymnasium environments, one per row."""
         return self.inner.envs
 
 
 class AtariLives(VectorWrapper):
     """Makes lost lives terminations for the learner, and starts the next life; the inner vector
-    plays full games.
+    plays full episodes.
 
     After a lost life the next row is an automatic step (`valid=False`, its reward is not the
     learner's): FIRE where asked, else a no-op, as a reset by DeepMind's wrappers would do. The

@@ -1,4 +1,4 @@
-"""What actors compute of their unrolls, as Reverb items (`Agent.actor_compute`)."""
+"""Results that actors compute of their unrolls, as Reverb items (`Agent.actor_compute`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layout, writer and table serve a replay plan."""
+"""Picks the layout, the writer and the table for an agent's experience."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tfrl.types import EnvSpec, PolicyStep
 
 
 class SequenceKind(NamedTuple):
-    """What serves one kind of sequences.
+    """The classes that serve one kind of sequences.
 
     Attributes:
       columns: (item, environments of an actor) -> environments or episodes of an item.

@@ -1,4 +1,4 @@
-"""What the runtime knows of a layout: how items of one kind are stored, and how they become batches again."""
+"""The interface of a layout: how items of one kind are stored, and how they become batches again."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tfrl.replay.layout import Rows
 from tfrl.replay.write_chunks import Chunk
 
 raw = tf.raw_ops
-FORM = "resident.json"  # the file that tells this form of saved contents from a Reverb server's
+FORM = "resident.json"  # the file that distinguishes this form of saved contents from a Reverb server's
 # Written and read at once, so that saved contents are in memory only where they live.
 PIECE_BYTES = 2**24
 
@@ -50,7 +50,7 @@ class Sizes(NamedTuple):
 
 
 def sizes(plan: Replay, layout: Rows) -> Sizes:
-    """What a replay of this plan takes."""
+    """Memory that a replay of this plan takes."""
     capacity, frames, branches = plan.capacity_items, 0, 0
     nbytes = capacity * layout.row_nbytes
     if layout.frames:
@@ -99,7 +99,7 @@ class LearnerReplay:
                 self._sums = _zeros([size.group], tf.float32)
                 self._largest = tf.Variable(1.0, trainable=False)
         self._oldest_ref = np.zeros(self._capacity if layout.frames else 0, np.int64)
-        # Of each writer's last blocks: number of the first frame there and here.
+        # For each writer's last blocks: number of the first frame there and here.
         self._writers: dict[int, collections.deque[tuple[int, int]]] = {}
         self._joined: dict[int, int] = {}  # of each writer, the first frame that came here
         # A row's frames are those of its environment's last n + k steps, and a block is a step or more.
@@ -119,7 +119,7 @@ class LearnerReplay:
 
     @property
     def priority_variables(self) -> list[tf.Variable]:
-        """What updates change."""
+        """The variables that updates change."""
         return [self._weights, self._sums, self._largest] if self._prioritized else []
 
     def insert(self, block: Chunk) -> None:
@@ -293,7 +293,7 @@ class LearnerReplay:
                 self._sums.assign(arrays["sums"])
 
     def writers(self) -> dict[str, Any]:
-        """Where the frames of each writer's last blocks are, so that its next rows may refer to them."""
+        """Places of the frames of each writer's last blocks, so that its next rows may refer to them."""
         starts = {writer: [list(pair) for pair in pairs] for writer, pairs in self._writers.items()}
         return {"starts": starts, "joined": dict(self._joined)}
 

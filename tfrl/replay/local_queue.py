@@ -1,4 +1,4 @@
-"""Where the writers of unrolls put their items: a table of a Reverb server, or a queue beside the learner."""
+"""The two places of unrolls: a table of a Reverb server, or a queue beside the learner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import tensorflow as tf
 from tfrl.replay.sampler import Samples
 from tfrl.replay.tables import EXPERIENCE
 
-FORM = "queue.json"  # the file that tells this form of saved contents from a Reverb server's
+FORM = (
+    "queue.json"  # the file that distinguishes this form of saved contents from a Reverb server's
+)
 
 
 class Sink(Protocol):
@@ -76,7 +78,7 @@ class TableSink:
 class LocalQueue:
     """Unrolls that wait for the learner of the same process: first in, first out, each given out once.
 
-    It never makes its writer wait. Who fills it takes turns with who empties it, so it holds what one turn of acting
+    It never makes its writer wait. The two sides take turns, so it holds what one turn of acting
     makes and what was left before.
     """
 
@@ -155,7 +157,7 @@ def save_items(folder: pathlib.Path, items: Sequence[Mapping[str, Any]]) -> None
 
 
 def load_items(folder: pathlib.Path) -> list[dict[str, np.ndarray]]:
-    """What `save_items` wrote, in its order."""
+    """The items that `save_items` wrote, in its order."""
     items = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as stored:

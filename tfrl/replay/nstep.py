@@ -44,10 +44,10 @@ class NStepAccumulator:
         self._powers = np.power(float(discount), np.arange(n + 1))
         self._ages = np.arange(n)[:, None]
         self._columns = np.arange(num_envs)
-        # Of the open steps: observation and action, and the sums so far (float64, rounded once).
+        # For the open steps: observation and action, and the sums so far (float64, rounded once).
         self._ring = np.zeros((n, num_envs), layout.packing.dtype)
         self._returns = np.zeros((n, num_envs))
-        # Where the environment gives discounts: their products since each open step, gamma included.
+        # With discounts of the environment: their products since each open step, gamma included.
         self._products = np.zeros((n, num_envs)) if layout.step_discount else None
         self._parts = np.zeros((n, num_envs, layout.num_parts)) if layout.num_parts else None
         self._fields = {name: self._ring[0][name] for name in layout.packing.dtype.names}  # views
@@ -67,7 +67,7 @@ class NStepAccumulator:
         self._fill(self._ring, (slot[valid], columns[valid]), self._layout.obs_tm1, obs, valid)
         self._ring["action"][slot[valid], columns[valid]] = action[valid]
         self._returns[slot[valid], columns[valid]] = 0.0
-        # What the present reward is worth at each of the open steps, newest first, [n, B].
+        # Discount of the present reward at each of the open steps, newest first, [n, B].
         slots = (self._steps - 1 - self._ages) % self._n
         if self._products is None:
             worth = self._powers[: self._n, None]

@@ -1,4 +1,4 @@
-"""Priorities of new transitions from what the policy told when it acted, without evaluating it again."""
+"""Priorities of new transitions from the extras of the acting policy, without evaluating it again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tfrl.types import PolicyStep, VectorStep
 
 
 class Acted(NamedTuple):
-    """One vector step: observation acted on, what the policy chose and told there, what came of it."""
+    """One vector step: observation acted on, the policy's action and extras, and the outcome."""
 
     obs: Any
     choice: PolicyStep
@@ -23,7 +23,7 @@ class Acted(NamedTuple):
 class InitialPriorities:
     """Holds each vector step back until the policy has acted on its last observation, then gives its items priorities.
 
-    Where that never happens, the fallback stands: in the last step of all, and at a time limit where the environment
+    Without it the fallback stands: in the last step of all, and at a time limit where the environment
     restarts within the step.
 
     Args:

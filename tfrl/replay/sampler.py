@@ -20,7 +20,7 @@ class Samples(NamedTuple):
 
 
 class ReplayTimeout(RuntimeError):
-    """The replay gave nothing for too long; the message says who may be waiting for whom."""
+    """The replay gave nothing for too long; the message names the parts that may be waiting for each other."""
 
 
 class Sampler:

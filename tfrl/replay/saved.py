@@ -1,4 +1,4 @@
-"""What a writer keeps between two vector steps, for a resumed run that goes on in the same episodes."""
+"""State of a writer between two vector steps, for a resumed run that goes on in the same episodes."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Sender:
         return len(starts)
 
     def _computed(self, item: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What is sent in place of an item, or the item."""
+        """The result that is sent in place of an item, or the item."""
         if self._compute is None:
             return item
         results = self._compute(*(tf.convert_to_tensor(item[name]) for name in sorted(item)))

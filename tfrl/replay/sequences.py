@@ -29,7 +29,7 @@ from tfrl.types import EnvSpec, PolicyStep, Trajectory
 # more of them.
 STEPS_PER_RESTART = 16
 
-# What a `Trajectory` has once for each column; the rest has time as its first axis.
+# Fields of a `Trajectory` with one entry for each column; the rest has time as its first axis.
 PER_COLUMN = ("state", "version", "is_new", "probability")
 
 
@@ -169,7 +169,7 @@ class SequenceLayout(Layout):
         return self
 
     def traced(self, policy: Policy | None) -> None:
-        """What actors compute of an unroll: nothing, it is sent as it is."""
+        """Actors compute nothing of an unroll: it is sent as it is."""
         del policy
 
     def rows(self) -> SequenceRows | None:

@@ -13,7 +13,7 @@ CONFIRM_MS = 100  # how long one server may take to confirm before others are gi
 
 
 class Spread:
-    """Which of several servers takes the next items: of those that keep up, the one that was given the fewest.
+    """Picks the server of the next items: among the servers that keep up, the one that was given the fewest.
 
     A server that is held back by its limiter, or is being replaced, is given no more until it has confirmed; what it
     was given goes there when it is back.

@@ -35,7 +35,7 @@ class Chunk(NamedTuple):
       refs: int64 [m, 2 k], numbers of the frames of `obs_tm1` and of `obs_t` of each row, counted from 0 by the writer;
         [m, 0] without frames. They may lie in earlier blocks.
       first: int64, number of the first of `frames`.
-      writer: int64, tells writers apart.
+      writer: int64, a number of the writer.
     """
 
     rows: np.ndarray
@@ -54,7 +54,7 @@ class ChunkWriter(Writer):
       send: takes each block.
       item, layout, num_envs: as in the other writers.
       max_rows: a block is sent when it has so many.
-      writer: tells this writer from others that send to the same place.
+      writer: number of this writer among those that send to the same place.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ChunkWriter(Writer):
         self._hand_over()
 
     def state(self) -> dict[str, Any]:
-        """What is open between two vector steps, for a resumed run, after a `flush`."""
+        """State between two vector steps, for a resumed run, after a `flush`."""
         return {
             "accumulator": self._accumulator.state(),
             **saved(self, ("_num_frames", "_stacks")),

@@ -19,7 +19,7 @@ from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.types import VectorStep
 
-# Of several servers: vector steps after which an environment's frames go to another one.
+# With several servers: vector steps after which an environment's frames go to another one.
 FRAGMENT_STEPS = 128
 
 
@@ -50,12 +50,12 @@ class FrameTables:
         self.waited_s, self._layout, self._patience = 0.0, layout, patience
         # Rows flushed at an episode's end follow its last frame, hence n more references.
         references = layout.frames + 2 * item.n + 1
-        # Of each server, those of all environments.
+        # For each server, the frames of all environments.
         self._writers = [
             [client.trajectory_writer(references) for _ in range(num_envs)] for client in clients
         ]
         self._spread = Spread(len(clients))
-        # Of each environment: its server, vector steps left there, and the last frames of its episode.
+        # For each environment: its server, vector steps left there, and the last frames of its episode.
         self._slot, self._left = [0] * num_envs, [0] * num_envs
         history = layout.frames + item.n
         self._recent = [collections.deque(maxlen=history) for _ in range(num_envs)]

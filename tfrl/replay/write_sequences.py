@@ -20,7 +20,7 @@ class Builder(Protocol):
     """Makes whole sequences of vector steps.
 
     Attributes:
-      steps_left: vector steps until the present one is whole; None where nobody knows.
+      steps_left: vector steps until the present one is whole; None where it is not known.
     """
 
     steps_left: int | None
@@ -34,7 +34,7 @@ class Builder(Protocol):
         """
 
     def state(self) -> dict[str, Any]:
-        """What there is of the present sequences, for a resumed run."""
+        """The unfinished sequences, for a resumed run."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state` of a builder of the same arguments."""

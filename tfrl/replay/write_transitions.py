@@ -25,7 +25,7 @@ BURST_ITEMS = 32
 
 
 class Tables(Protocol):
-    """Where transitions go: the tables of one or several servers, in one of two forms.
+    """The place of transitions: tables of one or several servers, in one of two forms.
 
     Attributes:
       waited_s: seconds in calls that wait until a server takes what was written.
@@ -46,7 +46,7 @@ class Tables(Protocol):
         """
 
     def state(self) -> dict[str, Any]:
-        """What is open between two vector steps, for a resumed run."""
+        """State between two vector steps, for a resumed run."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state`."""

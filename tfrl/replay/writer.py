@@ -1,4 +1,4 @@
-"""What an actor needs of a writer, whatever the items are and wherever they go."""
+"""The interface of a writer, whatever its items are and wherever they go."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Writer(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> dict[str, Any]:
-        """What is open between two vector steps, for a resumed run; what has not been flushed is not in it."""
+        """State between two vector steps, for a resumed run, without items that have not been flushed."""
 
     @abc.abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -144,7 +144,7 @@ class Books:
         self._every_s, self._written = job.log.log_every_s, clock()
 
     def open(self) -> None:
-        """Announces what the plan says of the run."""
+        """Announces the start-up lines of the plan."""
         plan = self._run_plan
         for line in (
             plan.arithmetic,
@@ -163,7 +163,7 @@ class Books:
             self._logger.announce(f"resumed at {env_steps:,} env steps from {self._found.folder}")
 
     def spend(self, now: Mapping[str, float], before: Mapping[str, float]) -> None:
-        """Adds the seconds {part: seconds} that somebody has spent since it was asked before."""
+        """Adds the seconds {part: seconds} that a member has spent since it was asked before."""
         seconds = self.totals.seconds
         for part, spent in now.items():
             seconds[part] = seconds.get(part, 0.0) + spent - before.get(part, 0.0)

@@ -72,7 +72,7 @@ def learner(
 
     Args:
       replay: the one beside it.
-      num_devices: replicas; None: as the job says.
+      num_devices: replicas; None: as in the job.
 
     Raises:
       SettingError: a checkpoint or weights that do not fit.
@@ -123,7 +123,7 @@ def state(
 
 
 def batcher(run_plan: RunPlan, found: Checkpoint | None, announce: Announce) -> Batcher:
-    """What makes batches of fetched items, with the earlier items that a checkpoint keeps."""
+    """The maker of batches of fetched items, with the earlier items that a checkpoint keeps."""
     made = make_batcher(run_plan)
     if found and (lost := made.restore(found.folder / batches.FOLDER, run_plan.layout)):
         announce(f"not restored: {lost}")

@@ -14,7 +14,7 @@ from tfrl.errors import RunFailed
 def diverged(what: str, value: float, when: str) -> RunFailed:
     """The failure of a run whose learning gives numbers that are not finite.
 
-    What came from the environments was finite (`envs/boundary.py`), so the cause is in the learning.
+    Data from the environments is finite (`envs/boundary.py`), so the cause is in the learning.
 
     Args:
       what: the metric or variable, e.g. 'learner/loss'.

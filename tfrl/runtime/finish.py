@@ -196,7 +196,7 @@ def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) ->
     """Records seeded episodes of a run's exported policy to `run_dir/videos`, after `video.prepare`.
 
     Returns:
-      The files, one per game; the score is in the name.
+      The files, one per episode; the score is in the name.
 
     Raises:
       SettingError: no finished run there, or an environment that cannot be drawn.
@@ -225,7 +225,7 @@ def export_run(run_dir: pathlib.Path, folder: pathlib.Path, lite: bool = False) 
 def _play(
     run_plan: RunPlan, policy: Policy, env: VectorEnv, episodes: int, seed: int, greedy: bool
 ) -> Evaluation:
-    """Games in `env`, which is closed afterwards.
+    """Episodes in `env`, which is closed afterwards.
 
     Raises:
       SettingError: its spaces are not those that the policy was trained in.

@@ -2,7 +2,7 @@
 
 Every member has a connection of its own and there are no shared locks, so one that is killed or frozen at any moment
 harms no other. A member sends its `Status`, the supervisor answers with orders (a dict); it only ever writes to a
-member that waits for the answer. Nothing here imports TensorFlow: a member is alive and heard before it does.
+member that waits for the answer. Nothing here imports TensorFlow: a member is alive and connected before it does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Abandoned(Exception):
 
 @dataclasses.dataclass
 class Status:
-    """What has happened in a member since its last status.
+    """Events in a member since its last status.
 
     Attributes:
       ready: the role has built its parts.

@@ -1,4 +1,4 @@
-"""What a backend of several processes has to be able to do; `Supervisor` decides what is done. Needs no TensorFlow."""
+"""The interface of a backend of several processes; `Supervisor` decides what is done. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfrl.runtime.link import Status
 
 @dataclasses.dataclass(eq=False)
 class Member:
-    """One that plays a role of a run, and what its supervisor knows of it.
+    """A process that plays a role of a run, and its supervisor's record of it.
 
     Attributes:
       role: 'actor', 'learner', 'replay', 'weights' or 'evaluator'.
@@ -47,9 +47,9 @@ class Member:
 
 
 class Placement(abc.ABC):
-    """Where the members of a run live: starts them, carries statuses and orders, ends them.
+    """The place where the members of a run live: starts them, carries statuses and orders, ends them.
 
-    It knows no rule of a run. What a member does is `roles.play.play` with a `Link` to this placement. A method that
+    It has no rule of a run. A member runs `roles.play.play` with a `Link` to this placement. A method that
     takes a member is called between its `start` and its `kill`.
     """
 
@@ -70,7 +70,7 @@ class Placement(abc.ABC):
 
     @abc.abstractmethod
     def alive(self, member: Member) -> bool:
-        """Whether a member has not ended. What it sent before its end comes with the next `poll`."""
+        """Whether a member has not ended. Statuses sent before its end come with the next `poll`."""
 
     @abc.abstractmethod
     def exit_text(self, member: Member) -> str:
@@ -82,7 +82,7 @@ class Placement(abc.ABC):
 
     @abc.abstractmethod
     def where(self, member: Member) -> str:
-        """Where to find what a member printed, for a message."""
+        """The place of a member's output, for a message."""
 
     @abc.abstractmethod
     def close(self) -> None:

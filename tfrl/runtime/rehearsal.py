@@ -1,4 +1,4 @@
-"""What the end of a run needs, tried before its first step: what fails then must not cost a day of training.
+"""Tries everything that the end of a run needs before its first step: an error there must not cost a day of training.
 
 `before_training` exports the untrained policy, loads the export and acts with it, writes `result.json` and draws the
 curve, all in a folder that is removed again. The functions that it traced are kept for the end. `of_checkpoint` writes
@@ -53,7 +53,7 @@ def before_training(run_plan: RunPlan) -> Rehearsed:
     """Tries the export, `result.json` and the curve.
 
     Raises:
-      SettingError: one of them fails; the message says which and why.
+      SettingError: one of them fails; the message names it and the reason.
     """
     policy = run_plan.agent.make_policy()
     with _scratch(run_plan) as folder:
@@ -102,7 +102,7 @@ def _act(saved: Any, policy: LoadedPolicy) -> None:
 
     The observation is a sample of the space.
     """
-    # Of a copy: an environment may draw its observations from its space.
+    # A copy, since an environment may draw its observations from its space.
     space = copy.deepcopy(policy.observation_space)
     space.seed(0)
     obs = tree.map_structure(tf.constant, policy.exported(space.sample()))

@@ -1,4 +1,4 @@
-"""What a run leaves about itself: `result.json`, with the versions of what it was made with."""
+"""The report of a run, `result.json`, with the versions of the packages that made it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def result_facts(
     times: Mapping[str, float],
     exported_env_steps: int,
 ) -> dict[str, Any]:
-    """What `result.json` says of a run.
+    """The contents of `result.json`.
 
     Args:
       outcome: of the backend, with 'interrupted' and 'stopped_by'.

@@ -1,6 +1,6 @@
 """The end of a run before its time: signals become a wish that everything which takes long looks at.
 
-Nothing here imports TensorFlow, so that the wish is heard from the first line of a launcher on.
+Nothing here imports TensorFlow, so that signals are handled from the first line of a launcher on.
 """
 
 from __future__ import annotations

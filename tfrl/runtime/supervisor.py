@@ -1,4 +1,4 @@
-"""Who of the members of a run is started, replaced and ended, and when the run ends; wherever they live.
+"""Decides which members of a run are started, replaced and ended, and when the run ends, wherever they live.
 
 A dead or frozen actor is replaced by one with a new id; a dead learner is restarted from the newest checkpoint while
 its actors go on; a dead evaluator is restarted. When the replay dies, or the server of weights beside several shards of
@@ -93,7 +93,7 @@ class Supervisor:
         self._started, self._saved = time.time(), 0
         self._start_env_steps = self.totals.env_steps
         self._num_shards = self.job.topology.num_replay_shards
-        # Of each shard: index of the member that serves it, and where; of each such member the items taken from it.
+        # For each shard: index of the member that serves it, and where; of each such member the items taken from it.
         self._shards = [0] * self._num_shards
         self._addresses: list[str | None] = [None] * self._num_shards
         self._weights: str | None = None
@@ -255,7 +255,7 @@ class Supervisor:
         if due and self.totals.env_steps < self.job.total_env_steps:
             self._order_evaluation()
 
-    # What members report, and their orders.
+    # Reports of members, and their orders.
 
     def _absorb(self, member: Member, status: Status) -> None:
         """Books what a member reports."""

@@ -29,7 +29,7 @@ def pack(
     variables: Sequence[tf.Variable],
     metrics: Mapping[str, tf.Tensor],
 ) -> dict[str, tf.Tensor]:
-    """What an actor sends: the gradient of `loss` as one vector [P], and the values of `metrics`, scalars, [M];
+    """The output of an actor: the gradient of `loss` as one vector [P], and the values of `metrics`, scalars, [M];
     float32.
 
     Args:

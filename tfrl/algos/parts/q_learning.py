@@ -1,4 +1,4 @@
-"""What the value-based learners share: networks, optimiser, and the stages of an update around an algorithm's loss.
+"""Shared parts of the value-based learners: networks, optimiser, and the stages of an update around a loss.
 
 An algorithm adds a model of features (`QHeads`, or a module around one), a loss of rows, and a learner whose `update`
 puts the stages together; see `algos/dqn.py`.
@@ -215,7 +215,7 @@ def make_clock(config: OptimizerSettings) -> tf.Variable | None:
 
 
 def networks(online: QPolicy, target: QPolicy, optimizer: Any) -> tuple[Network, ...]:
-    """What `Learner.networks` returns for an online network and its target copy."""
+    """An online network and its target copy, for `Learner.networks`."""
     return (
         Network("q", online.trainable_variables, optimizer),
         Network("target_q", target.trainable_variables, copy_of="q"),

@@ -14,7 +14,7 @@ from tfrl.types import Trajectory, Transition
 
 
 class TDBatch(NamedTuple):
-    """What a temporal-difference loss compares, rows [n]: transitions, or steps of one sequence after the other.
+    """The two sides of a temporal-difference loss, rows [n]: transitions, or steps of one sequence after the other.
 
     Attributes:
       obs_tm1, obs_t: observations acted on and bootstrapped from; for masks and action features.

@@ -1,7 +1,7 @@
 """Settings of a replay, and the `Replay` that they describe.
 
 Items are n-step transitions, or with a memory overlapping sequences from a stored state (R2D2, Kapturowski et al.
-2019). Prioritized replay is that of Schaul et al. 2016. Nothing here knows what an algorithm learns.
+2019). Prioritized replay is that of Schaul et al. 2016. Nothing here depends on what an algorithm learns.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Actor:
       info_names: of `Episode.infos`.
 
     Attributes:
-      env_steps, episodes: transitions made and games finished here.
+      env_steps, episodes: transitions made and episodes finished here.
       seconds: {'env' | 'act' | 'write': time spent}.
       facts: numbers of the learner and of evaluations that knobs and environments have received last.
       window: returns and lengths of the last episodes that count, see `Agent.in_metrics`.
@@ -156,7 +156,7 @@ class Actor:
             self.env.set(facts)
 
     def state(self) -> dict[str, Any] | None:
-        """What acting needs to go on in the same episodes; None where the environments cannot save their state.
+        """State with which acting goes on in the same episodes; None where the environments cannot save theirs.
 
         The generator of the noise, the weights and the window are saved by themselves. What the writer has not flushed
         is not in it.

@@ -1,4 +1,4 @@
-"""Evaluation: separate environments, full unclipped games, fixed seeds, no learning."""
+"""Evaluation: separate environments, full unclipped episodes, fixed seeds, no learning."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def evaluate(
     max_env_steps: int = 0,
     beat: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Plays games and reports them.
+    """Plays episodes and reports them.
 
-    Every row plays the same number of games up to one, counted from its reset, so that short games are not favoured.
+    Every row plays the same number of episodes up to one, counted from its reset, so that short ones are not favoured.
 
     Args:
       engine: greedy, or exploring with `knobs`, for batches of `env.num_envs`.
       env: B environments built with `training=False`.
-      episodes: games in all.
-      seed: of the environments and of the noise; one seed gives one list of games.
+      episodes: number in all.
+      seed: of the environments and of the noise; one seed gives one list of episodes.
       knobs: for an exploring engine.
       max_env_steps: give up after so many, with the episodes that have ended by then; 0: no limit.
       beat: called once a vector step, for whoever watches over this process.
@@ -123,7 +123,7 @@ class Evaluator:
     """Scores published policies of a run and keeps the best.
 
     `checkpoints/best.npz` holds the best policy so far and `checkpoints/last.npz` the newest one
-    evaluated; both survive a restart. Each evaluation plays games of its own seeds, so that the
+    evaluated; both survive a restart. Each evaluation plays episodes of its own seeds, so that the
     best is not the luckiest on one list. Where there are several worlds, one of them is the judge: its
     scores are those of the run. The others are evaluated beside it, on the same seeds.
 
@@ -134,7 +134,7 @@ class Evaluator:
       stop: ends an evaluation, which then raises Stopped; once it is requested no environment is made.
       announce: takes a warning where an evaluation gives up.
 
-    Where the plan plays nothing, no environment is built; `keep` alone may be called then.
+    Without episodes in the plan no environment is built; `keep` alone may be called then.
 
     Attributes:
       facts: what `Agent.on_evaluation` has given after the last evaluation.
@@ -269,7 +269,7 @@ class Evaluator:
         return checkpoint.load_arrays(self.folder / f"{name}.npz")
 
     def final(self, arrays: Sequence[np.ndarray]) -> dict[str, Evaluation]:
-        """The scores of a policy on fresh games by world; {} where none are asked for, or a stop ended them."""
+        """The scores of a policy on fresh episodes by world; {} where none are asked for, or a stop ended them."""
         episodes = self._plan.final_eval_episodes if self._plan.plays else 0
         knobs = self._knobs(self._run_plan.job.total_env_steps, {})
         try:

@@ -59,7 +59,7 @@ class StepSignature:
           policy: with the noise and the state of the one that this signature was made of.
 
         Returns:
-          A function of (obs, state, knobs, noise), as `args` says, to a `PolicyStep`.
+          A function of (obs, state, knobs, noise), in the order of `args`, to a `PolicyStep`.
         """
         explore = self.explore
 
@@ -109,7 +109,7 @@ class NoiseStream:
             yield noise
 
     def state(self) -> dict[str, Any]:
-        """What is held and for how long it has been, for `restore`; the generator is its owner's to save."""
+        """Held noise and its age, for `restore`; the owner of the generator saves that."""
         return {"values": {k: x.copy() for k, x in self._values.items()}, "age": self._age.copy()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ class LiteEngine:
     """Runs the step in the LiteRT interpreter, the policy's variables fed as inputs of the graph.
 
     Raises:
-      SettingError: the policy's graph cannot be converted; the message says why.
+      SettingError: the policy's graph cannot be converted; the message has the reason.
     """
 
     name = "lite"
@@ -371,7 +371,7 @@ def _make_placeholder(node: Any, dtype: tf.DType) -> None:
 
 
 def _needed(definition: Any, graph: Any) -> Any:
-    """What the outputs of `graph` need of its definition."""
+    """The part of `graph`'s definition that its outputs need."""
     names = [t.op.name for t in graph.outputs]
     return tf.compat.v1.graph_util.extract_sub_graph(definition, names)
 

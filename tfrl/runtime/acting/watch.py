@@ -19,7 +19,7 @@ def limit_s(topology: Topology) -> float:
 
 
 class Watch:
-    """A thread that says when an environment has been silent for too long, and when it has come back; no more.
+    """A thread that reports an environment that has been silent for too long, and its return; it does nothing else.
 
     It ends with the environments, or by `close`.
 

@@ -44,7 +44,7 @@ def child_main(
     )  # first: a process with threads may not, and the kernel then forgets whom to die with
     os.setsid()  # a group of its own: no Ctrl-C reaches it, and what it starts dies with it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The supervisor says when to end; unlike SIG_IGN this is not inherited.
+        # The supervisor decides when to end; unlike SIG_IGN this is not inherited.
         signal.signal(number, lambda *_: None)
     die_with(parent)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

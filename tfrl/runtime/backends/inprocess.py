@@ -47,7 +47,7 @@ EPISODE_STEPS = 32  # vector steps between two looks at whether enough episodes 
 def run(run_plan: RunPlan, logger: Logger, stop: Stop, hooks: Hooks) -> dict[str, Any]:
     """Trains to the end of the job, until a callback ends it, or to a stop.
 
-    What `finish` needs is there then in each case.
+    `finish` has what it needs in each case.
 
     Returns:
       Facts for `result.json`: 'totals', and 'compile' and 'inference' as they were settled.
@@ -155,7 +155,7 @@ class _Run:
     def run(self) -> dict[str, Any]:
         try:
             return self._train_to_the_end()
-        finally:  # what it says when it stops is no user's concern, least of all after an error
+        finally:  # its messages when it stops do not concern the user, least of all after an error
             self.watch.close()
             if self.server is not None:
                 self.server.stop()
@@ -178,7 +178,7 @@ class _Run:
         self._settle()
         self._log()
         self._save()
-        # Where a callback has ended it after an evaluation, that is the last one.
+        # If a callback ended it after an evaluation, this evaluation is the last one.
         if self.evaluated_at != totals.env_steps and not self._evaluate():
             self.evaluator.keep(self.learner.arrays(), totals.env_steps, self.learner.version)
         self.actor.close()
@@ -273,7 +273,7 @@ class _Run:
             self.waiting.append(block)
 
     def _fetch(self) -> Samples | LearnerReplay | None:
-        """What the next learner call trains on, if the items written so far pay for it."""
+        """Data of the next learner call, if the items written so far pay for it."""
         items = self.batcher.fetch_items
         if not self.budget.pays(items):
             return None

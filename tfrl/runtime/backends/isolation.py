@@ -1,6 +1,6 @@
 """A network of a run's own processes: a Linux network namespace whose only interface is its loopback.
 
-Reverb listens on all interfaces of a machine, has no option for another address, and asks nobody for a password. Inside
+Reverb listens on all interfaces of a machine, has no option for another address, and has no password. Inside
 the namespace that is harmless: no packet enters or leaves it. Nothing here imports TensorFlow.
 """
 

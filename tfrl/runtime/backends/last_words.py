@@ -1,7 +1,7 @@
 """A line for the user where a run's process ends without one: killed, crashed in native code, or by `os._exit`.
 
-No code of a process that ends so can say anything. A shell that waits for the end of a pipe can: the kernel closes the
-pipe with the process, however that ends.
+A process that ends so cannot print anything. A shell that waits for the end of a pipe can: the kernel closes the pipe
+with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def last_words(run_dir: pathlib.Path) -> Iterator[None]:
     finally:
         if enabled:
             faulthandler.disable()
-        with contextlib.suppress(BrokenPipeError):  # somebody has ended the shell
+        with contextlib.suppress(BrokenPipeError):  # the shell was ended
             shell.communicate(b"done\n")
 
 

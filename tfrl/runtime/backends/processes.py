@@ -1,4 +1,4 @@
-"""Many processes on this machine: replay, learner, actors, evaluator; `Supervisor` says who is started and replaced."""
+"""Many processes on this machine: replay, learner, actors, evaluator; `Supervisor` decides which are started."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START, ENTRY = "tfrl.runtime.backends.child:child_main", "tfrl.runtime.roles.pla
 def run(run_plan: RunPlan, logger: Logger, stop: Stop, hooks: Hooks) -> dict[str, Any]:
     """Trains to the end of the job, until a callback ends it, or to a stop.
 
-    What `finish` needs is there then in each case.
+    `finish` has what it needs in each case.
 
     Returns:
       Facts for `result.json`: 'totals', and 'memory_peak_mb' over all processes.

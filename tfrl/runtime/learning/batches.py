@@ -142,7 +142,7 @@ class Batcher:
     ) -> Samples | LearnerReplay | None:
         """The next batch, or None when it takes items that `fetch` does not have.
 
-        Where updates draw from a replay beside the learner, that replay is passed on.
+        A replay beside the learner is passed on: updates draw from it.
         """
         if self._plain:
             return fetch()
@@ -201,8 +201,8 @@ class Batcher:
         """Takes what `save` wrote.
 
         Returns:
-          What was left out and why: it came of a run with another number of environments, or is stored in another form;
-          '' if nothing was.
+          The items left out and the reason (a run with another number of environments, or another form of storage); ''
+          if nothing was.
 
         Args:
           folder: need not exist: then nothing was kept.

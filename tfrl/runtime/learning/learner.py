@@ -26,7 +26,7 @@ from tfrl.runtime.learning import shuffle
 NARROW = 84 * 202  # weights of the largest layer that is known to be faster under XLA on a CPU
 TIMING_S = 1.0  # of calls of both, to choose one; at least so many rounds, and no more than these
 LEAST_ROUNDS, MOST_ROUNDS = 3, 15
-CLEARLY = 0.95  # of the time of the graph, below which XLA is chosen: about what the timing cannot tell apart
+CLEARLY = 0.95  # of the time of the graph, below which XLA is chosen: about the error of the timing
 LOOP_UPDATES = 8  # in one call, from which on that holds
 DELAYED_STEPS = "delayed_steps"  # among the metrics of a call: delayed steps per update
 
@@ -121,7 +121,7 @@ class LearnerLoop(tf.Module):
 
     @property
     def retraces(self) -> int:
-        """Traces of the update loop after the first; more than 0 says that shapes change."""
+        """Traces of the update loop after the first; more than 0 means that shapes change."""
         return self._run.experimental_get_tracing_count() - 1 if self._run is not None else 0
 
     def run(
@@ -195,7 +195,7 @@ class LearnerLoop(tf.Module):
         if self.compiled is not None:
             self._announce(f"learning: {self.compiled}, {calls} updates per call (as before)")
             return self._traced(self.compiled)
-        # What a checkpoint holds: `self.variables` would leave out a Keras optimiser, which is no tf.Module.
+        # Contents of a checkpoint: `self.variables` would leave out a Keras optimiser, which is no tf.Module.
         everything = [
             v for v in tf.train.TrackableView(self).descendants() if isinstance(v, tf.Variable)
         ]
@@ -248,7 +248,7 @@ class LearnerLoop(tf.Module):
         return self._repeat(lambda index: self._one(batch(index)))
 
     def _learner_replay_updates(self) -> tuple[dict[str, tf.Tensor], None]:
-        """As `_updates`, each on a batch drawn just before it."""
+        """Updates as in `_updates`, each on a batch drawn just before it."""
 
         def one(index: tf.Tensor) -> tuple[dict[str, tf.Tensor], tuple]:
             del index

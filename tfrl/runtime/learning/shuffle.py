@@ -1,4 +1,4 @@
-"""Which rows of a batch each minibatch takes: one order for all replicas, the same however it is compiled."""
+"""The rows of a batch that each minibatch takes: one order for all replicas, the same however it is compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the experience of a learner comes from: the tables of replay servers, or blocks for a replay beside it.
+"""Sources of a learner's experience: the tables of replay servers, or blocks for a replay beside it.
 
 An intake gives out a block only when the inserts have paid for it, so the ratio of samples to inserts never exceeds the
 stated one; the limiters of the tables, or the bound of the queue, keep the actors from running ahead.
@@ -47,7 +47,7 @@ class Feed:
         threading.Thread(target=self._fetch, name="samples", daemon=True).start()
 
     def next(self, timeout_s: float) -> Any:
-        """What the source gave next, or None if there is nothing yet; raises what the fetching raised."""
+        """The next result of the source, or None if there is none yet; raises the error of the fetching."""
         try:
             item = self._queue.get(timeout=timeout_s)
         except queue.Empty:
@@ -64,7 +64,7 @@ class Feed:
                     self._queue.put(source.next())
             except ReplayTimeout:
                 continue
-            except Exception as error:  # told to the learner's own thread
+            except Exception as error:  # reported to the learner's own thread
                 self._queue.put(error)
                 return
 
@@ -81,7 +81,7 @@ class Shard:
 
     Attributes:
       index: see above.
-      size: items that it holds, as the server told last.
+      size: items that it holds, by the server's last answer.
     """
 
     def __init__(self, address: str, plan: Replay, items: int, index: int, before: int):
@@ -99,7 +99,7 @@ class Shard:
 
     @property
     def inserted(self) -> int:
-        """Items inserted, as the server told last."""
+        """Items inserted, by the server's last answer."""
         return self._budget.inserted
 
     @property
@@ -180,7 +180,7 @@ class TableSource:
 
     @property
     def inserted(self) -> int:
-        """Items inserted into all tables, as their servers told last."""
+        """Items inserted into all tables, by their servers' last answers."""
         return sum(shard.inserted for shard in self.shards)
 
     def is_paid(self) -> bool:
@@ -222,12 +222,12 @@ class TableSource:
             shard.write_priorities(part.keys.numpy(), split[:, i].reshape(-1))
 
     def numbers(self) -> dict[str, Any]:
-        """What is told to the supervisor: items taken by this learner, in all and of each shard."""
+        """Numbers for the supervisor: items taken by this learner, in all and of each shard."""
         taken = {shard.index: shard.sampled for shard in self.shards}
         return {"sampled": self._sampled_of_lost + sum(taken.values()), "sampled_of": taken}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the counts."""
+        """The counts that a checkpoint keeps."""
         sampled = [shard.total_sampled for shard in self.shards]
         return {"written": self.inserted, "sampled": sampled if len(sampled) > 1 else sampled[0]}
 

@@ -1,4 +1,4 @@
-"""Where the replay of a run lives: in the Reverb server, or beside the learner."""
+"""The place of a run's replay: in the Reverb server, or beside the learner."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class RunPlan:
 
     @property
     def shard_plan(self) -> Replay | Queue:
-        """What each shard of the replay holds; only a replay has several."""
+        """The experience of each shard of the replay; only a replay has several."""
         plan, shards = self.agent.experience, self.job.topology.num_replay_shards
         if shards == 1:
             return plan

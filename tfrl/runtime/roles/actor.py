@@ -42,7 +42,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """
     run_plan = plan_run(job, spec)
     num_envs = job.topology.num_envs
-    stream = str(link.orders["env_steps"])  # a resumed run must not repeat its games
+    stream = str(link.orders["env_steps"])  # a resumed run must not repeat its episodes
     env_seed = seeds.integer(job.seed, "env", index, stream)
     env = build.environments(run_plan, env_seed)
     Watch(env.place, f"actor {index}", limit_s(job.topology), link.say)

@@ -21,7 +21,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """Evaluates the newest weights whenever it is ordered to, once per order.
 
     Raises:
-      Abandoned: the order to end at once came within a game, or while it waits for a server.
+      Abandoned: the order to end at once came within an episode, or while it waits for a server.
       SettingError: see `plan_run`.
       ReplayUnreachable: the server of the weights does not answer.
     """

@@ -106,7 +106,7 @@ class _Learning:
             elif last and source.is_dry(time.monotonic() - dry):
                 break
             elif self._barrier and self._is_heir and time.monotonic() - dry > DRY_S:
-                # What the dead learner had fetched is lost, and its makers may wait for weights that it has trained.
+                # Items that the dead learner had fetched are lost, and their makers may wait for its weights.
                 self._publish()
                 dry = time.monotonic()
             elif not source.is_paid():
@@ -170,7 +170,7 @@ class _Learning:
 
     def _save(self) -> None:
         orders = self._link.orders
-        # The orders count without this process, which alone knows its own state exactly.
+        # The orders count without this process, which alone has its exact state.
         totals = dict(orders["totals"])
         totals["updates"] += self._updates
         totals["items_sampled"] += self._source.numbers()["sampled"]

@@ -1,4 +1,4 @@
-"""What a process of a run does: one role, whose parts it builds from the Job."""
+"""The work of a process of a run: one role, whose parts it builds from the Job."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tfrl.types import EnvSpec
 def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """Serves a shard of the experience; with one shard also weights, by a server of their own.
 
-    One that takes the place of another is told its port, so that all who were connected find it.
+    A replacement gets the port of its predecessor, so that all connections find it.
 
     Raises:
       SettingError: see `plan_run`.
@@ -55,7 +55,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     while link.orders["stop"] == RUN:
         if (
             not learner_replay
-        ):  # else the learner counts, who alone knows how many items a block has
+        ):  # else the learner counts, since it alone has the number of items in a block
             info = client.server_info(timeout=10)[EXPERIENCE]
             inserted = info.rate_limiter_info.insert_stats.completed
             link.report(inserted=inserted, size=info.current_size)

@@ -183,7 +183,7 @@ def export(policy: Policy, spec: EnvSpec, folder: pathlib.Path, lite: bool = Fal
     `initial_state(batch_size) -> state`, any batch size. Observations are as the environment of `spec` gives them, in
     the dtypes of its space, and each row of the action is one that its action space contains; both are nests like the
     spaces. The signature 'serving_default' takes and gives one tensor per leaf: 'observation' or 'observation_<key>',
-    'action' or 'action_<key>', 'state_<i>'. `tfrl/spaces.py` says how keys are written. Where the algorithm has them,
+    'action' or 'action_<key>', 'state_<i>'. See `tfrl/spaces.py` for the form of keys. Where the algorithm has them,
     there are also functions and signatures 'probabilities' and 'q_values', see `Policy.estimates`.
 
     Args:

@@ -69,7 +69,7 @@ class LoadedPolicy:
         noise: Mapping[str, Any] | None = None,
         explore: bool = False,
     ) -> PolicyStep:
-        """As `Policy.step` in the environment's language, outside graphs: it remembers nothing.
+        """`Policy.step` in the environment's values, outside graphs; it keeps no state.
 
         Args:
           obs: a batch, leaves [B, ...].
@@ -101,7 +101,7 @@ class LoadedPolicy:
         of an episode once, in their order.
 
         Args:
-          obs: one observation as the environment gives it, or a batch of them, leaves [B, ...]; the space says which.
+          obs: one observation as the environment gives it, or a batch of them, leaves [B, ...]; its shape decides.
           deterministic: the greedy action. False: a draw with the exploration of the end of training, which for
             policies that are probabilities is a draw from these.
           episode_start: whether an episode begins with this observation, for all rows or bool [B]: the memory of these
@@ -153,7 +153,7 @@ class LoadedPolicy:
     def probabilities(self, obs: Any) -> Any:
         """The probability of each action, a nest like the action space, with another axis [B] of a batch.
 
-        Of a Discrete float32 [n], entry i is of `start + i`; of a MultiDiscrete [*shape, largest], with zeros beyond a
+        For a Discrete float32 [n], entry i is of `start + i`; of a MultiDiscrete [*shape, largest], with zeros beyond a
         component's choices; of a MultiBinary those of ones [*shape]. With a memory as `q_values`.
 
         Raises:

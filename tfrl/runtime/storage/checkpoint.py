@@ -2,7 +2,7 @@
 
 `checkpoints/<env steps>/` holds the learner (variables, target, optimiser slots, counters), the replay contents,
 `acting.npz` (environments and what acting holds between two steps, of a run in one process) and `state.json`;
-`checkpoint_files.py` says when it counts. A failed or cut-off write never harms an older checkpoint.
+`checkpoint_files.py` decides when it counts. A failed or cut-off write never harms an older checkpoint.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def save_arrays(path: pathlib.Path, arrays: list[np.ndarray], **facts: float) ->
 
 
 def load_arrays(path: pathlib.Path) -> tuple[list[np.ndarray], dict[str, float]]:
-    """What `save_arrays` wrote.
+    """The arrays and numbers that `save_arrays` wrote.
 
     Raises:
       SettingError: the file is damaged.

@@ -65,7 +65,7 @@ def seal(folder: pathlib.Path, state: Mapping[str, Any]) -> None:
 
 
 def problem(folder: pathlib.Path) -> str | None:
-    """Why a checkpoint is not complete, as far as its manifest and the sizes of its files tell; None if it is."""
+    """Why a checkpoint is not complete, judged by its manifest and the sizes of its files; None if it is."""
     if (folder / DAMAGED).exists():
         return "it is damaged"
     if not (folder / MANIFEST).exists():
@@ -162,7 +162,7 @@ def read(path: pathlib.Path) -> Any:
 
 
 def damaged(path: pathlib.Path, error: Exception) -> SettingError:
-    """What to raise for a file that cannot be read because of `error`."""
+    """The error to raise for a file that cannot be read because of `error`."""
     reason = str(error).split("\n")[0][:200]
     return SettingError(f"{path}: cannot be read, it is damaged ({type(error).__name__}: {reason})")
 

@@ -1,7 +1,7 @@
 """One run at a time in a run folder: it is made, or taken, under a lock before anything else is done there.
 
 `run.lock` is held by `flock` for as long as the run lasts, so the lock of a process that was killed is free at once.
-The file says who holds it, for messages, and for file systems without locks. Nothing here imports TensorFlow.
+The file names its holder, for messages, and for file systems without locks. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _in_use(path: pathlib.Path) -> SettingError:
 
 
 def _read(path: pathlib.Path) -> Owner:
-    """What the lock file says; a process 0 where it does not say anything yet."""
+    """The contents of the lock file; a process 0 while it is empty."""
     try:
         return Owner(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

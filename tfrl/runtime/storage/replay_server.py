@@ -18,7 +18,7 @@ from tfrl.replay.tables import EXPERIENCE
 from tfrl.runtime.storage.checkpoint_files import SCRATCH
 
 TABLES = "tables.tfrecord"  # Reverb's file of tables
-SHARDS = "shards.json"  # says of how many shards saved contents are
+SHARDS = "shards.json"  # holds the number of shards of saved contents
 
 
 class ReplayServer:
@@ -29,7 +29,7 @@ class ReplayServer:
       restore: folder of a replay checkpoint to start from, or None for empty tables.
       sampled: items that updates have consumed of that checkpoint; None: as many as were fetched from it.
       scratch: folder to write checkpoints in before they are moved; best on the file system of the run.
-      name: tells its folders there from those of others; what is left of a server of this name is removed.
+      name: beginning of its folders there; leftovers of a server of this name are removed.
       port: to listen on; None: any that is free.
     """
 
@@ -70,7 +70,7 @@ def save_contents(client: reverb.Client, folder: pathlib.Path) -> None:
 
 
 def save_shards(clients: Sequence[reverb.Client], folder: pathlib.Path) -> list[int]:
-    """As `save_contents` for several servers, a folder of its own for each.
+    """Saves the contents of several servers, each to a folder of its own; see `save_contents`.
 
     Returns those that do not answer, which are left out.
     """
@@ -86,13 +86,13 @@ def save_shards(clients: Sequence[reverb.Client], folder: pathlib.Path) -> list[
 
 
 def saved_shards(contents: pathlib.Path) -> int:
-    """Of how many shards saved contents are."""
+    """The number of shards of saved contents."""
     told = contents / SHARDS
     return json.loads(told.read_text())["count"] if told.exists() else 1
 
 
 def shard_folder(contents: pathlib.Path, slot: int) -> pathlib.Path:
-    """Where the contents of a shard of several are."""
+    """The folder of a shard's contents, where there are several."""
     return contents / f"shard-{slot}"
 
 
