@@ -32,6 +32,13 @@ class RangesTest(parameterized.TestCase):
         with self.assertRaisesRegex(SettingError, message):
             tune.ranges(search, "dqn")
 
+    def test_settings_of_a_switch_are_searched_with_it(self):
+        search = {"noise_std": {"uniform": [0.0, 1.0]}}
+        found = tune.ranges(search, "dqn", ["observation_noise"])
+        self.assertEqual(found["noise_std"].values, (0.0, 1.0))
+        with self.assertRaisesRegex(SettingError, "add with_=observation_noise"):
+            tune.ranges(search, "dqn")
+
     def test_trials_need_a_score(self):
         search = {"n_step": {"int": [1, 3]}}
         with self.assertRaisesRegex(SettingError, "expected final_eval_episodes above 0"):

@@ -64,7 +64,7 @@ def make_job(algo: str, **settings: Any) -> Job:
       SettingError: an unknown setting (the nearest is named) or a value that cannot be used.
     """
     trust.name_settings(algo, settings)
-    names = _switches(settings) or ()
+    names = named_switches(settings) or ()
     given = sections(algo, settings, names)
     classes = settings_classes(algo, names)
     parts = {part: from_dict(cls, given[part]) for part, cls in classes.items()}
@@ -72,7 +72,7 @@ def make_job(algo: str, **settings: Any) -> Job:
     return Job(algo=algo, switches=combined, asked_for=tuple(settings), **parts, **given["job"])
 
 
-def _switches(settings: Mapping[str, Any]) -> tuple[str, ...] | None:
+def named_switches(settings: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The switches that settings name, None where they name none.
 
     Raises:
@@ -177,7 +177,7 @@ def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
         return algo
     if settings.get("resume") and settings.get("run_dir"):
         run_dir = str(settings["run_dir"])
-        saved, named = resolve.load_job(run_dir), _switches(settings)
+        saved, named = resolve.load_job(run_dir), named_switches(settings)
         given = sections(algo, settings, tuple(saved.switches) if named is None else named)
         return resolve.change(saved, run_dir, given, algo, named)
     return make_job(algo, **settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfrl import api
@@ -41,8 +41,13 @@ class Range:
         return trial.suggest_float(name, *self.values, log=self.kind == "log")
 
 
-def ranges(search: Mapping[str, Any], algo: str) -> dict[str, Range]:
+def ranges(search: Mapping[str, Any], algo: str, combined: Sequence[str] = ()) -> dict[str, Range]:
     """{setting: Range} of {setting: {kind: values}}.
+
+    Args:
+      search: what to search.
+      algo: name of the algorithm.
+      combined: names of switches, whose settings may be searched too.
 
     Raises:
       SettingError: nothing to search, an unknown setting, or a range that is none.
@@ -51,7 +56,7 @@ def ranges(search: Mapping[str, Any], algo: str) -> dict[str, Range]:
         raise SettingError(
             'search: expected at least one setting, e.g. {"learning_rate": {"log": [1e-5, 1e-2]}}'
         )
-    api.sections(algo, dict.fromkeys(search))  # refuses unknown names
+    api.sections(algo, dict.fromkeys(search), combined)  # refuses unknown names
     found = {}
     for name, spec in search.items():
         where = f"search of {name}: {spec!r}"
@@ -112,7 +117,8 @@ def tune(
         ) from error
     from tfrl.errors import RunFailed
 
-    wanted, folder = ranges(search, algo), pathlib.Path(study_dir)
+    wanted = ranges(search, algo, api.named_switches(settings) or ())
+    folder = pathlib.Path(study_dir)
     both = sorted(set(wanted) & set(settings))
     if both:
         raise SettingError(f"{both[0]}: given and searched; expected one of the two")

@@ -15,6 +15,8 @@ import tfrl
 from tfrl.config import switches
 from tfrl.errors import SettingError
 from tfrl.job import Job, algorithms
+from tfrl.logs import video
+from tfrl.runtime import finish
 
 METRIC = "tfrl.testing.batch_metric"
 TINY = dict(
@@ -56,6 +58,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
 class RunTest(tf.test.TestCase, parameterized.TestCase):
     def setUp(self):
         super().setUp()
+        video.prepare()
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
 
@@ -63,7 +66,12 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
     def test_two_switches_through_a_whole_run(self, backend):
         run_dir = self.folder / "run"
         settings = {**TINY, **OFF_POLICY, "backend": backend}
-        both = dict(with_=["observation_noise", METRIC], noise_std=0.2, batch_scale=2.0)
+        both = dict(
+            with_=["observation_noise", METRIC],
+            noise_std=0.2,
+            batch_scale=2.0,
+            noise_in_evaluation=True,
+        )
         tfrl.train("dqn", run_dir=run_dir, total_env_steps=300, **both, **settings)
         metrics = [float(r["learner/batch_numbers"] or 0) for r in rows(run_dir / "metrics.csv")]
         self.assertIn(2.0 * 8 * 4, metrics)  # observations of CartPole in a batch, scaled
@@ -73,7 +81,7 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
             [
                 {
                     "name": "observation_noise",
-                    "settings": {"noise_std": 0.2, "noise_in_evaluation": False},
+                    "settings": {"noise_std": 0.2, "noise_in_evaluation": True},
                 },
                 {"name": METRIC, "settings": {"batch_scale": 2.0}},
             ],
@@ -94,6 +102,7 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         acted = exported.act(tf.constant(obs), exported.initial_state(1))["action"]
         self.assertAllEqual(acted, [policy.predict(obs[0])])  # the environment's own space
         self.assertLen(tfrl.evaluate(run_dir, episodes=3).returns, 3)
+        self.assertLen(finish.record_run(run_dir, 1, seed=0, greedy=True), 1)
 
     def test_noise_changes_training(self):
         settings = {**TINY, **OFF_POLICY, "total_env_steps": 120, "final_eval_episodes": 0}

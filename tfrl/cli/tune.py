@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
         options, _ = flags.parse_options(Options, argv[:at], _USAGE)
         parsed = flags.parse_given(flags.expand(argv[at + 1 :]))
         settings = {name: value for part in parsed.given.values() for name, value in part.items()}
+        if parsed.switches:
+            settings["with_"] = list(parsed.switches)
         from tfrl.tune import tune
 
         tune(
