@@ -19,9 +19,8 @@ from tfrl.runtime.acting.inference import Engine, NoiseStream, reset_rows
 from tfrl.runtime.facts import MAX_PRIORITY, merged
 from tfrl.runtime.stop import Stopped
 
-MAX_PENDING_ITEMS = (
-    512  # items on their way to the server when `run` returns: bounds memory, rarely waits
-)
+# Items on their way to the server when `run` returns: bounds memory, rarely waits.
+MAX_PENDING_ITEMS = 512
 
 
 class Actor:

@@ -31,7 +31,7 @@ def child_main(
     Args:
       connection: this child's pipe.
       entry: 'package.module:name' of the function (role, payload, index, slot, link) that plays the
-        role. Imported here, since its imports take seconds and the child is to be heard before.
+        role. Imported here, since its imports take seconds and the child is to send statuses before.
       role, index: which role, and its id, never used twice in a run; seeds derive from it.
       slot: which of the actors this one is or replaces.
       payload: what the role is made of, pickled.
@@ -39,9 +39,8 @@ def child_main(
       parent: process id of the supervisor.
       namespaces: descriptors of those that it enters, see `Isolation`.
     """
-    enter(
-        namespaces
-    )  # first: a process with threads may not, and the kernel then forgets whom to die with
+    # First: a process with threads may not, and the kernel then forgets whom to die with.
+    enter(namespaces)
     os.setsid()  # a group of its own: no Ctrl-C reaches it, and what it starts dies with it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The supervisor decides when to end; unlike SIG_IGN this is not inherited.

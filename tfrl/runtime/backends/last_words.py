@@ -22,7 +22,7 @@ def last_words(run_dir: pathlib.Path) -> Iterator[None]:
     """While it is open, the user's stderr gets a line when this process vanishes.
 
     A crash of native code prints the Python lines that led to it before that. What goes on in threads beside the run is
-    not told apart: the line comes when the process ends.
+    not distinguished: the line comes when the process ends.
 
     Args:
       run_dir: of the run, for the line.

@@ -27,9 +27,8 @@ from tfrl.runtime.storage.checkpoint import Checkpoint, Checkpoints
 from tfrl.runtime.storage.replay_server import saved_shapes
 from tfrl.types import EnvSpec
 
-ENDLESS_ENV_STEPS = (
-    10_000  # for each episode of an evaluation, where the environment has no time limit
-)
+# For each episode of an evaluation, where the environment has no time limit.
+ENDLESS_ENV_STEPS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tfrl.job import Job
 from tfrl.replay.tables import EXPERIENCE, experience_table
 from tfrl.replay.write_chunks import chunks_table
 from tfrl.runtime.link import RUN, Link
+from tfrl.runtime.plan import residency
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.roles.actor import steps_per_look
 from tfrl.runtime.roles.weights import report_addresses
@@ -28,14 +29,12 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     """
     run_plan = plan_run(job, spec)
     shards = job.topology.num_replay_shards
-    learner_replay = run_plan.residency == "learner"
-    table = (
-        _queue(run_plan)
-        if learner_replay
-        else experience_table(
-            run_plan.shard_plan, run_plan.layout, run_plan.items_per_call // shards
-        )
-    )
+    learner_replay = run_plan.residency == residency.LEARNER
+    if learner_replay:
+        table = _queue(run_plan)
+    else:
+        share = run_plan.items_per_call // shards
+        table = experience_table(run_plan.shard_plan, run_plan.layout, share)
     if not link.wait(lambda orders: "restore" in orders):
         return
     restore, sampled = None, None
@@ -53,9 +52,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     client = reverb.Client(server.address)
     link.ready()
     while link.orders["stop"] == RUN:
-        if (
-            not learner_replay
-        ):  # else the learner counts, since it alone has the number of items in a block
+        if not learner_replay:  # else the learner counts, which alone knows the items of a chunk
             info = client.server_info(timeout=10)[EXPERIENCE]
             inserted = info.rate_limiter_info.insert_stats.completed
             link.report(inserted=inserted, size=info.current_size)
@@ -66,7 +63,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
 
 
 def _queue(run_plan: RunPlan) -> reverb.Table:
-    """Of blocks, for a replay beside the learner: room for three calls of the learner."""
+    """The queue of chunks for a replay beside the learner, with room for three of its calls."""
     topology = run_plan.job.topology
     rows = steps_per_look(run_plan) * topology.num_envs
     return chunks_table(max(topology.num_actors, math.ceil(3 * run_plan.env_steps_per_call / rows)))
