@@ -20,8 +20,15 @@ class Policy(Protocol):
 
     noise: Mapping[str, NoiseSpec]  # what one exploring step draws per environment; {} for none
 
-    def initial_state(self, batch_size: int) -> Any:
-        """Recurrent state of fresh episodes, leaves [batch_size, ...]; () when stateless."""
+    def initial_state(self, batch_size: int, noise: Mapping[str, Any]) -> Any:
+        """Recurrent state with which episodes begin: a nest of leaves [batch_size, ...], () when stateless.
+
+        It is made anew in each row that begins an episode, with the weights that act in its first step.
+
+        Args:
+          noise: {name: float32 [batch_size, ...]}: what `self.noise` declares to be held for whole episodes
+            (`hold_env_steps=None`), the draws that `step` is given in these episodes; {} in greedy acting.
+        """
 
     def step(
         self,

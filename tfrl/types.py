@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from tfrl import spaces as space_lib
+from tfrl.errors import SettingError
 
 ACTION_MASK, ACTION_FEATURES = "action_mask", "action_features"
 STATE, ALIVE, LABELS, EXPERT = "state", "alive", "labels", "expert"
@@ -135,18 +136,47 @@ class EnvSpec:
         return cls(**fields)
 
 
-class NoiseSpec(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class NoiseSpec:
     """Randomness that one policy step needs, per environment.
 
     Attributes:
       shape: without batch.
-      kind: 'uniform' [0, 1) or 'normal'.
+      kind: 'uniform' [0, 1), 'normal', or 'ou' for an Ornstein-Uhlenbeck process, which the runtime steps in each
+        environment: x <- x - theta x dt + sigma sqrt(dt) N(0, 1) from 0 at the start of an episode (Uhlenbeck and
+        Ornstein 1930, by Euler's method as in Lillicrap et al. 2016). Its variance approaches
+        sigma^2 / (2 theta - theta^2 dt), its correlation over k steps is (1 - theta dt)^k.
       hold_env_steps: steps of an episode that are given the same draw; None: all of it. A new episode has a new one.
+      theta, sigma, dt: of 'ou': rate of return per unit of time, scale, and time of an env step.
+      seeded: each draw comes from a seed of its own, which is stored with the step as extra `<name>_seed`, int32 [2];
+        `explore/noise.py` makes the same draw of it again.
+
+    Raises:
+      SettingError: an unknown kind, or numbers that cannot be.
     """
 
     shape: tuple[int, ...]
     kind: str
     hold_env_steps: int | None = 1
+    theta: float = 0.15
+    sigma: float = 0.2
+    dt: float = 1.0
+    seeded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("uniform", "normal", "ou"):
+            raise SettingError(f"noise kind={self.kind!r}: expected uniform, normal or ou")
+        if self.hold_env_steps is not None and self.hold_env_steps < 1:
+            raise SettingError(
+                f"noise hold_env_steps={self.hold_env_steps}: expected at least 1, or None"
+            )
+        if self.kind == "ou" and (self.hold_env_steps != 1 or self.seeded):
+            raise SettingError("noise kind='ou': a process is neither held nor seeded")
+        if self.kind == "ou" and not (0.0 < self.theta * self.dt < 2.0 and self.sigma >= 0.0):
+            raise SettingError(
+                f"noise kind='ou' with theta={self.theta}, sigma={self.sigma}, dt={self.dt}: expected "
+                "0 < theta dt < 2, where the process is stable, and sigma >= 0"
+            )
 
 
 class Transition(NamedTuple):

@@ -65,7 +65,7 @@ def sequences(policy, seed=0, probability=None):
     is_first = np.zeros((LENGTH + 1, WIDTH), bool)
     is_first[1:] = terminated | reset
     is_first[0] = [True, False, False, False, False]
-    state = policy.initial_state(WIDTH)
+    state = policy.initial_state(WIDTH, {})
     state = tf.nest.map_structure(lambda x: rng.normal(size=x.shape).astype(np.float32), state)
     mask = (rng.random((LENGTH + 1, WIDTH, NUM_ACTIONS)) < 0.5).astype(np.float32)
     action = rng.integers(NUM_ACTIONS, size=shape).astype(np.int32)

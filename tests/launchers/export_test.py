@@ -54,7 +54,7 @@ class Remembering(tf.Module):
         super().__init__()
         self.offset = tf.Variable(0.0)
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return {"sum": tf.fill([batch_size, 1], 2.0), "age": tf.zeros([batch_size], tf.int32)}
 
     def step(self, obs, state, knobs, noise, explore):

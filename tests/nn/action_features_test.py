@@ -80,7 +80,7 @@ class ActionScoresTest(tf.test.TestCase, parameterized.TestCase):
 
         def params(obs):
             obs = {k: x.reshape(2, 3, *x.shape[1:]) for k, x in obs.items()}
-            heads = policy.unroll(obs, policy.initial_state(3), is_first)
+            heads = policy.unroll(obs, policy.initial_state(3, {}), is_first)
             return tf.reshape(heads.params, [6, 5]), heads.values
 
         before, values = params(obs)

@@ -106,7 +106,7 @@ class StateDependentTest(tf.test.TestCase, parameterized.TestCase):
         signature = StepSignature(policy, spec, 2, [], explore=True)
         engine = make_engine(mode, policy, signature)
         stream = NoiseStream(signature, np.random.default_rng(0))
-        initial = tree.map_structure(np.asarray, policy.initial_state(2))
+        initial = tree.map_structure(np.asarray, policy.initial_state(2, {}))
         obs, drawn = observations(name, 2).numpy(), []
         # The same observation and state again and again, so that nothing but the noise changes.
         for noise in stream.steps(9):
@@ -168,7 +168,7 @@ class StateDependentTest(tf.test.TestCase, parameterized.TestCase):
         loaded = tf.saved_model.load(str(export(policy, spec, folder)))
         obs = observations("box", 3)
         acted = loaded.act(obs, loaded.initial_state(tf.constant(3)))
-        expected = policy.step(obs, policy.initial_state(3), {}, {}, False)
+        expected = policy.step(obs, policy.initial_state(3, {}), {}, {}, False)
         self.assertAllClose(acted["action"], expected.action, rtol=1e-6)
 
     @parameterized.parameters(

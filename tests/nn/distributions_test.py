@@ -267,7 +267,7 @@ class Actor(tf.Module):
         super().__init__()
         self.distribution, self.noise, self._mask = distribution, distribution.noise, mask
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return ()
 
     def step(self, obs, state, knobs, noise, explore):

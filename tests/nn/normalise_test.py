@@ -261,7 +261,7 @@ class ObservationTest(tf.test.TestCase, parameterized.TestCase):
                 super().__init__()
                 self.normaliser = normalise.ObservationNormaliser(NEST)
 
-            def initial_state(self, batch_size):
+            def initial_state(self, batch_size, noise):
                 return ()
 
             def step(self, obs, state, knobs, noise, explore):

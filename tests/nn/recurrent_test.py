@@ -273,7 +273,7 @@ class RecurrentPolicy(tf.Module):
         super().__init__()
         self._core, self.noise = core_of(kind), {}
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return self._core.initial_state(batch_size)
 
     def step(self, obs, state, knobs, noise, explore):
@@ -290,7 +290,7 @@ class ActingTest(tf.test.TestCase, parameterized.TestCase):
             policy, EnvSpec("e", box, gym.spaces.Discrete(H)), batch, [], True
         )
         engines = [FunctionEngine(policy, signature), LiteEngine(policy, signature)]
-        states = [tuple(s.numpy() for s in policy.initial_state(batch))] * 2
+        states = [tuple(s.numpy() for s in policy.initial_state(batch, {}))] * 2
         for t in range(M + 3):
             x = inputs_of(1, batch, seed=t)[0].numpy()
             steps = [e.act(x, s, {}, {}) for e, s in zip(engines, states, strict=True)]
@@ -306,7 +306,7 @@ class ActingTest(tf.test.TestCase, parameterized.TestCase):
         export(policy, EnvSpec("e", box, gym.spaces.Discrete(H)), folder, lite=True)
         loaded = tf.saved_model.load(str(folder))
         for batch in (1, 3):
-            state, expected = loaded.initial_state(batch), policy.initial_state(batch)
+            state, expected = loaded.initial_state(batch), policy.initial_state(batch, {})
             for t in range(M + 2):
                 x = inputs_of(1, batch, seed=t)[0]
                 out = loaded.act(x, state)

@@ -147,7 +147,7 @@ class NetworksTest(tf.test.TestCase, parameterized.TestCase):
         knobs = dict(module.make(config, spec).knobs(ActorPlace(0, 1, 3), 0, {}))
 
         def outputs(obs):
-            step = policy.step(obs, policy.initial_state(3), knobs, noise, True)
+            step = policy.step(obs, policy.initial_state(3, {}), knobs, noise, True)
             return tree.flatten((step, policy.estimates(obs, ())))
 
         expected = outputs(obs)

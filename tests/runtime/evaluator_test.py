@@ -28,7 +28,7 @@ class Still(tf.Module):
 
     noise = {"coin": NoiseSpec((), "uniform")}
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return ()
 
     def step(self, obs, state, knobs, noise, explore):
@@ -82,7 +82,7 @@ class CountingPolicy(tf.Module):
 
     noise = {}
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return (tf.zeros([batch_size]),)
 
     def step(self, obs, state, knobs, noise, explore):

@@ -144,7 +144,7 @@ class Echo(tf.Module):
         super().__init__()
         self._action, self._bias = action, tf.Variable([1.0, 2, 3, 4])
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return {"last": tf.zeros([batch_size, 4]), "count": tf.zeros([batch_size], tf.int32)}
 
     def step(self, obs, state, knobs, noise, explore):
@@ -164,7 +164,7 @@ class NestTest(tf.test.TestCase, parameterized.TestCase):
     def test_outputs_come_back_in_their_places(self, engine, action):
         policy, spec = Echo(action), EnvSpec("s", BOX, spaces.Discrete(5))
         engine = make_engine(engine, policy, StepSignature(policy, spec, 3, [], explore=False))
-        state = tree.map_structure(lambda x: x.numpy(), policy.initial_state(3))
+        state = tree.map_structure(lambda x: x.numpy(), policy.initial_state(3, {}))
         for i in range(3):
             obs = conformance.observations(spec, 3, seed=i)
             expected = policy.step(tf.constant(obs), state, {}, {}, False)
@@ -181,7 +181,7 @@ class NestTest(tf.test.TestCase, parameterized.TestCase):
         class Part(tf.Module):
             noise = {}
 
-            def initial_state(self, batch_size):
+            def initial_state(self, batch_size, noise):
                 return ()
 
             def step(self, obs, state, knobs, noise, explore):
@@ -199,7 +199,7 @@ class Stubborn(tf.Module):
 
     noise = epsilon.noise(5)
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return ()
 
     def step(self, obs, state, knobs, noise, explore):

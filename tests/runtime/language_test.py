@@ -42,7 +42,7 @@ class Linear(tf.Module):
         weights = np.random.default_rng(seed).normal(size=shape) * 3
         self._weights = tf.Variable(weights, dtype=tf.float32)
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return {"seen": tf.zeros([batch_size, self.size])}
 
     def step(self, obs, state, knobs, noise, explore):
@@ -254,7 +254,7 @@ class RandomSpacesTest(tf.test.TestCase):
                 self.assertTrue(action.contains(alone), (seed, alone, action))
             kinds.add(type(alone).__name__)
             # The environment accepts what becomes of the policy's own action; else it raises.
-            step = policy.step(acting, policy.initial_state(2), {}, {}, False)
+            step = policy.step(acting, policy.initial_state(2, {}), {}, {}, False)
             vector.step(tree.map_structure(lambda x: x.numpy(), step.action))
             vector.close()
         self.assertContainsSubset({"dict", "tuple", "ndarray"}, kinds)
@@ -269,7 +269,7 @@ class RandomSpacesTest(tf.test.TestCase):
             policy = Linear(spec, seed)
             # In memory, as an evaluation plays it.
             vector = make_vector(env, 1, SEED, training=False)
-            obs, state, seen, total = vector.reset(SEED), policy.initial_state(1), [], 0.0
+            obs, state, seen, total = vector.reset(SEED), policy.initial_state(1, {}), [], 0.0
             for _ in range(8):
                 seen.append(vector.envs[0]._obs)
                 step = policy.step(obs, state, {}, {}, False)
@@ -332,7 +332,7 @@ class RandomSpacesTest(tf.test.TestCase):
         spec = make_spec(env)
         policy = Linear(spec, 3)
         vector = make_vector(env, 1, SEED, training=False)
-        obs, state, total = vector.reset(SEED), policy.initial_state(1), 0.0
+        obs, state, total = vector.reset(SEED), policy.initial_state(1, {}), 0.0
         for _ in range(8):
             step = policy.step(obs, state, {}, {}, False)
             now = vector.step(tree.map_structure(lambda x: x.numpy(), step.action))

@@ -101,7 +101,7 @@ class Driver(tf.Module):
         weights = np.random.default_rng(0).normal(size=(4, self._distribution.num_params))
         self._weights = tf.Variable(weights, dtype=tf.float32)
 
-    def initial_state(self, batch_size):
+    def initial_state(self, batch_size, noise):
         return {"sum": tf.zeros([batch_size, 4])}
 
     def step(self, obs, state, knobs, noise, explore):
@@ -122,7 +122,7 @@ class NestedActionTest(tf.test.TestCase):
         serve = loaded.signatures["serving_default"]
         lite = tf.lite.Interpreter(str(folder / "policy.tflite")).get_signature_runner()
         obs = conformance.observations(spec, 7, seed=0)
-        state = policy.initial_state(7)
+        state = policy.initial_state(7, {})
         expected = policy.step(obs, state, {}, {}, False)
         acted = loaded.act(tf.constant(obs), loaded.initial_state(7))
         tree.map_structure(self.assertAllEqual, dict(acted["action"]), expected.action)

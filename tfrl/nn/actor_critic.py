@@ -136,14 +136,14 @@ class ActorCritic(tf.Module):
         self._value_head = torsos.head(1, 1.0) if critic else None
         example = self.inputs(torsos.example_batch(spec.observation_space, 1))
         self._heads(
-            example, *self._features(example, self.initial_state(1))[:2]
+            example, *self._features(example, self.initial_state(1, {}))[:2]
         )  # builds the variables
 
     def inputs(self, obs: Any) -> Any:
         """Raw observations -> what the networks read; the other methods but `step` take these."""
         return obs if self.normaliser is None else self.normaliser(obs)
 
-    def initial_state(self, batch_size: int) -> Any:
+    def initial_state(self, batch_size: int, noise: Mapping[str, Any]) -> Any:
         """Implements `Policy.initial_state`: the states of the networks by name, 'policy' and, if separate, 'value'; ()
         without memory.
         """

@@ -64,10 +64,15 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
     item = agent.experience.item
     if isinstance(item, NStep):
         return TransitionLayout(spec, agent.experience.prioritized)
-    state = policy.initial_state(1)
     noise = {name: tf.fill([1, *n.shape], 0.5) for name, n in policy.noise.items()}
+    held = {name: noise[name] for name, n in policy.noise.items() if n.hold_env_steps is None}
+    state = policy.initial_state(1, held)
     knobs = dict(agent.knobs(ActorPlace(0, 1, 1), 0, {}))
     step = policy.step(example_batch(spec.observation_space, 1), state, knobs, noise, True)
+    seeds = {
+        f"{name}_seed": tf.zeros([1, 2], tf.int32) for name, n in policy.noise.items() if n.seeded
+    }
+    step = step._replace(extras={**step.extras, **seeds})
     layout = sequence_layout(spec, item, (step, state), num_envs)
     if agent.actor_compute is None:
         return layout

@@ -126,7 +126,7 @@ def export_acts_alike(subject: Subject) -> None:
             obs = conformance.observations(outside, size, size)
             obs = tf.nest.map_structure(tf.constant, obs)
             acted = loaded.act(obs, loaded.initial_state(tf.constant(size)))
-            state = policy.initial_state(size)
+            state = policy.initial_state(size, {})
             step = policy.step(translator.observation(obs), state, {}, {}, False)
             # Eager ops and a graph may round the last digit of a real number differently.
             tf.nest.map_structure(
@@ -145,9 +145,10 @@ def acts_with_what_it_declares(subject: Subject) -> None:
         _require((x.shape, x.dtype) == ((5,), np.float32), f"knob {knob}: expected float32 [5]")
     rng = np.random.default_rng(0)
     noise = {k: rng.random((5, *n.shape), np.float32) for k, n in policy.noise.items()}
+    held = {k: noise[k] for k, n in policy.noise.items() if n.hold_env_steps is None}
     for step in (
-        policy.step(obs, policy.initial_state(5), {}, {}, False),
-        policy.step(obs, policy.initial_state(5), knobs, noise, True),
+        policy.step(obs, policy.initial_state(5, {}), {}, {}, False),
+        policy.step(obs, policy.initial_state(5, held), knobs, noise, True),
     ):
         flat = tf.nest.flatten(step.action)
         if len(flat) > 1:  # a nest of actions: its environment checks it

@@ -85,7 +85,10 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     length, width = inner.item.length, num_envs if windows else inner.columns
     items = width // inner.columns
     records = np.zeros((length + 1, width), inner.packing.dtype)
-    state, knobs = policy.initial_state(width), dict(agent.knobs(ActorPlace(0, 1, width), 0, {}))
+    state, knobs = (
+        policy.initial_state(width, {}),
+        dict(agent.knobs(ActorPlace(0, 1, width), 0, {})),
+    )
     first_state = tree.map_structure(np.asarray, state)
     is_first = np.zeros(width, np.bool_)
     for t in range(length + 1):

@@ -11,6 +11,7 @@ queue. Differences from a published algorithm: it follows none.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -70,9 +71,9 @@ class Linear(tf.Module):
         """Values float32 [n] of actions int32 [n] at observations [n, F]."""
         return tf.gather(tf.matmul(obs, self.kernel), action, batch_dims=1)
 
-    def initial_state(self, batch_size: int) -> tuple:
+    def initial_state(self, batch_size: int, noise: Mapping[str, Any]) -> tuple:
         """Implements `Policy.initial_state`: no state."""
-        del batch_size
+        del batch_size, noise
         return ()
 
     def step(self, obs: Any, state: Any, knobs: Any, noise: Any, explore: bool) -> PolicyStep:

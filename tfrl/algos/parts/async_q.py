@@ -56,9 +56,9 @@ class TargetedPolicy(tf.Module):
         self.noise = self.online.noise
         self.copy_target()
 
-    def initial_state(self, batch_size: int) -> Any:
+    def initial_state(self, batch_size: int, noise: Mapping[str, Any]) -> Any:
         """Implements `Policy.initial_state`: that of the online network."""
-        return self.online.initial_state(batch_size)
+        return self.online.initial_state(batch_size, noise)
 
     def step(
         self,

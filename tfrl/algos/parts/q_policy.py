@@ -79,7 +79,7 @@ class QPolicy(tf.Module):
         """The variables that an optimiser may change: frozen layers of a user's network are left out."""
         return user_model.trainable(self, super().trainable_variables)
 
-    def initial_state(self, batch_size: int) -> Any:
+    def initial_state(self, batch_size: int, noise: Mapping[str, Any]) -> Any:
         """Implements `Policy.initial_state`: the state of the memory, () without one."""
         return self.body.initial_state(batch_size)
 

@@ -15,7 +15,7 @@ from tfrl.envs.vector import VectorEnv
 from tfrl.logs.episode_file import EpisodeFile
 from tfrl.logs.window import EpisodeWindow
 from tfrl.replay.writer import Writer
-from tfrl.runtime.acting.inference import Engine, NoiseStream, reset_rows
+from tfrl.runtime.acting.inference import Engine, NoiseStream, States
 from tfrl.runtime.facts import MAX_PRIORITY, merged
 from tfrl.runtime.stop import Stopped
 
@@ -68,9 +68,7 @@ class Actor:
         self._agent, self._place = agent, place
         self._in_metrics = agent.in_metrics(place) if agent.in_metrics else None
         self._seed, self._obs = seed, env.reset(seed)
-        self._initial_state = engine.policy.initial_state(env.num_envs)
-        self._initial_state = tree.map_structure(np.asarray, self._initial_state)
-        self._state = self._initial_state
+        self._states = States(engine)
         self._noise = NoiseStream(engine.signature, rng)
 
     def run(self, vector_steps: int, env_steps: int, items: int | None = None) -> None:
@@ -86,10 +84,16 @@ class Actor:
         knobs = self.knobs = dict(self._agent.knobs(self._place, env_steps, self.facts))
         act_s = env_s = write_s = 0.0
         before = self.env_steps
-        carries = self._noise.holds or bool(self._initial_state)
+        states, seeds = self._states, self._noise.seeds
+        carries, drawn = self._noise.holds or states.carries, states.drawn
         for noise in self._noise.steps(vector_steps):
             start = clock()
-            choice = engine.act(self._obs, self._state, knobs, noise)
+            if drawn:
+                states.begin(noise)
+            choice = engine.act(self._obs, states.value, knobs, noise)
+            if seeds:
+                extras = {name: x.copy() for name, x in seeds.items()}
+                choice = choice._replace(extras={**choice.extras, **extras})
             acted = clock()
             try:
                 step = env.step(choice.action)
@@ -97,7 +101,7 @@ class Actor:
                 self._noise.take_back()
                 break
             stepped = clock()
-            writer.record(self._obs, self._state, choice, step)
+            writer.record(self._obs, states.value, choice, step)
             written = clock()
             act_s, env_s, write_s = (
                 act_s + acted - start,
@@ -108,7 +112,7 @@ class Actor:
             if carries:
                 is_first = step.is_first
                 self._noise.restart(is_first)
-                self._state = reset_rows(choice.state, self._initial_state, is_first)
+                states.step(choice.state, is_first)
             self.env_steps += int(np.count_nonzero(step.valid))
             self.episodes += len(step.episodes)
             for episode in step.episodes:
@@ -170,7 +174,7 @@ class Actor:
             "num_envs": self.env.num_envs,
             "env": env,
             "obs": tree.map_structure(np.array, self._obs),
-            "policy": tree.map_structure(np.array, self._state),
+            "policy": self._states.state(),
             "noise": self._noise.state(),
             "writer": self.writer.state(),
         }
@@ -195,7 +199,8 @@ class Actor:
         except NoState as reason:
             self._obs = self.env.reset(self._seed)
             return str(reason)
-        self._obs, self._state = state["obs"], state["policy"]
+        self._obs = state["obs"]
+        self._states.restore(state["policy"])
         self._noise.restore(state["noise"])
         self.writer.restore(state["writer"])
         return ""

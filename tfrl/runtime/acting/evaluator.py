@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tree
 
 from tfrl.envs.make import make_vector
 from tfrl.envs.vector import VectorEnv, refuse_shared
@@ -16,9 +15,9 @@ from tfrl.runtime import seeds
 from tfrl.runtime.acting.inference import (
     Engine,
     NoiseStream,
+    States,
     StepSignature,
     make_engine,
-    reset_rows,
 )
 from tfrl.runtime.acting.watch import Watch, limit_s
 from tfrl.runtime.facts import checked
@@ -78,15 +77,16 @@ def evaluate(
     quota[: episodes % env.num_envs] += 1
     noises = NoiseStream(engine.signature, np.random.default_rng(seed))
     obs = env.reset(seed)
-    initial = tree.map_structure(np.asarray, engine.policy.initial_state(env.num_envs))
-    state, done, vector_steps = initial, [], 0
+    states, done, vector_steps = States(engine), [], 0
     while quota.any():
         (noise,) = noises.steps(1)
-        choice = engine.act(obs, state, knobs or {}, noise)
+        if states.drawn:
+            states.begin(noise)
+        choice = engine.act(obs, states.value, knobs or {}, noise)
         step = env.step(choice.action)
         beat()
         obs, vector_steps = step.obs, vector_steps + 1
-        state = reset_rows(choice.state, initial, step.is_first)
+        states.step(choice.state, step.is_first)
         noises.restart(step.is_first)
         for episode in step.episodes:
             if quota[episode.row]:
@@ -201,10 +201,11 @@ class Evaluator:
             for env in self._envs.values():
                 self.prepare()
                 obs = env.reset(seeds.integer(self._run_plan.job.seed, "evaluator", 0, "first"))
-                state = self._engine.policy.initial_state(env.num_envs)
-                state = tree.map_structure(np.asarray, state)
                 (noise,) = NoiseStream(self._engine.signature, np.random.default_rng(0)).steps(1)
-                env.step(self._engine.act(obs, state, self._knobs(0, {}), noise).action)
+                states = States(self._engine)
+                if states.drawn:
+                    states.begin(noise)
+                env.step(self._engine.act(obs, states.value, self._knobs(0, {}), noise).action)
 
     def run(
         self,

@@ -7,6 +7,7 @@ convolutions the traced function wins. `make_engine` times both on the real poli
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import tree
 
 from tfrl.agent import Policy
 from tfrl.errors import SettingError
+from tfrl.explore.noise import regenerate
 from tfrl.nn.torsos import example_batch
 from tfrl.types import EnvSpec, NoiseSpec, PolicyStep
 
@@ -40,10 +42,17 @@ class StepSignature:
 
         self.batch_size, self.explore = batch_size, explore
         self.noise = dict(policy.noise) if explore else {}
+        # Noise that is held for whole episodes: their first state may depend on it.
+        held = self.episode_noise = {
+            name: tf.TensorSpec([batch_size, *n.shape], tf.float32)
+            for name, n in self.noise.items()
+            if n.hold_env_steps is None
+        }
         self.args = (
             tree.map_structure(like, example_batch(spec.observation_space, batch_size)),
             tree.map_structure(
-                lambda x: like(tf.convert_to_tensor(x)), policy.initial_state(batch_size)
+                lambda x: like(tf.convert_to_tensor(x)),
+                policy.initial_state(batch_size, {k: tf.zeros(held[k].shape) for k in held}),
             ),
             {name: tf.TensorSpec([batch_size], tf.float32) for name in (knobs if explore else ())},
             {
@@ -84,7 +93,8 @@ class NoiseStream:
 
     Attributes:
       size: B.
-      holds: some noise is held for several steps, so that `restart` is to be called.
+      holds: some noise goes on from step to step, so that `restart` is to be called.
+      seeds: {name of an extra: int32 [B, 2]} of the seeded noise of the present step; {} where none is seeded.
     """
 
     def __init__(self, signature: StepSignature, rng: np.random.Generator):
@@ -92,30 +102,42 @@ class NoiseStream:
         specs = signature.noise
         self._each = {k: n for k, n in specs.items() if n.hold_env_steps == 1}
         self._held = {k: n for k, n in specs.items() if n.hold_env_steps != 1}
+        self._processes = {k: n for k, n in self._each.items() if n.kind == "ou"}
         self._values = {
-            k: np.zeros((self.size, *n.shape), np.float32) for k, n in self._held.items()
+            k: np.zeros((self.size, *n.shape), np.float32)
+            for k, n in (self._held | self._processes).items()
         }
+        self._regenerate = {k: _regenerator(n) for k, n in specs.items() if n.seeded}
+        self.seeds = {seed_name(k): np.zeros((self.size, 2), np.int32) for k in self._regenerate}
         self._age = np.zeros(self.size, np.int64)  # env steps of each episode so far
-        self.holds = bool(self._held)
+        self.holds = bool(self._values)
 
     def steps(self, count: int) -> Iterator[dict[str, np.ndarray]]:
         """{name: float32 [B, ...]} of each of the next `count` steps; held arrays change with the next one."""
-        drawn = {k: _draw(self._rng, n, (count, self.size)) for k, n in self._each.items()}
+        seeds: dict[str, np.ndarray] = {}
+        drawn = {k: self._drawn(k, n, (count, self.size), seeds) for k, n in self._each.items()}
         for t in range(count):
             noise = {name: x[t] for name, x in drawn.items()}
-            if self._held:
-                self._renew()
+            if self.holds:
+                self._renew(noise)
                 noise.update(self._values)
+            for name, x in seeds.items():
+                self.seeds[name] = x[t]
             yield noise
 
     def state(self) -> dict[str, Any]:
-        """Held noise and its age, for `restore`; the owner of the generator saves that."""
-        return {"values": {k: x.copy() for k, x in self._values.items()}, "age": self._age.copy()}
+        """Held noise, its seeds and its age, for `restore`; the owner of the generator saves that."""
+        return {
+            "values": {k: x.copy() for k, x in self._values.items()},
+            "seeds": {k: x.copy() for k, x in self.seeds.items()},
+            "age": self._age.copy(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on with what `state` holds, of a stream over the same noise."""
         for name, values in state["values"].items():
             self._values[name][...] = values
+        self.seeds.update(state["seeds"])
         self._age[:] = state["age"]
 
     def take_back(self) -> None:
@@ -124,16 +146,119 @@ class NoiseStream:
 
     def restart(self, is_first: np.ndarray) -> None:
         """A new episode begins in the rows `is_first`, bool [B]."""
-        if self._held:
+        if self.holds:
             self._age[is_first] = 0
 
-    def _renew(self) -> None:
+    def _drawn(
+        self, name: str, spec: NoiseSpec, leading: tuple[int, ...], seeds: dict[str, np.ndarray]
+    ) -> np.ndarray:
+        """Float32 [*leading, *shape]; where the noise is seeded, the seeds go into `seeds`."""
+        if name not in self._regenerate:
+            return _draw(self._rng, spec, leading)
+        made = self._rng.integers(-(2**31), 2**31, (*leading, 2), np.int32)
+        seeds[seed_name(name)] = made
+        return self._regenerate[name](made).numpy()
+
+    def _renew(self, noise: Mapping[str, np.ndarray]) -> None:
+        """Steps the processes, whose normal draws are in `noise`, and draws anew what is due."""
+        begins = self._age == 0
+        for name, spec in self._processes.items():
+            x = self._values[name]
+            x[begins] = 0.0
+            x *= 1.0 - spec.theta * spec.dt
+            x += spec.sigma * math.sqrt(spec.dt) * noise[name]
         for name, spec in self._held.items():
             due = self._age % spec.hold_env_steps if spec.hold_env_steps else self._age
             rows = np.flatnonzero(due == 0)
             if len(rows):
-                self._values[name][rows] = _draw(self._rng, spec, (len(rows),))
+                seeds: dict[str, np.ndarray] = {}
+                self._values[name][rows] = self._drawn(name, spec, (len(rows),), seeds)
+                for extra, made in seeds.items():
+                    self.seeds[extra][rows] = made
         self._age += 1
+
+
+class Start:
+    """The recurrent state with which episodes begin, see `Policy.initial_state`.
+
+    Args:
+      policy: whose it is.
+      signature: of its step.
+
+    Attributes:
+      constant: leaves [B, ...] where the state is always the same; None where noise or weights decide.
+    """
+
+    def __init__(self, policy: Policy, signature: StepSignature):
+        self.constant: Any = None
+        self._names, self._reads = list(signature.episode_noise), []
+        specs, size = signature.episode_noise, signature.batch_size
+        if not tree.flatten(signature.args[1]):
+            self.constant = signature.args[1]
+            return
+        self._make = tf.function(
+            lambda noise: policy.initial_state(size, noise), autograph=False
+        ).get_concrete_function(specs)
+        self._reads = list(self._make.graph.variables)
+        self._variables = list(policy.variables)
+        if not self._names and not self._reads:
+            self.constant = self([])
+
+    def __call__(self, noise: Mapping[str, Any]) -> Any:
+        """The state of B new episodes as arrays, with the weights of the last `load`.
+
+        Args:
+          noise: of their first step.
+        """
+        made = self._make({name: tf.convert_to_tensor(noise[name]) for name in self._names})
+        return tree.map_structure(lambda x: x.numpy(), made)
+
+    def load(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes published values of the policy's variables, where the state depends on any."""
+        if self._reads:
+            for variable, array in zip(self._variables, arrays, strict=True):
+                variable.assign(array)
+
+
+class States:
+    """The policy's recurrent states of B environments; each begins anew with an episode.
+
+    Args:
+      engine: that acts.
+
+    Attributes:
+      value: before the next step, leaves [B, ...].
+      carries: there is a state, so that `step` is to be called.
+      drawn: new states depend on noise or weights, so that `begin` is to be called.
+    """
+
+    def __init__(self, engine: Engine):
+        self._start, size = engine.start, engine.signature.batch_size
+        zeros = lambda spec: np.zeros(spec.shape, spec.dtype.as_numpy_dtype)
+        specs, self.drawn = engine.signature.args[1], engine.start.constant is None
+        self.value = tree.map_structure(zeros, specs) if self.drawn else engine.start.constant
+        self.carries = bool(tree.flatten(specs))
+        self._begins = np.ones(size, np.bool_)  # rows whose next step is the first of an episode
+
+    def begin(self, noise: Mapping[str, Any]) -> None:
+        """Makes the states of the rows that begin an episode with the next step, whose noise is given."""
+        if self._begins.any():
+            self.value = reset_rows(self.value, self._start(noise), self._begins)
+
+    def step(self, state: Any, is_first: np.ndarray) -> None:
+        """Takes the states after a step; new episodes begin in the rows `is_first`, bool [B]."""
+        if self.drawn:
+            self.value, self._begins = state, is_first
+        else:
+            self.value = reset_rows(state, self._start.constant, is_first)
+
+    def state(self) -> dict[str, Any]:
+        """For `restore`."""
+        return {"value": tree.map_structure(np.array, self.value), "begins": self._begins.copy()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes what `state` gave."""
+        self.value, self._begins = state["value"], state["begins"]
 
 
 class FunctionEngine:
@@ -145,6 +270,7 @@ class FunctionEngine:
         self.policy, self.signature = policy, signature
         self._variables = list(policy.variables)
         self._step, self._copies = _cast_ahead(signature.trace(policy), policy)
+        self.start = Start(policy, signature)
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
         """Takes published values of `policy.variables`."""
@@ -174,6 +300,7 @@ class LiteEngine:
 
     def __init__(self, policy: Policy, signature: StepSignature):
         self.policy, self.signature = policy, signature
+        self.start = Start(policy, signature)
         step = signature.trace(policy)
         self._outputs = step.structured_outputs
         interpreter = self._interpreter = tf.lite.Interpreter(
@@ -209,6 +336,7 @@ class LiteEngine:
         for index, array in zip(self._weights, arrays, strict=True):
             if index is not None:
                 self._interpreter.set_tensor(index, array)
+        self.start.load(arrays)
 
     def act(
         self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]
@@ -247,9 +375,21 @@ def _draw(rng: np.random.Generator, spec: NoiseSpec, leading: tuple[int, ...]) -
     return draw((*leading, *spec.shape), dtype=np.float32)
 
 
+def seed_name(name: str) -> str:
+    """The extra that stores the seeds of seeded noise."""
+    return f"{name}_seed"
+
+
+def _regenerator(spec: NoiseSpec) -> Callable[[np.ndarray], tf.Tensor]:
+    """`regenerate` of noise, traced once for any number of seeds."""
+    signature = [tf.TensorSpec([None, 2], tf.int32)]
+    traced = tf.function(lambda seeds: regenerate(spec, seeds), signature, autograph=False)
+    return lambda seeds: tf.reshape(traced(seeds.reshape(-1, 2)), [*seeds.shape[:-1], *spec.shape])
+
+
 def reset_rows(state: Any, initial: Any, is_first: np.ndarray) -> Any:
     """The policy's state with the `is_first` rows, bool [B], back at `initial`; leaves [B, ...]."""
-    if not initial or not is_first.any():
+    if not is_first.any():
         return state
 
     def pick(new: np.ndarray, first: np.ndarray) -> np.ndarray:

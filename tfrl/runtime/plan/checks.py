@@ -89,7 +89,7 @@ def _check_minibatches(run_plan: RunPlan, policy: Policy) -> None:
         return
     minibatches = queue.minibatches
     rows, what = run_plan.batch_items * run_plan.layout.columns // _replicas(run_plan), "unrolls"
-    if not tree.flatten(policy.initial_state(1)):  # with memory they stay whole
+    if not tree.flatten(policy.initial_state(1, {})):  # with memory they stay whole
         rows, what = rows * run_plan.sequences.length, "env steps"
     if minibatches > rows:
         raise SettingError(

@@ -38,13 +38,13 @@ class Exported:
         self._policy, self._spec = policy, spec
         translator = Translator(spec)
         obs = translator.observation_specs()
-        state = tree.map_structure(free_spec, policy.initial_state(1))
+        state = tree.map_structure(free_spec, policy.initial_state(1, {}))
 
         def initial_state(batch_size: tf.Tensor) -> Any:
             # Rows of a fresh state are alike; one is repeated to the batch that is asked for.
             return tree.map_structure(
                 lambda x: tf.repeat(tf.convert_to_tensor(x), batch_size, axis=0),
-                policy.initial_state(1),
+                policy.initial_state(1, {}),
             )
 
         def traced(function: Any, signature: list[Any]) -> Any:
@@ -79,7 +79,7 @@ class Exported:
           SettingError: a policy that the converter refuses, as it does bfloat16.
         """
         translator = Translator(self._spec, lite=True)
-        state = tree.map_structure(free_spec, self._policy.initial_state(1))
+        state = tree.map_structure(free_spec, self._policy.initial_state(1, {}))
         flat = _flat(_act(self._policy, translator), translator, state, batch_size=1)
         converter = tf.lite.TFLiteConverter.from_concrete_functions(
             [flat.get_concrete_function()], self.module
@@ -97,7 +97,7 @@ def estimate_names(policy: Policy, spec: EnvSpec) -> list[str]:
     if not hasattr(policy, "estimates"):
         return []
     example = example_batch(spec.observation_space, 1)
-    return sorted(policy.estimates(example, policy.initial_state(1)))
+    return sorted(policy.estimates(example, policy.initial_state(1, {})))
 
 
 def _act(policy: Policy, translator: Translator) -> Any:

@@ -47,7 +47,7 @@ class LoadedPolicy:
         self._knobs, self._translator = knobs, Translator(spec)
         self.observation_space = self._translator.observation_space
         self.action_space = self._translator.action_space
-        self._has_memory = bool(tree.flatten(policy.initial_state(1)))
+        self._has_memory = bool(tree.flatten(policy.initial_state(1, {})))
         self._functions: dict[Any, Any] = {}  # traced ones, by what they compute
         self._noise: NoiseStream | None = None
         self._rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ class LoadedPolicy:
 
     def initial_state(self, batch_size: int) -> Any:
         """State of so many episodes at their start, leaves [batch_size, ...]; () without a memory."""
-        return self.policy.initial_state(batch_size)
+        return self.policy.initial_state(batch_size, {})
 
     def step(
         self,
