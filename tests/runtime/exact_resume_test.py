@@ -65,6 +65,17 @@ RUNS = {
         dict(DQN, env="tfrl.testing.fakes:PaidByFact", num_envs=2, eval_env="own", eval_episodes=1,
              eval_every_env_steps=250, eval_worlds={"a": {"env_kwargs": {"length": 7}}}),
     ),
+    "ppo, mujoco": (
+        "ppo",
+        dict(ON_POLICY, env="InvertedPendulum-v5", num_envs=2, unroll_length=16,
+             normalize_observations=True),
+    ),
+    "dqn, pong": (
+        "dqn",
+        dict(DQN, env="ALE/Pong-v5", env_backend="sync", atari_screen_size=36, max_episode_steps=90,
+             total_env_steps=400, checkpoint_every_env_steps=200, min_replay=60, num_envs=2,
+             n_step=3, prioritized=True, network="mlp"),
+    ),
 }  # fmt: skip
 
 
@@ -102,6 +113,46 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
         self.train("halves", [Stopping()])
         said = self.train("halves", resume=True)
         return self.folder / "whole", self.folder / "halves", said
+
+    def test_without_the_state_of_acting_new_episodes_begin(self):
+        """Checkpoints of earlier versions have none."""
+        settings = {**COMMON, **ON_POLICY, "num_envs": 2}
+        (self.folder / "run").mkdir()
+        job = make_job("impala", run_dir=str(self.folder / "run"), **settings)
+        job.save(self.folder / "run" / "job.json")
+        said = self.train("run", [Stopping()])
+        self.assertIn("environments: sync, 2; a resumed run goes on in its episodes", said)
+        folder = newest(self.folder / "run")
+        size = (folder / checkpoint.ACTING).stat().st_size
+        self.assertLess(size, 20_000)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["files"][checkpoint.ACTING]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / checkpoint.ACTING).unlink()
+        said = self.train("run", resume=True)
+        self.assertIn("episodes: new ones begin (the checkpoint has no state of them)", said)
+
+    def test_with_another_number_of_environments_new_episodes_begin(self):
+        settings = {**COMMON, **ON_POLICY, "num_envs": 2}
+        (self.folder / "run").mkdir()
+        job = make_job("impala", run_dir=str(self.folder / "run"), **settings)
+        job.save(self.folder / "run" / "job.json")
+        self.train("run", [Stopping()])
+        topology = dataclasses.replace(job.topology, num_envs=3)
+        said = self.train("run", resume=True, topology=topology)
+        self.assertIn("episodes: new ones begin (num_envs was 2)", said)
+
+    def test_environments_that_give_no_state_are_named(self):
+        settings = {**COMMON, **ON_POLICY, "num_envs": 2, "env_backend": "async"}
+        (self.folder / "run").mkdir()
+        job = make_job("impala", run_dir=str(self.folder / "run"), **settings)
+        job.save(self.folder / "run" / "job.json")
+        said = self.train("run", [Stopping()])
+        why = "env_backend=async gives no state of its environments, sync may"
+        self.assertIn(f"environments: async, 2; a resumed run begins new episodes ({why})", said)
+        self.assertFalse((newest(self.folder / "run") / checkpoint.ACTING).exists())
+        said = self.train("run", resume=True)
+        self.assertIn(f"episodes: new ones begin ({why})", said)
 
     def assert_same(self, whole, halves, from_env_steps):
         arrays = [

@@ -100,7 +100,7 @@ class _Run:
         with stop.inside_environment():
             env = StoppableVector(build.environments(run_plan, env_seed), stop)
         self.watch = Watch(env.place, "training", limit_s(job.topology), logger.announce)
-        later = "begins new ones" if env.why_no_state else "goes on in its episodes"
+        later = "begins new episodes" if env.why_no_state else "goes on in its episodes"
         why = f" ({env.why_no_state})" if env.why_no_state else ""
         logger.announce(f"environments: {env.backend}, {env.num_envs}; a resumed run {later}{why}")
         inference = job.topology.inference
