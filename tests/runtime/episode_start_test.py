@@ -1,6 +1,8 @@
 """Recurrent states that episodes begin with: made of the noise of the episode and of the weights of its start."""
 
 import dataclasses
+import pathlib
+import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -158,8 +160,8 @@ class EpisodeStartTest(tf.test.TestCase, parameterized.TestCase):
         policy.weights.assign([1.0, 1.0])
         loaded = LoadedPolicy(policy, spec)
         self.assertAllEqual(loaded.initial_state(2)["weights"], np.ones((2, 2)))
-        folder = self.create_tempdir().full_path
-        saved = tf.saved_model.load(str(export(policy, spec, folder + "/export")))
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
+        saved = tf.saved_model.load(str(export(policy, spec, folder / "export")))
         self.assertAllEqual(saved.initial_state(4)["weights"], np.ones((4, 2)))
 
     @parameterized.product(engine=sorted(ENGINES), explore=(False, True))
@@ -193,21 +195,15 @@ class EpisodeStartTest(tf.test.TestCase, parameterized.TestCase):
             def initial_state(self, batch_size, noise):
                 return {"weights": tf.zeros([batch_size, 2])}
 
-        class Memoryless(Plain):
-            """No memory."""
-
-            def initial_state(self, batch_size, noise):
-                return ()
-
-        spec = spec_of()
-        for policy, expected in ((Plain(), np.zeros((SIZE, 2))), (Memoryless(), None)):
-            start = (
-                Start(policy, StepSignature(policy, spec, SIZE, [], explore=True))
-                if expected is not None
-                else None
-            )
-            if start is not None:
-                self.assertAllEqual(start.constant["weights"], expected)
+        policy = Plain()
+        for explore in (False, True):
+            signature = StepSignature(policy, spec_of(), SIZE, [], explore)
+            start = Start(policy, signature)
+            self.assertAllEqual(start.constant["weights"], np.zeros((SIZE, 2)))
+        perturbed = Perturbed()
+        for explore in (False, True):
+            signature = StepSignature(perturbed, spec_of(), SIZE, [], explore)
+            self.assertIsNone(Start(perturbed, signature).constant)
 
 
 if __name__ == "__main__":
