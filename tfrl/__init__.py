@@ -10,7 +10,7 @@ from tfrl import versions
 
 versions.check()
 # Read when TensorFlow is imported. Training convolutions with oneDNN takes half to two thirds of the time, and
-# TensorFlow leaves it off on processors without AVX-512 VNNI. What the user has set stands.
+# TensorFlow leaves it off on processors without AVX-512 VNNI. A value that the user has set stands.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from tfrl.api import Result, evaluate, load, train  # noqa: E402 - after the check

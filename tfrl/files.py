@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 
-# Of a file or folder that is being written, and of a folder that is being replaced.
+# Suffixes of a file or folder that is being written, and of a folder that is being replaced.
 _LEFT = re.compile(r"^\.(?P<name>.+)-[0-9a-f]{32}\.(?P<kind>tmp|old)$")
 
 

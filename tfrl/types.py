@@ -22,7 +22,7 @@ class SideInput(NamedTuple):
     """A part of a Dict observation that no network reads; `envs/spaces.py` refuses one that breaks its rule.
 
     Attributes:
-      holds: what it says, one entry or row of it.
+      holds: its meaning, one entry or row of it.
       shape: without batch, for messages and documentation.
       is_flag: entries are 0 or 1; float32 after the cast, whatever kind of Box or MultiBinary the environment has.
       read_by: who reads it.

@@ -1,7 +1,7 @@
 """Refuses, at import, a Python or a package with which tfrl cannot work.
 
 dm-reverb 0.14.0 is its newest release, and its C++ library loads with TensorFlow 2.15 only, which
-in turn needs Keras 2.15, NumPy 1 and protobuf 4. `check` says so in one sentence, before anything
+in turn needs Keras 2.15, NumPy 1 and protobuf 4. `check` reports it in one sentence, before anything
 heavy is imported.
 
 Versions are read off the names of the `.dist-info` folders on sys.path, since importing

@@ -183,7 +183,7 @@ class PPOLearner(Learner):
     def finish(self) -> None:
         """Implements `Learner.finish`: adapts the weight of the KL penalty to the mean KL of the last epoch.
 
-        Of fewer updates, where `kl_stop` ended the first epoch: to theirs.
+        If `kl_stop` ended the first epoch early, only its updates count.
         """
         if self._config.kl_coefficient:
             count = tf.minimum(self._updates, self._config.minibatches)

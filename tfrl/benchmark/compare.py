@@ -26,7 +26,7 @@ RIVALS = ROOT / "benchmarks" / "rivals"  # absent from an installed package
 OURS = "tfrl"
 SAME_WORK = 0.05  # largest relative difference of updates per env step between two sides
 
-# Figures of a run that are summed up, in the order of the table. Those to a score not every run has.
+# Figures of a run that are summed up, in the order of the table. Not every run has the times to a score.
 _ROWS = {
     **FIGURES,
     "whole_env_steps_per_s": Figure("env steps/s, compiling included", ",.0f"),
@@ -40,7 +40,7 @@ _COMPARED = (*FIGURES, "whole_env_steps_per_s")
 
 
 class RunFailed(RuntimeError):
-    """A process ended badly; the message holds the end of what it said."""
+    """A process ended badly; the message holds the end of its output."""
 
 
 def compare(
@@ -77,7 +77,7 @@ def compare(
             commands[rival] = [python, str(RIVALS / workload.rivals[rival].script)]
         for who, command in commands.items():
             if who != OURS:
-                # A rival is told the job of tfrl in full, so that no setting stands in two places.
+                # A rival gets the job of tfrl in full, so that no setting stands in two places.
                 told = {
                     "job": {**settings[OURS], "seed": turn},
                     "warmup_env_steps": workload.warmup_env_steps,
@@ -137,7 +137,7 @@ def summary(runs: Sequence[Mapping[str, Any]], figure: str) -> dict[str, Any]:
     medians = {
         who: {name: _median([run[name] for run in mine[who]]) for name in names} for who in sides
     }
-    # Of one whole run, the median one, so that the parts add up.
+    # From one whole run, the median one, so that the parts add up.
     ordered = sorted(mine[OURS], key=lambda run: _number(run[figure]))
     middle = ordered[(len(ordered) - 1) // 2]
     units = middle["updates" if figure == "updates_per_s" else "env_steps"]
@@ -179,7 +179,7 @@ def _updates_per_env_step(run: Mapping[str, Any]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on and nothing that names the machine."""
+    """The facts that the figures depend on, without the machine's name."""
     info = pathlib.Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

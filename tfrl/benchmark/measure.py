@@ -25,7 +25,7 @@ _PARTS = ("env", "act", "write", "sample", "learn")
 def measure(task: Mapping[str, Any]) -> dict[str, Any]:
     """Runs a task of `Workload.task`; returns its job, the versions and the figures of the run."""
     start = time.perf_counter()
-    import tensorflow  # noqa: F401 - `tfrl.train` would, and its import is told apart
+    import tensorflow  # noqa: F401 - `tfrl.train` would, and its import is measured by itself
 
     import tfrl
     from tfrl.api import make_job

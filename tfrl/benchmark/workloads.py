@@ -19,7 +19,7 @@ class Figure(NamedTuple):
     less_is_better: bool = False
 
 
-# What may be a workload's headline and have a target.
+# Figures that may be a workload's headline and have a target.
 FIGURES = {
     "env_steps_per_s": Figure("env steps/s", ",.0f"),
     "updates_per_s": Figure("updates/s", ",.0f"),
@@ -54,7 +54,7 @@ class Rival:
     Attributes:
       script: file of `benchmarks/rivals`.
       targets: {figure: how many times better tfrl's median is to be}.
-      options: what else the script is told.
+      options: further arguments of the script.
     """
 
     script: str
@@ -90,7 +90,7 @@ class Workload:
     asynchronous: bool = False
 
     def task(self, scale: float, seed: int) -> dict[str, Any]:
-        """What `measure` is told to do; `scale` multiplies the timed piece, never the warm-up."""
+        """The arguments of `measure`; `scale` multiplies the timed piece, never the warm-up."""
         total = self.warmup_env_steps + math.ceil(scale * self.timed_env_steps)
         return {
             "algo": self.algo,

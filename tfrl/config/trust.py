@@ -152,7 +152,7 @@ def _of_worlds(worlds: Any) -> list[Any]:
     if isinstance(worlds, str):
         try:
             worlds = json.loads(worlds)
-        except ValueError:  # the flag's parser says so
+        except ValueError:  # the flag's parser refuses it
             return []
     found = []
     for changes in worlds.values() if isinstance(worlds, Mapping) else ():

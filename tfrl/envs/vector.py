@@ -3,7 +3,7 @@
 An environment whose episode ended is reset by the vector itself. gymnasium has two ways to do that:
 
   NEXT_STEP  the ending step returns the final observation; the next step ignores the action and
-             returns the reset observation. That row is no transition: it comes out with
+             returns the reset observation. This row is no transition: it comes out with
              `valid=False`, reward 0, flags False, and `next_obs is obs` at every step.
   SAME_STEP  the ending step returns the reset observation, and the final one on the side: every row
              is valid, and `next_obs` holds the final observations in the rows that ended.
@@ -11,12 +11,12 @@ An environment whose episode ended is reset by the vector itself. gymnasium has 
 Users of `VectorEnv` need not know which: (obs before, action, reward, terminated, next_obs) of
 valid rows are the transitions, in both.
 
-Who owns the arrays: the caller. No array that `reset` or `step` returned is written again, whatever
+The caller owns the arrays: no array that `reset` or `step` returned is written again, whatever
 the environments do with their own; the flag arrays may be shared between steps and are then
 read-only. An environment may change the action that it is given: it has a copy. Arrays need not be
 contiguous (an ALE observation is a transposed view).
 
-What environments give is checked at every step, see `envs/boundary.py`.
+Results of environments are checked at every step, see `envs/boundary.py`.
 """
 
 from __future__ import annotations

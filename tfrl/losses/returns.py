@@ -117,7 +117,7 @@ def n_step(
       discount: gamma, or 0 where the step terminated [T, B].
       is_last: bool [T, B], the step was the last of its episode or invalid. The last step of the sequence ends it too.
       n: at least 1.
-      valid: bool [T, B], False for padding; None when all are valid. What stands at invalid steps is meaningless.
+      valid: bool [T, B], False for padding; None when all are valid. Entries at invalid steps are meaningless.
 
     Raises:
       ValueError: ranks or shapes that do not fit.

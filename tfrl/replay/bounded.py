@@ -116,7 +116,7 @@ class Patient:
         self.silent = False
 
     def __call__(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
-        """What `fn` returns, None while it is under way; not called while an earlier call is."""
+        """The result of `fn`, None while it is under way; not called while an earlier call is."""
         if not self._is_free():
             return None
         done = self._open = self._thread.submit(fn, *args, **kwargs)
@@ -131,7 +131,7 @@ class Patient:
             self.silent = True
             return False
         error, self._open = self._open.exception(), None
-        # What Reverb raises when a server goes away or does not answer.
+        # Errors of Reverb when a server goes away or does not answer.
         if error is not None and not isinstance(error, (RuntimeError, reverb.errors.ReverbError)):
             raise error
         self.silent = error is not None

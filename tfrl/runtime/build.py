@@ -103,7 +103,7 @@ def state(
     rng: np.random.Generator,
     **more: Any,
 ) -> dict[str, Any]:
-    """What a checkpoint holds beside variables and contents, as JSON; `learner` and the backends read it.
+    """State of a checkpoint beside variables and contents, as JSON; `learner` and the backends read it.
 
     Args:
       totals: of the run.

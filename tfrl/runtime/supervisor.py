@@ -105,7 +105,7 @@ class Supervisor:
         self._window, self._lags = EpisodeWindow(info_names=self.job.log.info_metrics), Histogram()
         if run_plan.found and "window" in run_plan.found.state:
             self._window.restore(run_plan.found.state["window"])
-        # Of the last evaluation, for the knobs and environments of all actors.
+        # Facts of the last evaluation, for the knobs and environments of all actors.
         self._facts = run_plan.found.state.get("evaluation_facts", {}) if run_plan.found else {}
         # By role and slot, as reported last: who reports it has ended before the last row.
         self._size_items: dict[tuple[str, int], int] = {}

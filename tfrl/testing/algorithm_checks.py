@@ -1,9 +1,9 @@
-"""What every algorithm must do, checked on a tiny environment; also for an algorithm of a user's own:
+"""Checks of any algorithm on a tiny environment; also for an algorithm of a user's own:
 
     python -m tfrl.testing.algorithm_checks --algo=my_package.my_algo --env=CartPole-v1 --hidden_sizes=8
 
-The flags are those of `launchers/run.py`. Settings for small networks and batches make it fast. Each check says what it
-found; the exit code is 0 if all passed, 1 if one failed, 2 for settings that cannot be used.
+Its flags are the flags of `launchers/run.py`. Settings for small networks and batches make it fast. Each check prints a
+line; the exit code is 0 if all passed, 1 if one failed, 2 for settings that cannot be used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tfrl.runtime.storage.checkpoint import Checkpoints, restore_learner
 from tfrl.testing import conformance, replicas
 from tfrl.types import EnvSpec
 
-# A field whose name ends so is an interval or a length, and says in which unit.
+# A field whose name ends so is an interval or a length in this unit.
 UNITS = {"_env_steps": "env steps", "_updates": "updates", "_s": "s", "_items": "items"}
 
 
@@ -159,7 +159,7 @@ def acts_with_what_it_declares(subject: Subject) -> None:
 
 
 def settings_are_documented_and_read(subject: Subject) -> None:
-    """Every field of `Config` has a help text and the unit that its name says, and something reads it."""
+    """Every field of `Config` has a help text and the unit of its name, and something reads it."""
     config = subject.module.Config
     modules = {torsos, subject.module, *(sys.modules[c.__module__] for c in config.__mro__[:-1])}
     modules |= _parts(subject.module)

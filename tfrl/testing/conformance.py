@@ -63,7 +63,7 @@ def samples(agent: Agent, spec: EnvSpec, count: int, seed: int, **fields: Any) -
 
 
 def block(agent: Agent, spec: EnvSpec, seed: int, num_envs: int = 4) -> Samples:
-    """What one call of the learner takes: random transitions or sequences, or one random item of a queue."""
+    """Data of one call of the learner: random transitions or sequences, or one random item of a queue."""
     experience = agent.experience
     if isinstance(experience, Queue):
         return unroll(agent, spec, num_envs, seed)
@@ -74,7 +74,7 @@ def block(agent: Agent, spec: EnvSpec, seed: int, num_envs: int = 4) -> Samples:
 def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     """One item as a sampler would give it: random observations and ends, actions of a fresh policy.
 
-    Where items are of one environment each, as many items as there are environments.
+    Items of one environment each are as many as the environments.
     """
     rng = np.random.default_rng(seed)
     tf.keras.utils.set_random_seed(seed)

@@ -84,7 +84,7 @@ class Linear(tf.Module):
 
 
 class Rows(NamedTuple):
-    """What either step takes: obs [n, F], action int32 [n], reward float32 [n]."""
+    """Input of either step: obs [n, F], action int32 [n], reward float32 [n]."""
 
     obs: Any
     action: Any

@@ -1,4 +1,4 @@
-"""Which ports a process listens on."""
+"""The ports that a process listens on."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Run:
         self._children: dict[int, tuple[str, psutil.Process]] = {}
 
     def text(self) -> str:
-        """What the run has printed."""
+        """The output of the run."""
         return self.out.read_text()
 
     def children(self) -> dict[str, psutil.Process]:
@@ -61,12 +61,12 @@ class Run:
         return {name: child for name, child in self._children.values() if child.is_running()}
 
     def rows(self) -> list[dict[str, float]]:
-        """Of the metrics, so far."""
+        """Rows of the metrics, so far."""
         path = self.dir / "metrics.csv"
         return csv_file.read(path) if path.exists() else []
 
     def wait_for(self, what: str, test: Callable[[], Any], limit_s: float = END_S) -> Any:
-        """What `test` returns, once that is true; AssertionError when the run ends or the time is up."""
+        """The result of `test`, once it is true; AssertionError when the run ends or the time is up."""
         end = time.monotonic() + limit_s
         while time.monotonic() < end:
             found = test()
@@ -78,7 +78,7 @@ class Run:
         raise AssertionError(f"no {what}; the run printed:\n{self.text()}")
 
     def wait_for_updates(self, num: int) -> None:
-        """Returns once the metrics tell of so many updates; raises AssertionError as `wait_for`."""
+        """Returns once the metrics show so many updates; raises AssertionError as `wait_for`."""
 
         def far() -> bool:
             return any(row.get("run/updates", 0) >= num for row in self.rows())
@@ -93,7 +93,7 @@ class Run:
             raise AssertionError(f"the run does not end; it printed:\n{self.text()}") from None
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` holds; raises FileNotFoundError before it is written."""
+        """The contents of `result.json`; raises FileNotFoundError before it is written."""
         return json.loads((self.dir / "result.json").read_text())
 
     def close(self) -> None:
@@ -105,5 +105,5 @@ class Run:
 
 
 def end_of(processes: Sequence[psutil.Process], limit_s: float) -> list[psutil.Process]:
-    """Those of the processes that are still there after a while."""
+    """The processes that are still there after a while."""
     return psutil.wait_procs(processes, timeout=limit_s)[1]

@@ -161,8 +161,8 @@ class Actor:
     def state(self) -> dict[str, Any] | None:
         """State with which acting goes on in the same episodes; None where the environments cannot save theirs.
 
-        The generator of the noise, the weights and the window are saved by themselves. What the writer has not flushed
-        is not in it.
+        The generator of the noise, the weights and the window are saved by themselves. Steps that the writer has not
+        flushed are not in it.
         """
         if self.env.place.inside:  # interrupted in the middle of a vector step
             return None

@@ -21,7 +21,7 @@ _SCRIPT = 'trap "" INT TERM HUP; read -r word || printf "%s\\n" "$0" >&2'
 def last_words(run_dir: pathlib.Path) -> Iterator[None]:
     """While it is open, the user's stderr gets a line when this process vanishes.
 
-    A crash of native code prints the Python lines that led to it before that. What goes on in threads beside the run is
+    A crash of native code prints the Python lines that led to it before that. Threads beside the run are
     not distinguished: the line comes when the process ends.
 
     Args:

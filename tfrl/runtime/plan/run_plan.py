@@ -125,7 +125,7 @@ class RunPlan:
         if not queue.batch_env_steps:
             return topology.num_actors
         items = max(1, math.ceil(queue.batch_env_steps / self.item_env_steps))
-        # Where actors wait for what they made to be trained on, a batch takes as much of each.
+        # If actors wait until their items are trained on, a batch takes as much of each.
         return self.items_per_wait * topology.num_actors if self.waits else items
 
     @property

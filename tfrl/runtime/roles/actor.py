@@ -23,7 +23,7 @@ from tfrl.runtime.storage.publish import VariableSource
 from tfrl.types import EnvSpec
 
 PULL_EVERY_S = 0.02
-# Of an actor between two looks at its orders, and on their way to the server after them. Reverb
+# Items of an actor between two looks at its orders, and on their way to the server after them. Reverb
 # prints a warning for every few items when there are more than about a hundred.
 MAX_STEPS, MAX_PENDING_ITEMS = 64, 32
 

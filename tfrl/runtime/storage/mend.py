@@ -15,7 +15,7 @@ from tfrl.runtime.storage import checkpoint_files, folders
 
 # Name of a file of rows -> name of its column of env steps.
 _TABLES = {"metrics.csv": csv_file.STEP, episode_file.NAME: episode_file.STEP}
-# Of evaluations; a run that starts again has not made them.
+# Files of evaluations; a run that starts again has not made them.
 _POLICIES = ("checkpoints/best.npz", "checkpoints/last.npz")
 
 
