@@ -71,12 +71,12 @@ class EnvSpec:
       frame_stack: k > 0 means that the last axis of a Box observation (or of the part `observation` of a Dict) holds
         the k newest frames, oldest first; replay then stores each frame once. 0: observations are unrelated arrays.
       max_episode_steps: time limit in env steps, None when there is none or it is unknown.
+      env_observation_space, env_action_space: the spaces as the environment declares them, before the casts of
+        `envs/spaces.py`; None where they are the ones above. An exported policy takes and gives values of these.
       num_agents: N of a team that acts as one environment, whose leaves have an axis [N, ...]; 1: no team.
       reward_parts: names of the R parts that a reward comes with, e.g. ("forward", "control"); () for none. They are
         given beside the scalar reward and need not add up to it: costs are parts too.
       step_discount: the environment gives a discount of its own with every step, as those of dm_env do.
-      env_observation_space, env_action_space: the spaces as the environment declares them, before the casts of
-        `envs/spaces.py`; None where they are the ones above. An exported policy takes and gives values of these.
     """
 
     name: str
@@ -84,11 +84,11 @@ class EnvSpec:
     action_space: gym.Space
     frame_stack: int = 0
     max_episode_steps: int | None = None
+    env_observation_space: gym.Space | None = None
+    env_action_space: gym.Space | None = None
     num_agents: int = 1
     reward_parts: tuple[str, ...] = ()
     step_discount: bool = False
-    env_observation_space: gym.Space | None = None
-    env_action_space: gym.Space | None = None
 
     @property
     def side_inputs(self) -> dict[str, gym.Space]:

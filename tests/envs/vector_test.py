@@ -7,7 +7,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from tfrl.envs import make
 from tfrl.envs import spaces as space_lib
-from tfrl.envs.vector import BatchVector, CheckedMasks, SyncVector, environment_seeds
+from tfrl.envs.masks import CheckedMasks
+from tfrl.envs.vector import BatchVector, SyncVector, environment_seeds
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.testing import fakes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -12,9 +13,9 @@ import numpy as np
 from tfrl.envs import spaces as space_lib
 from tfrl.envs import wrappers
 from tfrl.envs.names import Resolved, games
-from tfrl.envs.vector import AtariLives, BatchVector, VectorEnv
+from tfrl.envs.vector import BatchVector, SyncVector, VectorEnv, VectorWrapper
 from tfrl.errors import SettingError
-from tfrl.types import EnvSpec
+from tfrl.types import EnvSpec, VectorStep
 
 # Arguments of Atari environments that have settings of their own; `env_kwargs` must not set them.
 _SETTINGS = {
@@ -107,7 +108,7 @@ def make_vector(found: Resolved, num_envs: int, seed: int, options: dict[str, An
         noop_max=plan.atari_noop_max,
         use_fire_reset=plan.atari_fire_on_reset,
         # Its episodic_life restarts the whole game at a lost life, so that no agent would see a
-        # second one; its reward clipping would hide the returns. `vector.py` does both.
+        # second one; its reward clipping would hide the returns. `AtariLives` and `BatchVector` do both.
         episodic_life=False,
         reward_clipping=False,
     )
@@ -168,3 +169,66 @@ def with_lives(vector: VectorEnv, found: Resolved, training: bool) -> VectorEnv:
         return vector
     fire = _fire_action(found) if plan.atari_fire_on_reset else None
     return AtariLives(vector, fire or 0, terminate=training)
+
+
+class AtariLives(VectorWrapper):
+    """Makes lost lives terminations for the learner, and starts the next life; the inner vector
+    plays full episodes.
+
+    After a lost life the next row is an automatic step (`valid=False`, its reward is not the
+    learner's): FIRE where asked, else a no-op, as a reset by DeepMind's wrappers would do. The
+    agent need not find out that a game waits for FIRE, in evaluation neither: there lives are no
+    terminations, but FIRE is still pressed.
+    """
+
+    def __init__(self, inner: SyncVector | BatchVector, automatic_action: int, *, terminate: bool):
+        """Takes over `inner`, whose `lives` must be tracked.
+
+        Args:
+          automatic_action: index of the action that starts a life.
+          terminate: a lost life is `terminated=True`.
+        """
+        super().__init__(inner)
+        self._action, self._terminate = automatic_action, terminate
+        self._lives = np.zeros(self.num_envs, np.int32)
+        self._pending: np.ndarray | None = None
+
+    def reset(self, seed: int | None = None) -> Any:
+        """Implements `VectorEnv.reset`: new games with all lives."""
+        obs = self.inner.reset(seed)
+        self._lives, self._pending = self.inner.lives.copy(), None
+        return obs
+
+    def step(self, action: np.ndarray) -> VectorStep:
+        """Implements `VectorEnv.step`; the action of a row that lost a life in the previous step is not read either."""
+        pending = self._pending
+        if pending is not None:
+            action = np.where(pending, self._action, action)
+        step = self.inner.step(action)
+        lives = self.inner.lives.copy()
+        lost = (lives < self._lives) & step.valid & ~(step.terminated | step.truncated)
+        self._lives = lives
+        self._pending = lost if np.count_nonzero(lost) else None
+        if pending is None and self._pending is None:
+            return step
+        reward, terminated, truncated, valid = (
+            step.reward,
+            step.terminated,
+            step.truncated,
+            step.valid,
+        )
+        if self._terminate:
+            terminated = terminated | lost
+        if pending is not None:
+            valid = valid & ~pending
+            reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
+        return step._replace(reward=reward, terminated=terminated, truncated=truncated, valid=valid)
+
+    def own_state(self) -> dict[str, Any]:
+        """Implements `VectorWrapper.own_state`."""
+        pending = None if self._pending is None else self._pending.copy()
+        return {"lives": self._lives.copy(), "pending": pending}
+
+    def restore_own(self, state: Mapping[str, Any]) -> None:
+        """Implements `VectorWrapper.restore_own`."""
+        self._lives, self._pending = state["lives"], state["pending"]

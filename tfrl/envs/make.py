@@ -15,11 +15,12 @@ import gymnasium as gym
 from tfrl.config import objects
 from tfrl.envs import atari, envpool, wrappers
 from tfrl.envs import spaces as space_lib
+from tfrl.envs.masks import CheckedMasks
 from tfrl.envs.names import Resolved, atari_game, resolve
 from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.spawn import neutral_main
 from tfrl.envs.switched import switched, switched_spec
-from tfrl.envs.vector import BatchVector, CheckedMasks, SyncVector, VectorEnv
+from tfrl.envs.vector import BatchVector, SyncVector, VectorEnv
 from tfrl.envs.workers import Workers
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan

@@ -45,7 +45,7 @@ from tfrl.envs.boundary import (
 )
 from tfrl.envs.state import NoState, capture, put_back
 from tfrl.errors import SettingError
-from tfrl.types import ACTION_MASK, EnvSpec, Episode, VectorStep
+from tfrl.types import EnvSpec, Episode, VectorStep
 
 _BOOL = np.dtype(np.bool_)
 
@@ -863,102 +863,3 @@ class VectorWrapper(VectorEnv):
     def envs(self) -> list[gym.Env]:
         """The gymnasium environments, one per row."""
         return self.inner.envs
-
-
-class AtariLives(VectorWrapper):
-    """Makes lost lives terminations for the learner, and starts the next life; the inner vector
-    plays full episodes.
-
-    After a lost life the next row is an automatic step (`valid=False`, its reward is not the
-    learner's): FIRE where asked, else a no-op, as a reset by DeepMind's wrappers would do. The
-    agent need not find out that a game waits for FIRE, in evaluation neither: there lives are no
-    terminations, but FIRE is still pressed.
-    """
-
-    def __init__(self, inner: SyncVector | BatchVector, automatic_action: int, *, terminate: bool):
-        """Takes over `inner`, whose `lives` must be tracked.
-
-        Args:
-          automatic_action: index of the action that starts a life.
-          terminate: a lost life is `terminated=True`.
-        """
-        super().__init__(inner)
-        self._action, self._terminate = automatic_action, terminate
-        self._lives = np.zeros(self.num_envs, np.int32)
-        self._pending: np.ndarray | None = None
-
-    def reset(self, seed: int | None = None) -> Any:
-        """Implements `VectorEnv.reset`: new games with all lives."""
-        obs = self.inner.reset(seed)
-        self._lives, self._pending = self.inner.lives.copy(), None
-        return obs
-
-    def step(self, action: np.ndarray) -> VectorStep:
-        """Implements `VectorEnv.step`; the action of a row that lost a life in the previous step is not read either."""
-        pending = self._pending
-        if pending is not None:
-            action = np.where(pending, self._action, action)
-        step = self.inner.step(action)
-        lives = self.inner.lives.copy()
-        lost = (lives < self._lives) & step.valid & ~(step.terminated | step.truncated)
-        self._lives = lives
-        self._pending = lost if np.count_nonzero(lost) else None
-        if pending is None and self._pending is None:
-            return step
-        reward, terminated, truncated, valid = (
-            step.reward,
-            step.terminated,
-            step.truncated,
-            step.valid,
-        )
-        if self._terminate:
-            terminated = terminated | lost
-        if pending is not None:
-            valid = valid & ~pending
-            reward, terminated, truncated = reward * valid, terminated & valid, truncated & valid
-        return step._replace(reward=reward, terminated=terminated, truncated=truncated, valid=valid)
-
-    def own_state(self) -> dict[str, Any]:
-        """Implements `VectorWrapper.own_state`."""
-        pending = None if self._pending is None else self._pending.copy()
-        return {"lives": self._lives.copy(), "pending": pending}
-
-    def restore_own(self, state: Mapping[str, Any]) -> None:
-        """Implements `VectorWrapper.restore_own`."""
-        self._lives, self._pending = state["lives"], state["pending"]
-
-
-class CheckedMasks(VectorWrapper):
-    """Ends a run at a state that goes on without any valid action: no policy can act there, and no value follows it."""
-
-    def __init__(self, inner: VectorEnv):
-        """Takes over `inner`, whose observations have an action mask."""
-        super().__init__(inner)
-        self._starts = space_lib.mask_starts(inner.spec.action_space)
-
-    def reset(self, seed: int | None = None) -> Any:
-        """Like `inner`; raises SettingError for a state without a valid action, as `step` does."""
-        obs = self.inner.reset(seed)
-        self._check(obs, np.zeros(self.num_envs, np.bool_))
-        return obs
-
-    def step(self, action: Any) -> VectorStep:
-        """Implements `VectorEnv.step`.
-
-        Raises:
-          SettingError: a state that is not terminal has no valid action.
-        """
-        step = self.inner.step(action)
-        self._check(step.next_obs, step.terminated)
-        if step.obs is not step.next_obs:
-            self._check(step.obs, np.zeros(self.num_envs, np.bool_))
-        return step
-
-    def _check(self, obs: Any, ended: np.ndarray) -> None:
-        valid = np.maximum.reduceat(obs[ACTION_MASK], self._starts, axis=1).min(1) > 0
-        bad = np.flatnonzero(~(valid | ended))
-        if len(bad):
-            raise SettingError(
-                f"env={self.spec.name!r}: {ACTION_MASK} {obs[ACTION_MASK][bad[0]].astype(int).tolist()} of a state "
-                "that is not terminal has no valid action; expected one at least (for each part of the action)"
-            )

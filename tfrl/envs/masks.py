@@ -1,0 +1,48 @@
+"""A vector whose action masks are checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfrl.envs import spaces as space_lib
+from tfrl.envs.vector import VectorEnv, VectorWrapper
+from tfrl.errors import SettingError
+from tfrl.types import ACTION_MASK, VectorStep
+
+
+class CheckedMasks(VectorWrapper):
+    """Ends a run at a state that goes on without any valid action: no policy can act there, and no value follows it."""
+
+    def __init__(self, inner: VectorEnv):
+        """Takes over `inner`, whose observations have an action mask."""
+        super().__init__(inner)
+        self._starts = space_lib.mask_starts(inner.spec.action_space)
+
+    def reset(self, seed: int | None = None) -> Any:
+        """Like `inner`; raises SettingError for a state without a valid action, as `step` does."""
+        obs = self.inner.reset(seed)
+        self._check(obs, np.zeros(self.num_envs, np.bool_))
+        return obs
+
+    def step(self, action: Any) -> VectorStep:
+        """Implements `VectorEnv.step`.
+
+        Raises:
+          SettingError: a state that is not terminal has no valid action.
+        """
+        step = self.inner.step(action)
+        self._check(step.next_obs, step.terminated)
+        if step.obs is not step.next_obs:
+            self._check(step.obs, np.zeros(self.num_envs, np.bool_))
+        return step
+
+    def _check(self, obs: Any, ended: np.ndarray) -> None:
+        valid = np.maximum.reduceat(obs[ACTION_MASK], self._starts, axis=1).min(1) > 0
+        bad = np.flatnonzero(~(valid | ended))
+        if len(bad):
+            raise SettingError(
+                f"env={self.spec.name!r}: {ACTION_MASK} {obs[ACTION_MASK][bad[0]].astype(int).tolist()} of a state "
+                "that is not terminal has no valid action; expected one at least (for each part of the action)"
+            )
