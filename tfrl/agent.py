@@ -160,7 +160,7 @@ class Learner(tf.Module):
         return ()
 
     def stop(self) -> Any:
-        """Bool scalar, asked after each update: True skips what is left of the batch's epochs. False by default."""
+        """Bool scalar, read after each update: True skips the rest of the batch's epochs. False by default."""
         return False
 
     def finish(self) -> None:
@@ -173,7 +173,7 @@ class Learner(tf.Module):
         """
 
     def networks(self) -> Sequence[Network]:
-        """Every trainable variable of the learner, in exactly one network. () by default: the learner does not say.
+        """Every trainable variable of the learner, in exactly one network. () by default, for networks unknown.
 
         Sparse training, layer-wise optimisers and exporters read it.
         """

@@ -183,7 +183,7 @@ class ContractTest(tf.test.TestCase, parameterized.TestCase):
             learner.update(batch, None)
 
     def test_the_runtime_looks_for_no_hook(self):
-        """What a learner may have, its base class has; nothing asks whether it is there."""
+        """The base class has every hook, so that no code searches a learner for one."""
         folder = pathlib.Path(tfrl.__file__).parent / "runtime"
         hooks = re.compile(r"(get|has)attr\([^,)]*learner\b")
         sources = sorted(folder.rglob("*.py"))
