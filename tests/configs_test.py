@@ -9,6 +9,7 @@ import statistics
 from absl.testing import parameterized
 
 from tfrl.config import flags
+from tfrl.job import Job
 from tfrl.runtime.plan.run_plan import plan_run
 
 ROOT = pathlib.Path(__file__).parents[1] / "configs"
@@ -54,7 +55,7 @@ class ConfigsTest(parameterized.TestCase):
     def test_recorded_runs_are_those_of_the_config(self, run):
         """What a file gives, its runs had; one that was cut short has fewer steps."""
         algo, name, _ = pathlib.PurePath(run).parts
-        job = json.loads((RUNS / run / "job.json").read_text())
+        job = json.loads(Job.load(RUNS / run / "job.json").to_json())  # in the present names
         path = ROOT / algo / f"{name}.flags"
         parsed = flags.parse_given(flags.expand([f"--algo={algo}", f"--flagfile={path}"]))
         expected = json.loads(parsed.job().to_json())
