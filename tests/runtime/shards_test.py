@@ -34,7 +34,7 @@ SETTINGS = dict(
 
 
 class Shards:
-    """Two servers, a writer that spreads over them, and the intake of a learner.
+    """Two servers, a writer that spreads over them, and the source of a learner.
 
     Args:
       test: cleans up.
@@ -71,7 +71,7 @@ class Shards:
 
     def serve(self):
         run_plan = self.run_plan
-        # Without a limiter, which would hold back a test in one thread; the intake counts for itself.
+        # Without a limiter, which would hold back a test in one thread; the source counts for itself.
         table = experience_table(run_plan.shard_plan, run_plan.layout, samples_per_block=None)
         return ReplayServer([table])
 

@@ -1,4 +1,4 @@
-"""Picks the layout, the writer and the table for an agent's experience."""
+"""Which layout and writer serve a kind of item."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Sources of a learner's experience: the tables of replay servers, or blocks for a replay beside it.
 
-An intake gives out a block only when the inserts have paid for it, so the ratio of samples to inserts never exceeds the
+A source gives out a block only when the inserts have paid for it, so the ratio of samples to inserts never exceeds the
 stated one; the limiters of the tables, or the bound of the queue, keep the actors from running ahead.
 """
 
