@@ -207,6 +207,12 @@ class ImportsTest(parameterized.TestCase):
                 for path in room.imports:
                     self.assertNotRegex(path, "^tfrl/(runtime|replay|logs|api|cli)")
 
+    def test_environments_stay_light(self):
+        for file, tree in self.trees.items():
+            if file.startswith(("tfrl/envs/", "tfrl/losses/__", "tfrl/settings", "tfrl/spaces")):
+                names = {module.split(".")[0] for module, _, _ in imported(tree)}
+                self.assertNoCommonElements(names, ("tensorflow", "keras", "reverb"), file)
+
     def heavy(self, trees):
         """Chains of imports from the commands to a heavy package, at the top level of modules."""
         targets = {}
