@@ -194,7 +194,7 @@ class AtariLives(VectorWrapper):
         self._pending: np.ndarray | None = None
 
     def reset(self, seed: int | None = None) -> Any:
-        """Implements `VectorEnv.reset`: new games with all lives."""
+        """Implements `VectorEnv.reset`: new episodes with all lives."""
         obs = self.inner.reset(seed)
         self._lives, self._pending = self.inner.lives.copy(), None
         return obs

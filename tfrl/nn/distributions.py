@@ -10,7 +10,7 @@ Objects made by `make` hold sizes and limits only, no variables. `params` are fl
   MultiBinary    logits of the ones                 int8 [*shape]        uniform [size]
   Box            mean, then log of the standard     float32 [*shape]     normal [size]
                  deviation, both flat
-  Dict, Tuple    those of the parts, joined         dict, tuple          those of the parts
+  Dict, Tuple    params of the parts, joined        dict, tuple          noise of the parts
 
 Randomness is an argument, so that the graphs convert to LiteRT; all of it runs under XLA too. The parts of a Dict or
 Tuple are independent given the observation: log-probability, entropy and divergence are sums over them.

@@ -1,4 +1,4 @@
-"""Which layout and writer serve a kind of item."""
+"""Picks the layout and the writer for a kind of item."""
 
 from __future__ import annotations
 

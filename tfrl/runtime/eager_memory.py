@@ -12,7 +12,7 @@ import sys
 
 from tensorflow.python.framework.ops import EagerTensor
 
-# Of `type.__flags__`: Python keeps the attributes of an instance, and gives the room for them.
+# Bits of `type.__flags__`: Python keeps the attributes of an instance, and gives the room for them.
 MANAGED_DICT = 1 << 4
 DICT_OFFSET = 288  # where a type of CPython 3.11 on 64 bits keeps its `__dictoffset__`
 
