@@ -63,11 +63,11 @@ class Memory(Placement):
 
     def poll(self, timeout_s):
         self.now += timeout_s + self.pause_s
+        found, asleep = [], self.pause_s > 0  # of all: their statuses come later
         self.pause_s = 0.0
-        found = []
         for name, member in self.members.items():
             life = self.lives[name]
-            if not (life.exit or life.silent or life.waits):
+            if not (asleep or life.exit or life.silent or life.waits):
                 life.waits = True
                 found.append((member, self.status(member, life)))
             elif life.last is not None:
@@ -410,6 +410,8 @@ class SupervisorTest(parameterized.TestCase):
         self.at(START_S / 2, self.stop.request)
         supervisor.run()
         self.assertLess(self.placement.now, START_S + 2 * supervisor_lib.END_S)
+        for name in ("learner 0", "actor 0", "actor 1", "evaluator 0"):
+            self.assertEqual(self.placement.lives[name].exit, "was killed")
 
     @parameterized.parameters(False, True)
     def test_a_learner_that_is_late_is_killed_but_for_a_checkpoint_it_writes(self, saving):
