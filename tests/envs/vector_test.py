@@ -349,7 +349,7 @@ class SpacesTest(parameterized.TestCase):
         vector = SyncVector([Wrong], spec_of(Wrong()), 0)
         with self.assertRaisesRegex(
             SettingError,
-            r"row 0, reset: observation has shape \[\]; expected \[1\].*space says.*check_env",
+            r"row 0, reset: observation has shape \[\]; expected \[1\], as in its space.*check_env",
         ):
             vector.reset()
 

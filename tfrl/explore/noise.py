@@ -47,4 +47,6 @@ def _draw(spec: NoiseSpec, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _integers(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+    # As numbers that are not negative: XLA and TensorFlow's kernels draw other numbers from those that are.
+    seed = tf.cast(tf.bitcast(seed, tf.uint32), tf.int64)
     return tf.random.stateless_uniform(shape, seed, 0, 2**_BITS, tf.int32, "philox")

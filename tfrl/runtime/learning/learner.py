@@ -368,8 +368,14 @@ class LearnerLoop(tf.Module):
         Returns:
           The metrics of both, the step's as zeros where none is due, and `DELAYED_STEPS`, 1 or 0.
         """
-        # Update i has the seed (s, i), i from 0; the delayed step after it has (s, -1 - i).
-        seed = tf.stack([tf.constant(self._seed, tf.int32), -tf.cast(self.updates, tf.int32)])
+        # Update i has the seed (s, i), i from 0; the delayed step after it has (s, 2^31 - 1 - i). Seeds are not
+        # negative: XLA and TensorFlow's kernels draw other numbers from those that are.
+        seed = tf.stack(
+            [
+                tf.constant(self._seed, tf.int32),
+                tf.int32.max - tf.cast(self.updates, tf.int32) + 1,
+            ]
+        )
 
         def step() -> list[tf.Tensor]:
             made = self._first(delayed(seed))
