@@ -187,6 +187,14 @@ class Learner(tf.Module):
         """
         return {}
 
+    def artifacts(self) -> Mapping[str, Any]:
+        """Results that are not weights, by name, e.g. the best graph found; {} by default.
+
+        Each is plain data or an array. All are in every checkpoint, and at the end in the run folder, as
+        `artifacts/<name>.json` or `artifacts/<name>.npy`. A resumed run has them if they come from variables.
+        """
+        return {}
+
 
 def check_learner(learner: Any) -> None:
     """Refuses what `make_learner` must not return, as soon as it has.

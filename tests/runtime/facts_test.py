@@ -1,6 +1,7 @@
-"""Facts of a learner reach knobs, environments and the log, in one process and between several."""
+"""Facts of a learner reach knobs, environments and the log; its artifacts reach the run folder."""
 
 import csv
+import json
 import pathlib
 import tempfile
 
@@ -13,6 +14,7 @@ from tfrl.envs.make import make_vector
 from tfrl.errors import RunFailed
 from tfrl.job import EnvPlan
 from tfrl.runtime import facts
+from tfrl.runtime.storage.checkpoint import Checkpoint
 from tfrl.testing import fakes
 
 ENV = "tfrl.testing.fakes:PaidByFact"
@@ -39,6 +41,13 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
                 for row in rows(folder / "metrics.csv")
                 if row["actor/boldness"]
             ]
+            # What is no weight is in the run folder as files, and was in the newest checkpoint.
+            shape = json.loads((folder / "artifacts" / "shape.json").read_text())
+            layer = np.load(folder / "artifacts" / "first_layer.npy", allow_pickle=False)
+            newest = Checkpoint(max((folder / "checkpoints").glob("0*")), {}).artifacts()
+        self.assertEqual([shape["rows"], shape["columns"]], list(layer.shape))
+        self.assertAllEqual(newest["first_layer"], layer)
+        self.assertGreater(np.abs(layer).sum(), 0.0)
         self.assertGreater(len(set(paid)), 3)  # it follows the weights
         self.assertNotEmpty(logged)
         for value in logged:

@@ -22,7 +22,7 @@ from tfrl.job import PLANS, Job
 _FREE_SECTIONS = ("topology", "log")
 _FREE_SCALARS = ("total_env_steps", "run_dir", "resume")
 # Names in a run folder that a new run would write over or, as checkpoints, take for its own.
-_OF_A_RUN = ("checkpoints", "metrics.csv", "result.json", "export")
+_OF_A_RUN = ("checkpoints", "metrics.csv", "result.json", "export", "artifacts")
 
 
 def job_from_argv(argv: Sequence[str]) -> Job:

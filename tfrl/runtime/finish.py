@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfrl import files
 from tfrl.agent import Policy
 from tfrl.config import objects, trust
 from tfrl.config.resolve import load_job
@@ -61,6 +62,7 @@ def finish(
     arrays, facts = evaluator.exported()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     _assign(rehearsed.policy, arrays)
+    _write_artifacts(run_plan)
     # Before the episodes: whatever ends these leaves a policy that other programs can use.
     if not stop.hurried:
         logger.announce(f"exporting the {job.evaluation.export_policy} policy")
@@ -117,6 +119,22 @@ def finish(
         "interrupted": interrupted,
         "stopped_by": outcome["stopped_by"],
     }
+
+
+def _write_artifacts(run_plan: RunPlan) -> None:
+    """Writes the results that are not weights, of the newest checkpoint, to files in the run folder."""
+    found = run_plan.checkpoints.newest()
+    artifacts = found.artifacts() if found else {}
+    if not artifacts:
+        return
+    folder = run_plan.run_dir / folders.ARTIFACTS
+    folder.mkdir(exist_ok=True)
+    for name, value in artifacts.items():
+        if isinstance(value, np.ndarray):
+            with files.replacing(folder / f"{name}.npy") as scratch, open(scratch, "wb") as file:
+                np.save(file, value)
+        else:
+            files.write_text(folder / f"{name}.json", json.dumps(value, indent=2) + "\n")
 
 
 def _score(evaluation: Evaluation | None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def leave_policy(run_plan: RunPlan, logger: Logger, stop: Stop) -> dict[str, Any
         totals = Totals()
         rng = seeds.generator(job.seed, "actor", 0, "noise")
         state = build.state(loop, totals.to_dict(), {"written": 0, "sampled": 0}, rng)
-        run_plan.checkpoints.save(0, loop, state, None)
+        run_plan.checkpoints.save(0, loop, state, None, artifacts=loop.artifacts())
     evaluator = Evaluator(run_plan, job.topology.inference, stop=stop)
     evaluator.keep(loop.arrays(), totals.env_steps, loop.version)
     return {"totals": totals}

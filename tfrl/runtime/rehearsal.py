@@ -25,6 +25,7 @@ from tfrl.errors import SettingError
 from tfrl.logs import csv_file
 from tfrl.logs.curve import draw_curve
 from tfrl.runtime.books import Totals
+from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import result_facts, write_result
 from tfrl.runtime.serving.export import Exported
@@ -75,7 +76,7 @@ def before_training(run_plan: RunPlan) -> Rehearsed:
 
 
 def of_checkpoint(
-    run_plan: RunPlan, learner: tf.Module, state: Mapping[str, Any], acting: Any = None
+    run_plan: RunPlan, learner: LearnerLoop, state: Mapping[str, Any], acting: Any = None
 ) -> None:
     """Writes a checkpoint without replay contents, and reads it back into the learner.
 
@@ -88,10 +89,11 @@ def of_checkpoint(
     with _scratch(run_plan) as folder, _trial(run_plan, "a checkpoint"):
         before = [variable.numpy() for variable in learner.variables]
         checkpoints = checkpoint.Checkpoints(folder, run_plan.job.algo, run_plan.spec, 1)
-        checkpoints.save(0, learner, state, None, acting)
+        checkpoints.save(0, learner, state, None, acting, learner.artifacts())
         found = checkpoints.newest()
         checkpoint.restore_learner(found, learner)
         found.acting()
+        found.artifacts()
         for variable, value in zip(learner.variables, before, strict=True):
             if not np.array_equal(variable.numpy(), value, equal_nan=value.dtype.kind == "f"):
                 raise ValueError(f"{variable.name} was not read back as it was")

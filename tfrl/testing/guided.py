@@ -1,7 +1,8 @@
 """DQN whose learner gives a fact, for tests of what facts reach: `--algo=tfrl.testing.guided`.
 
 The fact `difficulty` is the sum of the first variable's absolute values. The knob `boldness` is that fact as the actor
-has it. The fact `skill` is the mean length of the episodes of the last evaluation, over all worlds.
+has it. That variable and its shape are the artifacts `first_layer` and `shape`. The fact `skill` is the mean length of
+the episodes of the last evaluation, over all worlds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         learner = agent.make_learner()
         weights = learner.policy.variables[0]
         learner.facts = lambda: {"difficulty": tf.reduce_sum(tf.abs(weights))}
+        learner.artifacts = lambda: {
+            "first_layer": weights.numpy(),
+            "shape": {"rows": int(weights.shape[0]), "columns": int(weights.shape[1])},
+        }
         return learner
 
     def knobs(place: ActorPlace, env_steps: int, facts: Mapping[str, float]) -> dict[str, Any]:

@@ -349,6 +349,7 @@ class _Run:
             contents = functools.partial(save_contents, self.client) if self.server else beside.save
             save = self.batcher.saving(contents)
         self.run_plan.checkpoints.save(
-            self.totals.env_steps, self.learner, self._state(), save, self._acting()
-        )
+            self.totals.env_steps, self.learner, self._state(), save, self._acting(),
+            self.learner.artifacts(),
+        )  # fmt: skip
         self.hooks.saved(self.totals.env_steps)

@@ -176,6 +176,10 @@ class LearnerLoop(tf.Module):
         found = {MAX_PRIORITY: self.max_priority}
         return {**found, **checked(self.learner.facts(), "Learner.facts", found)}
 
+    def artifacts(self) -> Mapping[str, Any]:
+        """Results of the learner that are not weights, see `Learner.artifacts`."""
+        return self.learner.artifacts()
+
     def _take_priority(self, priority: float) -> None:
         """Makes a priority that of new items."""
         if not math.isfinite(priority):

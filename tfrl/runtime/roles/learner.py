@@ -184,7 +184,9 @@ class _Learning:
             replay = self._batcher.saving(self._source.save)
         self._link.report(saving=True)
         with self._link.busy():
-            self._run_plan.checkpoints.save(totals["env_steps"], self._loop, state, replay)
+            self._run_plan.checkpoints.save(
+                totals["env_steps"], self._loop, state, replay, artifacts=self._loop.artifacts()
+            )
         self._link.report(saved_at_env_steps=totals["env_steps"], saving=False)
 
 

@@ -24,6 +24,7 @@ from tfrl.runtime.storage import checkpoint_files, nest_file
 from tfrl.runtime.storage.checkpoint_files import damaged
 from tfrl.types import EnvSpec
 
+ARTIFACTS = "artifacts.npz"  # results of the learner that are not weights
 ACTING = "acting.npz"  # the state of acting in a run in one process
 
 
@@ -54,6 +55,15 @@ class Checkpoint:
         path = self.folder / ACTING
         return nest_file.read(path) if path.is_file() else None
 
+    def artifacts(self) -> dict[str, Any]:
+        """The results of `Learner.artifacts`, {} where there are none.
+
+        Raises:
+          SettingError: the file is damaged.
+        """
+        path = self.folder / ARTIFACTS
+        return nest_file.read(path) if path.is_file() else {}
+
 
 class Checkpoints:
     """The checkpoints of one run.
@@ -78,6 +88,7 @@ class Checkpoints:
         state: Mapping[str, Any],
         save_replay: Callable[[pathlib.Path], None] | None,
         acting: Any = None,
+        artifacts: Mapping[str, Any] | None = None,
     ) -> pathlib.Path:
         """Writes a checkpoint; returns its folder.
 
@@ -87,6 +98,7 @@ class Checkpoints:
           state: counters, generator states and whatever else JSON holds.
           save_replay: writes the replay's contents to a folder that does not exist yet; None leaves them out.
           acting: plain data and arrays, see `nest_file.py`; None: the episodes that are open do not go on.
+          artifacts: see `Learner.artifacts`; plain data and arrays.
 
         Raises:
           RunFailed: it cannot be written, as on a full disk; nothing is left of it, and older ones are whole.
@@ -104,6 +116,8 @@ class Checkpoints:
                 save_replay(folder / "replay")
             if acting is not None:
                 nest_file.write(folder / ACTING, acting)
+            if artifacts:
+                nest_file.write(folder / ARTIFACTS, dict(artifacts))
             facts = {"identity": self._identity, "env_steps": env_steps, **state}
             checkpoint_files.seal(folder, facts)
         except BaseException as error:

@@ -11,6 +11,7 @@ from tfrl.errors import SettingError
 from tfrl.runtime.storage.owner import owner_of
 
 POLICY = pathlib.Path("checkpoints", "policy.npz")  # the exported policy's variables
+ARTIFACTS = "artifacts"  # results that are not weights, a file each
 SPEC = "spec.json"  # the environment's spaces, with which a policy is built without the environment
 
 
