@@ -237,5 +237,12 @@ class ImportsTest(parameterized.TestCase):
         self.assertNotEmpty(self.heavy({**self.trees, "tfrl/config/foreign.py": tree}))
 
 
+class NamesTest(absltest.TestCase):
+    def test_no_two_files_of_tests_have_one_name(self):
+        """pytest imports each by its name alone, and would refuse the second."""
+        names = [path.name for path in pathlib.Path(__file__).parent.rglob("*_test.py")]
+        self.assertCountEqual(names, set(names))
+
+
 if __name__ == "__main__":
     absltest.main()

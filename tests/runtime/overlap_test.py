@@ -38,8 +38,8 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ("ppo", dict(epochs=2, minibatches=3), 6, {6}),
         ("a2c", {}, 1, {1}),
-        ("pg", dict(unroll_length=40, episodes_per_item=4), 1, {1}),
-        ("pg", dict(unroll_length=40, episodes_per_item=1), 1, {1}),
+        # Of whole episodes the lag counts from their start; of one environment none is open at an update.
+        ("pg", dict(unroll_length=40, episodes_per_item=1, num_envs=1), 1, {1}),
     )
     def test_it_lags_by_one_batch_and_trains_on_all(self, algo, settings, updates, lags):
         result, _, rows = self.train(algo, overlap=True, **settings)
@@ -50,6 +50,18 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(last["learner/policy_version_updates"], result.updates)
         rows = self.train(algo, **settings)[2]
         self.assertEmpty(self.lags(rows))  # in turns
+
+    @parameterized.parameters(1, 4)
+    def test_the_lag_of_whole_episodes_counts_from_their_start(self, episodes):
+        settings = dict(unroll_length=40, episodes_per_item=episodes)
+        result, _, rows = self.train("pg", overlap=True, **settings)
+        last = [row for row in rows if "replay/items_inserted" in row][-1]
+        self.assertEqual(result.updates, last["replay/items_inserted"])
+        overlapped, (_, _, rows) = self.lags(rows), self.train("pg", **settings)
+        self.assertGreaterEqual(min(overlapped), 1)
+        # An episode of one environment is open while others end and are trained on.
+        self.assertGreaterEqual(max(overlapped), 2)
+        self.assertLess(max(self.lags(rows), default=0), max(overlapped) + 1)
 
     def test_a_checkpoint_and_an_evaluation_do_not_depend_on_who_is_faster(self):
         settings = dict(overlap=True, eval_every_env_steps=200, checkpoint_every_env_steps=300)
@@ -85,7 +97,8 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_who_cannot_is_told_so(self):
         with self.assertRaisesRegex(
-            SettingError, "overlap with algo=impala: .*expected a replay, .*a2c, pg or ppo"
+            SettingError,
+            "overlap with algo=impala: .*expected a replay, or an algorithm whose actors wait",
         ):
             tfrl.train("impala", env="CartPole-v1", overlap=True)
         with self.assertRaisesRegex(SettingError, "overlap with backend=processes: expected"):

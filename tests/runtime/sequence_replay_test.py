@@ -80,7 +80,7 @@ class SequenceReplayTest(tf.test.TestCase, parameterized.TestCase):
             self.assertFalse(any(name in row for row in rows), name)
         policy = tfrl.load(run_dir)
         obs = conformance.observations(plan_run(Job.load(run_dir / "job.json")).spec, 3, 0)
-        step = policy.step(obs, policy.initial_state(3, {}), {}, {}, False)
+        step = policy.step(obs, policy.initial_state(3), {}, {}, False)
         self.assertEqual([x.shape for x in step.state], [(3, 6)])
 
 
