@@ -6,6 +6,7 @@ import json
 import pathlib
 import tempfile
 
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -77,6 +78,8 @@ RUNS = {
              n_step=3, prioritized=True, network="mlp"),
     ),
 }  # fmt: skip
+# Further forms of what the others hold, outside of `make test`.
+SLOW = ("dqn, noisy", "ppo, lstm", "impala, old unrolls", "a3c", "dqn, observation noise")
 
 
 class Stopping(Callback):
@@ -185,8 +188,16 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
         self.assertIn("actor/episode_return_mean", compared)
         self.assertTrue(any(name.startswith("learner/") and "loss" in name for name in compared))
 
-    @parameterized.named_parameters((name, *run) for name, run in RUNS.items())
+    @parameterized.named_parameters((n, *run) for n, run in RUNS.items() if n not in SLOW)
     def test_it_is_the_run_that_was_never_interrupted(self, algo, settings):
+        self.check(algo, settings)
+
+    @pytest.mark.slow
+    @parameterized.named_parameters((name, *RUNS[name]) for name in SLOW)
+    def test_further_runs_are_those_that_were_never_interrupted(self, algo, settings):
+        self.check(algo, settings)
+
+    def check(self, algo, settings):
         whole, halves, said = self.twice(algo, **settings)
         self.assertIn("episodes: those of the checkpoint go on", said)
         first = sorted((halves / "checkpoints").glob("[0-9]*"))[0]

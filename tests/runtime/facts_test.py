@@ -6,6 +6,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -67,8 +68,14 @@ class StopAfterTwo(tfrl.Callback):
 
 
 class EvaluationTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters("inprocess", "processes")
-    def test_a_fact_of_an_evaluation_reaches_the_environments_of_training(self, backend):
+    def test_a_fact_of_an_evaluation_reaches_the_environments_of_training(self):
+        self.check("inprocess")
+
+    @pytest.mark.slow
+    def test_a_fact_of_an_evaluation_reaches_those_of_other_processes(self):
+        self.check("processes")
+
+    def check(self, backend):
         settings = dict(
             backend=backend, total_env_steps=60_000, eval_env="own", eval_every_env_steps=2_000,
             eval_episodes=1, final_eval_episodes=0, info_metrics=("skill", "difficulty"),

@@ -7,6 +7,7 @@ import tempfile
 import time
 
 import psutil
+import pytest
 from absl.testing import absltest, parameterized
 
 from tfrl.testing.processes import Run, end_of
@@ -110,6 +111,7 @@ class MultiprocessTest(parameterized.TestCase):
         self.assertBetween(result["samples_per_insert"], 14.0, 16.5)
         self.assertEmpty(end_of(list(run.children().values()), 5))
 
+    @pytest.mark.slow
     def test_killed_learner_of_stacked_frames_is_replaced(self):
         """The new one gets rows over frames that only the old one had."""
         run = self.start(
@@ -139,6 +141,7 @@ class MultiprocessTest(parameterized.TestCase):
         )
         self.assertEmpty(end_of([frozen], 5))
 
+    @pytest.mark.slow
     def test_a_run_that_was_stopped_as_a_whole_goes_on(self):
         run = self.start(heartbeat_timeout_s=6, total_env_steps=12000)
         run.wait_for_updates(100)
