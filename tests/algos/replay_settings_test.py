@@ -15,7 +15,7 @@ from tfrl.settings import validate
 
 @dataclasses.dataclass(frozen=True)
 class Config(ReplaySettings, ModelSettings):
-    """Of an algorithm without action values."""
+    """Settings of an algorithm without action values."""
 
     def __post_init__(self):
         validate(self)

@@ -34,7 +34,7 @@ def stream(noise, size, seed=0):
 
 
 def taken(noises, count, *, name="x", restart=None):
-    """What a stream gives in some steps [count, B, ...]; new episodes begin in the rows `restart[t]` after step t."""
+    """Noise of a stream in some steps [count, B, ...]; new episodes begin in the rows `restart[t]` after step t."""
     values = []
     for t, noise in enumerate(noises.steps(count)):
         values.append(noise[name].copy())

@@ -53,7 +53,7 @@ class Perturbed(tf.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Experience:
-    """What a layout reads of an agent's experience."""
+    """The part of an agent's experience that a layout reads."""
 
     item: object
     prioritized: bool = False

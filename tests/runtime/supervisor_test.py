@@ -29,7 +29,7 @@ START_S = 5.0  # until a member has built its parts
 
 @dataclasses.dataclass
 class Life:
-    """What a member in memory is doing."""
+    """The state of a member in memory."""
 
     started: float
     orders: dict = dataclasses.field(default_factory=lambda: {"stop": RUN, "env_steps": 0})
