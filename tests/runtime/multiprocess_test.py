@@ -92,8 +92,14 @@ class MultiprocessTest(parameterized.TestCase):
             self.assertGreater(min(s for s in steps if s > first["env_steps"]), 6000)
             self.assertIn("resumed at 6,0", again.text())
 
-    @parameterized.parameters("server", "learner")
-    def test_killed_actor_and_killed_learner_are_replaced(self, residency):
+    def test_killed_actor_and_killed_learner_are_replaced(self):
+        self.kill_actor_and_learner("learner")
+
+    @pytest.mark.slow
+    def test_killed_actor_and_killed_learner_of_a_server_are_replaced(self):
+        self.kill_actor_and_learner("server")
+
+    def kill_actor_and_learner(self, residency):
         run = self.start(total_env_steps=12000, replay_residency=residency)
         run.wait_for_updates(100)
         run.children()["actor-1"].send_signal(signal.SIGKILL)
