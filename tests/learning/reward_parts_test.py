@@ -10,6 +10,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -64,6 +65,7 @@ class LearningTest(TrainingCase):
         rows = (run_dir / "metrics.csv").read_text().splitlines()
         self.assertIn("info/cost", rows[0])
 
+    @pytest.mark.slow
     def test_dqn_with_a_memory_does_too(self):
         _, run_dir = self.train("dqn", **{**DQN, **SEQUENCES})
         policy = tfrl.load(run_dir)

@@ -79,7 +79,10 @@ RUNS = {
     ),
 }  # fmt: skip
 # Further forms of what the others hold, outside of `make test`.
-SLOW = ("dqn, noisy", "ppo, lstm", "impala, old unrolls", "a3c", "dqn, observation noise")
+SLOW = (
+    "dqn, noisy", "dqn, overlap", "ppo, lstm", "ppo, mujoco", "impala", "impala, old unrolls", "a3c",
+    "dqn, observation noise",
+)  # fmt: skip
 
 
 class Stopping(Callback):
@@ -192,8 +195,8 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
     def test_it_is_the_run_that_was_never_interrupted(self, algo, settings):
         self.check(algo, settings)
 
-    @pytest.mark.slow
     @parameterized.named_parameters((name, *RUNS[name]) for name in SLOW)
+    @pytest.mark.slow
     def test_further_runs_are_those_that_were_never_interrupted(self, algo, settings):
         self.check(algo, settings)
 

@@ -1,6 +1,7 @@
 """Minibatches: one order for any number of replicas and any way of compiling."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -55,9 +56,15 @@ class DevicesTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         dict(minibatches=3),  # 30 rows, 10 to a minibatch
         dict(minibatches=4, normalize_observations=True),  # 7 of 30, of which a device has 3 or 4
-        dict(minibatches=2, core="gru", core_size=6),  # 3 of 6 sequences
     )
     def test_two_devices_make_the_updates_of_one(self, **settings):
+        self.check(**settings)
+
+    @pytest.mark.slow
+    def test_two_devices_make_the_updates_of_one_with_sequences(self):
+        self.check(minibatches=2, core="gru", core_size=6)  # 3 of 6 sequences
+
+    def check(self, **settings):
         """20 updates and more. With sgd, as Adam makes steps of noise out of rounded zeros."""
         shared = dict(
             hidden_sizes=(8,), unroll_length=5, epochs=2, learning_rate=3e-2, optimizer="sgd"
