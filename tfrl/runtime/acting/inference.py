@@ -312,8 +312,14 @@ class LiteEngine:
         # Inputs that the graph does not read are pruned by the converter.
         self._inputs = [position.get(i) for i in range(num_inputs)]
         obs, state, knobs, noise = signature.args
-        # One array as observation and no state: the common case, without walking a nest at every step.
-        self._plain = isinstance(obs, tf.TensorSpec) and isinstance(state, tuple) and not state
+        # One array as observation and no state: the common case, without walking a nest at every step. LiteRT computes
+        # with uint16, but its Python interpreter takes no arrays of it; see `_convert`.
+        self._plain = (
+            isinstance(obs, tf.TensorSpec)
+            and obs.dtype != tf.uint16
+            and isinstance(state, tuple)
+            and not state
+        )
         names = [None, *sorted(knobs), *sorted(noise)]
         fed = [
             (name, index) for name, index in zip(names, self._inputs) if index is not None and name
@@ -321,8 +327,6 @@ class LiteEngine:
         self._knobs = [(name, index) for name, index in fed if name in knobs]
         self._noise = [(name, index) for name, index in fed if name in noise]
         self._knobs_set: Mapping[str, Any] | None = None
-        # LiteRT computes with uint16, but its Python interpreter takes no arrays of it; see `_convert`.
-        self._widened = any(s.dtype == tf.uint16 for s in tree.flatten(signature.args))
         self._weights = [position.get(num_inputs + i) for i in range(len(policy.variables))]
         # In the order of the graph's outputs. Their names say nothing: outputs that are equal share
         # one, and one that is an input bears the input's.
@@ -343,7 +347,7 @@ class LiteEngine:
     ) -> PolicyStep:
         """One step on arrays, leaves [B, ...]; returns arrays. A `knobs` that was given before is not read again."""
         interpreter = self._interpreter
-        if self._plain and not self._widened:
+        if self._plain:
             if self._inputs[0] is not None:
                 interpreter.set_tensor(self._inputs[0], _dense(obs))
             if knobs is not self._knobs_set:
@@ -357,7 +361,7 @@ class LiteEngine:
                 self._inputs, tree.flatten((obs, state, dict(knobs), dict(noise))), strict=True
             ):
                 if index is not None:
-                    wide = self._widened and array.dtype == np.uint16
+                    wide = array.dtype == np.uint16
                     interpreter.set_tensor(index, array.astype(np.int32) if wide else _dense(array))
         interpreter.invoke()
         results = [interpreter.get_tensor(index) for index in self._results]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import reverb
 
+from tfrl.envs.vector import VectorEnv, VectorWrapper
 from tfrl.job import Job
 from tfrl.replay.bounded import BoundedCalls
 from tfrl.replay.write_chunks import ChunkSender
@@ -20,7 +21,7 @@ from tfrl.runtime.plan import residency
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb
 from tfrl.runtime.storage.publish import VariableSource
-from tfrl.types import EnvSpec
+from tfrl.types import EnvSpec, VectorStep
 
 PULL_EVERY_S = 0.02
 # Items of an actor between two looks at its orders, and on their way to the server after them. Reverb
@@ -122,17 +123,16 @@ def steps_per_look(run_plan: RunPlan) -> int:
     return max(1, min(share, most // topology.num_envs))
 
 
-class _Alive:
+class _Alive(VectorWrapper):
     """A vector environment that gives a sign of life at every step."""
 
-    def __init__(self, env: Any, alive: Any):
-        self._env, self._alive = env, alive
+    def __init__(self, env: VectorEnv, alive: Callable[[], None]):
+        super().__init__(env)
+        self._alive = alive
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._env, name)
-
-    def step(self, action: np.ndarray) -> Any:
-        out = self._env.step(action)
+    def step(self, action: Any) -> VectorStep:
+        """Implements `VectorEnv.step`; raises what `alive` raises, as where the role is to end."""
+        out = self.inner.step(action)
         self._alive()
         return out
 
