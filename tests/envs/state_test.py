@@ -1,6 +1,7 @@
 """The state of environments: saved, put back into others, and the same steps follow to the bit."""
 
 import collections
+import importlib.util
 import pathlib
 import tempfile
 
@@ -176,6 +177,8 @@ def played(vector, obs, steps, seed):
 class StateTest(parameterized.TestCase):
     @parameterized.named_parameters((name, *case) for name, case in CASES.items())
     def test_the_same_steps_follow(self, settings, num_envs):
+        if settings["env"].startswith("MinAtar/") and importlib.util.find_spec("minatar") is None:
+            self.skipTest("MinAtar is not installed")
         vector, obs = made(settings, num_envs, seed=1)
         self.assertEqual(vector.why_no_state, "")
         _, obs = played(vector, obs, 37, seed=1)
