@@ -1,10 +1,15 @@
 """The contract between an algorithm and the runtime: what cannot be is refused when it is made, by name."""
 
 import dataclasses
+import pathlib
+import tempfile
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 
-from tfrl.agent import Agent, Episodes, NStep, Queue, Replay, Unroll, Windows
+import tfrl
+from tfrl.agent import Agent, Episodes, NStep, Queue, Replay, Unroll, Windows, check_policy
+from tfrl.algos.parts.q_policy import QPolicy
 from tfrl.errors import SettingError
 
 REPLAY = Replay(
@@ -92,6 +97,40 @@ class ExperienceTest(parameterized.TestCase):
     def test_prioritised(self):
         self.assertFalse(REPLAY.prioritized)
         self.assertTrue(dataclasses.replace(REPLAY, priority_exponent=0.0).prioritized)
+
+
+class Fitting:
+    def initial_state(self, batch_size, noise=()):
+        return ()
+
+    def step(self, *arguments):
+        raise NotImplementedError
+
+
+class PolicyTest(absltest.TestCase):
+    def test_refused(self):
+        check_policy(Fitting())
+        for name, method, message in (
+            ("initial_state", lambda self, batch_size: (), r"initial_state\(batch_size\): "),
+            ("initial_state", lambda self: (), r"initial_state\(\): "),
+            ("initial_state", None, "initial_state is no method; "),
+            ("step", lambda self, obs, state, explore: (), r"step\(obs, state, explore\): "),
+        ):
+            expected = r"expected (initial_state\(batch_size, noise|step\(obs, state, knobs, noise, explore)\)"
+            with (
+                mock.patch.object(Fitting, name, method),
+                self.assertRaisesRegex(SettingError, f"policy Fitting: {message}{expected}"),
+            ):
+                check_policy(Fitting())
+
+    def test_refused_before_anything_starts(self):
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        with (
+            mock.patch.object(QPolicy, "initial_state", lambda self, batch_size: ()),
+            self.assertRaisesRegex(SettingError, r"policy QPolicy: initial_state\(batch_size\): "),
+        ):
+            tfrl.train("dqn", env="CartPole-v1", run_dir=str(run_dir))
+        self.assertFalse(run_dir.exists())
 
 
 class AgentTest(parameterized.TestCase):

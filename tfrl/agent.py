@@ -6,6 +6,7 @@ An algorithm sees tensors only; everything about processes, files, clocks and re
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -194,6 +195,25 @@ class Learner(tf.Module):
         `artifacts/<name>.json` or `artifacts/<name>.npy`. A resumed run has them if they come from variables.
         """
         return {}
+
+
+def check_policy(policy: Any) -> None:
+    """Refuses what `make_policy` must not return, as soon as it has.
+
+    Raises:
+      SettingError: a method is missing, or does not take the arguments of `Policy`.
+    """
+    for name in ("initial_state", "step"):
+        where = f"policy {type(policy).__name__}: {name}"
+        expected = [*inspect.signature(getattr(Policy, name)).parameters][1:]
+        form = f"expected {name}({', '.join(expected)})"
+        method = getattr(policy, name, None)
+        if not callable(method):
+            raise SettingError(f"{where} is no method; {form}")
+        try:
+            inspect.signature(method).bind(*expected)
+        except TypeError:
+            raise SettingError(f"{where}{inspect.signature(method)}: {form}") from None
 
 
 def check_learner(learner: Any) -> None:

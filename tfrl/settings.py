@@ -21,7 +21,7 @@ from typing import Any
 
 from tfrl.errors import SettingError
 
-Points = tuple[tuple[float, float], ...]  # a schedule: (env steps, value), linear in between
+Points = tuple[tuple[float, float], ...]  # a schedule: (step, value), linear in between
 # Settings of earlier versions -> their names now. Flagfiles and run folders, which are records, may hold the old ones.
 RENAMED = {"adam_epsilon": "optimizer_epsilon"}
 LARGEST = 3.4028235e38  # that float32 holds
@@ -104,7 +104,7 @@ def field_types(cls: type) -> dict[str, Any]:
 def type_name(kind: Any) -> str:
     """A type as a user reads it: `int`, `float or none`, `list of int`."""
     if kind == Points:
-        return "list of env_steps:value"
+        return "list of step:value"
     if typing.get_origin(kind) is tuple:
         return f"list of {type_name(typing.get_args(kind)[0])}"
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -209,7 +209,7 @@ def validate(config: Any) -> None:
         if coerced is not value:
             object.__setattr__(config, field.name, coerced)
         if kind == Points:
-            _check_points(field.name, coerced)
+            _check_points(field.name, coerced, getattr(config, f"{field.name}_unit", "env_steps"))
             coerced_numbers = [value for _, value in coerced]
         else:
             coerced_numbers = coerced if isinstance(coerced, tuple) else (coerced,)
@@ -219,13 +219,13 @@ def validate(config: Any) -> None:
             raise SettingError(f"{field.name}={value!r}: {choose(str(value), meta['choices'])}")
 
 
-def _check_points(name: str, points: Points) -> None:
-    """Raises SettingError unless the env steps of a schedule begin at 0 and grow."""
+def _check_points(name: str, points: Points, unit: str) -> None:
+    """Raises SettingError unless the steps of a schedule, which counts in `unit`, begin at 0 and grow."""
     steps = [at for at, _ in points]
     if steps and (steps[0] != 0 or any(b <= a for a, b in zip(steps, steps[1:]))):
-        listed = ", ".join(f"{at:g}" for at in steps)
+        listed = f"{', '.join(f'{at:g}' for at in steps)} {unit.replace('_', ' ')}"
         raise SettingError(
-            f"{name}: points at {listed} env steps; expected the first at 0 and each later than the one before"
+            f"{name}: points at {listed}; expected the first at 0 and each later than the one before"
         )
 
 

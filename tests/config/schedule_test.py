@@ -20,8 +20,8 @@ class ScheduleTest(parameterized.TestCase):
         self.assertEqual(flags.parse(["--algo=dqn", f"--learning_rate_schedule={shown}"]), job)
 
     @parameterized.parameters(
-        ("learning_rate_schedule", "1:2:3", "expected list of env_steps:value"),
-        ("learning_rate_schedule", "7", "expected list of env_steps:value"),
+        ("learning_rate_schedule", "1:2:3", "expected list of step:value"),
+        ("learning_rate_schedule", "7", "expected list of step:value"),
         ("learning_rate_schedule", "5:1", "points at 5 env steps; expected the first at 0"),
         ("learning_rate_schedule", "0:1,9:1,9:2", "points at 0, 9, 9 env steps"),
         ("learning_rate_schedule", "0:-1", "learning_rate_schedule=-1.0: expected at least 0"),
@@ -30,6 +30,11 @@ class ScheduleTest(parameterized.TestCase):
     def test_what_is_no_schedule_is_refused(self, name, text, message):
         with self.assertRaisesRegex(SettingError, message):
             flags.parse(["--algo=dqn", f"--{name}={text}"])
+
+    def test_points_are_refused_in_the_unit_of_the_schedule(self):
+        flags_ = ["--learning_rate_schedule=0:1,9:1,9:2", "--learning_rate_schedule_unit=updates"]
+        with self.assertRaisesRegex(SettingError, "points at 0, 9, 9 updates; expected"):
+            flags.parse(["--algo=dqn", *flags_])
 
     @parameterized.parameters(
         ("dqn", dict(learning_rate_schedule=((0, 1),), learning_rate_final=0.1, learning_rate_updates=5)),

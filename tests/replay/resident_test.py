@@ -46,7 +46,7 @@ def rows_of(layout, rewards):
     return layout.packing.rows(records)
 
 
-def block_of(layout, rewards):
+def chunk_of(layout, rewards):
     rows = rows_of(layout, rewards)
     refs = np.zeros((len(rows), 0), np.int64)
     return Chunk(rows, np.zeros((0, 0, 0), np.uint8), refs, np.int64(0), np.int64(0))
@@ -117,27 +117,27 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
         """As that of a learner that takes the place of a killed one, while the actors go on."""
         spec, script = trajectories.stacked_script(3, 60, 4, 6, n, True, False)
         (whole, layout, replay_plan), (late, _, _) = make(spec, n=n), make(spec, n=n)
-        blocks = []
-        sink = ChunkWriter(blocks.append, replay_plan.item, layout, 3, max_rows=8)
+        chunks = []
+        sink = ChunkWriter(chunks.append, replay_plan.item, layout, 3, max_rows=8)
         for acted in script.acted:
             sink.write(*acted)
         sink.flush()
-        for i, block in enumerate(blocks):
-            whole.insert(block)
+        for i, chunk in enumerate(chunks):
+            whole.insert(chunk)
             if i >= 4:
-                late.insert(block)
+                late.insert(chunk)
         theirs = {i.reward: i for i in items_in(whole, layout)}  # noise, no two alike
         found = items_in(late, layout)
         self.assertSameItems(found, [theirs[i.reward] for i in found])
-        sent = sum(len(b.rows) for b in blocks[4:])
+        sent = sum(len(b.rows) for b in chunks[4:])
         self.assertBetween(len(found), sent - 3 * (4 + n), sent - 1)
         self.assertEqual(late.written, len(found))
 
     def test_every_frame_is_stored_once(self):
         spec, script = trajectories.stacked_script(2, 100, 4, 8, 3, True, True)
-        blocks = []
+        chunks = []
         layout = TransitionLayout(spec, False)
-        sink = ChunkWriter(blocks.append, NStep(1, 0.9), layout, 2)
+        sink = ChunkWriter(chunks.append, NStep(1, 0.9), layout, 2)
         for acted in script.acted:
             sink.write(*acted)
         sink.flush()
@@ -149,7 +149,7 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
             for row in script.rows
             for s, after in zip(row, row[1:])
         )
-        sent = sum(len(b.frames) for b in blocks)
+        sent = sum(len(b.frames) for b in chunks)
         # A game starts with one frame, repeated; a life with the four of the stack that goes on.
         self.assertBetween(
             sent, steps + ends + unfinished - 1, steps + ends + unfinished + 3 * lives
@@ -163,16 +163,16 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
             learner_replay, "sizes", lambda p, l: learner_replay.Sizes(60, 0, 0)
         ):
             replay, layout, replay_plan = make(spec, capacity_items=50)
-        blocks = []
+        chunks = []
         sinks = [
-            ChunkWriter(blocks.append, replay_plan.item, layout, 1, 1, w) for w in range(writers)
+            ChunkWriter(chunks.append, replay_plan.item, layout, 1, 1, w) for w in range(writers)
         ]
         expected = reference.n_step_items(script.rows[0], 1, 0.9)
         for acted in script.acted:
             for sink in sinks:
                 sink.write(*acted)
-        for block in blocks:
-            replay.insert(block)
+        for chunk in chunks:
+            replay.insert(chunk)
         self.assertBetween(replay.size, 25, 49)
         found = items_in(replay, layout)
         for back, item in enumerate(reversed(found)):
@@ -182,10 +182,10 @@ class ContentsTest(tf.test.TestCase, parameterized.TestCase):
     def test_the_oldest_leave_first(self, kind):
         replay, layout, _ = make(kind=kind, capacity_items=10)
         for start in range(0, 40, 4):
-            replay.insert(block_of(layout, np.arange(start, start + 4)))
+            replay.insert(chunk_of(layout, np.arange(start, start + 4)))
             now = start + 4
             self.assertEqual(rewards_in(replay, layout), list(range(max(0, now - 10), now)))
-        replay.insert(block_of(layout, np.arange(100, 125)))  # more than there is room for
+        replay.insert(chunk_of(layout, np.arange(100, 125)))  # more than there is room for
         self.assertEqual(rewards_in(replay, layout), list(range(115, 125)))
         draws = self.draw(replay, layout, 2_000)
         self.assertEqual(sorted(set(draws)), list(range(115, 125)))
@@ -233,7 +233,7 @@ class DrawsTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(xla=(False, True), filled=(30, 95))
     def test_uniform(self, xla, filled):
         replay, layout, _ = make(capacity_items=61)
-        replay.insert(block_of(layout, np.arange(filled)))
+        replay.insert(chunk_of(layout, np.arange(filled)))
         slots, probability = self.draw(replay, xla)
         counts = np.bincount(slots, minlength=61)
         here = min(filled, 61)
@@ -243,7 +243,7 @@ class DrawsTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.product(xla=(False, True), filled=(30, 95))
     def test_prioritized(self, xla, filled):
         replay, layout, _ = make(kind="prioritized", capacity_items=61, priority_exponent=0.6)
-        replay.insert(block_of(layout, np.arange(filled)))
+        replay.insert(chunk_of(layout, np.arange(filled)))
         live = replay.live()
         priorities = np.linspace(0.01, 4.0, len(live)) ** 2
         tf.function(replay.update_priorities, jit_compile=xla)(
@@ -273,7 +273,7 @@ class DrawsTest(tf.test.TestCase, parameterized.TestCase):
         for kind in ("uniform", "prioritized"):
             replays = [make(kind=kind, seed=s)[0] for s in (3, 3, 4)]
             for replay in replays:
-                replay.insert(block_of(replay._layout, np.arange(500)))
+                replay.insert(chunk_of(replay._layout, np.arange(500)))
             self.assertEqual(draw(replays[0], 7), draw(replays[1], 7))
             self.assertNotEqual(draw(replays[0], 7), draw(replays[0], 8))
             self.assertNotEqual(draw(replays[0], 7), draw(replays[2], 7))
@@ -288,7 +288,7 @@ class DrawsTest(tf.test.TestCase, parameterized.TestCase):
         for _ in range(30):
             new = rng.integers(1, 20)
             slots = (replay.written + np.arange(new)) % 70
-            replay.insert(block_of(layout, np.zeros(new)))
+            replay.insert(chunk_of(layout, np.zeros(new)))
             weights[slots] = largest**0.5
             drawn = rng.integers(0, replay.size, 32)
             priority = rng.uniform(0.1, 3.0, 70).astype(np.float32)
@@ -307,7 +307,7 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
     def test_rows_and_priorities(self, filled):
         replay, layout, _ = make(kind="prioritized", capacity_items=61, priority_exponent=0.6)
         if filled:
-            replay.insert(block_of(layout, np.arange(filled)))
+            replay.insert(chunk_of(layout, np.arange(filled)))
             slots = tf.constant(replay.live())
             replay.update_priorities(slots, tf.range(1.0, len(slots) + 1.0))
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "replay"
@@ -321,7 +321,7 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(*weights)
         sums = again.priority_variables[1].numpy()
         self.assertAllClose(sums.sum(), weights[0].sum(), rtol=1e-6)
-        again.insert(block_of(layout, [1_000.0]))
+        again.insert(chunk_of(layout, [1_000.0]))
         self.assertEqual(rewards_in(again, layout)[-1], 1_000.0)
         self.assertEqual(again.size, min(filled + 1, 61))
 
@@ -345,7 +345,7 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
         else:
             (replay, layout, _), (again, _, _) = (make(**changes) for _ in range(2))
             for i in range(written):
-                replay.insert(block_of(layout, [float(i)]))
+                replay.insert(chunk_of(layout, [float(i)]))
         priorities = np.random.default_rng(0).gamma(1.0, size=replay.size).astype(np.float32)
 
         def change(target, slots):
@@ -369,7 +369,7 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
         for target in (again, replay):
             change(target, target.live()[:7])
             if not frames:
-                target.insert(block_of(layout, [1_000.0, 1_001.0]))
+                target.insert(chunk_of(layout, [1_000.0, 1_001.0]))
         compare()
 
     @parameterized.parameters(learner_replay.PIECE_BYTES, 100)
@@ -406,28 +406,28 @@ class SavedTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class QueueTest(tf.test.TestCase):
-    def serve(self, max_blocks):
-        server = reverb.Server([chunks_table(max_blocks)])
+    def serve(self, max_chunks):
+        server = reverb.Server([chunks_table(max_chunks)])
         self.addCleanup(server.stop)
         return reverb.Client(f"localhost:{server.port}")
 
-    def test_blocks_arrive_once_in_order_whatever_their_size(self):
+    def test_chunks_arrive_once_in_order_whatever_their_size(self):
         client = self.serve(100)
         layout = TransitionLayout(SPEC, False)
         send = ChunkSender(client, lambda what, fn, *args: fn(*args))
         sizes = [3, 1, 128, 7, 50]
         starts = np.cumsum([0, *sizes])
         for start, size in zip(starts, sizes):
-            send(block_of(layout, np.arange(start, start + size)))
+            send(chunk_of(layout, np.arange(start, start + size)))
         send.close()
         source = Chunks(client)
         replay, _, _ = make()
         for size in sizes:
-            block = source.next()
-            self.assertEqual(block.rows.shape, (size, layout.packing.nbytes))
-            replay.insert(block)
+            chunk = source.next()
+            self.assertEqual(chunk.rows.shape, (size, layout.packing.nbytes))
+            replay.insert(chunk)
         self.assertEqual(rewards_in(replay, layout), list(range(sum(sizes))))
-        self.assertEqual(client.server_info()["blocks"].current_size, 0)
+        self.assertEqual(client.server_info()["chunks"].current_size, 0)
 
     def test_frames_of_two_writers_do_not_mix(self):
         client = self.serve(1_000)
@@ -442,12 +442,12 @@ class QueueTest(tf.test.TestCase):
             sink.flush()
             send.close()
         source = Chunks(client)
-        blocks = [source.next() for _ in range(client.server_info()["blocks"].current_size)]
+        chunks = [source.next() for _ in range(client.server_info()["chunks"].current_size)]
         expected = reference.n_step_items(script.rows[0], 1, 0.9)
-        half = [[b for b in blocks if b.writer == w] for w in range(2)]
+        half = [[b for b in chunks if b.writer == w] for w in range(2)]
         for pair in zip(*half, strict=True):  # alternately, as from two processes
-            for block in pair:
-                replay.insert(block)
+            for chunk in pair:
+                replay.insert(chunk)
         key = lambda i: (np.asarray(i.obs_tm1).tobytes(), float(i.reward))
         found = sorted(items_in(replay, layout), key=key)
         for mine, theirs in zip(found, sorted([*expected, *expected], key=key), strict=True):
@@ -462,7 +462,7 @@ class QueueTest(tf.test.TestCase):
 
         def fill():
             for i in range(6):
-                send(block_of(layout, [float(i)]))
+                send(chunk_of(layout, [float(i)]))
                 sent.append(i)
             send.close()
 

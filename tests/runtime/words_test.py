@@ -40,6 +40,11 @@ class WordsTest(absltest.TestCase):
         ]
         self.assertEmpty(found)
 
+    def test_rows_of_one_writer_are_a_chunk_everywhere(self):
+        for name in ("write_chunks.py", "learner_replay.py"):
+            text = (ROOT.parent / "replay" / name).read_text()
+            self.assertNotRegex(text, r"(?i)blocks?\b")
+
     def test_it_sees_names_texts_and_attributes(self):
         code = 'def f(epsilon):\n    """dqn."""\n    return x.entropy, f"algo=ppo {epsilon}"\n'
         seen = [word for _, word in words(ast.parse(code)) if word in WORDS]

@@ -99,11 +99,11 @@ class LearnerReplay:
                 self._sums = _zeros([size.group], tf.float32)
                 self._largest = tf.Variable(1.0, trainable=False)
         self._oldest_ref = np.zeros(self._capacity if layout.frames else 0, np.int64)
-        # For each writer's last blocks: number of the first frame there and here.
+        # For each writer's last chunks: number of the first frame there and here.
         self._writers: dict[int, collections.deque[tuple[int, int]]] = {}
         self._joined: dict[int, int] = {}  # of each writer, the first frame that came here
-        # A row's frames are those of its environment's last n + k steps, and a block is a step or more.
-        self._blocks_kept = layout.frames + plan.item.n + 2 if layout.frames else 1
+        # A row's frames are those of its environment's last n + k steps, and a chunk is a step or more.
+        self._chunks_kept = layout.frames + plan.item.n + 2 if layout.frames else 1
         specs = [tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)]
         self._set_weights = tf.function(self._assign_weights, specs, autograph=False)
 
@@ -122,22 +122,22 @@ class LearnerReplay:
         """The variables that updates change."""
         return [self._weights, self._sums, self._largest] if self._prioritized else []
 
-    def insert(self, block: Chunk) -> None:
-        """Adds the rows of a block; blocks of a writer must come in their order.
+    def insert(self, chunk: Chunk) -> None:
+        """Adds the rows of a chunk; chunks of a writer must come in their order.
 
         A replay that joins late, after a learner was killed, leaves out rows over frames that went to the one before.
 
         Raises:
-          ValueError: a row refers to frames of a block that is no longer known.
+          ValueError: a row refers to frames of a chunk that is no longer known.
         """
-        block = self._readable(block) if self._layout.frames else block
-        refs = self._insert_frames(block) if self._layout.frames else None
-        drop = max(0, len(block.rows) - self._capacity)  # rows that leave at once
-        count = len(block.rows) - drop
+        chunk = self._readable(chunk) if self._layout.frames else chunk
+        refs = self._insert_frames(chunk) if self._layout.frames else None
+        drop = max(0, len(chunk.rows) - self._capacity)  # rows that leave at once
+        count = len(chunk.rows) - drop
         slots = ((self.written + drop + np.arange(count)) % self._capacity).astype(np.int32)
-        _store(self._rows, slots, block.rows[drop:])
-        self.written += len(block.rows)
-        self.size = min(self.size + len(block.rows), self._capacity)
+        _store(self._rows, slots, chunk.rows[drop:])
+        self.written += len(chunk.rows)
+        self.size = min(self.size + len(chunk.rows), self._capacity)
         gone = slots[:0]
         if refs is not None:
             refs = refs[drop:]
@@ -153,30 +153,30 @@ class LearnerReplay:
         window = np.array([start, self.size], np.int32)
         raw.AssignVariableOp(resource=self._window.handle, value=window)
 
-    def _readable(self, block: Chunk) -> Chunk:
-        """The block without the rows over frames that its writer had sent before it first sent something here."""
-        known = block.refs.min(1) >= self._joined.setdefault(int(block.writer), int(block.first))
+    def _readable(self, chunk: Chunk) -> Chunk:
+        """The chunk without the rows over frames that its writer had sent before it first sent something here."""
+        known = chunk.refs.min(1) >= self._joined.setdefault(int(chunk.writer), int(chunk.first))
         if known.all():
-            return block
-        return block._replace(rows=block.rows[known], refs=block.refs[known])
+            return chunk
+        return chunk._replace(rows=chunk.rows[known], refs=chunk.refs[known])
 
-    def _insert_frames(self, block: Chunk) -> np.ndarray:
-        """Stores the frames of a block; returns the frame numbers of its rows as they are counted here."""
-        count, kept = len(block.frames), self._sizes.frames
-        base, first = self._frames_written, int(block.first)
+    def _insert_frames(self, chunk: Chunk) -> np.ndarray:
+        """Stores the frames of a chunk; returns the frame numbers of its rows as they are counted here."""
+        count, kept = len(chunk.frames), self._sizes.frames
+        base, first = self._frames_written, int(chunk.first)
         starts = self._writers.setdefault(
-            int(block.writer), collections.deque(maxlen=self._blocks_kept)
+            int(chunk.writer), collections.deque(maxlen=self._chunks_kept)
         )
         starts.append((first, base))
         drop = max(0, count - kept)
         slots = ((base + drop + np.arange(count - drop)) % kept).astype(np.int32)
-        _store(self._frames, slots, block.frames[drop:])
+        _store(self._frames, slots, chunk.frames[drop:])
         self._frames_written += count
         theirs, ours = np.array(starts, np.int64).T
-        which = np.searchsorted(theirs, block.refs, side="right") - 1
+        which = np.searchsorted(theirs, chunk.refs, side="right") - 1
         if which.size and which.min() < 0:
-            raise ValueError("a row refers to frames of a block that is no longer known")
-        return block.refs - theirs[which] + ours[which]
+            raise ValueError("a row refers to frames of a chunk that is no longer known")
+        return chunk.refs - theirs[which] + ours[which]
 
     def _forget(self) -> np.ndarray:
         """Slots of items that leave because one of their frames was overwritten, or of an older item than those."""
@@ -293,7 +293,7 @@ class LearnerReplay:
                 self._sums.assign(arrays["sums"])
 
     def writers(self) -> dict[str, Any]:
-        """Places of the frames of each writer's last blocks, so that its next rows may refer to them."""
+        """Places of the frames of each writer's last chunks, so that its next rows may refer to them."""
         starts = {writer: [list(pair) for pair in pairs] for writer, pairs in self._writers.items()}
         return {"starts": starts, "joined": dict(self._joined)}
 
@@ -301,7 +301,7 @@ class LearnerReplay:
         """Takes `writers` of the replay whose contents these are, for writers that go on as they were."""
         for writer, pairs in state["starts"].items():
             pairs = (tuple(pair) for pair in pairs)
-            self._writers[writer] = collections.deque(pairs, maxlen=self._blocks_kept)
+            self._writers[writer] = collections.deque(pairs, maxlen=self._chunks_kept)
         self._joined.update(state["joined"])
 
     def live(self) -> np.ndarray:

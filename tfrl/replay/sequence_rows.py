@@ -56,7 +56,7 @@ class RowSink:
     """Hands items to a replay beside the learner; a `Sink` for a writer of sequences.
 
     Args:
-      send: takes each block of rows.
+      send: takes each chunk of rows.
       rows: how items become rows.
     """
 

@@ -1,7 +1,7 @@
-"""Transitions on their way to a replay beside the learner: many rows in one block, every frame once.
+"""Transitions on their way to a replay beside the learner: many rows in one chunk, every frame once.
 
-A block is what one writer made between two hand-overs. In one process it is handed over as it is; between processes it
-is one item of a bounded Reverb queue, which gives every block once and in order of insertion.
+A chunk is what one writer made between two hand-overs. In one process it is handed over as it is; between processes it
+is one item of a bounded Reverb queue, which gives every chunk once and in order of insertion.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.writer import Writer
 from tfrl.types import PolicyStep, VectorStep
 
-CHUNKS = "blocks"
-MAX_ROWS = 1024  # of a block in one process, where nothing waits for it
+CHUNKS = "chunks"
+MAX_ROWS = 1024  # of a chunk in one process, where nothing waits for it
 
 
 class Chunk(NamedTuple):
@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
       rows: uint8 [m, nbytes], packed records, oldest first.
       frames: uint8 [f, H, W], new frames; [0, 0, 0] where observations are not stacked frames.
       refs: int64 [m, 2 k], numbers of the frames of `obs_tm1` and of `obs_t` of each row, counted from 0 by the writer;
-        [m, 0] without frames. They may lie in earlier blocks.
+        [m, 0] without frames. They may lie in earlier chunks.
       first: int64, number of the first of `frames`.
       writer: int64, a number of the writer.
     """
@@ -46,14 +46,14 @@ class Chunk(NamedTuple):
 
 
 class ChunkWriter(Writer):
-    """Makes blocks of n-step transitions, for a replay that gives new items the largest priority it has seen.
+    """Makes chunks of n-step transitions, for a replay that gives new items the largest priority it has seen.
 
     An episode starts with the whole stack of its first observation, in which equal neighbours are one frame.
 
     Args:
-      send: takes each block.
+      send: takes each chunk.
       item, layout, num_envs: as in the other writers.
-      max_rows: a block is sent when it has so many.
+      max_rows: a chunk is sent when it has so many.
       writer: number of this writer among those that send to the same place.
     """
 
@@ -149,9 +149,9 @@ class ChunkWriter(Writer):
         self.waited_s += time.perf_counter() - start
 
 
-def chunks_table(max_blocks: int) -> reverb.Table:
-    """The queue between actors and a learner: first in, first out, each block once; inserts wait when it is full."""
-    return reverb.Table.queue(CHUNKS, max_blocks, signature=_signature())
+def chunks_table(max_chunks: int) -> reverb.Table:
+    """The queue between actors and a learner: first in, first out, each chunk once; inserts wait when it is full."""
+    return reverb.Table.queue(CHUNKS, max_chunks, signature=_signature())
 
 
 def _signature() -> Chunk:
@@ -165,7 +165,7 @@ def _signature() -> Chunk:
 
 
 class ChunkSender:
-    """Sends blocks to the queue; waits while it is full.
+    """Sends chunks to the queue; waits while it is full.
 
     Args:
       client: of the server.
@@ -173,15 +173,15 @@ class ChunkSender:
     """
 
     def __init__(self, client: reverb.Client, call: Callable):
-        # Blocks differ in shape, which this writer allows and Reverb's newer ones do not.
+        # Chunks differ in shape, which this writer allows and Reverb's newer ones do not.
         self._writer = client.writer(1, chunk_length=1, max_in_flight_items=1)
         self._call = call
 
-    def __call__(self, block: Chunk) -> None:
-        self._call("sending experience", self._insert, block)
+    def __call__(self, chunk: Chunk) -> None:
+        self._call("sending experience", self._insert, chunk)
 
-    def _insert(self, block: Chunk) -> None:
-        self._writer.append(block)
+    def _insert(self, chunk: Chunk) -> None:
+        self._writer.append(chunk)
         self._writer.create_item(CHUNKS, 1, 1.0)
         self._writer.flush()
 
@@ -191,12 +191,12 @@ class ChunkSender:
 
 
 class Chunks:
-    """The blocks of a queue as they come, each once; `next` waits."""
+    """The chunks of a queue as they come, each once; `next` waits."""
 
     def __init__(self, client: reverb.Client):
         self._samples = client.sample(CHUNKS, 2**31 - 1, emit_timesteps=False)
 
     def next(self) -> Chunk:
-        """The next block, however long it takes; raises what Reverb raises when the server goes away."""
+        """The next chunk, however long it takes; raises what Reverb raises when the server goes away."""
         # A leading axis of 1: the item is a sequence of one step.
         return Chunk(*(column[0] for column in next(self._samples).data))

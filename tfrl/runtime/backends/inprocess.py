@@ -200,15 +200,15 @@ class _Run:
         steps = self.run_plan.env_steps_per_call
         if not self.run_plan.queue:  # its unrolls end whole, a batch after the total at most
             steps = min(steps, self.job.total_env_steps - totals.env_steps)
-        block = math.ceil(steps / num_envs)
+        vector_steps = math.ceil(steps / num_envs)
         before, seconds, episodes = actor.env_steps, dict(actor.seconds), actor.episodes
         items = None
         if self.run_plan.whole_episodes:
             # How long it takes to end some is not known. The step that completes a batch is the last one
             # under these weights.
-            block = min(block, EPISODE_STEPS)
+            vector_steps = min(vector_steps, EPISODE_STEPS)
             items = self.run_plan.items_per_call - int(self.budget.left)
-        actor.run(block, totals.env_steps, items)
+        actor.run(vector_steps, totals.env_steps, items)
         totals.env_steps += actor.env_steps - before
         self._count_items()
         totals.episodes += actor.episodes - episodes
@@ -253,8 +253,8 @@ class _Run:
         if self.training is not None:
             self.metrics, self.training = self.training.result(), None
             self._hand_over()
-            for block in self.waiting:
-                self.learner_replay.insert(block)
+            for chunk in self.waiting:
+                self.learner_replay.insert(chunk)
             self.waiting.clear()
 
     def _settle(self) -> None:
@@ -265,12 +265,12 @@ class _Run:
         self.totals.train_s += waited
         self.totals.seconds["learn"] += waited
 
-    def _insert(self, block: Chunk) -> None:
-        """Hands a block to the replay beside the learner, whose call in progress must not see it."""
+    def _insert(self, chunk: Chunk) -> None:
+        """Hands a chunk to the replay beside the learner, whose call in progress must not see it."""
         if self.training is None:
-            self.learner_replay.insert(block)
+            self.learner_replay.insert(chunk)
         else:
-            self.waiting.append(block)
+            self.waiting.append(chunk)
 
     def _fetch(self) -> Samples | LearnerReplay | None:
         """Data of the next learner call, if the items written so far pay for it."""

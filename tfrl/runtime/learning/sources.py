@@ -1,4 +1,4 @@
-"""Sources of a learner's experience: the tables of replay servers, or blocks for a replay beside it.
+"""Sources of a learner's experience: the tables of replay servers, or chunks for a replay beside it.
 
 A source gives out a block only when the inserts have paid for it, so the ratio of samples to inserts never exceeds the
 stated one; the limiters of the tables, or the bound of the queue, keep the actors from running ahead.
@@ -31,7 +31,7 @@ from tfrl.runtime.storage.replay_server import save_contents, save_shards
 SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environments are no failure
 FETCH_S = 0.1  # longest wait for samples that are paid for, between two looks at the orders
 DRY_S = 5.0  # at the end: without samples for so long, there are none left
-QUEUE_DRY_S = 1.0  # the same for blocks, which need not wait for each other
+QUEUE_DRY_S = 1.0  # the same for chunks, which need not wait for each other
 
 
 class Feed:
@@ -257,7 +257,7 @@ class TableSource:
 
 
 class LearnerReplaySource:
-    """Blocks of new transitions from the queue into a replay beside the learner, whose updates draw from it.
+    """Chunks of new transitions from the queue into a replay beside the learner, whose updates draw from it.
 
     Args:
       run_plan: of the run.
@@ -286,16 +286,16 @@ class LearnerReplaySource:
         return self._budget.inserted
 
     def is_paid(self) -> bool:
-        """Like `TableSource`; takes the next block of new transitions where there is one."""
+        """Like `TableSource`; takes the next chunk of new transitions where there is one."""
         if not self._budget.pays(self._items):
-            block = self._feed.next(0.02)
-            if block is not None:
-                self._replay.insert(block)
-                self._budget.inserted += len(block.rows)
+            chunk = self._feed.next(0.02)
+            if chunk is not None:
+                self._replay.insert(chunk)
+                self._budget.inserted += len(chunk.rows)
         return self._budget.pays(self._items)
 
     def is_dry(self, waited_s: float) -> bool:
-        """Like `TableSource.is_dry`, after a shorter wait: blocks need not wait for each other."""
+        """Like `TableSource.is_dry`, after a shorter wait: chunks need not wait for each other."""
         return waited_s > QUEUE_DRY_S
 
     def next(self) -> LearnerReplay | None:

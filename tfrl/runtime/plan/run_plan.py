@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfrl.agent import ActorPlace, Agent, Episodes, Queue, Replay, Sequences
+from tfrl.agent import ActorPlace, Agent, Episodes, Queue, Replay, Sequences, check_policy
 from tfrl.config import switches
 from tfrl.envs.make import make_spec
 from tfrl.envs.vector import VectorEnv
@@ -313,6 +313,7 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
         memory.refuse_replay(job, agent, spec)
     with memory.limited_weights() if starting else contextlib.nullcontext():
         policy = agent.make_policy()  # a network that cannot be built is refused now
+    check_policy(policy)
     run_plan = RunPlan(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
     checks.refuse_misfits(run_plan, policy)
     if starting:
