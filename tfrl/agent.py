@@ -267,6 +267,8 @@ class NStep:
     Attributes:
       n: largest number of env steps that an item spans.
       discount: gamma, per env step.
+      relabels: copies of each transition whose goal is one that was achieved later in its episode (hindsight experience
+        replay, Andrychowicz et al. 2017); items themselves, for environments with goals only.
 
     Raises:
       SettingError: a field out of range.
@@ -274,15 +276,17 @@ class NStep:
 
     n: int
     discount: float
+    relabels: int = 0
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "n")
+        _at_least(self, 0, "relabels")
         _check_discount(self)
 
-    def env_steps(self, num_envs: int) -> int:
-        """Env steps that make one more item."""
+    def env_steps(self, num_envs: int) -> float:
+        """Env steps that make one more item: copies are items too."""
         del num_envs
-        return 1
+        return 1 / (1 + self.relabels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -506,8 +510,9 @@ class Agent:
             _check(self, "experience", computed, "a Queue with actor_compute")
         if self.initial_priority is not None:
             fits = isinstance(self.experience, Replay) and isinstance(self.experience.item, NStep)
-            expected = "a prioritised Replay of NStep items with initial_priority"
-            _check(self, "experience", fits and self.experience.prioritized, expected)
+            fits = fits and self.experience.prioritized and not self.experience.item.relabels
+            expected = "a prioritised Replay of NStep items without relabels, with initial_priority"
+            _check(self, "experience", fits, expected)
 
 
 @dataclasses.dataclass(frozen=True)

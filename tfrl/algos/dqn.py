@@ -79,6 +79,11 @@ class Config(q_learning.Settings, OptimizerSettings, QNetworkSettings, ModelSett
                 "actor_priorities=True with prioritized=False: uniform replay has no priorities; "
                 "set prioritized=True"
             )
+        if self.actor_priorities and self.her_relabels:
+            raise SettingError(
+                f"actor_priorities=True with her_relabels={self.her_relabels}: actors have no action values for the "
+                "goals of the copies; set actor_priorities=False"
+            )
         if self.actor_priorities and self.core != "none":
             raise SettingError(
                 f"actor_priorities=True with core={self.core}: new sequences get the largest priority so far; "

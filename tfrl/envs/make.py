@@ -15,6 +15,7 @@ import gymnasium as gym
 from tfrl.config import objects
 from tfrl.envs import atari, envpool, wrappers
 from tfrl.envs import spaces as space_lib
+from tfrl.envs.goal_rewards import GoalRewards
 from tfrl.envs.masks import CheckedMasks
 from tfrl.envs.names import Resolved, atari_game, resolve
 from tfrl.envs.previous import PreviousStep, observe_previous
@@ -128,6 +129,22 @@ def make_env(plan: EnvPlan) -> gym.Env:
     """
     env, limit = _build(resolve(plan))
     return env if limit is None else gym.wrappers.TimeLimit(env, limit)
+
+
+def make_goal_rewards(plan: EnvPlan, check: bool = False) -> GoalRewards:
+    """Rewards of `plan`'s environment for other goals; builds one, which stays as long as the result.
+
+    Args:
+      check: compare them with those of some steps, except of an environment that exists already.
+
+    Raises:
+      SettingError: an environment without goals or without such functions, or that cannot be built.
+    """
+    found = resolve(plan)
+    rewards = GoalRewards(_build(found)[0], plan.env, found.clips)
+    if check and not found.is_one:
+        rewards.check_steps()
+    return rewards
 
 
 def _inner_spec(found: Resolved) -> EnvSpec:

@@ -13,6 +13,7 @@ from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
 from tfrl.replay.computed import ComputedLayout
+from tfrl.replay.hindsight import Hindsight
 from tfrl.replay.layout import Layout
 from tfrl.replay.local_queue import Sink, TableSink
 from tfrl.replay.priorities import InitialPriorities
@@ -114,6 +115,7 @@ def make_writer(
     policy: Policy | None = None,
     initial_priority: Callable | None = None,
     patience: Callable[[], None] | None = None,
+    hindsight: Hindsight | None = None,
 ) -> Writer:
     """The writer of an item into the tables of servers.
 
@@ -123,6 +125,7 @@ def make_writer(
       policy: whose weights compute what is written, where anything is computed.
       initial_priority: see `Agent`.
       patience: see `bounded`.
+      hindsight: makes the copies of an item with relabels.
     """
     if not isinstance(item, NStep):
         sink = TableSink(clients[0])
@@ -134,7 +137,7 @@ def make_writer(
         tables = FrameTables(clients, item, layout, num_envs, patience)
     else:
         tables = RowTables(clients, layout, patience)
-    return TransitionWriter(tables, item, layout, num_envs, initial)
+    return TransitionWriter(tables, item, layout, num_envs, initial, hindsight)
 
 
 def sequence_writer(

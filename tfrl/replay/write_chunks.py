@@ -16,7 +16,8 @@ import reverb
 import tensorflow as tf
 
 from tfrl.agent import NStep
-from tfrl.replay.nstep import Emitted, NStepAccumulator
+from tfrl.replay.hindsight import Hindsight, accumulator
+from tfrl.replay.nstep import Emitted
 from tfrl.replay.saved import put_back, saved
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.replay.writer import Writer
@@ -55,6 +56,7 @@ class ChunkWriter(Writer):
       item, layout, num_envs: as in the other writers.
       max_rows: a chunk is sent when it has so many.
       writer: number of this writer among those that send to the same place.
+      hindsight: makes the copies of an item with relabels.
     """
 
     def __init__(
@@ -65,11 +67,12 @@ class ChunkWriter(Writer):
         num_envs: int,
         max_rows: int = MAX_ROWS,
         writer: int = 0,
+        hindsight: Hindsight | None = None,
     ):
         self.items_written, self.waited_s = 0, 0.0
         self._send, self._layout, self._max_rows = send, layout, max_rows
         self._writer, self._num_frames = np.int64(writer), 0
-        self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
+        self._accumulator = accumulator(item, num_envs, layout, hindsight)
         self._rows, self._count = bytearray(), 0
         self._frames: list[np.ndarray] = []
         self._refs: list[list[int]] = []

@@ -11,7 +11,8 @@ import reverb
 from reverb import structured_writer
 
 from tfrl.agent import NStep
-from tfrl.replay.nstep import Emitted, NStepAccumulator
+from tfrl.replay.hindsight import Hindsight, accumulator
+from tfrl.replay.nstep import Emitted
 from tfrl.replay.priorities import Acted, InitialPriorities
 from tfrl.replay.spread import Spread
 from tfrl.replay.tables import EXPERIENCE
@@ -22,6 +23,8 @@ from tfrl.types import PolicyStep, VectorStep
 # Items handed over at once: Reverb's threads then wake once for all of them, at a third of the cost
 # of one by one, and not so many that it warns of items piling up.
 BURST_ITEMS = 32
+# Items on their way to the server within a vector step, which with hindsight gives those of whole episodes.
+MAX_PENDING_ITEMS = 512
 
 
 class Tables(Protocol):
@@ -94,22 +97,29 @@ class RowTables:
             self._waiting.extend({"packed": r, "priority": p} for r, p in zip(rows, priorities))
         else:
             self._waiting.extend({"packed": row} for row in rows)
+        while len(self._waiting) > MAX_PENDING_ITEMS:
+            self._send(MAX_PENDING_ITEMS)
+            self._confirm(MAX_PENDING_ITEMS)
         if len(self._waiting) >= BURST_ITEMS:
             self._send()
 
     def flush(self, pending: int) -> None:
         """Implements `Tables.flush`."""
         self._send()
+        self._confirm(pending)
+
+    def _confirm(self, pending: int) -> None:
         flushes = [functools.partial(writer.flush, pending) for writer in self._writers]
         self.waited_s += self._spread.wait(flushes, self._patience, not pending)
 
-    def _send(self) -> None:
+    def _send(self, most: int | None = None) -> None:
         if not self._waiting:
             return
-        writer = self._writers[self._spread.take(len(self._waiting))]
-        for item in self._waiting:
+        items = self._waiting[:most]
+        writer = self._writers[self._spread.take(len(items))]
+        for item in items:
             writer.append(item)
-        self._waiting.clear()
+        del self._waiting[: len(items)]
 
     def state(self) -> dict[str, Any]:
         """Implements `Tables.state`: rows are whole."""
@@ -130,6 +140,7 @@ class TransitionWriter(Writer):
       tables: take them.
       item, layout, num_envs: what is written.
       initial: gives items their priorities; None: all have that of `load`, the running maximum.
+      hindsight: makes the copies of an item with relabels.
     """
 
     def __init__(
@@ -139,10 +150,11 @@ class TransitionWriter(Writer):
         layout: TransitionLayout,
         num_envs: int,
         initial: InitialPriorities | None = None,
+        hindsight: Hindsight | None = None,
     ):
         self.items_written, self._tables = 0, tables
         self._initial, self._priority = initial, 1.0
-        self._accumulator = NStepAccumulator(item.n, item.discount, num_envs, layout)
+        self._accumulator = accumulator(item, num_envs, layout, hindsight)
 
     @property
     def waited_s(self) -> float:

@@ -149,6 +149,7 @@ class Books:
         for line in (
             plan.arithmetic,
             plan.residency_line,
+            plan.hindsight_line,
             plan.exploration_line,
             plan.evaluation_line,
         ):

@@ -9,10 +9,11 @@ import numpy as np
 import reverb
 
 from tfrl.agent import ActorPlace, Policy
-from tfrl.envs.make import make_vector
+from tfrl.envs.make import make_goal_rewards, make_vector
 from tfrl.envs.vector import VectorEnv
 from tfrl.logs import episode_file as episodes
 from tfrl.logs.episode_file import EpisodeFile
+from tfrl.replay.hindsight import Hindsight
 from tfrl.replay.kinds import check_restarts, make_writer, sequence_writer
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.replay.local_queue import LocalQueue
@@ -161,6 +162,7 @@ def writer(
     queue: LocalQueue | None = None,
     clients: Sequence[reverb.Client] = (),
     patience: Callable[[], None] | None = None,
+    stream: str = "",
 ) -> Writer:
     """The writer of an actor, for one of three destinations.
 
@@ -171,18 +173,26 @@ def writer(
       queue: beside the learner.
       clients: of the servers.
       patience: see `bounded`.
+      stream: of its random numbers, which a resumed run must not repeat.
     """
     agent, layout, num_envs = run_plan.agent, run_plan.layout, run_plan.job.topology.num_envs
     item = agent.experience.item
+    made_with = hindsight(run_plan, index, stream) if run_plan.relabels else None
     if insert is not None and run_plan.sequences:
         return sequence_writer(RowSink(insert, layout.rows()), item, layout, num_envs)
     if insert is not None:
-        return ChunkWriter(insert, item, layout, num_envs, writer=index)
+        return ChunkWriter(insert, item, layout, num_envs, writer=index, hindsight=made_with)
     if queue is not None:
         return sequence_writer(queue, item, layout, num_envs, policy=policy)
     return make_writer(
-        clients, item, layout, num_envs, index, policy, agent.initial_priority, patience
+        clients, item, layout, num_envs, index, policy, agent.initial_priority, patience, made_with
     )
+
+
+def hindsight(run_plan: RunPlan, index: int, stream: str) -> Hindsight:
+    """What the actor `index` makes copies of transitions with, see `NStep.relabels`; `stream` as in `writer`."""
+    rewards = run_plan.goal_rewards or make_goal_rewards(run_plan.job.env)
+    return Hindsight(rewards, seeds.generator(run_plan.job.seed, "hindsight", index, stream))
 
 
 def actor(

@@ -1,7 +1,8 @@
 """Settings of a replay, and the `Replay` that they describe.
 
 Items are n-step transitions, or with a memory overlapping sequences from a stored state (R2D2, Kapturowski et al.
-2019). Prioritized replay is that of Schaul et al. 2016. Nothing here depends on what an algorithm learns.
+2019). Prioritized replay is that of Schaul et al. 2016, relabelling of goals that of Andrychowicz et al. 2017. Nothing
+here depends on what an algorithm learns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ class ReplaySettings:
 
     discount: float = setting(0.99, "discount factor per env step", minimum=0.0, maximum=1.0)
     n_step: int = setting(1, "length of the n-step return", unit="env steps", minimum=1)
+    her_relabels: int = setting(
+        0,
+        "for environments with goals: copies of each transition whose goal is one that was achieved later in its "
+        "episode (hindsight experience replay; 4 in the paper); 0: none",
+        unit="copies",
+        minimum=0,
+        idle_if={"sends_gradients": True},
+    )
     sequence_length: int = setting(
         40,
         "with a memory: steps per replayed sequence, including burn-in",
@@ -70,14 +79,14 @@ class ReplaySettings:
     )
     replay_capacity: int = setting(
         50_000,
-        "maximum number of transitions in the replay",
+        "maximum number of transitions in the replay; with her_relabels their copies come in addition",
         unit="transitions",
         minimum=1,
         idle_if={"sends_gradients": True},
     )
     min_replay: int = setting(
         1_000,
-        "transitions in the replay before the first update",
+        "transitions in the replay before the first update; with her_relabels their copies come in addition",
         unit="transitions",
         minimum=1,
         idle_if={"sends_gradients": True},
@@ -141,6 +150,11 @@ def check(config: Any) -> None:
             f"n_step={config.n_step} with replay_capacity={config.replay_capacity}: "
             "expected at most as many steps as the replay holds"
         )
+    if config.her_relabels and config.core != "none":
+        raise SettingError(
+            f"her_relabels={config.her_relabels} with core={config.core}: a memory is trained on sequences, whose "
+            "goals are not changed; expected core=none or her_relabels=0"
+        )
     if config.burn_in >= config.sequence_length:
         raise SettingError(
             f"burn_in={config.burn_in} with sequence_length={config.sequence_length}: "
@@ -159,7 +173,7 @@ def has_memory(config: Any) -> bool:
 
 
 def replay(config: Any) -> Replay:
-    """The replay of transitions, or with a memory of as many sequences as take as many env steps to make.
+    """The replay of transitions and their copies, or with a memory of as many sequences as take as many env steps.
 
     Args:
       config: `ReplaySettings` and `ModelSettings`.
@@ -167,8 +181,11 @@ def replay(config: Any) -> Replay:
     Raises:
       SettingError: sequences that do not fit the replay, or are too short for `n_step`.
     """
-    item: NStep | Windows = NStep(config.n_step, config.discount)
-    period = 1  # env steps per item
+    item: NStep | Windows = NStep(config.n_step, config.discount, config.her_relabels)
+    period, copies = (
+        1,
+        1 + config.her_relabels,
+    )  # env steps from one item to the next, and items of each
     if has_memory(config):
         period, trained = config.sequence_period, config.sequence_length - config.burn_in
         item = Windows(config.sequence_length, config.discount, period)
@@ -186,9 +203,9 @@ def replay(config: Any) -> Replay:
         )
     return Replay(
         item=item,
-        capacity_items=capacity,
-        min_items=least,
-        samples_per_insert=config.batch_size * period / config.env_steps_per_update,
+        capacity_items=capacity * copies,
+        min_items=least * copies,
+        samples_per_insert=config.batch_size * period / (config.env_steps_per_update * copies),
         batch_size=config.batch_size,
         updates_per_call=config.updates_per_call,
         priority_exponent=config.priority_exponent if config.prioritized else None,

@@ -112,6 +112,7 @@ class _Run:
             insert=self._insert if self.learner_replay is not None else None,
             queue=self.local,
             clients=[self.client] if self.server is not None else [],
+            stream=str(self.totals.env_steps),
         )  # fmt: skip
         self.actor = build.actor(run_plan, engine, env, writer, rng, env_seed, time.time())
         if found and "window" in found.state:

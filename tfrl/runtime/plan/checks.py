@@ -8,6 +8,7 @@ import tensorflow as tf
 import tree
 
 from tfrl.agent import Policy
+from tfrl.config import switches
 from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
 
@@ -26,6 +27,7 @@ def refuse_misfits(run_plan: RunPlan, policy: Policy) -> None:
     _check_minibatches(run_plan, policy)
     _check_replay(run_plan)
     _check_shards(run_plan)
+    _check_hindsight(run_plan)
 
 
 def refuse_worlds(run_plan: RunPlan) -> None:
@@ -125,4 +127,29 @@ def _check_shards(run_plan: RunPlan) -> None:
         raise SettingError(
             f"max_weight_delay_env_steps={delay}: weights change between two unrolls only; expected at least "
             f"{run_plan.item_env_steps}, the env steps of one"
+        )
+
+
+def _check_hindsight(run_plan: RunPlan) -> None:
+    """Raises SettingError where steps hold something that no `compute_reward` gives for another goal."""
+    if not run_plan.relabels:
+        return
+    job, spec = run_plan.job, run_plan.spec
+    where = f"her_relabels={run_plan.relabels}"
+    if job.env.observe_previous:
+        raise SettingError(
+            f"{where} with observe_previous=True: previous rewards would be those of another goal; expected "
+            "observe_previous=False"
+        )
+    changed = [name for name in job.switches if hasattr(switches.find(name), "environment")]
+    if changed:
+        raise SettingError(
+            f"{where} with with={changed[0]}: the environment computes rewards for goals without this change; expected "
+            "no switch of environments"
+        )
+    if spec.reward_parts or spec.step_discount:
+        what = "parts of rewards" if spec.reward_parts else "discounts"
+        raise SettingError(
+            f"{where} with env={spec.name!r}: its steps have {what} of their own, which cannot be computed for another "
+            "goal; expected an environment without them"
         )

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tfrl.agent import ActorPlace, Agent, Episodes, Queue, Replay, Sequences, check_policy
+from tfrl.agent import ActorPlace, Agent, Episodes, NStep, Queue, Replay, Sequences, check_policy
 from tfrl.config import switches
-from tfrl.envs.make import make_spec
+from tfrl.envs.goal_rewards import GoalRewards
+from tfrl.envs.make import make_goal_rewards, make_spec
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.job import Job, algorithm
@@ -45,6 +46,7 @@ class RunPlan:
     residency_why: str = ""
     found: Checkpoint | None = None
     env: VectorEnv | None = None  # of training, where it is the only one that may be built
+    goal_rewards: GoalRewards | None = None  # where a run begins that relabels transitions
 
     @property
     def run_dir(self) -> pathlib.Path:
@@ -104,6 +106,12 @@ class RunPlan:
         return item if isinstance(item, Sequences) else None
 
     @property
+    def relabels(self) -> int:
+        """Copies of each transition with goals that were achieved later; 0 for none."""
+        item = self.agent.experience.item
+        return item.relabels if isinstance(item, NStep) else 0
+
+    @property
     def queue(self) -> Queue | None:
         """The queue of the agent; None where it has a replay, whose items are sampled again and again."""
         experience = self.agent.experience
@@ -159,7 +167,7 @@ class RunPlan:
         )
 
     @property
-    def item_env_steps(self) -> int:
+    def item_env_steps(self) -> float:
         """Env steps that make one more item; at most, where items are whole episodes."""
         return self.agent.experience.item.env_steps(self.job.topology.num_envs)
 
@@ -180,6 +188,15 @@ class RunPlan:
             )
             return f"{line}; {left}" if line else left
         return line
+
+    @property
+    def hindsight_line(self) -> str:
+        """The start-up line about copies of transitions with other goals; '' where there are none."""
+        if not self.relabels:
+            return ""
+        note = self.goal_rewards.note if self.goal_rewards else ""
+        line = f"hindsight: {self.relabels} copies of each transition, with goals achieved later in its episode"
+        return f"{line}; {note}" if note else line
 
     @property
     def exploration_line(self) -> str:
@@ -319,10 +336,15 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
     if starting:
         checks.refuse_worlds(run_plan)
     found = _found(run_plan) if job.resume else None
+    goal_rewards = None
+    if run_plan.relabels and starting:
+        goal_rewards = make_goal_rewards(job.env, check=True)
     if job.initial_weights and starting and found is None:
         warm_start.read(job.initial_weights, spec, policy.variables)  # refused now or never
     place = residency.pick(job, agent, run_plan.layout, found.replay if found else None)
-    return dataclasses.replace(run_plan, residency=place[0], residency_why=place[1], found=found)
+    return dataclasses.replace(
+        run_plan, residency=place[0], residency_why=place[1], found=found, goal_rewards=goal_rewards
+    )
 
 
 def _found(run_plan: RunPlan) -> Checkpoint | None:

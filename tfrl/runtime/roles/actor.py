@@ -62,7 +62,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     if run_plan.residency == residency.LEARNER:
         insert = ChunkSender(clients[0], BoundedCalls(math.inf, link.alive))
     writer = build.writer(
-        run_plan, engine.policy, index, insert, clients=clients, patience=link.alive
+        run_plan, engine.policy, index, insert, clients=clients, patience=link.alive, stream=stream
     )
     rng = seeds.generator(job.seed, "actor", index, f"noise {stream}")
     started = link.orders["started"]
