@@ -27,6 +27,7 @@ def agent(experience, **changes):
 class ItemTest(parameterized.TestCase):
     @parameterized.parameters(
         (lambda: NStep(0, 0.9), "NStep.n=0: expected at least 1"),
+        (lambda: NStep(1, 0.9, -1), "NStep.relabels=-1: expected at least 0"),
         (lambda: NStep(1, 1.1), "NStep.discount=1.1: expected a number from 0 to 1"),
         (lambda: Unroll(0, 0.9), "Unroll.length=0: expected at least 1"),
         (lambda: Unroll(5, -0.1), "Unroll.discount=-0.1: expected a number from 0 to 1"),
@@ -42,7 +43,11 @@ class ItemTest(parameterized.TestCase):
             make()
 
     @parameterized.parameters(
-        (NStep(3, 0.9), 1), (Unroll(5, 0.9), 20), (Windows(6, 0.9, 4), 4), (Episodes(5, 0.9, 3), 15)
+        (NStep(3, 0.9), 1),
+        (NStep(3, 0.9, 4), 0.2),
+        (Unroll(5, 0.9), 20),
+        (Windows(6, 0.9, 4), 4),
+        (Episodes(5, 0.9, 3), 15),
     )
     def test_env_steps_that_make_one_more(self, item, expected):
         self.assertEqual(item.env_steps(num_envs=4), expected)
@@ -139,6 +144,11 @@ class AgentTest(parameterized.TestCase):
         (QUEUE, dict(updates_per_publish=0), "Agent.updates_per_publish=0: expected at least 1"),
         (REPLAY, dict(actor_compute=lambda *of: {}), "expected a Queue with actor_compute"),
         (REPLAY, dict(initial_priority=max), "expected a prioritised Replay of NStep"),
+        (
+            dataclasses.replace(REPLAY, item=NStep(3, 0.9, 1), priority_exponent=1.0),
+            dict(initial_priority=max),
+            "items without relabels",
+        ),
         (QUEUE, dict(initial_priority=max), "expected a prioritised Replay of NStep"),
     )
     def test_refused(self, experience, changes, message):

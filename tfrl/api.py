@@ -38,7 +38,8 @@ class Result:
       export_dir: folder of the SavedModel; None if a second signal skipped the export.
       curve: PNG of the learning curve; None as above.
       interrupted: the run was stopped; `resume` continues it.
-      worlds: {name: {'return_mean', 'return_std', 'episodes'}} of each world of `eval_worlds`; {} without any.
+      infos: {name of `info_metrics`: its mean over these episodes}.
+      worlds: {name: {'return_mean', 'return_std', 'episodes', 'infos'}} of each world of `eval_worlds`; {} without any.
       stopped_by: reason why a callback or `stop_at_return` ended it before `total_env_steps`; '' if none did.
     """
 
@@ -54,6 +55,7 @@ class Result:
     curve: pathlib.Path | None
     interrupted: bool
     stopped_by: str = ""
+    infos: Mapping[str, float] = dataclasses.field(default_factory=dict)
     worlds: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
 

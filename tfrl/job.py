@@ -331,7 +331,7 @@ class LogPlan:
         (),
         "numbers to read from the info dict of each episode's last step, e.g. is_success, or parts of the reward, "
         "summed over the episode; written to episodes.csv, and logged as info/<name>, the mean over the last 100 "
-        "training episodes",
+        "training episodes, and evaluator/info/<name>, the mean of an evaluation",
     )
 
     def __post_init__(self) -> None:

@@ -48,7 +48,19 @@ class ReplaySettingsTest(tf.test.TestCase, parameterized.TestCase):
         )  # fmt: skip
         self.assertEqual(replay_settings.replay(config), expected)
 
+    def test_copies_with_other_goals_come_in_addition(self):
+        config = Config(
+            n_step=3, discount=0.9, her_relabels=4, batch_size=64, env_steps_per_update=2,
+            replay_capacity=1_000, min_replay=100,
+        )  # fmt: skip
+        found = replay_settings.replay(config)
+        self.assertEqual(found.item, NStep(3, 0.9, 4))
+        self.assertEqual((found.capacity_items, found.min_items), (5_000, 500))
+        # As many samples for an env step as without them.
+        self.assertAllClose(found.samples_per_insert / found.item.env_steps(8), 32.0)
+
     @parameterized.parameters(
+        (dict(her_relabels=4, core="gru"), "her_relabels=4 with core=gru: a memory is trained"),
         (dict(min_replay=20, replay_capacity=10, batch_size=4), "min_replay=20 with"),
         (dict(replay_capacity=10, min_replay=5), "replay_capacity=10 with batch_size=32"),
         (dict(burn_in=40), "burn_in=40 with sequence_length=40: nothing would be left"),

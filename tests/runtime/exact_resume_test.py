@@ -34,6 +34,9 @@ ON_POLICY = dict(total_env_steps=1024, checkpoint_every_env_steps=512)
 LSTM = dict(core="lstm", core_size=6, sequence_length=12, sequence_period=8, burn_in=2)
 RUNS = {
     "dqn": ("dqn", dict(DQN, num_envs=1, n_step=3, prioritized=True)),
+    "dqn, hindsight": (
+        "dqn", dict(DQN, env="tfrl.envs.goals:BitFlip", num_envs=2, n_step=2, her_relabels=2),
+    ),
     "dqn, native": ("dqn", dict(DQN, num_envs=8, env_backend="native")),
     "dqn, noisy": ("dqn", dict(DQN, num_envs=2, noisy="factorised", n_step=2)),
     "dqn, lstm": (

@@ -8,6 +8,7 @@ import pathlib
 import re
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,8 +82,9 @@ def finish(
         draw_curve([run_dir], curve)
     # From here on everything is there: a signal that comes now interrupts nothing.
     interrupted = stop.requested
-    worlds = {world: _score(found) for world, found in played.items() if world}
-    score = {**_score(evaluation), "worlds": worlds}
+    names = job.log.info_metrics
+    worlds = {world: _score(found, names) for world, found in played.items() if world}
+    score = {**_score(evaluation, names), "worlds": worlds}
     before_s = _total_s_before(run_plan) if job.resume else 0.0
     times = {"train_s": totals.train_s, "total_s": before_s + time.monotonic() - started}
     outcome = {**outcome, "interrupted": interrupted}
@@ -137,12 +139,14 @@ def _write_artifacts(run_plan: RunPlan) -> None:
             files.write_text(folder / f"{name}.json", json.dumps(value, indent=2) + "\n")
 
 
-def _score(evaluation: Evaluation | None) -> dict[str, Any]:
-    """Mean, standard deviation and number of the returns; None for the first two where there are none."""
+def _score(evaluation: Evaluation | None, info_names: Sequence[str]) -> dict[str, Any]:
+    """Mean, standard deviation and number of the returns, None for the first two where there are none; and means of
+    the infos."""
     return {
         "return_mean": float(np.mean(evaluation.returns)) if evaluation else None,
         "return_std": float(np.std(evaluation.returns)) if evaluation else None,
         "episodes": len(evaluation.returns) if evaluation else 0,
+        "infos": evaluation.info_means(info_names) if evaluation else {},
     }
 
 

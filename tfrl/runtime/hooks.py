@@ -17,7 +17,7 @@ from tfrl.errors import SettingError
 from tfrl.job import PLANS, Job, algorithm
 from tfrl.logs.metrics import METRICS, Metric, check_declared, unit_of
 from tfrl.logs.window import info_metric
-from tfrl.runtime.acting.evaluator import world_metric
+from tfrl.runtime.acting.evaluator import evaluation_info, world_metric
 from tfrl.runtime.finish import last_knobs
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.serving.loaded import LoadedPolicy
@@ -64,8 +64,10 @@ class Hooks:
                 f"mean of info[{name!r}] at the end of the last 100 training episodes that have it"
             )
             self.metrics[info_metric(name)] = Metric("", meaning)
+            meaning = f"mean of info[{name!r}] at the end of the evaluation episodes that have it"
+            self.metrics[evaluation_info(name)] = Metric("", meaning)
         for world in job.evaluation.eval_worlds:
-            for name, metric in METRICS.items():
+            for name, metric in {**METRICS, **self.metrics}.items():
                 if name.startswith("evaluator/"):
                     meaning = f"{metric.meaning} in the world {world!r}"
                     self.metrics[world_metric(world, name)] = metric._replace(meaning=meaning)

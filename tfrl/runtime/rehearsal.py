@@ -64,7 +64,13 @@ def before_training(run_plan: RunPlan) -> Rehearsed:
             _act(tf.saved_model.load(str(folder / "export")), LoadedPolicy(policy, run_plan.spec))
         with _trial(run_plan, "result.json"):
             outcome = {"totals": Totals(env_steps=1), "interrupted": False, "stopped_by": ""}
-            score = {"return_mean": 0.0, "return_std": 0.0, "episodes": 1, "worlds": {}}
+            score = {
+                "return_mean": 0.0,
+                "return_std": 0.0,
+                "episodes": 1,
+                "infos": {},
+                "worlds": {},
+            }
             times = {"train_s": 0.0, "total_s": 0.0}
             write_result(folder / "result.json", result_facts(run_plan, outcome, score, times, 1))
         with _trial(run_plan, "the learning curve"):

@@ -31,7 +31,8 @@ def result_facts(
 
     Args:
       outcome: of the backend, with 'interrupted' and 'stopped_by'.
-      score: 'return_mean', 'return_std' and 'episodes' of the last evaluation, and 'worlds', the same of each world.
+      score: 'return_mean', 'return_std', 'episodes' and 'infos' of the last evaluation, and 'worlds', the same of each
+        world.
       times: 'train_s' and 'total_s'.
       exported_env_steps: of the run when it had the policy that is exported.
     """

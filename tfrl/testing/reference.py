@@ -180,6 +180,35 @@ def n_step_items(steps: Sequence[Step], n: int, discount: float) -> list[Item]:
     return items
 
 
+def relabelled(
+    steps: Sequence[Step],
+    first: int,
+    goal: np.ndarray,
+    n: int,
+    discount: float,
+    reward: Callable[[np.ndarray, np.ndarray], float],
+    terminated: Callable[[np.ndarray, np.ndarray], bool] | None,
+) -> Item:
+    """The item that begins with step number `first` of an episode, as if `goal` had been desired.
+
+    Args:
+      steps: the whole episode; observations are Dicts with 'achieved_goal' and 'desired_goal'.
+      reward, terminated: (achieved, desired) -> of a step; None: the steps' own terminations.
+    """
+    changed = []
+    for step in steps[first:]:
+        ends, achieved = step.terminated, step.next_obs["achieved_goal"]
+        if terminated is not None:
+            explained = terminated(achieved, step.next_obs["desired_goal"])
+            ends = terminated(achieved, goal) or (step.terminated and not explained)
+        obs, next_obs = ({**x, "desired_goal": goal} for x in (step.obs, step.next_obs))
+        paid = reward(achieved, goal)
+        changed.append(
+            Step(obs, step.action, paid, next_obs, ends, step.truncated or step.terminated)
+        )
+    return n_step_items(changed, n, discount)[0]
+
+
 class Recorded(NamedTuple):
     """One vector step as an actor hands it to a writer, leaves [B, ...], and the version of the weights that acted."""
 

@@ -198,14 +198,16 @@ class Bench:
         prioritized: bool = False,
         initial_priority: Any = None,
         servers: int = 1,
+        hindsight: Any = None,
     ):
         self.layout = TransitionLayout(spec, prioritized)
         self.servers = [reverb.Server([self._table()]) for _ in range(servers)]
         self.clients = [reverb.Client(f"localhost:{server.port}") for server in self.servers]
         self.client = self.clients[0]
         self.writer = make_writer(
-            self.clients, item, self.layout, num_envs, initial_priority=initial_priority
-        )
+            self.clients, item, self.layout, num_envs, initial_priority=initial_priority,
+            hindsight=hindsight,
+        )  # fmt: skip
 
     def _table(self) -> reverb.Table:
         return reverb.Table(

@@ -11,6 +11,7 @@ import numpy as np
 from tfrl.envs.make import make_vector
 from tfrl.envs.vector import VectorEnv, refuse_shared
 from tfrl.job import EnvPlan
+from tfrl.logs.window import info_metric
 from tfrl.runtime import seeds
 from tfrl.runtime.acting.inference import (
     Engine,
@@ -37,11 +38,19 @@ class Evaluation(NamedTuple):
     def __bool__(self) -> bool:
         return bool(self.returns)
 
-    def metrics(self) -> dict[str, float]:
-        """A row for the logs, empty where no episode has ended."""
+    def info_means(self, names: Sequence[str]) -> dict[str, float]:
+        """Mean of each of `names`, those of `infos`, over the episodes that have it; one that none has is left out."""
+        columns = zip(names, np.array(self.infos, np.float64).T) if self else ()
+        known = {name: column[~np.isnan(column)] for name, column in columns}
+        return {name: float(np.mean(column)) for name, column in known.items() if len(column)}
+
+    def metrics(self, info_names: Sequence[str] = ()) -> dict[str, float]:
+        """A row for the logs, empty where no episode has ended; `info_names` are those of `infos`."""
         if not self:
             return {}
+        infos = {evaluation_info(name): x for name, x in self.info_means(info_names).items()}
         return {
+            **infos,
             "evaluator/return_mean": float(np.mean(self.returns)),
             "evaluator/return_std": float(np.std(self.returns)),
             "evaluator/return_min": float(np.min(self.returns)),
@@ -49,6 +58,11 @@ class Evaluation(NamedTuple):
             "evaluator/episodes": float(len(self.returns)),
             "evaluator/length_mean_env_steps": float(np.mean(self.lengths_env_steps)),
         }
+
+
+def evaluation_info(name: str) -> str:
+    """The metric of a number in the infos of evaluation episodes."""
+    return f"evaluator/{info_metric(name)}"
 
 
 def evaluate(
@@ -230,14 +244,15 @@ class Evaluator:
         """
         episodes, knobs = self._plan.eval_episodes, self._knobs(env_steps, facts)
         played = self._play(arrays, episodes, f"training {env_steps}", knobs)
-        row = played[self._plan.judge].metrics()
+        names = self._run_plan.job.log.info_metrics
+        row = played[self._plan.judge].metrics(names)
         if row:
             row.update(
                 {
                     world_metric(world, name): value
                     for world, evaluation in played.items()
                     if world
-                    for name, value in evaluation.metrics().items()
+                    for name, value in evaluation.metrics(names).items()
                 }
             )
         if self._run_plan.agent.on_evaluation is not None:
@@ -296,13 +311,13 @@ class Evaluator:
         return self._run_plan.last_knobs(self._num_envs, env_steps, facts)
 
     def _make_env(self, plan: EnvPlan) -> VectorEnv:
-        job, agent = self._run_plan.job, self._run_plan.agent
+        job = self._run_plan.job
         vector = make_vector(
             plan,
             self._num_envs,
             seeds.integer(job.seed, "evaluator"),
             training=False,
-            info_names=job.log.info_metrics if agent.on_evaluation is not None else (),
+            info_names=job.log.info_metrics,
             switches=job.switches,
         )
         return StoppableVector(vector, self._stop)
