@@ -28,6 +28,7 @@ class ForeignTest(parameterized.TestCase):
     @parameterized.parameters(
         ("dqn", "gamma", "discount"),
         ("dqn", "lr", "learning_rate"),
+        ("dqn", "n_sampled_goal", "her_relabels"),
         ("dqn", "n_steps", "n_step"),
         ("ppo", "n_steps", "unroll_length"),
         ("ppo", "num_steps", "unroll_length"),

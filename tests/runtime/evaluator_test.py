@@ -206,6 +206,15 @@ class EvaluateTest(tf.test.TestCase, parameterized.TestCase):
             [3.0, np.sqrt(14 / 3), 1.0, 6.0, 3.0, 30.0],
         )
 
+    def test_metrics_of_infos(self):
+        infos = ((1.0, np.nan), (0.0, np.nan), (1.0, np.nan))
+        played = Evaluation((1.0, 2.0, 6.0), (10, 20, 60), infos)
+        self.assertAllClose(played.info_means(["is_success", "other"]), {"is_success": 2 / 3})
+        row = played.metrics(["is_success", "other"])
+        self.assertAllClose(row["evaluator/info/is_success"], 2 / 3)
+        self.assertNotIn("evaluator/info/other", row)
+        self.assertEqual(Evaluation((), ()).info_means(["is_success"]), {})
+
 
 class EvaluatorTest(tf.test.TestCase):
     def test_the_best_policy_is_kept_over_a_restart(self):

@@ -197,7 +197,7 @@ ABOUT = About(
     title="DQN",
     family="value_based",
     options=(
-        "double, dueling, n-step, prioritized replay, noisy layers, memory (R2D2), action masks, "
+        "double, dueling, n-step, prioritized replay, hindsight (HER), noisy layers, memory (R2D2), action masks, "
         "action features, Ape-X (an epsilon per actor, priorities from actors, sharded replay), "
         "gradients computed by actors"
     ),

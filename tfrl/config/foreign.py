@@ -94,6 +94,8 @@ SETTINGS = (
     Name(("target_period_updates",), "target_update_interval tau",
          "target_network_frequency target_network_update_freq tau", "target_network_update_freq tau",
          "in updates; the target network is copied whole"),
+    Name(("her_relabels",), "n_sampled_goal", "", "", "copies of each transition; 0 for none",
+         also="her hindsight"),
     Name(("prioritized",), "", "prioritized_replay", "prioritized_replay"),
     Name(("priority_exponent",), "", "prioritized_replay_alpha", "prioritized_replay_alpha"),
     Name(("importance_beta",), "", "prioritized_replay_beta", "prioritized_replay_beta"),
