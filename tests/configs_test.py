@@ -36,7 +36,7 @@ class ConfigsTest(parameterized.TestCase):
             "dqn": (
                 "cartpole acrobot mountaincar lunarlander pong breakout minatar_asterix minatar_breakout "
                 "minatar_freeway minatar_seaquest minatar_space_invaders parametric_cartpole memory_lstm "
-                "apex_cartpole rllib2018 apex_rllib2018 pong_rllib2018 breakout_rllib2018 "
+                "apex_cartpole bit_flip bit_flip_no_her rllib2018 apex_rllib2018 pong_rllib2018 breakout_rllib2018 "
                 "breakout_duel_rllib2018 pong_apex_rllib2018 breakout_apex_rllib2018"
             ),
             "c51": (
@@ -84,6 +84,14 @@ class ConfigsTest(parameterized.TestCase):
         self.assertGreaterEqual(max(scores), 0.9)
         result = json.loads((RUNS / run / "result.json").read_text())
         self.assertGreaterEqual(result["return_mean"], 0.9)
+
+    @parameterized.parameters(*[run for run in RECORDED if run.startswith("dqn/bit_flip")])
+    def test_bits_are_flipped_with_hindsight_only(self, run):
+        success = json.loads((RUNS / run / "result.json").read_text())["infos"]["is_success"]
+        if "no_her" in run:
+            self.assertEqual(success, 0.0)
+        else:
+            self.assertGreaterEqual(success, 0.9)
 
     def evaluations(self, run, limit=float("inf")):
         """Mean returns of a recorded run's evaluations up to so many env steps, in their order."""
