@@ -1,6 +1,6 @@
 """IMPALA with processes for 10 million env steps: no process keeps growing. Takes 4 minutes on 2 quiet cores.
 
-`SOAK_ENV_STEPS=3000000 python -m pytest tests/runtime/soak_test.py` is a shorter one.
+`SOAK_ENV_STEPS=3000000 python -m pytest tests/runtime/backends/soak_test.py` is a shorter one.
 """
 
 import os

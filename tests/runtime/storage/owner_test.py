@@ -21,7 +21,7 @@ from tfrl.runtime.storage import folders, owner
 from tfrl.settings import setting
 
 ALGO = "toy.algo"
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 # Takes the folder 'a', says so, and keeps it until it is killed.
 HOLD = """
 import sys, time, types

@@ -1,6 +1,7 @@
 """Thirty kills at random moments: the whole run, or one of its processes; each run is resumed and finished.
 
-SEED draws what is killed and when. With another one: `KILLS_SEED=7 python -m pytest tests/runtime/kills_test.py`.
+SEED draws what is killed and when. Another one:
+`KILLS_SEED=7 python -m pytest tests/runtime/backends/kills_test.py`.
 """
 
 import math

@@ -72,9 +72,7 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
     def test_an_error_of_the_learner_ends_the_run(self):
         with self.assertRaisesRegex(Exception, "no such loss"):
             settings = {k: v for k, v in SETTINGS.items() if k != "hidden_sizes"}
-            self.train_of(
-                "ppo", dict(settings, overlap=True, network="tests.runtime.overlap_test:broken")
-            )
+            self.train_of("ppo", dict(settings, overlap=True, network=f"{__name__}:broken"))
 
     def test_a_replay_beside_the_learner_is_trained_on_while_the_next_steps_are_made(self):
         settings = dict(

@@ -4,22 +4,20 @@ import pathlib
 import tempfile
 from unittest import mock
 
-import numpy as np
 import tensorflow as tf
-from absl.testing import absltest, parameterized
+from absl.testing import parameterized
 
 import tfrl
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.replay import learner_replay
-from tfrl.runtime.interval import Interval
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage.checkpoint import Checkpoints
 
 IDENTITY = "tfrl.testing.fakes:IdentityGame"
 
 
-class AssembleTest(parameterized.TestCase):
+class RunPlanTest(parameterized.TestCase):
     def test_the_arithmetic_of_a_run(self):
         job = make_job(
             "dqn",
@@ -131,17 +129,3 @@ class ResidencyTest(parameterized.TestCase):
                 run_dir=str(run_dir),
             )
         self.assertFalse(run_dir.exists())
-
-
-class EveryTest(absltest.TestCase):
-    def test_fires_once_for_each_multiple_that_is_passed(self):
-        every = Interval(100)
-        fired = [now for now in (40, 99, 100, 130, 199, 350, 360, 400) if every.due(now)]
-        self.assertEqual(fired, [100, 350, 400])
-
-    def test_a_resumed_counter_keeps_its_rhythm(self):
-        every = Interval(100, start=250)
-        self.assertEqual([every.due(n) for n in (260, 299, 300, 301)], [False, False, True, False])
-
-    def test_zero_is_never(self):
-        self.assertFalse(any(Interval(0).due(int(n)) for n in np.arange(1_000)))

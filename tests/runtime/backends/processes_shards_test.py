@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 @pytest.mark.slow
-class MultiprocessShardsTest(absltest.TestCase):
+class ShardsTest(absltest.TestCase):
     def start(self, folder, **settings):
         run = Run(folder, "dqn", **{**SETTINGS, **settings})
         self.addCleanup(run.close)

@@ -22,7 +22,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class MultiprocessTest(parameterized.TestCase):
+class ProcessesTest(parameterized.TestCase):
     def start(self, **settings):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)

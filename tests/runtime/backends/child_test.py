@@ -9,7 +9,7 @@ import time
 
 from absl.testing import absltest
 
-from tfrl.runtime import link as control
+from tfrl.runtime import link as link_lib
 from tfrl.runtime.backends import child
 from tfrl.runtime.backends.process import Process
 
@@ -18,7 +18,7 @@ class Supervisor:
     """Answers a link from a thread and keeps what it told."""
 
     def __init__(self, pipe):
-        self.orders, self.statuses = {"stop": control.RUN}, []
+        self.orders, self.statuses = {"stop": link_lib.RUN}, []
         self._pipe = pipe
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -46,7 +46,7 @@ class LinkTest(absltest.TestCase):
         # The other end stays open: a link whose supervisor is gone ends its process.
         ours, theirs = multiprocessing.Pipe()
         self.supervisor = Supervisor(ours)
-        self.link = control.Link(theirs)
+        self.link = link_lib.Link(theirs)
 
     def test_what_is_told_arrives_once_and_numbers_stay(self):
         self.link.report(env_steps=5)
@@ -67,9 +67,9 @@ class LinkTest(absltest.TestCase):
         self.assertTrue(statuses[-1].done)
 
     def test_orders_arrive_and_waiting_ends_with_the_order_to_stop(self):
-        self.supervisor.orders = {"stop": control.RUN, "address": "here"}
+        self.supervisor.orders = {"stop": link_lib.RUN, "address": "here"}
         self.assertTrue(self.link.wait(lambda orders: "address" in orders))
-        self.supervisor.orders = {"stop": control.ABANDON}
+        self.supervisor.orders = {"stop": link_lib.ABANDON}
         self.assertFalse(self.link.wait(lambda orders: "nothing" in orders))
 
     def test_silence_of_the_loop_counts_once_it_is_ready_and_not_while_it_is_busy(self):
