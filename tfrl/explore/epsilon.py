@@ -118,7 +118,7 @@ def knob(
         # Ape-X: a constant epsilon on the actor's or the environment's rung of a ladder.
         if config.epsilon_ladder != "none":
             base, exponent = config.epsilon_ladder_base, config.epsilon_ladder_exponent
-            return {"epsilon": ladder(base, exponent, *_rungs(config, place))}
+            return {"epsilon": ladder(base, exponent, *rungs(config.epsilon_ladder, place))}
         # One epsilon for all, which decays over the env steps of the run.
         if config.epsilon_schedule:
             now = piecewise(config.epsilon_schedule, env_steps)
@@ -133,13 +133,18 @@ def in_metrics(config: EpsilonSettings) -> Callable[[ActorPlace], np.ndarray] | 
     """`Agent.in_metrics`: with a ladder its least random third, else None."""
     if config.epsilon_ladder == "none":
         return None
-    return lambda place: least_random(*_rungs(config, place))
+    return lambda place: least_random(*rungs(config.epsilon_ladder, place))
 
 
-def _rungs(config: EpsilonSettings, place: ActorPlace) -> tuple[np.ndarray, int]:
-    """Rungs of an actor's environments, int [num_envs], and how many the ladder has."""
+def rungs(per: str, place: ActorPlace) -> tuple[np.ndarray, int]:
+    """Rungs of an actor's environments, int [num_envs], and how many the ladder has.
+
+    Args:
+      per: 'actor': a rung for each actor, which its environments share; 'env': one for each environment.
+      place: of the actor.
+    """
     worker, num_workers, num_envs = place
-    if config.epsilon_ladder == "actor":
+    if per == "actor":
         return np.full(num_envs, worker), num_workers
     return worker * num_envs + np.arange(num_envs), num_workers * num_envs
 

@@ -6,6 +6,7 @@ something differ from step to step. Used for action values and for the logits of
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,22 @@ import tensorflow as tf
 
 from tfrl.errors import SettingError
 from tfrl.nn import torsos
+from tfrl.settings import setting
 from tfrl.types import ACTION_FEATURES, EnvSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionFeatureSettings:
+    """Settings of `ActionScores`, a base of the settings of heads that score actions by their features."""
+
+    action_hidden_sizes: tuple[int, ...] = setting(
+        (64,),
+        "units per layer of the MLP that embeds action features; empty: the features themselves are the "
+        "embedding",
+        unit="units",
+        minimum=1,
+        idle_if={"action_features": False},
+    )
 
 
 class ActionScores(tf.Module):

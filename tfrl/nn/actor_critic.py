@@ -31,7 +31,7 @@ _SDE = "exploration"  # name of the noise; those of a distribution begin with "a
 
 
 @dataclasses.dataclass(frozen=True)
-class ActorCriticSettings:
+class ActorCriticSettings(action_features.ActionFeatureSettings):
     """Settings of `ActorCritic`, a base of algorithms' `Config` before `ModelSettings`, of which some differ here."""
 
     activation: str = with_default(ModelSettings, "activation", "tanh")

@@ -62,14 +62,6 @@ class ModelSettings:
     core_size: int = setting(
         128, "units of the memory", unit="units", minimum=1, idle_if={"core": "none"}
     )
-    action_hidden_sizes: tuple[int, ...] = setting(
-        (64,),
-        "units per layer of the MLP that embeds action features; empty: the features themselves are the "
-        "embedding",
-        unit="units",
-        minimum=1,
-        idle_if={"action_features": False},
-    )
 
 
 def make(

@@ -384,6 +384,20 @@ class SquashedGaussian(Distribution):
         return tf.minimum(tf.maximum(x, self._low), self._high)  # rounding may step over a limit
 
 
+def squashed_log_prob(mean: tf.Tensor, log_std: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    """Logarithm of the density of tanh(u), u normal, on the scale [-1, 1] (Haarnoja et al. 2018b, appendix C).
+
+    Args:
+      mean, log_std, u: [..., m].
+
+    Returns:
+      float32 [...], the sum over components.
+    """
+    z = (u - mean) * tf.exp(-log_std)
+    normal = -0.5 * z * z - log_std - _LOG_SQRT_2PI
+    return tf.reduce_sum(normal - _log_tanh_slope(u), axis=-1)
+
+
 class Nest(Distribution):
     """Independent parts of a Dict or Tuple.
 

@@ -20,7 +20,7 @@ from tfrl.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class QNetworkSettings:
+class QNetworkSettings(action_features.ActionFeatureSettings):
     """Settings of `QHeads`, a base of algorithms' `Config` before `ModelSettings`, of which some differ here."""
 
     activation: str = with_default(

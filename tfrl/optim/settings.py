@@ -164,6 +164,16 @@ def reads_env_steps(config: OptimizerSettings) -> bool:
     return bool(scheduled or config.learning_rate_env_steps)
 
 
+def make_clock(config: OptimizerSettings) -> Any:
+    """The variable `Learner.env_steps`, int64, which the runtime writes; None where no schedule reads it: writing takes
+    time."""
+    import tensorflow as tf
+
+    if not reads_env_steps(config):
+        return None
+    return tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
+
+
 def decayed(
     config: OptimizerSettings, initial: float, final: float | None, env_steps: Any, updates: Any
 ) -> Any:

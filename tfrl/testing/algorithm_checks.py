@@ -195,9 +195,10 @@ def networks_have_every_variable_once(subject: Subject) -> None:
     _require(
         not extra, f"networks have {extra} variables that are not trainable or not the learner's"
     )
+    scalars = [all(v.shape.rank == 0 for v in network.variables) for network in networks]
     _require(
-        all(network.kernels for network in networks),
-        "a network without a kernel of two axes or more",
+        all(network.kernels or scalar for network, scalar in zip(networks, scalars, strict=True)),
+        "a network that is no scalar and has no kernel of two axes or more",
     )
     before = [[v.numpy() for v in network.variables] for network in networks]
     for block in subject.blocks(2):

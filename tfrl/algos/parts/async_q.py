@@ -107,7 +107,7 @@ class AsyncQLearner(Learner):
         super().__init__()
         self._config, self.policy = config, make_policy()
         self._variables = self.policy.online.trainable_variables
-        self.env_steps = q_learning.make_clock(config)
+        self.env_steps = optim_settings.make_clock(config)
         self.optimizer = optim_settings.make(config, self._variables, self.env_steps)
 
     def update(self, batch: ActorOutput, seed: Any) -> UpdateOutput:

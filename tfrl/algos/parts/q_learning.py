@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrl.agent import Agent, Learner, Network, Periodic, Queue
-from tfrl.algos.parts import q_policy, q_steps, replay_settings
+from tfrl.algos.parts import q_policy, replay_settings, replay_update
 from tfrl.algos.parts.q_policy import QPolicy
 from tfrl.algos.parts.replay_settings import ReplaySettings
+from tfrl.algos.parts.replay_update import RowWeights
 from tfrl.explore import epsilon
 from tfrl.explore.epsilon import EpsilonSettings
-from tfrl.losses import value
 from tfrl.nn import torsos
 from tfrl.nn.normalise import ObservationMoments
 from tfrl.nn.target import copy_target
@@ -70,28 +70,6 @@ class Loss(NamedTuple):
     metrics: Mapping[str, tf.Tensor]
 
 
-class RowWeights(NamedTuple):
-    """How much each of n rows counts in the mean of an update.
-
-    Attributes:
-      importance: importance weights of prioritized replay, float32 [n]; ones with a uniform one.
-      valid: rows that count, bool [n]; None: all do.
-      count: of the valid rows of all replicas, float32 scalar; None with `valid`.
-      beta: exponent of the importance weights, float32 scalar.
-    """
-
-    importance: tf.Tensor
-    valid: tf.Tensor | None
-    count: tf.Tensor | None
-    beta: tf.Tensor
-
-    def mean(self, x: tf.Tensor) -> tf.Tensor:
-        """This replica's part of the mean over the rows of all replicas that count; float32 [n] -> scalar."""
-        if self.valid is None:
-            return apply.global_mean(x)
-        return apply.masked_mean(x, self.valid, self.count)
-
-
 class QLearner(Learner):
     """Online and target network, optimiser, and the stages of an update. An algorithm adds `update`.
 
@@ -114,7 +92,7 @@ class QLearner(Learner):
         if self.policy.normaliser is not None:
             self.statistics = ObservationMoments(self.policy.normaliser.space)
         copy_target(self.target, self.policy)
-        self.env_steps = make_clock(config)
+        self.env_steps = optim_settings.make_clock(config)
         variables = self.policy.trainable_variables
         self.optimizer = optim_settings.make(config, variables, self.env_steps)
 
@@ -135,17 +113,8 @@ class QLearner(Learner):
     # The stages of `update` that every algorithm has, in their order; in replica context.
 
     def row_weights(self, batch: Transition | Trajectory) -> RowWeights:
-        """How much each row counts: importance weights (Schaul et al. 2016, section 3.4) and padding of sequences."""
-        config = self._config
-        beta = replay_settings.importance_beta(config, self.optimizer.iterations)
-        importance, valid, count = tf.ones_like(batch.probability), None, None
-        if config.prioritized:
-            importance = value.importance_weights(batch.probability, beta)
-        if replay_settings.has_memory(config):  # the weight of a sequence is that of its steps
-            late = batch.valid[config.burn_in :]
-            importance = tf.repeat(importance, late.shape[0])
-            valid, count = q_steps.by_sequence(late), apply.masked_count(late)
-        return RowWeights(importance, valid, count, beta)
+        """How much each row counts, see `replay_update.row_weights`."""
+        return replay_update.row_weights(self._config, batch, self.optimizer.iterations)
 
     def network_losses(self) -> tf.Tensor | None:
         """This replica's part of what a user's network adds to the loss, e.g. penalties on weights; None: nothing."""
@@ -168,14 +137,9 @@ class QLearner(Learner):
 
         The target network keeps the statistics of its weights until the next copy.
         """
-        if self.statistics is None:
-            return
-        if replay_settings.has_memory(self._config):
-            obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
-            self.statistics.merge(obs, batch.valid)
-        else:
-            self.statistics.merge(batch.obs_tm1)
-        self.policy.normaliser.update(self.statistics)
+        replay_update.merge_observations(
+            self._config, self.statistics, self.policy.normaliser, batch
+        )
 
     def output(
         self,
@@ -191,27 +155,13 @@ class QLearner(Learner):
           added: what `network_losses` gave.
           metrics: what `minimise` gave.
         """
-        config, priorities = self._config, None
-        means = {name: apply.reduce_sum(weights.mean(x)) for name, x in out.metrics.items()}
-        metrics = {**metrics, **means}
+        metrics = {**metrics, **weights.means(out.metrics)}
         if added is not None:
             metrics["learner/network_loss"] = apply.reduce_sum(added)
-        if config.prioritized:
+        if self._config.prioritized:
             metrics["learner/importance_beta"] = weights.beta
-            priorities = out.priority
-            if weights.valid is not None:  # of a sequence: eta max + (1 - eta) mean over its steps
-                valid = batch.valid[config.burn_in :]
-                steps = tf.transpose(tf.reshape(priorities, valid.shape[::-1]))
-                priorities = value.sequence_priority(steps, valid, config.priority_eta)
-            priorities += config.priority_epsilon
+        priorities = replay_update.new_priorities(self._config, batch, weights, out.priority)
         return UpdateOutput(metrics, priorities)
-
-
-def make_clock(config: OptimizerSettings) -> tf.Variable | None:
-    """The `env_steps` of a learner, which the runtime writes; None where no schedule reads it: writing takes time."""
-    if not optim_settings.reads_env_steps(config):
-        return None
-    return tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
 
 
 def networks(online: QPolicy, target: QPolicy, optimizer: Any) -> tuple[Network, ...]:

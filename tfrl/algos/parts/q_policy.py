@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import tensorflow as tf
 
+from tfrl.algos.parts import replay_policy
+from tfrl.algos.parts.replay_policy import ReplayPolicy
 from tfrl.errors import SettingError
 from tfrl.explore import epsilon as exploration
 from tfrl.losses import value
-from tfrl.nn import action_features, inputs, torsos, user_model
+from tfrl.nn import action_features, inputs, torsos
 from tfrl.nn import body as bodies
 from tfrl.nn.body import Body
 from tfrl.nn.normalise import ObservationNormaliser
-from tfrl.types import EnvSpec, PolicyStep, Trajectory
+from tfrl.types import EnvSpec, PolicyStep
 
 
-class QPolicy(tf.Module):
+class QPolicy(ReplayPolicy):
     """The epsilon-greedy choice among the action values of a model.
 
     With noisy layers an exploring step adds new noise to the weights for each environment and step; a greedy
@@ -43,9 +45,9 @@ class QPolicy(tf.Module):
         rescale_epsilon: float | None = None,
         normaliser: ObservationNormaliser | None = None,
     ):
-        super().__init__()
-        self.normaliser, self._rescale_epsilon = normaliser, rescale_epsilon
-        self.body, self.model, self._gives_values = body, model, gives_values
+        super().__init__(body, normaliser)
+        self._rescale_epsilon = rescale_epsilon
+        self.model, self._gives_values = model, gives_values
         self.noise = {**exploration.noise(int(spec.action_space.n)), **model.noise}
 
     def values(
@@ -69,19 +71,6 @@ class QPolicy(tf.Module):
     def masked(self, q: tf.Tensor, obs: Any) -> tf.Tensor:
         """Action values [B, A] with the values of actions that are invalid in `obs` replaced."""
         return value.mask_invalid(q, inputs.action_mask(obs))
-
-    def inputs(self, obs: Any) -> Any:
-        """Raw observations -> what the body reads."""
-        return obs if self.normaliser is None else self.normaliser(obs)
-
-    @property
-    def trainable_variables(self) -> tuple[tf.Variable, ...]:
-        """The variables that an optimiser may change: frozen layers of a user's network are left out."""
-        return user_model.trainable(self, super().trainable_variables)
-
-    def initial_state(self, batch_size: int, noise: Mapping[str, Any]) -> Any:
-        """Implements `Policy.initial_state`: the state of the memory, () without one."""
-        return self.body.initial_state(batch_size)
 
     def step(
         self,
@@ -111,26 +100,6 @@ class QPolicy(tf.Module):
         if self._rescale_epsilon is not None:
             q = value.unrescale(q, self._rescale_epsilon)
         return {"q_values": self.masked(q, obs)}
-
-    def unroll(self, batch: Trajectory, burn_in: int, training: bool = False) -> tf.Tensor:
-        """Features of a sequence's observations from its stored state on, [T + 1 - burn_in, B, F].
-
-        The first `burn_in` observations only refresh the state (Kapturowski et al. 2019, section 3); no
-        gradient passes through them.
-
-        Args:
-          batch: leaves [T, B, ...].
-          burn_in: of the T steps.
-          training: mode of a user's network in the steps that follow.
-        """
-        obs, state, is_first = self.inputs(batch.obs), batch.state, batch.is_first
-        if burn_in:
-            first = tf.nest.map_structure(lambda x: x[:burn_in], obs)
-            _, state = self.body.unroll(first, state, is_first[:burn_in])
-            state = tf.nest.map_structure(tf.stop_gradient, state)
-            obs = tf.nest.map_structure(lambda x: x[burn_in:], obs)
-        features, _ = self.body.unroll(obs, state, is_first[burn_in:], training)
-        return features
 
 
 class UpdateNoise(NamedTuple):
@@ -169,11 +138,7 @@ def check(algo: str, config: Any, spec: EnvSpec, sends_gradients: bool) -> None:
     except SettingError as error:
         raise SettingError(f"algo={algo} on {spec.name}: {error}") from error
     torsos.check(config, spec, sends_gradients=sends_gradients)
-    if config.normalize_observations and config.rescale_observations:
-        raise SettingError(
-            "normalize_observations=True with rescale_observations=True: either brings observations to one scale; "
-            "leave one of them out"
-        )
+    replay_policy.check(config)
 
 
 def make(
@@ -187,8 +152,6 @@ def make(
       gives_values: see `QPolicy`.
     """
     body = bodies.make(config, spec, rescale=config.rescale_observations)
-    normaliser = None
-    if config.normalize_observations:
-        normaliser = ObservationNormaliser(spec.observation_space, config.observation_clip)
+    normaliser = replay_policy.normaliser(config, spec)
     model, rescale_epsilon = make_model(body.output_size), config.value_rescaling_epsilon
     return QPolicy(spec, body, model, gives_values, rescale_epsilon, normaliser)

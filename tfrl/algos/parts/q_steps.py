@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -82,16 +83,7 @@ def of_sequences(
     reward, discount, is_last, valid = late
     ahead = returns.n_step(reward, discount, is_last, n, valid)
     steps, width = valid.shape
-    # Place of the observation that each step bootstraps from, among [T' + 1, b] flattened.
-    where = (tf.range(steps)[:, None] + ahead.steps) * width + tf.range(width)
-    where = by_sequence(where)
-
-    def now(nest: Any) -> Any:
-        return tf.nest.map_structure(lambda x: by_sequence(x[:steps]), nest)
-
-    def then(nest: Any) -> Any:
-        return tf.nest.map_structure(lambda x: tf.gather(x, where), flat(nest))
-
+    now, then = now_and_then(ahead.steps, valid.shape)
     return TDBatch(
         obs_tm1=now(obs),
         obs_t=then(obs),
@@ -102,6 +94,30 @@ def of_sequences(
         reward_t=by_sequence(ahead.reward),
         discount_t=by_sequence(ahead.discount),
     )
+
+
+def now_and_then(
+    ahead: tf.Tensor, shape: tf.TensorShape
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Two functions from a nest [T' + 1, b, ...] to rows [b T', ...], sequence by sequence.
+
+    The first takes what belongs to each step, the second what belongs to the observation that the step bootstraps from.
+
+    Args:
+      ahead: how many steps that observation is ahead, int32 [T', b].
+      shape: [T', b].
+    """
+    steps, width = shape
+    # Place of the observation that each step bootstraps from, among [T' + 1, b] flattened.
+    where = by_sequence((tf.range(steps)[:, None] + ahead) * width + tf.range(width))
+
+    def now(nest: Any) -> Any:
+        return tf.nest.map_structure(lambda x: by_sequence(x[:steps]), nest)
+
+    def then(nest: Any) -> Any:
+        return tf.nest.map_structure(lambda x: tf.gather(x, where), flat(nest))
+
+    return now, then
 
 
 def by_sequence(x: tf.Tensor) -> tf.Tensor:

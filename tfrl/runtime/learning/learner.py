@@ -361,7 +361,11 @@ class LearnerLoop(tf.Module):
         if self._delayed is not None:
             metrics = self._with_delayed(metrics, delayed)
         for every, fn in self._periodic:
-            tf.cond(self.updates % every == 0, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0))
+            if every == 1:
+                fn()
+            else:
+                due = self.updates % every == 0
+                tf.cond(due, lambda fn=fn: _and_zero(fn), lambda: tf.constant(0))
         return metrics
 
     def _with_delayed(
@@ -389,8 +393,12 @@ class LearnerLoop(tf.Module):
         def no_step() -> list[tf.Tensor]:
             return [tf.constant(0.0) for _ in self._delayed_metrics]
 
-        due = self.updates % self._delayed.every_updates == 0
-        values = tf.cond(due, step, no_step)  # a graph traces both, `step` first
+        due, every = tf.constant(True), self._delayed.every_updates
+        if every == 1:
+            values = step()
+        else:
+            due = self.updates % every == 0
+            values = tf.cond(due, step, no_step)  # a graph traces both, `step` first
         both = metrics.keys() & set(self._delayed_metrics)
         if both:
             raise ValueError(f"metrics of an update and of its delayed step alike: {sorted(both)}")

@@ -1,0 +1,95 @@
+"""Stages of an update on replayed items, whatever is learned: weights of rows, statistics, new priorities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfrl.algos.parts import q_steps, replay_settings
+from tfrl.losses import value
+from tfrl.nn.normalise import ObservationMoments, ObservationNormaliser
+from tfrl.optim import apply
+from tfrl.types import Trajectory, Transition
+
+
+class RowWeights(NamedTuple):
+    """How much each of n rows counts in the mean of an update.
+
+    Attributes:
+      importance: importance weights of prioritized replay, float32 [n]; ones with a uniform one.
+      valid: rows that count, bool [n]; None: all do.
+      count: of the valid rows of all replicas, float32 scalar; None with `valid`.
+      beta: exponent of the importance weights, float32 scalar.
+    """
+
+    importance: tf.Tensor
+    valid: tf.Tensor | None
+    count: tf.Tensor | None
+    beta: tf.Tensor
+
+    def mean(self, x: tf.Tensor) -> tf.Tensor:
+        """This replica's part of the mean over the rows of all replicas that count; float32 [n] -> scalar."""
+        if self.valid is None:
+            return apply.global_mean(x)
+        return apply.masked_mean(x, self.valid, self.count)
+
+    def means(self, metrics: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Metrics of rows {name: [n]} -> means over all replicas."""
+        return {name: apply.reduce_sum(self.mean(x)) for name, x in metrics.items()}
+
+
+def row_weights(config: Any, batch: Transition | Trajectory, updates: tf.Tensor) -> RowWeights:
+    """How much each row counts: importance weights (Schaul et al. 2016, section 3.4) and padding of sequences.
+
+    Args:
+      config: `ReplaySettings` and `ModelSettings`.
+      batch: leaves [b, ...], or with a memory [T, b, ...].
+      updates: made so far, integer scalar.
+    """
+    beta = replay_settings.importance_beta(config, updates)
+    importance, valid, count = tf.ones_like(batch.probability), None, None
+    if config.prioritized:
+        importance = value.importance_weights(batch.probability, beta)
+    if replay_settings.has_memory(config):  # the weight of a sequence is that of its steps
+        late = batch.valid[config.burn_in :]
+        importance = tf.repeat(importance, late.shape[0])
+        valid, count = q_steps.by_sequence(late), apply.masked_count(late)
+    return RowWeights(importance, valid, count, beta)
+
+
+def merge_observations(
+    config: Any,
+    statistics: ObservationMoments | None,
+    normaliser: ObservationNormaliser | None,
+    batch: Transition | Trajectory,
+) -> None:
+    """Takes the batch's observations, of a step each, into the statistics that normalise them, where there are any."""
+    if statistics is None or normaliser is None:
+        return
+    if replay_settings.has_memory(config):
+        obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
+        statistics.merge(obs, batch.valid)
+    else:
+        statistics.merge(batch.obs_tm1)
+    normaliser.update(statistics)
+
+
+def new_priorities(
+    config: Any, batch: Transition | Trajectory, weights: RowWeights, error: tf.Tensor
+) -> tf.Tensor | None:
+    """New priorities of the items of a batch, float32 [b]; None with uniform replay.
+
+    Args:
+      config: `ReplaySettings`.
+      weights: of its rows.
+      error: absolute error of each row, float32 [n].
+    """
+    if not config.prioritized:
+        return None
+    if weights.valid is not None:  # of a sequence: eta max + (1 - eta) mean over its steps
+        valid = batch.valid[config.burn_in :]
+        steps = tf.transpose(tf.reshape(error, valid.shape[::-1]))
+        error = value.sequence_priority(steps, valid, config.priority_eta)
+    return error + config.priority_epsilon
