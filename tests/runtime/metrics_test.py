@@ -46,6 +46,20 @@ class MetricsTest(tf.test.TestCase):
                     network=penalized, total_env_steps=400, min_replay=100, updates_per_call=4
                 ),
             ),
+            (
+                "td3",
+                dict(
+                    env="tfrl.testing.fakes:TargetPoint", total_env_steps=200, min_replay=100,
+                    batch_size=8, updates_per_call=4, policy_hidden_sizes=(8,), critic_hidden_sizes=(8,),
+                ),
+            ),
+            (
+                "sac",
+                dict(
+                    total_env_steps=200, min_replay=100, batch_size=8, updates_per_call=4,
+                    policy_hidden_sizes=(8,), critic_hidden_sizes=(8,),
+                ),
+            ),
             ("ppo", dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64)),
             (
                 "appo",

@@ -36,8 +36,6 @@ from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import with_default
 from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
 
-METRICS = deterministic_policy.METRICS
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(deterministic_policy.Settings, OptimizerSettings, ModelSettings):
@@ -78,7 +76,7 @@ class DDPGLearner(ActorCriticLearner):
             if added is not None:
                 total += added
         metrics = self.minimise_critics(tape, total)
-        return self.output(batch, weights, td.td_error, q_tm1, metrics)
+        return self.output(batch, weights, td.td_error, q_tm1, added, metrics)
 
     def update_policy(
         self, batch: Transition | Trajectory, seed: tf.Tensor

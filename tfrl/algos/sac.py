@@ -29,7 +29,6 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-import tfrl
 from tfrl.agent import About, ActorPlace, Agent
 from tfrl.algos.parts import actor_critic_replay as family
 from tfrl.algos.parts import replay_policy, replay_settings
@@ -50,11 +49,6 @@ from tfrl.settings import Except, setting
 from tfrl.types import EnvSpec, PolicyStep, Trajectory, Transition, UpdateOutput
 
 LOG_STD_LIMITS = (-20.0, 2.0)  # of the policy's outputs, as in the authors' code
-METRICS = {
-    **family.METRICS,
-    "learner/temperature": tfrl.Metric("reward/nat", "weight of the entropy in the objective"),
-    "actor/random": tfrl.Metric("", "1 while actions are uniformly random, then 0"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +82,7 @@ class Config(family.Settings, RandomStartSettings, OptimizerSettings, ModelSetti
         "Discrete actions: target entropy as a fraction of log(number of actions)",
         minimum=0.0,
         maximum=1.0,
-        idle_if=({"box_actions": True}, {"temperature": Except((None,))}),
+        idle_if=({"discrete_actions": False}, {"temperature": Except((None,))}),
     )
     policy_value: str = setting(
         "min",
@@ -378,7 +372,7 @@ class SACLearner(ActorCriticLearner):
             if added is not None:
                 total += added
         metrics = self.minimise_critics(tape, total)
-        return self.output(batch, weights, td.td_error, q_tm1, metrics)
+        return self.output(batch, weights, td.td_error, q_tm1, added, metrics)
 
     def update_policy(
         self, batch: Transition | Trajectory, seed: tf.Tensor

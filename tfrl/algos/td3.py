@@ -35,8 +35,6 @@ from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
 
-METRICS = deterministic_policy.METRICS
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(deterministic_policy.Settings, OptimizerSettings, ModelSettings):
@@ -96,7 +94,7 @@ class TD3Learner(ActorCriticLearner):
             if added is not None:
                 total += added
         metrics = self.minimise_critics(tape, total)
-        return self.output(batch, weights, td.td_error, q_tm1, metrics)
+        return self.output(batch, weights, td.td_error, q_tm1, added, metrics)
 
     def update_policy(
         self, batch: Transition | Trajectory, seed: tf.Tensor

@@ -16,6 +16,7 @@ from tfrl.settings import Except, value_text
 # Facts of an environment that conditions may name beside settings -> the words for them.
 FACTS = {
     "box_actions": "a Box among the actions",
+    "discrete_actions": "a Discrete space among the actions",
     "action_features": "action features in the observation",
     "atari": "an Atari game",
     "mlp": "an MLP in the network",

@@ -39,6 +39,10 @@ METRICS: dict[str, Metric] = {
         "env steps", "mean length of the last 100 training episodes"
     ),
     "actor/epsilon": Metric("", "probability of a random action, mean over environments"),
+    "actor/noise_scale": Metric(
+        "", "factor of the noise on actions scaled to [-1, 1], mean over environments"
+    ),
+    "actor/random": Metric("", "1 while actions are uniformly random at the start, then 0"),
     "actor/policy_lag_updates": Metric(
         "updates", "number of updates by which the acting policy lags behind the learner"
     ),
@@ -47,7 +51,7 @@ METRICS: dict[str, Metric] = {
     ),
     "learner/loss": Metric("", "loss that the optimiser minimises, mean over the last batches"),
     "learner/network_loss": Metric(
-        "", "losses that the layers of your own network add, e.g. weight penalties"
+        "", "penalties on weights, and what the layers of your own network add to the loss"
     ),
     "learner/td_error_abs_mean": Metric("reward", "mean absolute temporal-difference error"),
     "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),
@@ -60,9 +64,14 @@ METRICS: dict[str, Metric] = {
     ),
     "learner/gradient_norm": Metric("", "global norm of the gradient before clipping"),
     "learner/learning_rate": Metric("", "learning rate of the optimiser"),
-    "learner/policy_loss": Metric(
-        "", "surrogate loss of the policy gradient, mean over the last batch"
+    "learner/policy_loss": Metric("", "loss that the policy minimises, mean over the last batches"),
+    "learner/policy_gradient_norm": Metric(
+        "", "global norm of the policy's gradient before clipping"
     ),
+    "learner/saturated_ratio": Metric(
+        "", "fraction of the policy's action components beyond 0.99 of their limits"
+    ),
+    "learner/temperature": Metric("reward/nat", "weight of the entropy in the objective"),
     "learner/value_loss": Metric("reward^2", "loss of the value function, before its coefficient"),
     "learner/entropy": Metric("nat", "mean entropy of the policy's action distributions"),
     "learner/kl": Metric(

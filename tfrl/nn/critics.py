@@ -45,7 +45,7 @@ class CriticSettings:
         False,
         "policy and critics share the network before their layers, which only the critics' loss trains; a memory is "
         "always shared",
-        idle_if=({"core": frozenset(("lstm", "gru", "gtrxl"))}, {"hidden_sizes": (), "mlp": True}),
+        idle_if={"core": frozenset(("lstm", "gru", "gtrxl"))},
     )
 
 

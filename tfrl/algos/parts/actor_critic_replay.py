@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-import tfrl
 from tfrl.agent import Delayed, Learner, Network, Periodic
 from tfrl.algos.parts import q_steps, replay_policy, replay_settings, replay_update
 from tfrl.algos.parts.replay_policy import ReplayPolicy
@@ -32,12 +31,6 @@ from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting, with_default
 from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
-
-METRICS = {
-    "learner/policy_gradient_norm": tfrl.Metric(
-        "", "global norm of the policy's gradient before clipping"
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,6 +388,7 @@ class ActorCriticLearner(Learner):
         weights: RowWeights,
         td_error: tf.Tensor,
         q: tf.Tensor,
+        added: tf.Tensor | None,
         metrics: Mapping[str, tf.Tensor],
     ) -> UpdateOutput:
         """Metrics of an update of the critics and the new priorities of its items, float32 [b] or None.
@@ -403,6 +397,7 @@ class ActorCriticLearner(Learner):
 
         Args:
           td_error, q: errors and values of the actions taken by each critic [N, n].
+          added: what `extra_critic_loss` gave.
           metrics: what `minimise_critics` gave.
         """
         config = self._config
@@ -411,6 +406,8 @@ class ActorCriticLearner(Learner):
         error = tf.reduce_mean(tf.abs(td_error), axis=0)
         means = {"learner/td_error_abs_mean": error, "learner/q_mean": tf.reduce_mean(q, axis=0)}
         metrics = {**metrics, **weights.means(means)}
+        if added is not None:
+            metrics["learner/network_loss"] = apply.reduce_sum(added)
         if config.prioritized:
             metrics["learner/importance_beta"] = weights.beta
         return UpdateOutput(metrics, replay_update.new_priorities(config, batch, weights, error))

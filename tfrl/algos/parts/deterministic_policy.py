@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import tfrl
 from tfrl.agent import Agent, Learner
 from tfrl.algos.parts import actor_critic_replay as family
 from tfrl.algos.parts import replay_policy, replay_settings
@@ -26,16 +25,6 @@ from tfrl.nn.bounded import BoundedBox
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, PolicyStep
 
-METRICS = {
-    **family.METRICS,
-    "learner/saturated_ratio": tfrl.Metric(
-        "", "fraction of the policy's action components beyond 0.99 of their limits"
-    ),
-    "actor/noise_scale": tfrl.Metric(
-        "", "factor of the noise on actions scaled to [-1, 1], mean over environments"
-    ),
-    "actor/random": tfrl.Metric("", "1 while actions are uniformly random, then 0"),
-}
 LAST_LAYER = 3e-3  # limit of its initial weights (Lillicrap et al. 2016, section 7)
 
 

@@ -16,6 +16,9 @@ def facts(job: Job, spec: EnvSpec) -> dict[str, bool]:
     """{name of `idle.FACTS`: whether it holds} for a job on an environment; those of networks only where it has one."""
     found = {
         "box_actions": any(isinstance(s, gym.spaces.Box) for s in leaf_spaces(spec.action_space)),
+        "discrete_actions": any(
+            isinstance(s, gym.spaces.Discrete) for s in leaf_spaces(spec.action_space)
+        ),
         "action_features": spec.has_action_features,
         "atari": atari_game(job.env.env) is not None,
     }
