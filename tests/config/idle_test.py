@@ -90,7 +90,10 @@ class IdleTest(parameterized.TestCase):
         found = facts(job, EnvSpec("x", both, actions))
         self.assertEqual(
             found,
-            {"box_actions": True, "action_features": False, "atari": True, "mlp": False, "vectors": True},
+            {
+                "box_actions": True, "discrete_actions": True, "action_features": False, "atari": True,
+                "mlp": False, "vectors": True,
+            },
         )  # fmt: skip
         found = facts(api.make_job("ppo"), EnvSpec("x", IMAGE, gym.spaces.Discrete(2)))
         self.assertEqual((found["mlp"], found["vectors"], found["atari"]), (False, False, False))
