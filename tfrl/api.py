@@ -194,11 +194,12 @@ def _train(job: Job, started: float, callbacks: Sequence[Callback], stop: Stop) 
     from tfrl.envs.make import make_vector
     from tfrl.runtime.interrupt import start_tensorflow
     from tfrl.runtime.plan.run_plan import plan_run
+    from tfrl.runtime.plan.threads import op_threads
     from tfrl.runtime.storage import checkpoint_files, mend
 
     if job.resume:
         checkpoint_files.warn(mend.mend(pathlib.Path(job.run_dir)))
-    start_tensorflow()
+    start_tensorflow(op_threads(job))
     with contextlib.ExitStack() as stack:
         only = None
         if job.evaluation.eval_env == "none" and job.topology.backend == "inprocess":

@@ -109,6 +109,14 @@ class Topology:
         "how updates are compiled; auto: the faster of the two, timed if it is not known in advance",
         choices=("auto", "xla", "graph"),
     )
+    op_threads: int | None = setting(
+        None,
+        "threads that one TensorFlow operation of the learner may use; 0: as many as cores. none: 1 for policy and "
+        "critics of dense layers, which run side by side, and 0 for all others",
+        unit="threads",
+        minimum=0,
+        resumable=True,
+    )
     inference: str = setting(
         "auto",
         "engine that runs the acting policy; auto: times both and keeps the faster",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -26,11 +28,25 @@ def take_no_signals() -> set[signal.Signals]:
     return signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
 
 
-def start_tensorflow() -> None:
-    """Starts TensorFlow's threads, which take no signals, where it does not run yet; mends its leak."""
-    mend_eager_tensors()
+@contextlib.contextmanager
+def threads_take_no_signals() -> Iterator[None]:
+    """Threads that start inside leave signals to others; see `take_no_signals`."""
     before = take_no_signals()
     try:
-        tf.config.list_logical_devices()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def start_tensorflow(op_threads: int = 0) -> None:
+    """Starts TensorFlow's threads, which take no signals, where it does not run yet; mends its leak.
+
+    Args:
+      op_threads: threads of one operation, 0 for TensorFlow's own choice; not read where TensorFlow runs already.
+    """
+    mend_eager_tensors()
+    if op_threads:
+        with contextlib.suppress(RuntimeError):  # what TensorFlow raises where it runs
+            tf.config.threading.set_intra_op_parallelism_threads(op_threads)
+    with threads_take_no_signals():
+        tf.config.list_logical_devices()
