@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tfrl.config import objects
 from tfrl.errors import SettingError
+from tfrl.optim.lamb import LAMB, LARS
 from tfrl.settings import choose
 
 Rate = float | Callable[[tf.Tensor], tf.Tensor]
@@ -32,14 +33,15 @@ def make(kind: str, variables: Sequence[tf.Variable], learning_rate: Rate, **opt
 
     Args:
       kind: 'adam' (options beta_1, beta_2, epsilon), 'adamw' (weight_decay too), 'rmsprop', 'rmsprop_keras',
-        'rmsprop_tf1' (decay, epsilon, momentum), 'sgd' (momentum), or 'package.module:name' of a Keras optimiser (no
-        options); see the classes. 'rmsprop' is PyTorch's; 'rmsprop_keras' has epsilon inside the root, and so has
-        'rmsprop_tf1', which starts its mean square at 1.
+        'rmsprop_tf1' (decay, epsilon, momentum), 'sgd' (momentum, nesterov), 'lamb', 'lars' (arguments of the classes
+        of `optim/lamb.py`), or 'package.module:name' of a Keras optimiser (no options); see the classes. 'rmsprop' is
+        PyTorch's; 'rmsprop_keras' has epsilon inside the root, and so has 'rmsprop_tf1', which starts its mean square
+        at 1.
       learning_rate: a number, or a function of the int64 count of updates made to a float32 scalar.
 
     Returns:
-      An `Adam`, `RMSProp` or `SGD`, or a user's `tf.keras.optimizers.Optimizer`; all have `iterations`, and
-      `apply.minimise` takes them.
+      An `Adam`, `RMSProp` or `SGD`, or a `tf.keras.optimizers.Optimizer`, which LAMB, LARS and a user's are; all have
+      `iterations`, and `apply.minimise` takes them.
 
     Raises:
       SettingError: an unknown kind, or a user's optimiser that cannot be made.
@@ -55,9 +57,13 @@ def make(kind: str, variables: Sequence[tf.Variable], learning_rate: Rate, **opt
         return RMSProp(variables, learning_rate, **{**start, **options})
     if kind == "sgd":
         return SGD(variables, learning_rate, **options)
+    if kind in ("lamb", "lars"):
+        optimizer = {"lamb": LAMB, "lars": LARS}[kind](Schedule(learning_rate), **options)
+        optimizer.build(list(variables))
+        return optimizer
     if objects.is_object_name(kind):
         return _user_optimizer(kind, variables, learning_rate)
-    kinds = ("adam", "adamw", "rmsprop", "rmsprop_keras", "rmsprop_tf1", "sgd")
+    kinds = ("adam", "adamw", "rmsprop", "rmsprop_keras", "rmsprop_tf1", "sgd", "lamb", "lars")
     raise SettingError(f"optimizer={kind!r}: {choose(kind, kinds)}")
 
 
@@ -280,7 +286,8 @@ class RMSProp(tf.Module):
 
 
 class SGD(tf.Module):
-    """Gradient descent; with momentum, v = momentum v - rate g is added to the variable (Polyak 1964).
+    """Gradient descent; with momentum, v = momentum v - rate g is added to the variable (Polyak 1964). With
+    `nesterov`, momentum v - rate g is added, with the new v (Sutskever et al. 2013).
 
     Attributes:
       iterations: int64 variable, steps made.
@@ -289,10 +296,15 @@ class SGD(tf.Module):
     _TF_MODULE_IGNORED_PROPERTIES = _FOREIGN
 
     def __init__(
-        self, variables: Sequence[tf.Variable], learning_rate: Rate, momentum: float = 0.0
+        self,
+        variables: Sequence[tf.Variable],
+        learning_rate: Rate,
+        momentum: float = 0.0,
+        nesterov: bool = False,
     ):
         super().__init__()
         self._variables, self._rate, self._momentum = list(variables), learning_rate, momentum
+        self._nesterov = nesterov
         self.iterations = _counter()
         self._moment = _slots(variables, "momentum") if momentum else []
 
@@ -310,7 +322,8 @@ class SGD(tf.Module):
             if self._moment:
                 raw.ResourceApplyKerasMomentum(
                     var=variable.handle, accum=self._moment[i].handle, lr=rate,
-                    momentum=self._momentum, grad=gradient, use_locking=False, use_nesterov=False,
+                    momentum=self._momentum, grad=gradient, use_locking=False,
+                    use_nesterov=self._nesterov,
                 )  # fmt: skip
             else:
                 raw.ResourceApplyGradientDescent(

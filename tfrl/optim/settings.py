@@ -14,9 +14,10 @@ from tfrl.config import objects
 from tfrl.errors import SettingError
 from tfrl.settings import Except, Points, choose, setting, validate
 
-# Optimisers by name; see the classes of `optim/optimizers.py`.
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "rmsprop_keras", "rmsprop_tf1", "sgd")
-_ADAMS = Except(("adam", "adamw"))
+# Optimisers by name; see the classes of `optim/optimizers.py` and `optim/lamb.py`.
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "rmsprop_keras", "rmsprop_tf1", "sgd", "lamb", "lars")
+_ADAMS = Except(("adam", "adamw", "lamb"))
+_LAYER_WISE = Except(("lamb", "lars"))
 _RMSPROPS = Except(("rmsprop", "rmsprop_keras", "rmsprop_tf1"))
 
 
@@ -27,7 +28,7 @@ class OptimizerSettings:
     optimizer: str = setting(
         "adam",
         "adam, adamw, rmsprop (epsilon outside the root, as in PyTorch), rmsprop_keras (inside the root), rmsprop_tf1 "
-        "(inside the root, mean square starts at 1), sgd, or package.module:name of a Keras optimiser",
+        "(inside the root, mean square starts at 1), sgd, lamb, lars, or package.module:name of a Keras optimiser",
     )
     learning_rate: float = setting(
         3e-4, "learning rate of the optimiser", above=0.0, resumable=True
@@ -47,7 +48,7 @@ class OptimizerSettings:
     )
     learning_rate_updates: int = setting(
         0,
-        "length of the learning rate's decay in updates",
+        "length of the learning rate's decay in updates; it begins after the warm-up",
         unit="updates",
         minimum=0,
         resumable=True,
@@ -58,6 +59,30 @@ class OptimizerSettings:
         "env steps before a decay over learning_rate_env_steps begins",
         unit="env steps",
         minimum=0,
+        resumable=True,
+    )
+    learning_rate_power: float = setting(
+        1.0,
+        "power of the decay: learning_rate_final + (learning_rate - learning_rate_final) * (part of the decay that is "
+        "left)^power; 1: linear",
+        above=0.0,
+        resumable=True,
+        idle_if={"learning_rate_final": None},
+    )
+    learning_rate_warmup_updates: int = setting(
+        0,
+        "updates in which the learning rate grows linearly to its value; it multiplies a decay over env steps and a "
+        "schedule",
+        unit="updates",
+        minimum=0,
+        resumable=True,
+    )
+    learning_rate_batch_base: int | None = setting(
+        None,
+        "batch that the learning rates are meant for: they are multiplied by the square root of (batch of an update / "
+        "this). A batch counts transitions or sequences of a replay, env steps of unrolls, or episodes; none: rates "
+        "are used as they are",
+        minimum=1,
         resumable=True,
     )
     learning_rate_schedule: Points = setting(
@@ -76,20 +101,20 @@ class OptimizerSettings:
     )
     optimizer_epsilon: float = setting(
         1e-7,
-        "epsilon of Adam, AdamW or RMSProp",
+        "epsilon of Adam, AdamW, LAMB or RMSProp",
         above=0.0,
         idle_if={"optimizer": _ADAMS | _RMSPROPS},
     )
     adam_beta_1: float = setting(
         0.9,
-        "decay of Adam's mean of the gradient",
+        "decay of Adam's or LAMB's mean of the gradient",
         minimum=0.0,
         maximum=1.0,
         idle_if={"optimizer": _ADAMS},
     )
     adam_beta_2: float = setting(
         0.999,
-        "decay of Adam's mean of the squared gradient",
+        "decay of Adam's or LAMB's mean of the squared gradient",
         minimum=0.0,
         maximum=1.0,
         idle_if={"optimizer": _ADAMS},
@@ -101,18 +126,49 @@ class OptimizerSettings:
         maximum=1.0,
         idle_if={"optimizer": _RMSPROPS},
     )
-    momentum: float = setting(
-        0.0,
-        "momentum of SGD or RMSProp",
+    momentum: float | None = setting(
+        None,
+        "momentum of SGD, RMSProp or LARS; none: 0.9 with LARS, 0 with the others",
         minimum=0.0,
         maximum=1.0,
-        idle_if={"optimizer": _RMSPROPS | {"sgd"}},
+        idle_if={"optimizer": _RMSPROPS | {"sgd", "lars"}},
+    )
+    nesterov: bool = setting(
+        False,
+        "Nesterov's form of the momentum of SGD or LARS",
+        idle_if={"optimizer": Except(("sgd", "lars"))},
     )
     weight_decay: float = setting(
         0.01,
-        "decoupled weight decay of AdamW: an update subtracts learning_rate * weight_decay times each variable",
+        "weight decay. AdamW: an update subtracts learning_rate * weight_decay times each variable. LAMB and LARS: "
+        "part of the direction, of variables with at least two axes",
         minimum=0.0,
-        idle_if={"optimizer": Except(("adamw",))},
+        idle_if={"optimizer": _LAYER_WISE | {"adamw"}},
+    )
+    trust_clip: tuple[float, float] | None = setting(
+        None,
+        "lowest and highest norm of a layer's weights that the length of its steps of LAMB or LARS is proportional to; "
+        "none: no limits",
+        minimum=0.0,
+        idle_if={"optimizer": _LAYER_WISE},
+    )
+    lamb_bias_correction: bool = setting(
+        True,
+        "correct LAMB's means for their start at 0; a warm-up can replace it",
+        idle_if={"optimizer": Except(("lamb",))},
+    )
+    lars_variant: str = setting(
+        "heavy_ball",
+        "LARS that scales the gradient before the momentum, or the momentum (paper)",
+        choices=("heavy_ball", "paper"),
+        idle_if={"optimizer": Except(("lars",))},
+    )
+    lars_trust_coefficient: float = setting(
+        1e-3,
+        "heavy_ball: length of a step along the gradient, as a part of the norm of the layer's weights and of the "
+        "learning rate",
+        above=0.0,
+        idle_if=({"optimizer": Except(("lars",))}, {"lars_variant": "paper"}),
     )
     gradient_clip_norm: float | None = setting(
         None,
@@ -131,6 +187,14 @@ class OptimizerSettings:
         for name in ("adam_beta_1", "adam_beta_2", "momentum"):
             if getattr(self, name) == 1.0:
                 raise SettingError(f"{name}=1: the mean would never change; expected less than 1")
+        if self.nesterov and self.optimizer == "sgd" and not self.momentum:
+            raise SettingError(
+                f"nesterov=True with momentum={self.momentum}: there is no momentum; give momentum, or leave it out"
+            )
+        if self.trust_clip is not None and self.trust_clip[0] >= self.trust_clip[1]:
+            raise SettingError(
+                f"trust_clip={self.trust_clip}: expected the lowest norm first, below the highest"
+            )
         final, env_steps = self.learning_rate_final, self.learning_rate_env_steps
         if final is not None and not env_steps and not self.learning_rate_updates:
             raise SettingError(
@@ -175,14 +239,20 @@ def make_clock(config: OptimizerSettings) -> Any:
 
 
 def decayed(
-    config: OptimizerSettings, initial: float, final: float | None, env_steps: Any, updates: Any
+    config: OptimizerSettings,
+    initial: float,
+    final: float | None,
+    env_steps: Any,
+    updates: Any,
+    power: float = 1.0,
 ) -> Any:
-    """A number that changes linearly where the learning rate's decay does, float32 scalar.
+    """A number that changes where the learning rate's decay does, float32 scalar.
 
     Args:
       initial, final: first and last value; `final` None: constant.
       env_steps: of the run, integer scalar; None where `reads_env_steps` is False.
       updates: made so far, integer scalar.
+      power: of the change, see `schedules.polynomial`; 1: linear.
     """
     import tensorflow as tf
 
@@ -192,8 +262,9 @@ def decayed(
         return tf.constant(initial, tf.float32)
     if config.learning_rate_env_steps:
         now = env_steps - config.learning_rate_hold_env_steps
-        return schedules.linear(initial, final, config.learning_rate_env_steps, now)
-    return schedules.linear(initial, final, config.learning_rate_updates, updates)
+        return schedules.polynomial(initial, final, config.learning_rate_env_steps, now, power)
+    now = updates - config.learning_rate_warmup_updates
+    return schedules.polynomial(initial, final, config.learning_rate_updates, now, power)
 
 
 def learning_rate(config: OptimizerSettings, env_steps: Any, updates: Any) -> Any:
@@ -202,8 +273,40 @@ def learning_rate(config: OptimizerSettings, env_steps: Any, updates: Any) -> An
 
     if config.learning_rate_schedule:
         now = env_steps if config.learning_rate_schedule_unit == "env_steps" else updates
-        return schedules.piecewise(config.learning_rate_schedule, now)
-    return decayed(config, config.learning_rate, config.learning_rate_final, env_steps, updates)
+        rate = schedules.piecewise(config.learning_rate_schedule, now)
+    else:
+        initial, final = config.learning_rate, config.learning_rate_final
+        rate = decayed(config, initial, final, env_steps, updates, config.learning_rate_power)
+    if config.learning_rate_warmup_updates:
+        rate *= schedules.warmup(config.learning_rate_warmup_updates, updates)
+    return rate
+
+
+def scaled(config: Any, batch: float) -> tuple[Any, str]:
+    """The settings with rates for another batch than `learning_rate_batch_base`, which is then None, and a line on it.
+
+    Args:
+      config: settings of any algorithm; without a base they are returned as they are, with an empty line.
+      batch: of an update, in the unit of the base.
+    """
+    base = getattr(config, "learning_rate_batch_base", None)
+    if base is None:
+        return config, ""
+    from tfrl.optim import schedules
+
+    factor = schedules.sqrt_batch_scale(1.0, base, batch)
+    final = config.learning_rate_final
+    scaled = dataclasses.replace(
+        config,
+        learning_rate=config.learning_rate * factor,
+        learning_rate_final=None if final is None else final * factor,
+        learning_rate_schedule=tuple((at, x * factor) for at, x in config.learning_rate_schedule),
+        learning_rate_batch_base=None,
+    )
+    return scaled, (
+        f"learning rates: multiplied by {factor:.4g}, the square root of {batch:,g} / {base:,} "
+        "(learning_rate_batch_base)"
+    )
 
 
 def make(config: OptimizerSettings, variables: Sequence[Any], env_steps: Any) -> Any:
@@ -217,19 +320,39 @@ def make(config: OptimizerSettings, variables: Sequence[Any], env_steps: Any) ->
     """
     from tfrl.optim import optimizers
 
-    kind, options = config.optimizer, {}
-    if kind in ("adam", "adamw"):
-        options = {"beta_1": config.adam_beta_1, "beta_2": config.adam_beta_2}
-    elif kind.startswith("rmsprop") and kind in OPTIMIZERS:
-        options = {"decay": config.rmsprop_decay, "momentum": config.momentum}
-    elif kind == "sgd":
-        options = {"momentum": config.momentum}
-    if kind in OPTIMIZERS and kind != "sgd":
-        options["epsilon"] = config.optimizer_epsilon
-    if kind == "adamw":
-        options["weight_decay"] = config.weight_decay
+    if config.learning_rate_batch_base is not None:
+        raise ValueError("learning_rate_batch_base: call `scaled` first, which knows the batch")
+    kind = config.optimizer
     rate = lambda updates: learning_rate(config, env_steps, updates)
-    return optimizers.make(kind, variables, rate, **options)
+    return optimizers.make(kind, variables, rate, **_options(config))
+
+
+def _options(config: OptimizerSettings) -> dict[str, Any]:
+    """What the optimiser of the settings takes beside its rate, by the names of `optimizers.make`."""
+    kind = config.optimizer
+    momentum = {"momentum": config.momentum or 0.0}
+    betas = {"beta_1": config.adam_beta_1, "beta_2": config.adam_beta_2}
+    epsilon, decay = {"epsilon": config.optimizer_epsilon}, {"weight_decay": config.weight_decay}
+    layers = {**decay, "trust_clip": config.trust_clip}
+    if kind == "adam":
+        return {**betas, **epsilon}
+    if kind == "adamw":
+        return {**betas, **epsilon, **decay}
+    if kind == "sgd":
+        return {**momentum, "nesterov": config.nesterov}
+    if kind == "lamb":
+        return {**betas, **epsilon, **layers, "bias_correction": config.lamb_bias_correction}
+    if kind == "lars":
+        return {
+            **layers,
+            "momentum": 0.9 if config.momentum is None else config.momentum,
+            "nesterov": config.nesterov,
+            "variant": config.lars_variant,
+            "trust_coefficient": config.lars_trust_coefficient,
+        }
+    if kind in OPTIMIZERS:  # the forms of RMSProp
+        return {"decay": config.rmsprop_decay, **momentum, **epsilon}
+    return {}
 
 
 def check(config: Any) -> None:

@@ -483,6 +483,7 @@ def optimise(
     epsilon_inside_root: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.0,
+    nesterov: bool = False,
 ) -> list[float]:
     """Values of one parameter after each gradient, in float64; kinds and options of `optim.optimizers`.
 
@@ -499,7 +500,7 @@ def optimise(
             x -= rate(t) * (corrected + weight_decay * x)
         elif kind == "sgd":
             velocity = momentum * velocity - rate(t) * g
-            x += velocity
+            x += momentum * velocity - rate(t) * g if nesterov else velocity
         else:
             square = decay * square + (1 - decay) * g * g
             small = 1e-5 if epsilon is None else epsilon
@@ -510,6 +511,65 @@ def optimise(
                 velocity = momentum * velocity + g / (math.sqrt(square) + small)
                 x -= rate(t) * velocity
         out.append(x)
+    return out
+
+
+def layer_wise(
+    kind: str,
+    start: Sequence[np.ndarray],
+    gradients: Sequence[Sequence[np.ndarray]],
+    rate: Callable[[int], float],
+    excluded: Sequence[bool],
+    weight_decay: float = 0.0,
+    trust_clip: tuple[float, float] = (0.0, math.inf),
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-6,
+    bias_correction: bool = True,
+    momentum: float = 0.9,
+    coefficient: float = 1e-3,
+    nesterov: bool = False,
+) -> list[list[np.ndarray]]:
+    """Values of some layers after each gradient of LAMB or LARS, in float64.
+
+    You et al. 2020, algorithms 1 and 2; You et al. 2017 for the heavy ball.
+
+    Args:
+      kind: 'lamb', 'heavy_ball' or 'paper'.
+      start: of each layer.
+      gradients: of each step and layer.
+      rate: takes the number of updates made before.
+      excluded: layers without decay and with ratio 1.
+    """
+
+    def ratio(x: np.ndarray, length: float, factor: float = 1.0) -> float:
+        size = np.sqrt(np.sum(x * x))
+        return factor * np.clip(size, *trust_clip) / length if size > 0 and length > 0 else 1.0
+
+    layers, out = [np.array(x, np.float64) for x in start], []
+    first, second = ([np.zeros_like(x) for x in layers] for _ in range(2))
+    for t, step in enumerate(gradients):
+        for i, (x, given) in enumerate(zip(layers, step, strict=True)):
+            g, decay = np.array(given, np.float64), 0.0 if excluded[i] else weight_decay
+            if kind == "lamb":
+                first[i] = betas[0] * first[i] + (1 - betas[0]) * g
+                second[i] = betas[1] * second[i] + (1 - betas[1]) * g * g
+                c1, c2 = ((1 - b ** (t + 1)) if bias_correction else 1.0 for b in betas)
+                u = first[i] / c1 / (np.sqrt(second[i] / c2) + epsilon) + decay * x
+                trust = 1.0 if excluded[i] else ratio(x, np.linalg.norm(u))
+                layers[i] = x - rate(t) * trust * u
+            elif kind == "heavy_ball":
+                length = np.linalg.norm(g) + decay * np.linalg.norm(x)
+                trust = 1.0 if excluded[i] else ratio(x, length, coefficient)
+                added = rate(t) * trust * (g + decay * x)
+                first[i] = momentum * first[i] + added
+                layers[i] = x - (momentum * first[i] + added if nesterov else first[i])
+            else:
+                added = (1 - momentum) * (g + decay * x)
+                first[i] = momentum * first[i] + added
+                u = momentum * first[i] + added if nesterov else first[i]
+                trust = 1.0 if excluded[i] else ratio(x, np.linalg.norm(u))
+                layers[i] = x - rate(t) * trust * u
+        out.append(list(layers))
     return out
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from tfrl.optim import settings as optim_settings
 from tfrl.replay import learner_replay, local_queue
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.layout import Layout
-from tfrl.runtime.plan import checks, memory, residency, warm_start
+from tfrl.runtime.plan import batch_sizes, checks, memory, residency, warm_start
 from tfrl.runtime.plan.idle_facts import facts
 from tfrl.runtime.storage import mend
 from tfrl.runtime.storage.checkpoint import Checkpoint, Checkpoints
@@ -125,16 +126,7 @@ class RunPlan:
     @property
     def batch_items(self) -> int:
         """Items of a batch, over all replicas."""
-        queue, topology = self.queue, self.job.topology
-        if queue is None:
-            return self.agent.experience.batch_size
-        if queue.batch_items:
-            return queue.batch_items
-        if not queue.batch_env_steps:
-            return topology.num_actors
-        items = max(1, math.ceil(queue.batch_env_steps / self.item_env_steps))
-        # If actors wait until their items are trained on, a batch takes as much of each.
-        return self.items_per_wait * topology.num_actors if self.waits else items
+        return batch_sizes.batch_items(self.agent.experience, self.job.topology)
 
     @property
     def waits(self) -> bool:
@@ -144,10 +136,7 @@ class RunPlan:
     @property
     def items_per_wait(self) -> int:
         """Items that each actor makes between two waits, where actors wait."""
-        queue, actors = self.queue, self.job.topology.num_actors
-        if queue.batch_items:
-            return max(1, queue.batch_items // actors)
-        return max(1, math.ceil(queue.batch_env_steps / (self.item_env_steps * actors)))
+        return batch_sizes.items_per_wait(self.queue, self.job.topology)
 
     @property
     def items_per_call(self) -> int:
@@ -298,7 +287,19 @@ def make_agent(job: Job, spec: EnvSpec) -> Agent:
     Raises:
       SettingError: the algorithm or a switch does not serve the spec or each other.
     """
-    agent = algorithm(job.algo).make(job.config, spec)
+    agent = _made_agent(job, spec, job.config)
+    # Where rates depend on the batch, the agent is made anew with the rates of its own.
+    samples = batch_sizes.update_samples(agent.experience, job.topology)
+    config, line = optim_settings.scaled(job.config, samples)
+    if not line:
+        return agent
+    agent = _made_agent(job, spec, config)
+    return dataclasses.replace(agent, notes=(*agent.notes, line))
+
+
+def _made_agent(job: Job, spec: EnvSpec, settings: Any) -> Agent:
+    """The agent with these settings of the algorithm."""
+    agent = algorithm(job.algo).make(settings, spec)
     for name, config in job.switches.items():
         change = getattr(switches.find(name), "agent", None)
         if change is not None:
