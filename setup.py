@@ -52,6 +52,8 @@ EXTRAS = {
     # Trackers of runs, see tfrl/trackers.py; not among the locked packages.
     "wandb": ["wandb>=0.16"],
     "mlflow": ["mlflow>=2.10"],
+    # For benchmarks/large_batch/digits.py alone; not among the locked packages.
+    "sklearn": ["scikit-learn>=1.3"],
     # About 2 GB of CUDA libraries, all pinned by TensorFlow itself.
     "gpu": ["tensorflow[and-cuda]==2.15.1"],
     "dev": ["psutil>=5.9", "pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "ruff>=0.6"],

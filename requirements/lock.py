@@ -36,9 +36,9 @@ SUPPORTED = ("3.10", "3.11")
 
 # What `make` installs; the rest is asked for by name (`make install EXTRAS=all`).
 DEFAULT_EXTRAS = ("atari", "box2d", "dev", "mujoco", "video")
-# Clients of services that a user runs, and what needs an older mujoco than the lock's; whoever wants one installs it
-# beside the lock.
-UNLOCKED = {"dm_control", "mlflow", "wandb"}
+# Clients of services that a user runs, what needs an older mujoco than the lock's, and the data of one script of the
+# benchmarks; whoever wants one installs it beside the lock.
+UNLOCKED = {"dm_control", "mlflow", "sklearn", "wandb"}
 # Never a dependency of tfrl: it is what the benchmarks compare with.
 FORBIDDEN = ("torch",)
 

@@ -411,10 +411,14 @@ class VocabularyTest(tf.test.TestCase, parameterized.TestCase):
         ("dqn", dict(optimizer="lamb", learning_rate=0.02)),
         (
             "ppo",
-            dict(optimizer="lars", learning_rate=0.05, lars_trust_coefficient=0.1, core="none"),
+            dict(
+                optimizer="lars", learning_rate=0.05, lars_trust_coefficient=0.1, core="none",
+                kl_coefficient=0.0, normalize_rewards=False,
+            ),
         ),
     )
     SLOW = (
+        *CASES[1:],
         ("dqn", dict(optimizer="lars", learning_rate=0.05, lars_trust_coefficient=0.1)),
         ("dqn", dict(optimizer="lars", lars_variant="paper", learning_rate=0.02)),
         ("ppo", dict(optimizer="lamb", learning_rate=0.02)),
@@ -426,7 +430,7 @@ class VocabularyTest(tf.test.TestCase, parameterized.TestCase):
     def test_algorithms_train_on_two_devices_as_on_one(self, algo, settings):
         algorithm_checks.two_devices_equal_one(self.subject(algo, settings))
 
-    @parameterized.parameters(*CASES)
+    @parameterized.parameters(*CASES[:1])
     def test_algorithms_go_on_exactly(self, algo, settings):
         algorithm_checks.save_and_restore_continue_exactly(self.subject(algo, settings))
 

@@ -22,6 +22,7 @@ KINDS = {
     "rmsprop_tf1": ("rmsprop_tf1", {"epsilon": 0.1, "momentum": 0.5}),
     "sgd": ("sgd", {}),
     "sgd_momentum": ("sgd", {"momentum": 0.9}),
+    "sgd_nesterov": ("sgd", {"momentum": 0.9, "nesterov": True}),
 }
 
 
@@ -109,6 +110,11 @@ class VectorTest(tf.test.TestCase, parameterized.TestCase):
             lambda: tf.keras.optimizers.RMSprop(0.01, rho=0.9, momentum=0.3, epsilon=1e-7),
         ),
         ("sgd", dict(momentum=0.9), lambda: tf.keras.optimizers.SGD(0.01, momentum=0.9)),
+        (
+            "sgd",
+            dict(momentum=0.9, nesterov=True),
+            lambda: tf.keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
+        ),
     )
     def test_equals_keras(self, kind, options, make_theirs):
         theirs = make_theirs()

@@ -7,9 +7,11 @@ from absl.testing import parameterized
 from tfrl.agent import ActorPlace
 from tfrl.api import make_job
 from tfrl.envs.make import make_spec
+from tfrl.errors import SettingError
 from tfrl.explore import epsilon
 from tfrl.job import algorithm
 from tfrl.optim import schedules
+from tfrl.optim import settings as optim_settings
 from tfrl.testing import conformance
 
 
@@ -71,6 +73,41 @@ class PiecewiseTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_one_point_is_a_constant(self):
         self.assertAllClose(schedules.piecewise(((0.0, 0.3),), tf.constant(7)), 0.3)
+
+
+class WarmupTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        (0, 0.1), (1, 0.2), (4, 0.5), (5, 0.5), (10, 0.5 * 0.75**2), (25, 0.0), (99, 0.0)
+    )  # fmt: skip
+    def test_vectors(self, step, expected):
+        schedule = schedules.WarmupPolynomialDecay(0.5, 5, 25, power=2.0)
+        again = schedules.WarmupPolynomialDecay.from_config(schedule.get_config())
+        for compiled in (False, True):
+            rate = tf.function(again, jit_compile=compiled)(tf.constant(step, tf.int64))
+            self.assertAllClose(rate, expected, rtol=1e-6)
+            self.assertEqual(rate.dtype, tf.float32)
+
+    @parameterized.parameters((0, 1.0), (7, 1.0), (7, 0.5))
+    def test_the_settings_give_the_same_rates(self, warmup, power):
+        schedule = schedules.WarmupPolynomialDecay(0.5, warmup, 30, power)
+        config = optim_settings.OptimizerSettings(
+            learning_rate=0.5, learning_rate_final=0.0, learning_rate_warmup_updates=warmup,
+            learning_rate_updates=30 - warmup, learning_rate_power=power,
+        )  # fmt: skip
+        for updates in range(35):
+            made = tf.constant(updates, tf.int64)
+            self.assertAllEqual(schedule(made), optim_settings.learning_rate(config, None, made))
+
+    def test_what_cannot_be_used_is_refused(self):
+        with self.assertRaisesRegex(SettingError, "warmup_steps=5 with total_steps=5: expected"):
+            schedules.WarmupPolynomialDecay(0.5, 5, 5)
+        with self.assertRaisesRegex(SettingError, "power=0.0: expected more than 0"):
+            schedules.WarmupPolynomialDecay(0.5, 0, 5, power=0.0)
+
+    def test_rates_of_the_paper_grow_with_the_root_of_the_batch(self):
+        # You et al. 2020, table of BERT: 5 / (2^3 1e3) at 512 up to 5 / 1e3 at 32k.
+        rates = [schedules.sqrt_batch_scale(5 / 2**3 / 1e3, 512, 512 * 2**i) for i in range(7)]
+        self.assertAllClose(rates, [5 / 2 ** (3 - i / 2) / 1e3 for i in range(7)])
 
 
 class LearnersTest(tf.test.TestCase, parameterized.TestCase):

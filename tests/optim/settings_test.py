@@ -19,7 +19,7 @@ from tfrl.job import Job, algorithm, algorithms
 from tfrl.optim import optimizers
 from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
-from tfrl.settings import name_now
+from tfrl.settings import name_now, value_text
 from tfrl.testing import conformance, reference, replicas
 
 VARIANTS = {
@@ -44,6 +44,10 @@ VARIANTS = {
         dict(epsilon=0.1, momentum=0.4),
     ),
     "sgd": (dict(optimizer="sgd", momentum=0.9), dict(momentum=0.9)),
+    "sgd_nesterov": (
+        dict(optimizer="sgd", momentum=0.9, nesterov=True),
+        dict(momentum=0.9, nesterov=True),
+    ),
 }
 OWN = "tests_own_optimizers"  # module of a user
 
@@ -112,7 +116,34 @@ class SettingsTest(tf.test.TestCase, parameterized.TestCase):
             0.3,
             0.4,
         ),
-    )
+        (dict(learning_rate_warmup_updates=4), 0.025, 0.075, 0.1),
+        # The decay in updates begins when the warm-up is over.
+        (
+            dict(
+                learning_rate_warmup_updates=2, learning_rate_final=0.0, learning_rate_updates=4,
+                learning_rate_power=2.0,
+            ),
+            0.05,
+            0.1,
+            0.025,
+        ),
+        # One over env steps, and a schedule, are multiplied.
+        (
+            dict(
+                learning_rate_warmup_updates=4, learning_rate_final=0.02,
+                learning_rate_env_steps=100, learning_rate_power=2.0,
+            ),
+            0.025,
+            0.75 * 0.04,
+            0.02,
+        ),
+        (
+            dict(learning_rate_warmup_updates=4, learning_rate_schedule=((0, 0.2), (50, 0.4))),
+            0.05,
+            0.3,
+            0.4,
+        ),
+    )  # fmt: skip
     def test_rates_at_0_50_and_100_env_steps_and_0_2_and_4_updates(self, settings, *expected):
         config = OptimizerSettings(learning_rate=0.1, **settings)
         found = [
@@ -135,6 +166,23 @@ class SettingsTest(tf.test.TestCase, parameterized.TestCase):
             "learning_rate_hold_env_steps=3 with learning_rate_env_steps=0",
         ),
         (dict(learning_rate_schedule_unit="frames"), "did you mean|expected one of env_steps"),
+        (dict(optimizer="lam"), "optimizer='lam': expected one of adam, .* did you mean lamb"),
+        (
+            dict(learning_rate_warmup_updates=-1),
+            "learning_rate_warmup_updates=-1: expected at least 0 updates",
+        ),
+        (dict(learning_rate_power=0.0), "learning_rate_power=0.0: expected more than 0"),
+        (dict(learning_rate_batch_base=0), "learning_rate_batch_base=0: expected at least 1"),
+        (dict(trust_clip=(2.0, 1.0)), "trust_clip=.*: expected the lowest norm first"),
+        (dict(trust_clip=(-1.0, 1.0)), "trust_clip=-1.0: expected at least 0"),
+        (dict(trust_clip=(1.0,)), "trust_clip=.*: expected "),
+        (dict(lars_variant="heavy"), "lars_variant='heavy': .* did you mean heavy_ball"),
+        (
+            dict(lars_trust_coefficient=0.0),
+            "lars_trust_coefficient=0.0: expected more than 0",
+        ),
+        (dict(lamb_bias_correction="no"), "lamb_bias_correction='no': expected bool"),
+        (dict(optimizer="sgd", nesterov=True), "nesterov=True with momentum=None: .*no momentum"),
     )
     def test_what_cannot_be_used_is_refused(self, settings, message):
         for cls in (OptimizerSettings, algorithm("dqn").Config, algorithm("appo").Config):
@@ -144,16 +192,37 @@ class SettingsTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(
         ("momentum", 0.5, "adam"), ("weight_decay", 0.5, "adam"), ("adam_beta_1", 0.5, "sgd"),
         ("rmsprop_decay", 0.5, "adamw"), ("optimizer_epsilon", 0.5, "sgd"),
-        ("weight_decay", 0.5, "some.module:Optimizer"),
+        ("weight_decay", 0.5, "some.module:Optimizer"), ("weight_decay", 0.5, "sgd"),
+        ("optimizer_epsilon", 0.5, "lars"), ("momentum", 0.5, "lamb"), ("adam_beta_2", 0.5, "lars"),
+        ("lars_trust_coefficient", 0.5, "lamb"), ("trust_clip", (0.5, 1.0), "adamw"),
+        ("lars_variant", "paper", "lamb"), ("lamb_bias_correction", False, "lars"),
+        ("nesterov", True, "rmsprop"),
     )  # fmt: skip
     def test_what_the_optimiser_does_not_read_is_refused(self, name, value, optimizer):
         config = OptimizerSettings(optimizer=optimizer, **{name: value})
-        with self.assertRaisesRegex(SettingError, f"{name}=0.5: no effect with optimizer="):
+        given = value_text(value)
+        with self.assertRaisesRegex(SettingError, f"{name}={given}: no effect with optimizer="):
             idle.refuse([name], [config])
         words = idle.notes(
             OptimizerSettings.__dataclass_fields__["weight_decay"].metadata, {"optimizer"}
         )
-        self.assertEqual(words, ["no effect with optimizer other than adamw"])
+        self.assertEqual(words, ["no effect with optimizer other than adamw/lamb/lars"])
+
+    @parameterized.parameters(
+        ("lars_trust_coefficient", 0.5, dict(optimizer="lars", lars_variant="paper")),
+        ("learning_rate_power", 2.0, {}),
+    )
+    def test_what_other_settings_leave_without_effect_is_refused(self, name, value, settings):
+        config = OptimizerSettings(**{name: value}, **settings)
+        with self.assertRaisesRegex(SettingError, f"{name}={value}: no effect with "):
+            idle.refuse([name], [config])
+
+    def test_a_pair_is_typed_with_a_comma(self):
+        job = flags.parse(["--algo=dqn", "--optimizer=lamb", "--trust_clip=0.5,2"])
+        self.assertEqual(job.config.trust_clip, (0.5, 2.0))
+        self.assertEqual(Job.from_json(job.to_json()), job)
+        with self.assertRaisesRegex(SettingError, "trust_clip"):
+            flags.parse(["--algo=dqn", "--optimizer=lamb", "--trust_clip=0.5"])
 
 
 class OldNamesTest(parameterized.TestCase):

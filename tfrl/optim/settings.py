@@ -282,6 +282,12 @@ def learning_rate(config: OptimizerSettings, env_steps: Any, updates: Any) -> An
     return rate
 
 
+def _rates(config: Any) -> list[str]:
+    """Settings that are learning rates; an algorithm's own end in `_learning_rate`."""
+    names = (field.name for field in dataclasses.fields(config))
+    return [n for n in names if f"_{n}".endswith("_learning_rate") or n == "learning_rate_final"]
+
+
 def scaled(config: Any, batch: float) -> tuple[Any, str]:
     """The settings with rates for another batch than `learning_rate_batch_base`, which is then None, and a line on it.
 
@@ -295,13 +301,14 @@ def scaled(config: Any, batch: float) -> tuple[Any, str]:
     from tfrl.optim import schedules
 
     factor = schedules.sqrt_batch_scale(1.0, base, batch)
-    final = config.learning_rate_final
+    changes: dict[str, Any] = {
+        name: getattr(config, name) * factor
+        for name in _rates(config)
+        if getattr(config, name) is not None
+    }
+    points = tuple((at, rate * factor) for at, rate in config.learning_rate_schedule)
     scaled = dataclasses.replace(
-        config,
-        learning_rate=config.learning_rate * factor,
-        learning_rate_final=None if final is None else final * factor,
-        learning_rate_schedule=tuple((at, x * factor) for at, x in config.learning_rate_schedule),
-        learning_rate_batch_base=None,
+        config, **changes, learning_rate_schedule=points, learning_rate_batch_base=None
     )
     return scaled, (
         f"learning rates: multiplied by {factor:.4g}, the square root of {batch:,g} / {base:,} "
