@@ -105,6 +105,19 @@ class WorkloadsTest(parameterized.TestCase):
         arguments = rival_script("sb3_dqn.py").translate(job)
         self.assertEqual(arguments["policy_kwargs"]["n_quantiles"], 25)
 
+    @parameterized.parameters("sac", "td3")
+    def test_sbx_does_the_same_work(self, algo):
+        job = json.loads(job_of(WORKLOADS[f"{algo}-halfcheetah"]).to_json())
+        script, config = rival_script("sbx_continuous.py"), job["config"]
+        arguments = script.translate(job)
+        env_steps = arguments["train_freq"] * job["topology"]["num_envs"]
+        self.assertEqual(env_steps / arguments["gradient_steps"], config["env_steps_per_update"])
+        self.assertEqual(arguments["policy_kwargs"]["net_arch"], config["critic_hidden_sizes"])
+        for name, value in (("n_step", 3), ("critic_dropout", 0.1), ("policy_period_updates", 3)):
+            changed = {**job, "config": {**config, name: value}}
+            with self.assertRaisesRegex(ValueError, name):
+                script.translate(changed)
+
     def test_cleanrl_does_the_same_work(self):
         job = json.loads(job_of(WORKLOADS["c51-cartpole"]).to_json())
         script, config = rival_script("cleanrl_c51.py"), job["config"]

@@ -33,6 +33,7 @@ RIVALS = {
     "rllib": "RLlib",
     "sample_factory": "Sample Factory",
     "cleanrl": "CleanRL",
+    "sbx": "SBX",
 }
 
 # Nothing but acting and learning while the clock runs; what a run writes anyway stays on.
@@ -234,6 +235,24 @@ _IMPALA_PONG = {
     "learning_rate": 5e-4,
     "gradient_clip_norm": 40.0,
 }
+_HALF_CHEETAH = {
+    "env": "HalfCheetah-v5",
+    "discount": 0.99,
+    "n_step": 1,
+    "prioritized": False,
+    "policy_hidden_sizes": (256, 256),
+    "critic_hidden_sizes": (256, 256),
+    "num_critics": 2,
+    "activation": "relu",
+    "batch_size": 256,
+    "env_steps_per_update": 1.0,
+    "updates_per_call": 16,
+    "learning_rate": 3e-4,
+    "tau": 0.005,
+    "replay_capacity": 1_000_000,
+    "min_replay": 1_000,
+    "gradient_clip_norm": None,
+}
 
 WORKLOADS = {
     w.name: w
@@ -407,6 +426,19 @@ WORKLOADS = {
             timed_env_steps=8 * 1024,
             figure="env_steps_per_s",
             rivals={"sb3": Rival("sb3_ppo.py", {"env_steps_per_s": 1.8})},
+        ),
+        *(
+            Workload(
+                name=f"{algo}-halfcheetah",
+                what=f"{title} HalfCheetah-v5, layers 256x256, batch 256, 1 environment, an update per env step",
+                algo=algo,
+                settings=_HALF_CHEETAH,
+                warmup_env_steps=1_500,
+                timed_env_steps=3_000,
+                figure="updates_per_s",
+                rivals={"sbx": Rival("sbx_continuous.py", {"updates_per_s": 1.5})},
+            )
+            for algo, title in (("sac", "SAC"), ("td3", "TD3"))
         ),
         Workload(
             name="impala-pong",

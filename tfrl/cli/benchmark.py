@@ -33,6 +33,7 @@ class Options:
     rllib_python: str = setting("", "path to a Python with RLlib")
     sample_factory_python: str = setting("", "path to a Python with Sample Factory")
     cleanrl_python: str = setting("", "path to a Python that finds CleanRL's scripts")
+    sbx_python: str = setting("", "path to a Python with SBX")
     repeats: int = setting(3, "runs per library", minimum=1)
     scale: float = setting(
         1.0, "multiplies the timed part of each run, but not its warm-up", above=0
@@ -53,6 +54,7 @@ class Options:
             "rllib": self.rllib_python,
             "sample_factory": self.sample_factory_python,
             "cleanrl": self.cleanrl_python,
+            "sbx": self.sbx_python,
         }
         return {rival: python for rival, python in given.items() if python}
 
