@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.algos import a2c, a3c, appo, c51, dqn, impala, iqn, pg, ppo, qr_dqn
+from tfrl.algos import a2c, a3c, appo, c51, ddpg, dqn, impala, iqn, pg, ppo, qr_dqn, td3
 from tfrl.errors import SettingError
 from tfrl.runtime.learning.learner import make_strategy
 from tfrl.testing import conformance
@@ -17,9 +17,11 @@ from tfrl.types import EnvSpec
 layers = tf.keras.layers
 spaces = gym.spaces
 SPEC = EnvSpec("e", spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2), max_episode_steps=6)
+BOX = EnvSpec("b", SPEC.observation_space, spaces.Box(-1, 1, (2,), np.float32), max_episode_steps=6)
 WORDS = EnvSpec("w", spaces.Box(0, 9, (3,), np.int32), spaces.Discrete(2), max_episode_steps=6)
 VALUE = dict(batch_size=8, updates_per_call=1, target_period_updates=10**6)
 UNROLL = dict(unroll_length=6)
+CRITICS = dict(VALUE, policy_hidden_sizes=(8,), critic_hidden_sizes=(8,))
 ALGORITHMS = {
     "dqn": (dqn, VALUE),
     "dqn_memory": (
@@ -30,6 +32,8 @@ ALGORITHMS = {
     "c51": (c51, {**VALUE, "num_atoms": 5}),
     "qr_dqn": (qr_dqn, {**VALUE, "num_quantiles": 4}),
     "iqn": (iqn, {**VALUE, "num_tau": 4, "num_target_tau": 3, "num_act_tau": 5, "num_cosines": 6}),
+    "ddpg": (ddpg, CRITICS),
+    "td3_shared": (td3, {**CRITICS, "shared_torso": True, "policy_period_updates": 1}),
     "pg": (pg, UNROLL),
     "a2c": (a2c, UNROLL),
     "a3c": (a3c, UNROLL),
@@ -38,7 +42,8 @@ ALGORITHMS = {
     "appo": (appo, {**UNROLL, "target_period_updates": 10**6}),
     "impala": (impala, UNROLL),
 }
-QUICK = ("dqn", "dqn_memory", "dqn_gradients", "a3c", "ppo", "impala")
+CONTINUOUS = ("ddpg", "td3_shared")
+QUICK = ("dqn", "dqn_memory", "dqn_gradients", "a3c", "ppo", "impala", "ddpg")
 SLOW = tuple(sorted(ALGORITHMS.keys() - set(QUICK)))
 SENDERS = ("dqn_gradients", "a3c")
 
@@ -196,16 +201,22 @@ def counting(spec):
     return tf.keras.Sequential([Counts(), dense()])
 
 
-def agent_of(algo, builder, spec=SPEC, **settings):
+def spec_of(algo):
+    return BOX if algo in CONTINUOUS else SPEC
+
+
+def agent_of(algo, builder, spec=None, **settings):
     module, own = ALGORITHMS[algo]
+    spec = spec_of(algo) if spec is None else spec
     network = builder if isinstance(builder, str) else f"{__name__}:{builder.__name__}"
     return module.make(module.Config(network=network, **{**own, **settings}), spec)
 
 
 class UserNetworkTest(tf.test.TestCase, parameterized.TestCase):
-    def run_once(self, algo, builder, spec=SPEC, mode="graph", devices=1, **settings):
+    def run_once(self, algo, builder, spec=None, mode="graph", devices=1, **settings):
         """The learner, before and after one call: (loop, policy's variables before, metrics, samples)."""
         tf.keras.utils.set_random_seed(3)
+        spec = spec_of(algo) if spec is None else spec
         agent = agent_of(algo, builder, spec, **settings)
         loop = conformance.loop(agent, spec, mode, make_strategy(devices))
         before = [v.numpy() for v in loop.learner.policy.variables]
@@ -256,6 +267,31 @@ class UserNetworkTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllEqual(mean(loop.learner.target)[0], np.zeros(4))
             loop.learner.periodic()[0].fn()
             self.assertAllEqual(mean(loop.learner.target), mean(loop.learner.policy))
+
+    @parameterized.parameters(("ddpg", 2), ("td3_shared", 1))
+    def test_policy_and_critics_have_a_body_each_unless_they_share_one(self, algo, bodies):
+        """Both keep what is frozen, move statistics, and pay their own penalties; targets take statistics over."""
+        loop, _, metrics, _ = self.run_once(algo, everything)
+        learner = loop.learner
+        found = {id(x): x for x in (learner.policy.body, learner.critics.body)}
+        self.assertLen(found, bodies)
+        self.assertAllClose(metrics["learner/network_loss"], 160.0)
+        policy_loss = metrics["learner/policy_loss"]
+        self.assertAllClose(policy_loss, 160.0 if bodies == 2 else 0.0, atol=2.0)
+        free = {id(v) for n in learner.networks() for v in n.variables}
+        mean = lambda body: [v.numpy() for v in body.variables if "moving_mean" in v.name]
+        for body in found.values():
+            held = [v for v in body.variables if v.name.startswith("held")]
+            self.assertLen(held, 2)
+            self.assertFalse(free & {id(v) for v in held})
+            kernel = next(v for v in body.variables if v.name.startswith("free/kernel"))
+            self.assertLess(kernel.numpy().max(), 1.0)  # it began at 1 and is pulled to 0
+            self.assertGreater(np.abs(mean(body)[0]).max(), 0.0)
+        for target in (learner.target_policy.body, learner.target_critics.body):
+            self.assertAllEqual(mean(target)[0], np.zeros(4))
+        learner.periodic()[0].fn()
+        self.assertAllEqual(mean(learner.target_policy.body), mean(learner.policy.body))
+        self.assertAllEqual(mean(learner.target_critics.body), mean(learner.critics.body))
 
     @parameterized.parameters("dqn", "dqn_gradients", "ppo", "impala")
     def test_layers_know_where_a_gradient_is_taken(self, algo):

@@ -44,6 +44,17 @@ RUNS = {
         dict(DQN, **LSTM, num_envs=2, env_steps_per_update=20.0, min_replay=20, prioritized=True),
     ),
     "dqn, overlap": ("dqn", dict(DQN, num_envs=2, overlap=True)),
+    "ddpg": (
+        "ddpg",
+        dict(DQN, env="Pendulum-v1", num_envs=2, n_step=2, prioritized=True, exploration_noise="ou",
+             noise_final=0.1, normalize_observations=True, env_steps_per_update=0.5,
+             random_env_steps=100, policy_hidden_sizes=(8,), critic_hidden_sizes=(8,)),
+    ),
+    "td3, lstm": (
+        "td3",
+        dict(DQN, **LSTM, env="Pendulum-v1", num_envs=2, env_steps_per_update=20.0, min_replay=20,
+             policy_hidden_sizes=(8,), critic_hidden_sizes=(8,)),
+    ),
     "ppo": ("ppo", dict(ON_POLICY, num_envs=1, unroll_length=64)),
     "ppo, native": ("ppo", dict(ON_POLICY, num_envs=8, unroll_length=16, env_backend="native")),
     "ppo, lstm": (
@@ -84,7 +95,7 @@ RUNS = {
 # Further forms of what the others hold, outside of `make test`.
 SLOW = (
     "dqn, noisy", "dqn, overlap", "ppo, lstm", "ppo, mujoco", "impala", "impala, old unrolls", "a3c",
-    "dqn, observation noise",
+    "dqn, observation noise", "ddpg", "td3, lstm",
 )  # fmt: skip
 
 

@@ -107,6 +107,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         config,
         spec,
         lambda *builders: DDPGLearner(*builders, with_target_policy=True),
+        combine=lambda q: tf.reduce_mean(q, axis=0),
     )
 
 

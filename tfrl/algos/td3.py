@@ -125,6 +125,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         config,
         spec,
         lambda *builders: TD3Learner(*builders, with_target_policy=True),
+        combine=lambda q: tf.reduce_min(q, axis=0),
     )
 
 

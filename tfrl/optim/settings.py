@@ -316,11 +316,14 @@ def scaled(config: Any, batch: float) -> tuple[Any, str]:
     )
 
 
-def make(config: OptimizerSettings, variables: Sequence[Any], env_steps: Any) -> Any:
+def make(
+    config: OptimizerSettings, variables: Sequence[Any], env_steps: Any, updates_per_step: int = 1
+) -> Any:
     """The optimiser of `variables`, for `apply.minimise`; call it under the strategy of the learner.
 
     Args:
       env_steps: int64 variable, see `decayed`.
+      updates_per_step: updates of the learner for each step of this optimiser, in which a decay counts.
 
     Raises:
       SettingError: a user's optimiser that cannot be used, see `optimizers.make`.
@@ -330,7 +333,7 @@ def make(config: OptimizerSettings, variables: Sequence[Any], env_steps: Any) ->
     if config.learning_rate_batch_base is not None:
         raise ValueError("learning_rate_batch_base: call `scaled` first, which knows the batch")
     kind = config.optimizer
-    rate = lambda updates: learning_rate(config, env_steps, updates)
+    rate = lambda steps: learning_rate(config, env_steps, updates_per_step * steps)
     return optimizers.make(kind, variables, rate, **_options(config))
 
 

@@ -303,7 +303,10 @@ class ActorCriticLearner(Learner):
             config, self._critic_variables(), self.env_steps
         )
         self.policy_optimizer = optim_settings.make(
-            policy_rates(config), self._policy_variables(), self.env_steps
+            policy_rates(config),
+            self._policy_variables(),
+            self.env_steps,
+            config.policy_period_updates,
         )
 
     def update_policy(self, batch: Transition | Trajectory, seed: tf.Tensor) -> Mapping[str, Any]:

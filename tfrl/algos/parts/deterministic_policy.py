@@ -25,6 +25,8 @@ from tfrl.nn.bounded import BoundedBox
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, PolicyStep
 
+Combine = Callable[[tf.Tensor], tf.Tensor]
+
 LAST_LAYER = 3e-3  # limit of its initial weights (Lillicrap et al. 2016, section 7)
 
 
@@ -50,6 +52,11 @@ class Settings(family.Settings, ActionNoiseSettings):
             raise SettingError(
                 "actor_priorities=True with prioritized=False: uniform replay has no priorities; set prioritized=True"
             )
+        if self.actor_priorities and self.her_relabels:
+            raise SettingError(
+                f"actor_priorities=True with her_relabels={self.her_relabels}: actors have no values for the goals of "
+                "the copies; set actor_priorities=False"
+            )
         if self.actor_priorities and replay_settings.has_memory(self):
             raise SettingError(
                 f"actor_priorities=True with core={self.core}: new sequences get the largest priority so far; set "
@@ -69,6 +76,7 @@ class DeterministicPolicy(ReplayPolicy):
       config: `Settings` and `ModelSettings`.
       spec: environment spec.
       body: from observations to features.
+      combine: values of all critics [N, B] -> those that make the target [B], for priorities of actors.
 
     Attributes:
       head: the layers behind the body.
@@ -76,9 +84,9 @@ class DeterministicPolicy(ReplayPolicy):
       noise: what an exploring step draws.
     """
 
-    def __init__(self, config: Any, spec: EnvSpec, body: Body):
+    def __init__(self, config: Any, spec: EnvSpec, body: Body, combine: Combine):
         super().__init__(body, replay_policy.normaliser(config, spec))
-        self._box = BoundedBox(spec.action_space)
+        self._box, self._combine = BoundedBox(spec.action_space), combine
         self.noise = action_noise.noise(config, self._box.size)
         small = tf.keras.initializers.RandomUniform(-LAST_LAYER, LAST_LAYER)
         self.head = torsos.mlp(config.policy_hidden_sizes, config.activation)
@@ -110,7 +118,7 @@ class DeterministicPolicy(ReplayPolicy):
         """Implements `Policy.step`, with the knobs of `action_noise.knob`; the action is float32 [B, *shape].
 
         With critics, extras of an exploring step are float32 [B]: 'q_taken', the mean of the critics at the action, and
-        'q_policy', the least of them at mu(s).
+        'q_policy', what a target makes of them at mu(s).
         """
         inputs = self.inputs(obs)
         features, state = self.body.step(inputs, state)
@@ -125,7 +133,7 @@ class DeterministicPolicy(ReplayPolicy):
             taken, at_best = (self.critics(features, a)[..., 0] for a in (u, best))
             extras = {
                 "q_taken": tf.reduce_mean(taken, axis=0),
-                "q_policy": tf.reduce_min(at_best, axis=0),
+                "q_policy": self._combine(at_best),
             }
         return PolicyStep(self._box.to_env(u), state, extras)
 
@@ -140,6 +148,7 @@ def make(
     config: Any,
     spec: EnvSpec,
     make_learner: Callable[[Any, Callable, Callable], Learner],
+    combine: Combine,
 ) -> Agent:
     """DDPG or TD3 bound to an environment.
 
@@ -147,6 +156,7 @@ def make(
       algo: its name, for messages.
       config: `Settings`, `OptimizerSettings` and `ModelSettings`.
       make_learner: (config, builder of a policy, builder of critics) -> learner, see `ActorCriticLearner`.
+      combine: as `DeterministicPolicy` takes it.
 
     Raises:
       SettingError: the action space is no Box with finite limits, or sequences do not fit the replay.
@@ -158,7 +168,7 @@ def make(
         raise SettingError(f"algo={algo} on {spec.name}: {error}") from error
 
     def make_policy() -> DeterministicPolicy:
-        return DeterministicPolicy(config, spec, bodies.make(config, spec))
+        return DeterministicPolicy(config, spec, bodies.make(config, spec), combine)
 
     def make_critics(policy: DeterministicPolicy) -> CriticNetwork:
         if policy.critics is not None:
