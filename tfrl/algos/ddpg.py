@@ -29,6 +29,7 @@ from tfrl.algos.parts import actor_critic_replay as family
 from tfrl.algos.parts import deterministic_policy
 from tfrl.algos.parts.actor_critic_replay import ActorCriticLearner
 from tfrl.losses import actor_critic, value
+from tfrl.nn import bounded
 from tfrl.nn.body import ModelSettings
 from tfrl.nn.critics import CriticSettings
 from tfrl.optim import apply
@@ -92,7 +93,7 @@ class DDPGLearner(ActorCriticLearner):
             if added is not None:
                 total += added
         metrics = self.minimise_policy(tape, total)
-        saturated = weights.mean(deterministic_policy.saturated(action))
+        saturated = weights.mean(bounded.saturated(action))
         return {**metrics, "learner/saturated_ratio": apply.reduce_sum(saturated)}
 
 

@@ -39,11 +39,12 @@ from tfrl.explore import action_noise, epsilon
 from tfrl.explore.action_noise import RandomStartSettings
 from tfrl.losses import actor_critic, value
 from tfrl.nn import body as bodies
-from tfrl.nn import distributions, inputs, sde, torsos
+from tfrl.nn import bounded, distributions, inputs, sde, torsos
 from tfrl.nn.body import Body, ModelSettings
 from tfrl.nn.bounded import BoundedBox
 from tfrl.nn.critics import split_seed
 from tfrl.optim import apply, optimizers
+from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import Except, setting
 from tfrl.types import EnvSpec, PolicyStep, Trajectory, Transition, UpdateOutput
@@ -66,23 +67,28 @@ class Config(family.Settings, RandomStartSettings, OptimizerSettings, ModelSetti
     )
     temperature_learning_rate: float | None = setting(
         None,
-        "learning rate of the temperature (Adam); none: learning_rate",
+        "learning rate of the temperature (Adam); none: learning_rate. It decays as learning_rate does",
         above=0.0,
         resumable=True,
         idle_if={"temperature": Except((None,))},
     )
     target_entropy: float | None = setting(
         None,
-        "entropy that a learned temperature aims at, in nats, of actions scaled to [-1, 1]; none: minus the number of "
+        "entropy that a learned temperature aims at, of actions scaled to [-1, 1]; none: minus the number of "
         "components of a Box, or target_entropy_ratio of the largest possible for Discrete actions",
+        unit="nats",
         idle_if={"temperature": Except((None,))},
     )
     target_entropy_ratio: float = setting(
-        0.5,
-        "Discrete actions: target entropy as a fraction of log(number of actions)",
+        0.9,
+        "Discrete actions: target entropy as a fraction of the largest possible, log(number of valid actions)",
         minimum=0.0,
         maximum=1.0,
-        idle_if=({"discrete_actions": False}, {"temperature": Except((None,))}),
+        idle_if=(
+            {"discrete_actions": False},
+            {"temperature": Except((None,))},
+            {"target_entropy": Except((None,))},
+        ),
     )
     policy_value: str = setting(
         "min",
@@ -131,6 +137,7 @@ class Config(family.Settings, RandomStartSettings, OptimizerSettings, ModelSetti
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        family.check_rate(self, "temperature_learning_rate")
         if self.target_critics is not None and self.target_critics > self.num_critics:
             raise SettingError(
                 f"target_critics={self.target_critics} with num_critics={self.num_critics}: expected at most as many"
@@ -153,7 +160,8 @@ class Choice(NamedTuple):
     Attributes:
       action: on the scale [-1, 1] [n, m]; None for Discrete actions.
       probability: [n, A], of a sample ones [n, 1].
-      log_prob: [n, A], of a sample the logarithm of its density on the scale [-1, 1], [n, 1].
+      log_prob: [n, A], 0 where the probability is; of a sample the logarithm of its density on the scale [-1, 1],
+        [n, 1].
     """
 
     action: tf.Tensor | None
@@ -230,7 +238,9 @@ class SACPolicy(ReplayPolicy):
         params, _ = self.params(features, obs)
         if self._discrete:
             log_prob = tf.nn.log_softmax(params)
-            return Choice(None, tf.exp(log_prob), log_prob)
+            probability = tf.exp(log_prob)
+            # The huge logarithm of a masked action would overflow in a product with the temperature.
+            return Choice(None, probability, tf.where(probability > 0.0, log_prob, 0.0))
         count, size = features.shape[0], self._box.size
         normal = apply.replica_rows(lambda n: tf.random.stateless_normal([n, size], seed), count)
         # u = mean + std eps, a = tanh(u): the gradient passes through the sample (Haarnoja et al. 2018b, eq. 11).
@@ -317,7 +327,7 @@ class SACLearner(ActorCriticLearner):
     Args:
       config: `Config`.
       make_policy, make_critics: see `ActorCriticLearner`.
-      target_entropy: of the policy, in nats.
+      target_entropy: of the policy in a state without a mask, in nats.
 
     Attributes:
       log_alpha: logarithm of the temperature.
@@ -329,7 +339,10 @@ class SACLearner(ActorCriticLearner):
         self.log_alpha, self.temperature_optimizer = None, None
         if config.temperature is None:
             self.log_alpha = tf.Variable(math.log(config.initial_temperature), name="log_alpha")
-            rate = config.temperature_learning_rate or config.learning_rate
+            rates = family.with_rate(config, config.temperature_learning_rate)
+            rate = lambda steps: optim_settings.learning_rate(
+                rates, self.env_steps, steps * config.policy_period_updates
+            )
             self.temperature_optimizer = optimizers.make("adam", [self.log_alpha], rate)
 
     def update(self, batch: Transition | Trajectory, seed: tf.Tensor) -> UpdateOutput:
@@ -401,11 +414,14 @@ class SACLearner(ActorCriticLearner):
         log_prob = choice.mean_log_prob()
         metrics["learner/entropy"] = apply.reduce_sum(weights.mean(-log_prob))
         metrics["learner/temperature"] = alpha
+        if choice.action is not None:
+            saturated = weights.mean(bounded.saturated(choice.action))
+            metrics["learner/saturated_ratio"] = apply.reduce_sum(saturated)
         # -log alpha (log pi + H): the temperature rises where the entropy is below its target.
         if self.log_alpha is not None:
             with tf.GradientTape() as tape:
-                loss = actor_critic.temperature(self.log_alpha, log_prob, self._target_entropy)
-                loss = weights.mean(loss)
+                target = self._target(states.obs)
+                loss = weights.mean(actor_critic.temperature(self.log_alpha, log_prob, target))
             apply.minimise(self.temperature_optimizer, tape, loss, [self.log_alpha])
         return metrics
 
@@ -418,6 +434,20 @@ class SACLearner(ActorCriticLearner):
             *found,
             family.Network("temperature", (self.log_alpha,), self.temperature_optimizer),
         )
+
+    def _target(self, obs: Any) -> tf.Tensor | float:
+        """Target entropy of each state [n], or of all of them."""
+        mask = inputs.action_mask(obs)
+        if mask is None or self._config.target_entropy is not None:
+            return self._target_entropy
+        # A share of what is possible there: with one valid action the entropy is 0 whatever the temperature.
+        valid = tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.float32), axis=1)
+        return self._config.target_entropy_ratio * tf.math.log(valid)
+
+    def _policy_weights(self) -> tuple[tf.Variable, ...]:
+        # At 0 the logarithms of deviations would make a deviation of 1.
+        deviations = self.policy.head.log_std
+        return tuple(v for v in super()._policy_weights() if v is not deviations)
 
     def _alpha(self) -> tf.Tensor:
         """The temperature, float32 scalar without gradient."""
@@ -459,9 +489,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             f"num_quantiles={config.num_quantiles} with algo=sac on {spec.name}: expected a Box of actions, got {space}"
         )
     outputs = int(space.n) if discrete else config.num_quantiles or 1
+    most = math.log(space.n) if discrete else size * math.log(2.0)
     entropy = config.target_entropy
     if entropy is None:
-        entropy = config.target_entropy_ratio * math.log(space.n) if discrete else -float(size)
+        entropy = config.target_entropy_ratio * most if discrete else -float(size)
+    elif entropy > most or discrete and entropy < 0.0:
+        limits = f"from 0 to {most:.3g}" if discrete else f"at most {most:.3g}"
+        raise SettingError(
+            f"target_entropy={entropy} with algo=sac on {spec.name}: expected {limits}, the largest entropy over "
+            f"{space}, or the temperature would {'rise' if entropy > most else 'fall'} without end"
+        )
 
     def make_policy() -> SACPolicy:
         return SACPolicy(config, spec, bodies.make(config, spec))

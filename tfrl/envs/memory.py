@@ -106,3 +106,47 @@ class RepeatPrevious(gym.Env):
         num_symbols = int(self.action_space.n)
         self._symbols.append(int(self.np_random.integers(num_symbols)))
         return np.eye(num_symbols, dtype=np.float32)[self._symbols[-1]]
+
+
+class RepeatNumber(gym.Env):
+    """A random number at every step; the action must be the number of `lag` steps ago. `RepeatPrevious` with a Box.
+
+    Observation: Box float32 [1], uniform in [-1, 1].
+    Action: Box float32 [1] in [-1, 1].
+    Reward: from the step `lag` of an episode on, 1 - 3 (action - number)^2 with the number that was shown `lag` steps
+      before; 0 in the first `lag` steps. Truncated after `length` steps.
+
+    The best return is length - lag. Without a memory the best action is 0, which returns 0 in the mean; with lag 0
+    nothing need be remembered, and the best is what can be reached without a memory.
+
+    Raises:
+      ValueError: a lag outside 0 .. length - 1.
+    """
+
+    def __init__(self, lag: int = 2, length: int = 20):
+        if not 0 <= lag < length:
+            raise ValueError(f"lag={lag}, length={length}: expected 0 <= lag < length")
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.best_return = float(length - lag)
+        self.chance_return = 0.0 if lag else self.best_return
+        self._lag, self._length = lag, length
+        self._numbers: list[np.ndarray] = []  # of this episode, the newest last
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """Implements `gymnasium.Env.reset`: the first number."""
+        super().reset(seed=seed)
+        self._numbers = []
+        return self._draw(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Implements `gymnasium.Env.step`: the next number, and a reward from the step `lag` on."""
+        t = len(self._numbers) - 1
+        reward = 0.0
+        if t >= self._lag:
+            reward = 1.0 - 3.0 * float((action[0] - self._numbers[t - self._lag][0]) ** 2)
+        return self._draw(), reward, False, t + 1 == self._length, {}
+
+    def _draw(self) -> np.ndarray:
+        self._numbers.append(self.np_random.uniform(-1.0, 1.0, 1).astype(np.float32))
+        return self._numbers[-1].copy()

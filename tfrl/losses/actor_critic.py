@@ -58,7 +58,7 @@ def soft_value(q: tf.Tensor, probability: tf.Tensor, log_prob: tf.Tensor, alpha:
     return tf.reduce_sum(probability * (q - alpha * log_prob), axis=1)
 
 
-def temperature(log_alpha: tf.Tensor, log_prob: tf.Tensor, target_entropy: float) -> tf.Tensor:
+def temperature(log_alpha: tf.Tensor, log_prob: tf.Tensor, target_entropy: Any) -> tf.Tensor:
     """-log_alpha (log p + H), whose gradient raises the temperature where the entropy is below its target H.
 
     Haarnoja et al. 2018b, eq. 18, with the logarithm of the temperature as the factor, as in the authors' code: the
@@ -67,6 +67,7 @@ def temperature(log_alpha: tf.Tensor, log_prob: tf.Tensor, target_entropy: float
     Args:
       log_alpha: scalar.
       log_prob: expected logarithm of the probability in each state [n]; no gradient flows through it.
+      target_entropy: H, of each state [n] or of all.
     """
     return -log_alpha * tf.stop_gradient(log_prob + target_entropy)
 

@@ -51,3 +51,8 @@ class BoundedBox:
             leading = x.shape.rank - len(self._shape)
             x = tf.reshape(x, tf.concat([tf.shape(x)[:leading], [self.size]], 0))
         return (x - self._centre) / self._half
+
+
+def saturated(u: tf.Tensor) -> tf.Tensor:
+    """Fraction of components beyond 0.99 in each action u [n, m] on the scale [-1, 1]; [n]."""
+    return tf.reduce_mean(tf.cast(tf.abs(u) > 0.99, tf.float32), axis=1)

@@ -83,11 +83,16 @@ class Settings(ReplaySettings, CriticSettings):
     def __post_init__(self) -> None:
         OptimizerSettings.__post_init__(self)
         replay_settings.check(self)
-        if self.policy_learning_rate is not None and self.learning_rate_schedule:
-            raise SettingError(
-                f"policy_learning_rate={self.policy_learning_rate} with learning_rate_schedule: the schedule is that "
-                "of all networks; leave one of them out"
-            )
+        check_rate(self, "policy_learning_rate")
+
+
+def check_rate(config: Any, name: str) -> None:
+    """Raises SettingError where a network has a learning rate of its own, by setting `name`, beside a schedule."""
+    rate = getattr(config, name)
+    if rate is not None and config.learning_rate_schedule:
+        raise SettingError(
+            f"{name}={rate} with learning_rate_schedule: the schedule is that of all networks; leave one of them out"
+        )
 
 
 def shares_body(config: Any) -> bool:
@@ -303,7 +308,7 @@ class ActorCriticLearner(Learner):
             config, self._critic_variables(), self.env_steps
         )
         self.policy_optimizer = optim_settings.make(
-            policy_rates(config),
+            with_rate(config, config.policy_learning_rate),
             self._policy_variables(),
             self.env_steps,
             config.policy_period_updates,
@@ -362,7 +367,7 @@ class ActorCriticLearner(Learner):
     def extra_policy_loss(self) -> tf.Tensor | None:
         """The same for the policy."""
         body = None if shares_body(self._config) else self.policy.body
-        return self._extra(body, self._policy_variables())
+        return self._extra(body, self._policy_weights())
 
     def minimise_critics(self, tape: tf.GradientTape, loss: tf.Tensor) -> dict[str, tf.Tensor]:
         """One optimiser step of the critics; its metrics, float32 scalars equal on all replicas."""
@@ -426,6 +431,10 @@ class ActorCriticLearner(Learner):
             return head
         return (*user_model.trainable(policy.body, policy.body.trainable_variables), *head)
 
+    def _policy_weights(self) -> tuple[tf.Variable, ...]:
+        """Those of `_policy_variables` that `l2_penalty` may draw to 0."""
+        return self._policy_variables()
+
     def _extra(self, body: Body | None, variables: Sequence[tf.Variable]) -> tf.Tensor | None:
         terms = list(body.losses()) if body is not None else []
         if self._config.l2_penalty:
@@ -456,9 +465,8 @@ def _parts(critics: CriticNetwork, target: CriticNetwork) -> list[tuple[str, Any
     ]
 
 
-def policy_rates(config: Any) -> Any:
-    """The settings with the policy's learning rate in place of the critics'."""
-    rate = config.policy_learning_rate
+def with_rate(config: Any, rate: float | None) -> Any:
+    """The settings with a learning rate in place of the critics', which decays by the same share; None: that one."""
     if rate is None:
         return config
     final = config.learning_rate_final

@@ -138,11 +138,6 @@ class DeterministicPolicy(ReplayPolicy):
         return PolicyStep(self._box.to_env(u), state, extras)
 
 
-def saturated(u: tf.Tensor) -> tf.Tensor:
-    """Fraction of components beyond 0.99 in each action u [n, m] on the scale [-1, 1]; [n]."""
-    return tf.reduce_mean(tf.cast(tf.abs(u) > 0.99, tf.float32), axis=1)
-
-
 def make(
     algo: str,
     config: Any,
