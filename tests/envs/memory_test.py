@@ -5,7 +5,7 @@ from absl.testing import absltest, parameterized
 
 from tfrl.envs import make
 from tfrl.envs.check import check_env
-from tfrl.envs.memory import RepeatFirst, RepeatPrevious
+from tfrl.envs.memory import RepeatFirst, RepeatNumber, RepeatPrevious
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 
@@ -97,17 +97,41 @@ class RepeatPreviousTest(parameterized.TestCase):
         self.assertEqual(env.chance_return, env.best_return)
 
 
-class BothTest(parameterized.TestCase):
-    @parameterized.parameters("RepeatFirst", "RepeatPrevious")
+class RepeatNumberTest(parameterized.TestCase):
+    @parameterized.parameters((2, 20), (1, 5), (0, 7))
+    def test_a_memory_solves_it(self, lag, length):
+        env = RepeatNumber(lag, length)
+        recall = lambda seen: seen[-1 - lag] if len(seen) > lag else np.zeros(1)
+        returns, lengths = play(env, recall, 20)
+        self.assertEqual(set(returns), {env.best_return})
+        self.assertEqual(env.best_return, length - lag)
+        self.assertEqual(env.chance_return, 0.0 if lag else env.best_return)
+        self.assertEqual(set(lengths), {length})
+
+    @parameterized.parameters(
+        (lambda seen: np.zeros(1), 0.0),
+        (lambda seen: seen[-1], -1.0),  # 1 - 3 E[(x - y)^2], two numbers of variance 1/3
+        (lambda seen: seen[max(0, len(seen) - 2)], -1.0),  # one step too few
+        (lambda seen: np.ones(1), -3.0),
+    )
+    def test_chance_is_all_that_other_players_reach(self, player, reward):
+        returns, _ = play(RepeatNumber(), player, 400)
+        error = returns.std() / np.sqrt(400)
+        self.assertAlmostEqual(returns.mean(), 18 * reward, delta=4 * error)
+
+
+class AllTest(parameterized.TestCase):
+    @parameterized.parameters("RepeatFirst", "RepeatPrevious", "RepeatNumber")
     def test_they_keep_the_contract(self, name):
         self.assertEqual(check_env(f"tfrl.envs.memory:{name}"), [])
 
-    @parameterized.parameters("RepeatFirst", "RepeatPrevious")
+    @parameterized.parameters("RepeatFirst", "RepeatPrevious", "RepeatNumber")
     def test_a_seed_is_a_game(self, name):
         def game(seed):
             vector = make.make_vector(EnvPlan(env=f"tfrl.envs.memory:{name}"), 3, seed)
             steps = [vector.reset()]
-            steps += [vector.step(np.zeros(3, np.int64)).obs for _ in range(60)]
+            action = np.zeros((3, *vector.spec.action_space.shape), vector.spec.action_space.dtype)
+            steps += [vector.step(action).obs for _ in range(60)]
             return np.stack(steps)
 
         np.testing.assert_array_equal(game(5), game(5))
@@ -118,6 +142,7 @@ class BothTest(parameterized.TestCase):
         ("RepeatFirst", dict(delay=-1), "no negative delay"),
         ("RepeatPrevious", dict(lag=40), "0 <= lag < length"),
         ("RepeatPrevious", dict(num_symbols=1), "2 symbols or more"),
+        ("RepeatNumber", dict(lag=20), "0 <= lag < length"),
     )
     def test_refusals(self, name, kwargs, message):
         plan = EnvPlan(env=f"tfrl.envs.memory:{name}", env_kwargs=kwargs)
