@@ -46,12 +46,38 @@ class ForeignTest(parameterized.TestCase):
         ("dqn", "exploration_fraction", "epsilon_decay_env_steps"),
         ("dqn", "fcnet_hiddens", "hidden_sizes"),
         ("dqn", "verbose", "console"),
+        ("dqn", "tau", "target_period_updates"),
+        ("dqn", "net_arch", "hidden_sizes"),
+        ("sac", "net_arch", "policy_hidden_sizes"),
+        ("sac", "ent_coef", "temperature"),
+        ("sac", "alpha", "temperature"),
+        ("sac", "train_freq", "env_steps_per_update"),
+        ("sac", "gradient_steps", "env_steps_per_update"),
+        ("sac", "use_sde", "state_dependent_exploration"),
+        ("sac", "use_sde_at_warmup", "random_env_steps"),
+        ("sac", "learning_starts", "min_replay"),
+        ("sac", "Q_model", "critic_hidden_sizes"),
+        ("sac", "entropy_learning_rate", "temperature_learning_rate"),
+        ("sac", "top_quantiles_to_drop_per_net", "dropped_quantiles"),
+        ("td3", "policy_delay", "policy_period_updates"),
+        ("td3", "smooth_target_policy", "target_noise"),
+        ("ddpg", "exploration_final_eps", "noise_final"),
+        ("dqn", "exploration_final_eps", "epsilon_final"),
+        ("ddpg", "twin_q", "num_critics"),
     )
     def test_suggestion(self, algo, given, ours):
         found = message([f"--algo={algo}", f"--{given}=1"])
         self.assertStartsWith(found, f"--{given}: unknown flag; here it is --{ours}")
         with self.assertRaisesRegex(SettingError, f"here it is {ours}"):
             tfrl.api.make_job(algo, **{given: 1})
+
+    @parameterized.parameters(
+        ("sac", "no_done_at_end", "time limits bootstrap"),
+        ("sac", "normalize_actions", "actions are on the scale"),
+        ("ddpg", "actor_loss_coeff", "Adam does not see the scale"),
+    )
+    def test_what_is_not_needed(self, algo, given, why):
+        self.assertIn(f"there is none: {why}", message([f"--algo={algo}", f"--{given}=1"]))
 
     def test_a_setting_of_another_algorithm(self):
         self.assertEqual(
