@@ -243,7 +243,7 @@ class SACPolicy(ReplayPolicy):
             return Choice(None, probability, tf.where(probability > 0.0, log_prob, 0.0))
         count, size = features.shape[0], self._box.size
         normal = apply.replica_rows(lambda n: tf.random.stateless_normal([n, size], seed), count)
-        # u = mean + std eps, a = tanh(u): the gradient passes through the sample (Haarnoja et al. 2018b, eq. 11).
+        # u = mean + std eps, a = tanh(u): the gradient passes through the sample (Haarnoja et al. 2018b).
         mean, log_std = tf.split(params, 2, axis=-1)
         u = mean + tf.exp(log_std) * normal
         log_prob = distributions.squashed_log_prob(mean, log_std, u)

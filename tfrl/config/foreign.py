@@ -169,8 +169,8 @@ SETTINGS = (
 ALGORITHMS = {
     "redq": "--algo=sac --num_critics=10 --target_critics=2 --policy_value=mean --env_steps_per_update=0.05 "
     "--policy_period_updates=20",
-    "droq": "--algo=sac --critic_dropout=0.01 --critic_layer_norm --env_steps_per_update=0.05 "
-    "--policy_period_updates=20",
+    "droq": "--algo=sac --critic_dropout=0.01 --critic_layer_norm --policy_value=mean "
+    "--env_steps_per_update=0.05 --policy_period_updates=20",
     "tqc": "--algo=sac --num_critics=5 --num_quantiles=25",
     "sac_discrete": "--algo=sac, which serves Discrete actions too",
     "discrete_sac": "--algo=sac, which serves Discrete actions too",
