@@ -93,6 +93,15 @@ class ConfigsTest(parameterized.TestCase):
         else:
             self.assertGreaterEqual(success, 0.9)
 
+    @parameterized.parameters(*[run for run in RECORDED if run.startswith("sac/repeat_previous")])
+    def test_numbers_are_repeated_with_a_memory_only(self, run):
+        """The best return is 18, that without a memory 0."""
+        result = json.loads((RUNS / run / "result.json").read_text())
+        if "none" in run:
+            self.assertLess(result["return_mean"], 1.0)
+        else:
+            self.assertGreater(result["return_mean"], 17.0)
+
     def evaluations(self, run, limit=float("inf")):
         """Mean returns of a recorded run's evaluations up to so many env steps, in their order."""
         with open(RUNS / run / "metrics.csv", newline="") as file:

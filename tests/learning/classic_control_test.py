@@ -27,6 +27,9 @@ class ClassicControlTest(tf.test.TestCase, parameterized.TestCase):
         ("qr_dqn", "cartpole", 450.0),
         ("qr_dqn", "acrobot", -100.0),
         ("iqn", "cartpole", 450.0),
+        ("sac", "cartpole", 450.0),
+        ("sac", "mountaincar_continuous", 90.0),
+        ("sac", "repeat_previous", 17.0),
     )
     def test_reaches_its_score(self, algo, recipe, score):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"

@@ -493,7 +493,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     entropy = config.target_entropy
     if entropy is None:
         entropy = config.target_entropy_ratio * most if discrete else -float(size)
-    elif entropy > most or discrete and entropy < 0.0:
+    elif config.temperature is None and (entropy > most or discrete and entropy < 0.0):
         limits = f"from 0 to {most:.3g}" if discrete else f"at most {most:.3g}"
         raise SettingError(
             f"target_entropy={entropy} with algo=sac on {spec.name}: expected {limits}, the largest entropy over "
@@ -547,6 +547,7 @@ ABOUT = About(
         "with quantiles": dict(num_quantiles=4, target_critics=None, prioritized=False),
         "with lstm": dict(
             sequence_length=6, sequence_period=4, burn_in=2, core_size=6, core="lstm", n_step=2,
+            state_dependent_exploration=True, sde_resample_env_steps=3,
         ),
     },
 )  # fmt: skip
