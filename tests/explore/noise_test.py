@@ -139,7 +139,8 @@ class SeededTest(tf.test.TestCase, parameterized.TestCase):
     def test_draws_have_their_distribution(self, kind):
         spec = NoiseSpec((5,), kind, seeded=True)
         rng = np.random.default_rng(0)
-        x = regenerate(spec, rng.integers(-(2**31), 2**31, (4000, 2), np.int32)).numpy()
+        draws = tf.function(lambda seeds: regenerate(spec, seeds))
+        x = draws(rng.integers(-(2**31), 2**31, (4000, 2), np.int32)).numpy()
         mean, variance = {"uniform": (0.5, 1 / 12), "normal": (0.0, 1.0)}[kind]
         self.assertAllClose(x.mean(0), [mean] * 5, atol=0.06)
         self.assertAllClose(np.cov(x.T), variance * np.eye(5), atol=0.08)

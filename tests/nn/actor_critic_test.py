@@ -6,6 +6,7 @@ import tempfile
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 import tree
 from absl.testing import parameterized
@@ -143,8 +144,17 @@ class StateDependentTest(tf.test.TestCase, parameterized.TestCase):
         again = policy.distribution.log_prob(tf.repeat(params, count, axis=0), sample)
         self.assertAllClose(again, log_prob, rtol=1e-4, atol=1e-4)
 
-    @parameterized.product(module=(ppo, impala), core=("none", "lstm", "gtrxl"))
+    @parameterized.parameters(
+        (ppo, "none"), (ppo, "lstm"), (impala, "none"), (impala, "lstm"), (impala, "gtrxl")
+    )
     def test_a_learner_agrees_with_what_acted(self, module, core):
+        self.check_agreement(module, core)
+
+    @pytest.mark.slow
+    def test_a_learner_of_minibatches_agrees_with_what_acted_over_attention(self):
+        self.check_agreement(ppo, "gtrxl")
+
+    def check_agreement(self, module, core):
         config = module.Config(
             hidden_sizes=(8,), core=core, core_size=8, unroll_length=6, **self.settings()
         )

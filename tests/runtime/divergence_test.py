@@ -8,6 +8,7 @@ import tempfile
 from unittest import mock
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -56,10 +57,16 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         ("dqn", REPLAY),
-        ("dqn", {**REPLAY, "prioritized": True, "replay_residency": "server"}),
         ("ppo", {"unroll_length": 32}),
     )
     def test_weights_that_are_not_finite_are_not_kept(self, algo, settings):
+        self.check_diverged(algo, settings)
+
+    @pytest.mark.slow
+    def test_weights_and_priorities_of_a_server_that_are_not_finite_are_not_kept(self):
+        self.check_diverged("dqn", {**REPLAY, "prioritized": True, "replay_residency": "server"})
+
+    def check_diverged(self, algo, settings):
         # No row is logged before the end: what is found is found in the weights themselves.
         with self.assertRaisesRegex(
             RunFailed, "learner/(policy|priority).* is (nan|-?inf) at .*learning has diverged"
@@ -75,8 +82,14 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
                     self.assertTrue(np.isfinite(array).all())
         self.assertFalse((self.run_dir / "export").exists())
 
-    @parameterized.parameters("inprocess", "processes")
-    def test_episodes_that_never_end_leave_a_run_without_a_score(self, backend):
+    def test_episodes_that_never_end_leave_a_run_without_a_score(self):
+        self.check_endless("inprocess")
+
+    @pytest.mark.slow
+    def test_episodes_that_never_end_leave_a_run_of_processes_without_a_score(self):
+        self.check_endless("processes")
+
+    def check_endless(self, backend):
         result = tfrl.train(
             "dqn", run_dir=str(self.run_dir), total_env_steps=400, eval_max_env_steps=50, eval_every_env_steps=100,
             backend=backend, **{**SETTINGS, **REPLAY, "env": f"{__name__}:Endless", "log_every_s": 0.1},

@@ -94,8 +94,8 @@ RUNS = {
 }  # fmt: skip
 # Further forms of what the others hold, outside of `make test`.
 SLOW = (
-    "dqn, noisy", "dqn, overlap", "ppo, lstm", "ppo, mujoco", "impala", "impala, old unrolls", "a3c",
-    "dqn, observation noise", "ddpg", "td3, lstm",
+    "dqn, native", "dqn, noisy", "dqn, overlap", "ppo, native", "ppo, lstm", "ppo, mujoco", "impala",
+    "impala, old unrolls", "a3c", "dqn, observation noise", "ddpg", "td3, lstm",
 )  # fmt: skip
 
 

@@ -6,13 +6,15 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import tempfile
 
 import numpy as np
+import pytest
 import reverb
 import tensorflow as tf
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 
 import tfrl
 from tfrl.errors import RunFailed, SettingError
@@ -75,13 +77,21 @@ def updates_after(env_steps):
 
 
 class Interrupted(tf.test.TestCase):
-    """A run of 800 env steps that was stopped after some 300."""
+    """A run of 800 env steps that was stopped after some 300; each test has a copy of its folder."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        place = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(place.cleanup)
+        cls.made = pathlib.Path(place.name) / "run"
+        Interrupting.left = 333
+        cls.first = tfrl.train("dqn", run_dir=str(cls.made), **SETTINGS)
 
     def setUp(self):
         super().setUp()
         self.run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
-        Interrupting.left = 333
-        self.first = tfrl.train("dqn", run_dir=str(self.run_dir), **SETTINGS)
+        shutil.copytree(self.made, self.run_dir)
         self.rows = (self.run_dir / "metrics.csv").read_bytes()
 
     def refused(self, message, **settings):
@@ -103,7 +113,8 @@ class Interrupted(tf.test.TestCase):
         self.assertGreater(last.total_s, last.train_s)
 
     def test_a_live_run_is_not_resumed(self):
-        job = dataclasses.replace(Job.load(self.run_dir / "job.json"), resume=True)
+        saved = Job.load(self.run_dir / "job.json")
+        job = dataclasses.replace(saved, resume=True, run_dir=str(self.run_dir))
         with owner.owned(job):
             self.refused(f"^run_dir='.*/run': in use by process {os.getpid()} on .*, since 2")
 
@@ -170,9 +181,15 @@ class BeforeTheFirstCheckpointTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLess(steps[0], 150)
 
 
-class DivergedTest(parameterized.TestCase):
-    @parameterized.parameters("inprocess", "processes")
-    def test_a_run_that_diverges_fails_and_exports_nothing(self, backend):
+class DivergedTest(absltest.TestCase):
+    def test_a_run_that_diverges_fails_and_exports_nothing(self):
+        self.check("inprocess")
+
+    @pytest.mark.slow
+    def test_a_run_of_processes_that_diverges_fails_and_exports_nothing(self):
+        self.check("processes")
+
+    def check(self, backend):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         with self.assertRaisesRegex(
             RunFailed, "learner/.* is (nan|inf) at .*diverged; lower learning_rate"
@@ -256,8 +273,14 @@ class ResumeTest(tf.test.TestCase, parameterized.TestCase):
             self.assertGreater(len(np.unique(weights)), 50)  # and their priorities neither
         self.assertEqual(size, 500)  # full: what the first part wrote was not lost
 
-    @parameterized.parameters(("server", "learner"), ("learner", "server"))
-    def test_the_replay_stays_where_it_is(self, first, second):
+    def test_the_replay_stays_where_it_is(self):
+        self.check_stays("server", "learner")
+
+    @pytest.mark.slow
+    def test_the_replay_beside_the_learner_stays_where_it_is(self):
+        self.check_stays("learner", "server")
+
+    def check_stays(self, first, second):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         Interrupting.left = -1
         settings = {**SETTINGS, "total_env_steps": 150}

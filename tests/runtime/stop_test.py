@@ -12,6 +12,7 @@ from unittest import mock
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -136,8 +137,14 @@ class StopTest(tf.test.TestCase, parameterized.TestCase):
                 self.assertLen(Signalling.moments, fatal + 1)  # no further step is made
         self.assert_resumes("dqn")
 
-    @parameterized.parameters(("dqn", True), ("ppo", False))
-    def test_in_a_later_step_and_the_run_goes_on(self, algo, overlap):
+    def test_in_a_later_step_and_the_run_goes_on(self):
+        self.check_later_step("dqn", overlap=True)
+
+    @pytest.mark.slow
+    def test_in_a_later_step_on_policy_and_the_run_goes_on(self):
+        self.check_later_step("ppo", overlap=False)
+
+    def check_later_step(self, algo, overlap):
         moments, _ = self.moments(algo, overlap=overlap)
         result = self.train(algo, len(moments) // 2, overlap=overlap)
         self.assert_left(result)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -62,8 +63,25 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
 
-    @parameterized.parameters("inprocess", "processes")
-    def test_two_switches_through_a_whole_run(self, backend):
+    def test_two_switches_through_a_whole_run(self):
+        run_dir = self.check("inprocess")
+        self.check_resumed(run_dir)
+        policy = tfrl.load(run_dir)
+        exported = tf.saved_model.load(str(run_dir / "export"))
+        obs = np.float32([[0.1, -0.2, 0.03, 0.4]])
+        acted = exported.act(tf.constant(obs), exported.initial_state(1))["action"]
+        self.assertAllEqual(acted, [policy.predict(obs[0])])  # the environment's own space
+        self.assertLen(tfrl.evaluate(run_dir, episodes=3).returns, 3)
+        self.assertLen(finish.record_run(run_dir, 1, seed=0, greedy=True), 1)
+
+    def test_two_switches_through_a_run_of_processes(self):
+        self.check("processes")
+
+    @pytest.mark.slow
+    def test_two_switches_through_a_run_of_processes_that_is_resumed(self):
+        self.check_resumed(self.check("processes"))
+
+    def check(self, backend):
         run_dir = self.folder / "run"
         settings = {**TINY, **OFF_POLICY, "backend": backend}
         both = dict(
@@ -92,17 +110,11 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
             SettingError, "with=observation_noise: the run in .* has with="
         ):
             tfrl.train("dqn", run_dir=run_dir, resume=True, with_="observation_noise")
+        return run_dir
+
+    def check_resumed(self, run_dir):
         result = tfrl.train("dqn", run_dir=run_dir, resume=True, total_env_steps=400)
         self.assertGreaterEqual(result.env_steps, 400)
-        if backend == "processes":
-            return
-        policy = tfrl.load(run_dir)
-        exported = tf.saved_model.load(str(run_dir / "export"))
-        obs = np.float32([[0.1, -0.2, 0.03, 0.4]])
-        acted = exported.act(tf.constant(obs), exported.initial_state(1))["action"]
-        self.assertAllEqual(acted, [policy.predict(obs[0])])  # the environment's own space
-        self.assertLen(tfrl.evaluate(run_dir, episodes=3).returns, 3)
-        self.assertLen(finish.record_run(run_dir, 1, seed=0, greedy=True), 1)
 
     def test_noise_changes_training(self):
         settings = {**TINY, **OFF_POLICY, "total_env_steps": 120, "final_eval_episodes": 0}

@@ -46,15 +46,12 @@ class SilentView:
 
     def show(self, row: Mapping[str, float]) -> None:
         """Implements `View.show`: nothing."""
-        pass
 
     def announce(self, text: str) -> None:
         """Implements `View.announce`: nothing."""
-        pass
 
     def close(self) -> None:
         """Implements `View.close`: nothing."""
-        pass
 
 
 class PlainView:

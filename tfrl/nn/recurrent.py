@@ -55,7 +55,28 @@ def make(
     raise SettingError(f"core={kind!r}: expected one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
 
 
-class Lstm(tf.Module):
+class _Gated(tf.Module):
+    """What `Lstm` and `Gru` share: the input enters all gates of all steps by one product, before their loop."""
+
+    def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        """One step: x float32 [B, F] -> out [B, H], and the state after it."""
+        return self._advance(self._project(x), state)
+
+    def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
+        """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
+
+        Raises:
+          ValueError: `x` is not of rank 3, or `is_first` does not fit it.
+        """
+        _check(x, is_first)
+        return _loop(self._advance, self._project(x), state, is_first)
+
+    def _project(self, x: tf.Tensor) -> tf.Tensor:
+        """Contribution of the input [..., F] to the gates, [..., gates * H]."""
+        return _dense(x, self._kernel, self._bias)
+
+
+class Lstm(_Gated):
     """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000, eq. 1-6).
 
     The state is (output [B, H], cell [B, H]). Gates stand in the order input, forget, candidate, output; the
@@ -74,23 +95,6 @@ class Lstm(tf.Module):
         """State of fresh episodes: zeros, (output [B, H], cell [B, H]), float32."""
         return tf.zeros([batch_size, self.output_size]), tf.zeros([batch_size, self.output_size])
 
-    def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """One step: x float32 [B, F] -> out [B, H], and the state after it."""
-        return self._advance(self._project(x), state)
-
-    def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
-        """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
-
-        Raises:
-          ValueError: `x` is not of rank 3, or `is_first` does not fit it.
-        """
-        _check(x, is_first)
-        return _loop(self._advance, self._project(x), state, is_first)
-
-    def _project(self, x: tf.Tensor) -> tf.Tensor:
-        """Contribution of the input [..., F] to the gates [..., 4 H]."""
-        return _dense(x, self._kernel, self._bias)
-
     def _advance(self, projected: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
         out, cell = state
         gates = projected + tf.matmul(out, self._recurrent_kernel)
@@ -100,7 +104,7 @@ class Lstm(tf.Module):
         return out, (out, cell)
 
 
-class Gru(tf.Module):
+class Gru(_Gated):
     """Gated recurrent unit (Cho et al. 2014), the reset gate after the product as in cuDNN.
 
     The state is (output [B, H],). Gates stand in the order update, reset, candidate;
@@ -118,23 +122,6 @@ class Gru(tf.Module):
     def initial_state(self, batch_size: int | tf.Tensor) -> State:
         """State of fresh episodes: zeros, (output [B, H],), float32."""
         return (tf.zeros([batch_size, self.output_size]),)
-
-    def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        """One step: x float32 [B, F] -> out [B, H], and the state after it."""
-        return self._advance(self._project(x), state)
-
-    def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
-        """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
-
-        Raises:
-          ValueError: `x` is not of rank 3, or `is_first` does not fit it.
-        """
-        _check(x, is_first)
-        return _loop(self._advance, self._project(x), state, is_first)
-
-    def _project(self, x: tf.Tensor) -> tf.Tensor:
-        """Contribution of the input [..., F] to the gates [..., 3 H]."""
-        return _dense(x, self._kernel, self._bias)
 
     def _advance(self, projected: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
         (out,) = state

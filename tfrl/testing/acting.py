@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -75,11 +74,6 @@ class Acting:
         self._bench.close()
 
 
-@contextlib.contextmanager
-def acting(*args: Any, **kwargs: Any) -> Iterator[Acting]:
+def acting(*args: Any, **kwargs: Any) -> contextlib.closing[Acting]:
     """An `Acting` that is closed at the end."""
-    made = Acting(*args, **kwargs)
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(Acting(*args, **kwargs))

@@ -9,6 +9,7 @@ line; the exit code is 0 if all passed, 1 if one failed, 2 for settings that can
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import os
 import pathlib
@@ -16,13 +17,13 @@ import re
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import ActorPlace, Agent
+from tfrl.agent import ActorPlace, Agent, Learner
 from tfrl.config import flags
 from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
@@ -39,9 +40,31 @@ from tfrl.types import EnvSpec
 
 # A field whose name ends so is an interval or a length in this unit.
 UNITS = {"_env_steps": "env steps", "_updates": "updates", "_s": "s", "_items": "items"}
+HALF = 2  # blocks, of four
 
 
-class Subject(NamedTuple):
+class Straight(NamedTuple):
+    """A learner that went through `Subject.blocks` in one traced loop, and what was seen on the way.
+
+    Attributes:
+      learner: of the loop.
+      values: values of all variables of the loop before the first block, and after every block.
+      networks: the same of the variables of each of its networks.
+      metrics: of each block.
+      checkpoints: hold one that was written after half of the blocks.
+      folder: of the checkpoints; it goes with this object.
+    """
+
+    learner: Learner
+    values: list[list[np.ndarray]]
+    networks: list[list[list[np.ndarray]]]
+    metrics: list[Mapping[str, Any]]
+    checkpoints: Checkpoints
+    folder: tempfile.TemporaryDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
     """An algorithm bound to an environment: its name, its module, its agent and the environment's spec."""
 
     name: str
@@ -49,68 +72,75 @@ class Subject(NamedTuple):
     agent: Agent
     spec: EnvSpec
 
-    def blocks(self, count: int) -> list[Any]:
-        """Made-up data of so many calls of the learner."""
-        return [conformance.block(self.agent, self.spec, seed) for seed in range(count)]
+    @functools.cached_property
+    def blocks(self) -> list[Any]:
+        """Made-up data of four calls of the learner."""
+        return [conformance.block(self.agent, self.spec, seed) for seed in range(4)]
 
-    def trained(self, blocks: Sequence[Any], strategy: Any = None) -> LearnerLoop:
-        """A learner that has learned from the blocks: its metrics are declared and finite, its policy has changed."""
-        loop = conformance.loop(self.agent, self.spec, "graph", strategy)
+    @functools.cached_property
+    def straight(self) -> Straight:
+        """The run that the checks compare others with."""
+        place = tempfile.TemporaryDirectory()
+        checkpoints = Checkpoints(pathlib.Path(place.name), self.name, self.spec, 1)
+        loop = conformance.loop(self.agent, self.spec)
+        networks = loop.learner.networks()
+        seen = Straight(loop.learner, [], [], [], checkpoints, place)
+        for count in range(len(self.blocks) + 1):
+            seen.values.append(conformance.values(loop))
+            seen.networks.append([[v.numpy() for v in n.variables] for n in networks])
+            if count == len(self.blocks):
+                break
+            if count == HALF:
+                checkpoints.save(HALF, loop, {}, None)
+            seen.metrics.append(loop.run(self.blocks[count])[0])
+        return seen
+
+    def require_same(self, loop: LearnerLoop, most: float) -> None:
+        """Goes through half of the blocks another way: to the same variables, with declared and finite metrics."""
         before = [v.numpy() for v in loop.learner.policy.variables]
-        for block in blocks:
-            metrics, _ = loop.run(block)
-        check_names(metrics, {**METRICS, **getattr(self.module, "METRICS", {})})
-        for name, metric in metrics.items():
-            _require(np.isfinite(metric.numpy()), f"metric {name} is {metric.numpy()}")
-        after = [v.numpy() for v in loop.learner.policy.variables]
-        change = conformance.apart(before, after)
+        metrics = [loop.run(block)[0] for block in self.blocks[:HALF]]
+        for found in (*metrics, *self.straight.metrics):
+            check_names(found, {**METRICS, **getattr(self.module, "METRICS", {})})
+            for name, metric in found.items():
+                _require(np.isfinite(metric.numpy()), f"metric {name} is {metric.numpy()}")
+        change = conformance.apart(before, [v.numpy() for v in loop.learner.policy.variables])
         _require(change > 1e-5, f"updates change the policy's variables by {change:g} at most")
-        return loop
+        _near(self.straight.values[HALF], conformance.values(loop), most)
 
 
 def eager_equals_traced(subject: Subject) -> None:
     """Two calls of the learner give the same variables with and without tf.function."""
-    blocks = subject.blocks(2)
-    traced = subject.trained(blocks)
+    assert subject.straight  # traced before
     tf.config.run_functions_eagerly(True)
     try:
-        eager = subject.trained(blocks)
+        subject.require_same(conformance.loop(subject.agent, subject.spec), 2e-6)
     finally:
         tf.config.run_functions_eagerly(False)
-    _near(traced, eager, 2e-6)
 
 
 def two_devices_equal_one(subject: Subject) -> None:
     """Two replicas with half of each batch give the variables of one with all of it."""
-    blocks = subject.blocks(2)
-    _near(subject.trained(blocks), subject.trained(blocks, replicas.two_cpus()), 1e-6)
+    strategy = replicas.two_cpus()
+    subject.require_same(conformance.loop(subject.agent, subject.spec, strategy=strategy), 1e-6)
 
 
 def save_and_restore_continue_exactly(subject: Subject) -> None:
     """A learner restored from a checkpoint goes on bit for bit; a checkpoint of another algorithm is refused."""
-    blocks = subject.blocks(4)
-    with tempfile.TemporaryDirectory() as place:
-        folder = pathlib.Path(place)
-        checkpoints = Checkpoints(folder, subject.name, subject.spec, 1)
-        loop = conformance.loop(subject.agent, subject.spec)
-        for i, block in enumerate(blocks):
-            if i == 2:
-                checkpoints.save(2, loop, {}, None)
-            loop.run(block)
-        again = conformance.loop(subject.agent, subject.spec)
-        for variable in conformance.variables(again):
-            variable.assign(tf.zeros_like(variable))
-        restore_learner(checkpoints.newest(), again)
-        for block in blocks[2:]:
-            again.run(block)
-        _near(loop, again, 0.0)
-        try:
-            Checkpoints(folder, "other", subject.spec, 1).newest()
-        except SettingError as error:
-            said = f"algo is {subject.name}, but this run has other"
-            _require(said in str(error), f"{error} does not say: {said}")
-        else:
-            _require(False, "the checkpoint of another algorithm is accepted")
+    straight = subject.straight
+    again = conformance.loop(subject.agent, subject.spec)
+    for variable in conformance.variables(again):
+        variable.assign(tf.zeros_like(variable))
+    restore_learner(straight.checkpoints.newest(), again)
+    for block in subject.blocks[HALF:]:
+        again.run(block)
+    _near(straight.values[-1], conformance.values(again), 0.0)
+    try:
+        Checkpoints(straight.checkpoints.folder, "other", subject.spec, 1).newest()
+    except SettingError as error:
+        said = f"algo is {subject.name}, but this run has other"
+        _require(said in str(error), f"{error} does not say: {said}")
+    else:
+        _require(False, "the checkpoint of another algorithm is accepted")
 
 
 def export_acts_alike(subject: Subject) -> None:
@@ -183,12 +213,12 @@ def networks_have_every_variable_once(subject: Subject) -> None:
 
     A learner without `networks` passes. `agent.check_learner` has compared the shapes of target copies.
     """
-    loop = conformance.loop(subject.agent, subject.spec)
-    networks = loop.learner.networks()
+    straight = subject.straight
+    networks = straight.learner.networks()
     if not networks:
         return
     held = [id(variable) for network in networks for variable in network.variables]
-    free = user_model.trainable(loop.learner, loop.learner.trainable_variables)
+    free = user_model.trainable(straight.learner, straight.learner.trainable_variables)
     missing = [v.name for v in free if id(v) not in held]
     _require(not missing, f"no network has the trainable variables {missing}")
     extra = len(held) - len(free)
@@ -200,12 +230,10 @@ def networks_have_every_variable_once(subject: Subject) -> None:
         all(network.kernels or scalar for network, scalar in zip(networks, scalars, strict=True)),
         "a network that is no scalar and has no kernel of two axes or more",
     )
-    before = [[v.numpy() for v in network.variables] for network in networks]
-    for block in subject.blocks(2):
-        loop.run(block)
-    for network, old in zip(networks, before, strict=True):
-        change = conformance.apart(old, [v.numpy() for v in network.variables])
-        moves = change > 0 or network.optimizer is None
+    for network, *found in zip(
+        networks, straight.networks[0], straight.networks[HALF], strict=True
+    ):
+        moves = conformance.apart(*found) > 0 or network.optimizer is None
         _require(moves, f"network {network.name} has an optimizer, but updates do not change it")
 
 
@@ -261,8 +289,8 @@ def _parts(module: types.ModuleType) -> set[types.ModuleType]:
     return found
 
 
-def _near(a: LearnerLoop, b: LearnerLoop, most: float) -> None:
-    gap = conformance.apart(conformance.values(a), conformance.values(b))
+def _near(a: Sequence[np.ndarray], b: Sequence[np.ndarray], most: float) -> None:
+    gap = conformance.apart(a, b)
     _require(gap <= most, f"variables differ by {gap:g}, expected at most {most:g}")
 
 

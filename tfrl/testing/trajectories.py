@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -299,24 +299,14 @@ class UnrollBench:
         self.server.stop()
 
 
-@contextlib.contextmanager
-def unroll_bench(*args: Any, **kwargs: Any) -> Iterator[UnrollBench]:
+def unroll_bench(*args: Any, **kwargs: Any) -> contextlib.closing[UnrollBench]:
     """An `UnrollBench` that is closed at the end."""
-    made = UnrollBench(*args, **kwargs)
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(UnrollBench(*args, **kwargs))
 
 
-@contextlib.contextmanager
-def bench(*args: Any, **kwargs: Any) -> Iterator[Bench]:
+def bench(*args: Any, **kwargs: Any) -> contextlib.closing[Bench]:
     """A `Bench` that is closed at the end."""
-    made = Bench(*args, **kwargs)
-    try:
-        yield made
-    finally:
-        made.close()
+    return contextlib.closing(Bench(*args, **kwargs))
 
 
 def items_of(batch: Transition) -> list[Item]:

@@ -20,6 +20,10 @@ SETTINGS = dict(
 )  # fmt: skip
 
 
+# Where only lags and counters are looked at, not bits.
+QUICK = dict(compile="graph", inference="function")
+
+
 class OverlapTest(tf.test.TestCase, parameterized.TestCase):
     def train(self, algo="ppo", **settings):
         return self.train_of(algo, {**SETTINGS, **settings})
@@ -42,6 +46,7 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
         ("pg", dict(unroll_length=40, episodes_per_item=1, num_envs=1), 1, {1}),
     )
     def test_it_lags_by_one_batch_and_trains_on_all(self, algo, settings, updates, lags):
+        settings = {**settings, **QUICK}
         result, _, rows = self.train(algo, overlap=True, **settings)
         self.assertNotEmpty(self.lags(rows))
         self.assertEqual(self.lags(rows), lags)
@@ -53,7 +58,7 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(1, 4)
     def test_the_lag_of_whole_episodes_counts_from_their_start(self, episodes):
-        settings = dict(unroll_length=40, episodes_per_item=episodes)
+        settings = dict(unroll_length=40, episodes_per_item=episodes, **QUICK)
         result, _, rows = self.train("pg", overlap=True, **settings)
         last = [row for row in rows if "replay/items_inserted" in row][-1]
         self.assertEqual(result.updates, last["replay/items_inserted"])

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 
 from tfrl.testing.processes import Run, end_of
 
@@ -22,7 +22,10 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class ProcessesTest(parameterized.TestCase):
+BLOCK = SETTINGS["updates_per_call"] * SETTINGS["batch_size"]  # samples of a call of the learner
+
+
+class ProcessesTest(absltest.TestCase):
     def start(self, **settings):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -33,8 +36,18 @@ class ProcessesTest(parameterized.TestCase):
     def checkpoints(self, run):
         return sorted((run.dir / "checkpoints").glob("[0-9]*/manifest.json"))
 
-    @parameterized.parameters("server", "learner")
-    def test_short_run_holds_the_ratio_and_resumes(self, residency):
+    def test_short_run_holds_the_ratio_and_resumes(self):
+        self.check_resume(*self.check_ratio("learner"))
+
+    def test_short_run_of_a_server_holds_the_ratio(self):
+        self.check_ratio("server")
+
+    @pytest.mark.slow
+    def test_short_run_of_a_server_resumes(self):
+        self.check_resume(*self.check_ratio("server"))
+
+    def check_ratio(self, residency):
+        """A run of 6,000 env steps, and its result."""
         run = self.start(
             total_env_steps=6000, eval_every_env_steps=3000, replay_residency=residency
         )
@@ -61,9 +74,8 @@ class ProcessesTest(parameterized.TestCase):
         self.assertBetween(first["env_steps"], 6000, 6000 + 2 * 4)
         # 32 / 2 samples per insert, never more; less by at most a few blocks of 16 updates.
         self.assertBetween(first["samples_per_insert"], 15.0, 16.0)
-        block = 16 * 32
         paid = (first["env_steps"] - 500) * 16
-        self.assertBetween(first["updates"] * 32, paid - 2 * block, paid)
+        self.assertBetween(first["updates"] * 32, paid - 2 * BLOCK, paid)
         self.assertGreater(first["memory_peak_mb"], 500)
         self.assertFalse(first["interrupted"])
         self.assertEqual(first["episodes"], 2)
@@ -76,21 +88,22 @@ class ProcessesTest(parameterized.TestCase):
         self.assertTrue(
             any("evaluator/return_mean" in row and row["run/env_steps"] < 6000 for row in rows)
         )
-        with self.subTest("resume"):
-            changed = dict(
-                total_env_steps=8000, eval_every_env_steps=3000, resume=True,
-                replay_residency="auto",
-            )  # fmt: skip
-            again = Run(run.dir.parent, "dqn", **{**SETTINGS, **changed})
-            self.addCleanup(again.close)
-            self.assertEqual(again.wait(), 0, again.text())
-            second = again.result()
-            self.assertBetween(second["env_steps"], 8000, 8000 + 4 * 4)
-            paid = (second["env_steps"] - 500) * 16
-            self.assertBetween(second["updates"] * 32, paid - 4 * block, paid)
-            steps = [row["run/env_steps"] for row in again.rows()]
-            self.assertGreater(min(s for s in steps if s > first["env_steps"]), 6000)
-            self.assertIn("resumed at 6,0", again.text())
+        return run, first
+
+    def check_resume(self, run, first):
+        changed = dict(
+            total_env_steps=8000, eval_every_env_steps=3000, resume=True, replay_residency="auto"
+        )
+        again = Run(run.dir.parent, "dqn", **{**SETTINGS, **changed})
+        self.addCleanup(again.close)
+        self.assertEqual(again.wait(), 0, again.text())
+        second = again.result()
+        self.assertBetween(second["env_steps"], 8000, 8000 + 4 * 4)
+        paid = (second["env_steps"] - 500) * 16
+        self.assertBetween(second["updates"] * 32, paid - 4 * BLOCK, paid)
+        steps = [row["run/env_steps"] for row in again.rows()]
+        self.assertGreater(min(s for s in steps if s > first["env_steps"]), 6000)
+        self.assertIn("resumed at 6,0", again.text())
 
     def test_killed_actor_and_killed_learner_are_replaced(self):
         self.kill_actor_and_learner("learner")
@@ -135,6 +148,7 @@ class ProcessesTest(parameterized.TestCase):
         self.assertBetween(run.result()["env_steps"], 5000, 5000 + 3 * 4)
         self.assertGreater(run.result()["updates"], 800)
 
+    @pytest.mark.slow
     def test_frozen_actor_is_noticed_and_replaced(self):
         run = self.start(heartbeat_timeout_s=4, total_env_steps=12000)
         run.wait_for_updates(100)
@@ -218,6 +232,7 @@ class ProcessesTest(parameterized.TestCase):
         )
         self.assertBetween(run.result()["env_steps"], 8000, 8000 + 4 * 4)
 
+    @pytest.mark.slow
     def test_killed_replay_without_checkpoint_ends_the_run(self):
         run = self.start(total_env_steps=1_000_000, checkpoint_every_env_steps=0)
         run.wait_for_updates(1)

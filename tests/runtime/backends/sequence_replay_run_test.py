@@ -5,8 +5,8 @@ import pathlib
 import tempfile
 from unittest import mock
 
+import pytest
 import tensorflow as tf
-from absl.testing import parameterized
 
 import tfrl
 from tfrl.job import Job
@@ -28,7 +28,7 @@ SETTINGS = dict(
 )  # fmt: skip
 
 
-class SequenceReplayTest(tf.test.TestCase, parameterized.TestCase):
+class SequenceReplayTest(tf.test.TestCase):
     def saved(self, run_dir):
         """The learner of the newest checkpoint and the numbers beside it."""
         run_plan = plan_run(Job.load(run_dir / "job.json"))
@@ -37,8 +37,14 @@ class SequenceReplayTest(tf.test.TestCase, parameterized.TestCase):
         restore_learner(found, loop)
         return loop, json.loads((found.folder / "state.json").read_text())
 
-    @parameterized.parameters("learner", "server")
-    def test_a_run_keeps_its_ratio_and_goes_on_where_it_was(self, residency):
+    def test_a_run_keeps_its_ratio_and_goes_on_where_it_was(self):
+        self.check("learner")
+
+    @pytest.mark.slow
+    def test_a_run_over_a_server_keeps_its_ratio_and_goes_on_where_it_was(self):
+        self.check("server")
+
+    def check(self, residency):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         ports, act = set(), Actor.run
 

@@ -75,7 +75,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, algo: str, spec: EnvSpec, keep: int):
-        self.folder, self._algo, self._keep = folder, algo, keep
+        self.folder, self._keep = folder, keep
         # Text leaves out the limits of large spaces, and the JSON form of spaces is hard to read in a message.
         spaces = {"observation": spec.observation_space, "action": spec.action_space}
         exact = {name: space_lib.to_json(space) for name, space in spaces.items()}
