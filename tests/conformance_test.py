@@ -22,9 +22,8 @@ for _name in algorithms():
         CASES[f"{_name} {_variant}"] = (_name, {**algorithm(_name).ABOUT.small, **_changes})
 
 
-@functools.lru_cache(
-    maxsize=1
-)  # the tests of a case come one after the other, and share what it has made
+# The tests of a case come soon after each other, and share what it has made.
+@functools.lru_cache(maxsize=4)
 def subject(case):
     name, settings = CASES[case]
     module = algorithm(name)
