@@ -85,8 +85,8 @@ class Workload:
     settings: Mapping[str, Any]
     warmup_env_steps: int
     timed_env_steps: int
-    figure: str
-    rivals: Mapping[str, Rival]
+    figure: str = "env_steps_per_s"
+    rivals: Mapping[str, Rival] = dataclasses.field(default_factory=dict)
     score: float | None = None
     asynchronous: bool = False
 
@@ -264,7 +264,6 @@ WORKLOADS = {
             settings=_CARTPOLE,
             warmup_env_steps=2_000,
             timed_env_steps=60_000,
-            figure="env_steps_per_s",
             rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 6.0})},
         ),
         Workload(
@@ -274,7 +273,6 @@ WORKLOADS = {
             settings={**_CARTPOLE, "num_envs": 8},
             warmup_env_steps=2_000,
             timed_env_steps=80_000,
-            figure="env_steps_per_s",
             rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 10.0})},
         ),
         Workload(
@@ -299,8 +297,6 @@ WORKLOADS = {
             settings={**_CARTPOLE, "prioritized": True},
             warmup_env_steps=2_000,
             timed_env_steps=60_000,
-            figure="env_steps_per_s",
-            rivals={},
         ),
         *(
             Workload(
@@ -314,8 +310,6 @@ WORKLOADS = {
                 },
                 warmup_env_steps=4_000,
                 timed_env_steps=40_000,
-                figure="env_steps_per_s",
-                rivals={},
             )
             for actors, shards in _APEX_SIZES
         ),
@@ -326,7 +320,6 @@ WORKLOADS = {
             settings=_QR_DQN_CARTPOLE,
             warmup_env_steps=2_000,
             timed_env_steps=60_000,
-            figure="env_steps_per_s",
             rivals={"sb3": Rival("sb3_dqn.py", {"env_steps_per_s": 5.0})},
         ),
         Workload(
@@ -336,7 +329,6 @@ WORKLOADS = {
             settings=_C51_CARTPOLE,
             warmup_env_steps=2_000,
             timed_env_steps=60_000,
-            figure="env_steps_per_s",
             rivals={"cleanrl": Rival("cleanrl_c51.py", {"env_steps_per_s": 5.0})},
         ),
         Workload(
@@ -346,7 +338,6 @@ WORKLOADS = {
             settings=_PONG,
             warmup_env_steps=1_500,
             timed_env_steps=3_000,
-            figure="env_steps_per_s",
             rivals={"sb3": Rival("sb3_dqn.py")},
         ),
         Workload(
@@ -371,7 +362,6 @@ WORKLOADS = {
             settings=_PPO_CARTPOLE,
             warmup_env_steps=4 * 1024,
             timed_env_steps=160 * 1024,
-            figure="env_steps_per_s",
             rivals={
                 "sb3": Rival("sb3_ppo.py", {"env_steps_per_s": 6.0}),
                 "rllib": Rival("rllib_ppo.py", {"env_steps_per_s": 12.0}),
@@ -424,7 +414,6 @@ WORKLOADS = {
             },
             warmup_env_steps=1024,
             timed_env_steps=8 * 1024,
-            figure="env_steps_per_s",
             rivals={"sb3": Rival("sb3_ppo.py", {"env_steps_per_s": 1.8})},
         ),
         *(
@@ -448,7 +437,6 @@ WORKLOADS = {
             # More than the queue holds, which is full when the learner has compiled.
             warmup_env_steps=8_000,
             timed_env_steps=24_000,
-            figure="env_steps_per_s",
             asynchronous=True,
             rivals={
                 "rllib": Rival(
@@ -466,7 +454,6 @@ WORKLOADS = {
             settings={**_IMPALA_PONG, "clip": 0.4},
             warmup_env_steps=8_000,
             timed_env_steps=24_000,
-            figure="env_steps_per_s",
             asynchronous=True,
             rivals={
                 "rllib": Rival("rllib_impala.py", options={"algorithm": "APPO", "num_learners": 0}),
