@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Learner, Queue, Unroll
+from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import policy_gradient
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
@@ -39,15 +39,8 @@ class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, M
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 7e-4)
 
 
-class A2CLearner(Learner):
+class A2CLearner(policy_gradient.PolicyLearner):
     """Policy with value function, optimiser, and the update of a batch."""
-
-    def __init__(self, config: Config, spec: EnvSpec):
-        super().__init__()
-        self._config = config
-        self._training = policy_gradient.Training(config, spec)
-        self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def prepare(self, batch: Trajectory) -> policy_gradient.TrainBatch:
         """Implements `Learner.prepare`: the batch with advantages by GAE."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Learner, Queue, Unroll
+from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import actor_gradients as gradients
 from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
@@ -82,15 +82,8 @@ def gradient(config: Config, policy: ActorCritic, batch: Trajectory) -> dict[str
     return gradients.pack(tape, loss, policy.trainable_variables, metrics)
 
 
-class A3CLearner(Learner):
+class A3CLearner(policy_gradient.PolicyLearner):
     """Policy with value function, and the optimiser that takes the actors' gradients in order of arrival."""
-
-    def __init__(self, config: Config, spec: EnvSpec):
-        super().__init__()
-        self._config = config
-        self._training = policy_gradient.Training(config, spec)
-        self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def update(self, batch: ActorOutput, seed: Any) -> UpdateOutput:
         """Implements `Learner.update`: one optimiser step along the gradient of one item.

@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Learner, Network, Periodic
+from tfrl.agent import About, Agent, Network, Periodic
 from tfrl.algos.parts import policy_gradient, v_trace
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCritic, ActorCriticSettings
@@ -63,15 +63,11 @@ class Config(
         v_trace.check(self)
 
 
-class AppoLearner(Learner):
+class AppoLearner(policy_gradient.PolicyLearner):
     """Policy with value function, target policy, optimiser, and the update of a batch of unrolls."""
 
     def __init__(self, config: Config, spec: EnvSpec):
-        super().__init__()
-        self._config = config
-        self._training = policy_gradient.Training(config, spec)
-        self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt = self._training.adopt
+        super().__init__(config, spec)
         self.target = ActorCritic(config, spec)
         copy_target(self.target, self.policy)
         self._kl = policy_gradient.shared_variable(tf.constant(config.kl_target), "kl")
@@ -146,7 +142,7 @@ class AppoLearner(Learner):
         """Implements `Learner.networks`: policy and value function, and the target copies of both."""
         copies = self.target.networks().items()
         targets = (Network(f"target_{name}", variables, copy_of=name) for name, variables in copies)
-        return (*self._training.networks(), *targets)
+        return (*super().networks(), *targets)
 
     def finish(self) -> None:
         """Implements `Learner.finish`: adapts the weight of the KL penalty to the newest update's KL."""

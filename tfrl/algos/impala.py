@@ -17,7 +17,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Learner
+from tfrl.agent import About, Agent
 from tfrl.algos.parts import policy_gradient, v_trace
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
@@ -40,15 +40,8 @@ class Config(
         v_trace.check(self)
 
 
-class ImpalaLearner(Learner):
+class ImpalaLearner(policy_gradient.PolicyLearner):
     """Policy with value function, optimiser, and the update of a batch of unrolls."""
-
-    def __init__(self, config: Config, spec: EnvSpec):
-        super().__init__()
-        self._config = config
-        self._training = policy_gradient.Training(config, spec)
-        self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def update(self, batch: Trajectory, seed: tf.Tensor) -> UpdateOutput:
         """Implements `Learner.update`: one step on the actor-critic loss with advantages and targets by V-trace

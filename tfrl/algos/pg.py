@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Episodes, Learner, Queue
+from tfrl.agent import About, Agent, Episodes, Queue
 from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.nn import actor_critic
@@ -54,15 +54,8 @@ class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, M
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 4e-3)
 
 
-class PGLearner(Learner):
+class PGLearner(policy_gradient.PolicyLearner):
     """Policy, optimiser, and the update of a batch of episodes."""
-
-    def __init__(self, config: Config, spec: EnvSpec):
-        super().__init__()
-        self._config = config
-        self._training = policy_gradient.Training(config, spec, config.baseline)
-        self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt, self.networks = self._training.adopt, self._training.networks
 
     def prepare(self, batch: Trajectory) -> policy_gradient.TrainBatch:
         """Implements `Learner.prepare`: the batch with its discounted returns, minus the baseline and standardised if
@@ -111,7 +104,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     item = Episodes(length, config.discount, config.episodes_per_item)
     queue = Queue(item, policy_gradient.QUEUE_ITEMS, actors_wait=True)
     return policy_gradient.make_agent(
-        "pg", config, spec, lambda: PGLearner(config, spec), queue, critic=config.baseline
+        "pg", config, spec, lambda: PGLearner(config, spec, config.baseline), queue, critic=config.baseline
     )  # fmt: skip
 
 

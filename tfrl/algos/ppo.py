@@ -18,7 +18,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfrl.agent import About, Agent, Learner, Queue, Unroll
+from tfrl.agent import About, Agent, Queue, Unroll
 from tfrl.algos.parts import policy_gradient
 from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
@@ -94,15 +94,11 @@ class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, M
             )
 
 
-class PPOLearner(Learner):
+class PPOLearner(policy_gradient.PolicyLearner):
     """Policy with value function, optimiser, and the updates of a batch."""
 
     def __init__(self, config: Config, spec: EnvSpec):
-        super().__init__()
-        self._config = config
-        self._training = policy_gradient.Training(config, spec)
-        self.policy, self.env_steps = self._training.policy, self._training.env_steps
-        self.adopt, self.networks = self._training.adopt, self._training.networks
+        super().__init__(config, spec)
         self._measures_kl = bool(config.kl_coefficient) or config.kl_stop is not None
         # KL of the last updates of a batch, as many as an epoch has; equal on all replicas.
         self._kl = policy_gradient.shared_variable(tf.zeros([config.minibatches]), "kl")

@@ -72,16 +72,6 @@ class Training(tf.Module):
         self.optimizer = optim_settings.make(config, variables, self.env_steps)
         self.statistics = Statistics(config, spec)
 
-    def adopt(self, env_steps: int) -> None:
-        """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
-        if self.statistics.observations is not None:
-            self.statistics.observations.adopt(self.policy.normaliser, env_steps)
-
-    def networks(self) -> tuple[Network, ...]:
-        """Implements `Learner.networks`: policy and value function, which one optimiser trains."""
-        found = self.policy.networks().items()
-        return tuple(Network(name, variables, self.optimizer) for name, variables in found)
-
     def learning_rate(self) -> tf.Tensor:
         """Step size of the next update, float32 scalar."""
         return optim_settings.learning_rate(self._config, self.env_steps, self.optimizer.iterations)
@@ -176,6 +166,31 @@ class Training(tf.Module):
             state=(),
         )
         return to_rows(steps, policy.recurrent)._replace(state=batch.state)
+
+
+class PolicyLearner(Learner):
+    """Base of the family's learners: one policy, trained by one optimiser. An algorithm adds `update`.
+
+    Args:
+      config, spec, critic: as `Training` takes them.
+    """
+
+    def __init__(self, config: Settings, spec: EnvSpec, critic: bool = True):
+        super().__init__()
+        self._config = config
+        self._training = Training(config, spec, critic)
+        self.policy, self.env_steps = self._training.policy, self._training.env_steps
+
+    def adopt(self, env_steps: int) -> None:
+        """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
+        if self._training.statistics.observations is not None:
+            self._training.statistics.observations.adopt(self.policy.normaliser, env_steps)
+
+    def networks(self) -> tuple[Network, ...]:
+        """Implements `Learner.networks`: policy and value function, which one optimiser trains."""
+        optimizer = self._training.optimizer
+        found = self.policy.networks().items()
+        return tuple(Network(name, variables, optimizer) for name, variables in found)
 
 
 class TrainBatch(NamedTuple):
