@@ -221,8 +221,100 @@ _APEX = (
 _CHANGED = {row.key for row in _APEX}
 PAGES["apex"] = (*(row for row in PAGES["dqn"] if row.key not in _CHANGED), *_APEX)
 
+_DDPG = (
+    Row("twin_q", False, "num_critics", 1),
+    Row("policy_delay", 1, "policy_period_updates", 1),
+    Row("smooth_target_policy", False, "exploration_noise", "ou"),
+    Row("act_noise", 0.1, "gaussian_sigma", 0.1),
+    Row("target_noise", 0.2),
+    Row("noise_clip", 0.5),
+    Row("actor_hiddens", [64, 64], "policy_hidden_sizes", (64, 64)),
+    Row("critic_hiddens", [64, 64], "critic_hidden_sizes", (64, 64)),
+    Row("actor_hidden_activation", "relu", "activation", "relu"),
+    Row("critic_hidden_activation", "relu", "activation", "relu"),
+    Row("fcnet_activation", "tanh"),
+    Row("n_step", 1, "n_step", 1),
+    Row("schedule_max_timesteps", 100_000, "noise_decay_env_steps", 10_000),
+    Row("exploration_fraction", 0.1, "noise_decay_env_steps", 10_000),
+    Row("exploration_final_eps", 0.02, "noise_final", 0.02),
+    Row("timesteps_per_iteration", 1000),
+    Row("noise_scale", 0.1, "noise_scale", 0.1),
+    Row("exploration_theta", 0.15, "ou_theta", 0.15),
+    Row("exploration_sigma", 0.2, "ou_sigma", 0.2),
+    Row("target_network_update_freq", 0, "target_period_updates", 1),  # 0: with each update
+    Row("tau", 0.002, "tau", 0.002),
+    Row("buffer_size", 50_000, "replay_capacity", 50_000),
+    Row("prioritized_replay", True, "prioritized", True),
+    Row("prioritized_replay_alpha", 0.6, "priority_exponent", 0.6),
+    Row("prioritized_replay_beta", 0.4, "importance_beta", 0.4),
+    Row("prioritized_replay_eps", 1e-6, "priority_epsilon", 1e-6),
+    Row("compress_observations", False),
+    Row("lr", 1e-3, "learning_rate", 1e-3),
+    Row("actor_loss_coeff", 0.1),
+    Row("critic_loss_coeff", 1.0),
+    Row("use_huber", False, "loss", "squared"),
+    Row("huber_threshold", 1.0, "huber_delta", 1.0),
+    # Half of l2_loss there, which is half the sum of squares; that sum's half here.
+    Row("l2_reg", 1e-6, "l2_penalty", 1e-6 / 2),
+    Row("grad_norm_clipping", None, "gradient_clip_norm", None),
+    Row("learning_starts", 1500, "min_replay", 1500),
+    Row("sample_batch_size", 1, "env_steps_per_update", 1.0),
+    Row("train_batch_size", 256, "batch_size", 256),
+    Row("num_workers", 0, "num_actors", 1),  # in the process of the learner
+    Row("optimizer_class", "SyncReplayOptimizer", "backend", "inprocess"),
+    Row("per_worker_exploration", False, "noise_ladder", "none"),
+    Row("worker_side_prioritization", False, "actor_priorities", False),
+    Row("min_iter_time_s", 1),
+    Row("num_gpus", 0),
+)
+
+
+def _changed(rows, changes):
+    """The rows, those that `changes` has another of replaced."""
+    keys = {row.key for row in changes}
+    return (*(row for row in rows if row.key not in keys), *changes)
+
+
+PAGES["ddpg"] = _DDPG
+# The three switches that made it TD3.
+PAGES["td3"] = _changed(
+    _DDPG,
+    (
+        Row("twin_q", True, "num_critics", 2),
+        Row("policy_delay", 2, "policy_period_updates", 2),
+        Row("smooth_target_policy", True, "exploration_noise", "gaussian"),
+        Row("target_noise", 0.2, "target_noise", 0.2),
+        Row("noise_clip", 0.5, "target_noise_clip", 0.5),
+        Row("target_network_update_freq", 0, "target_period_updates", 2),  # with the policy's
+        Row("schedule_max_timesteps", 100_000),
+        Row("exploration_fraction", 0.1),
+        Row("exploration_final_eps", 0.02),
+    ),
+)
+_APEX_OF_DDPG = (
+    "optimizer_class", "max_weight_sync_delay", "num_replay_buffer_shards", "debug", "n_step",
+    "num_workers", "buffer_size", "learning_starts", "train_batch_size", "sample_batch_size",
+    "target_network_update_freq", "timesteps_per_iteration", "worker_side_prioritization",
+    "min_iter_time_s", "schedule_max_timesteps", "exploration_fraction", "exploration_final_eps",
+)  # fmt: skip
+PAGES["apex_ddpg"] = _changed(
+    _DDPG,
+    (
+        *(row for row in _APEX if row.key in _APEX_OF_DDPG),
+        Row("per_worker_exploration", True, "noise_ladder", "actor"),
+    ),
+)
+
 # What was fixed in the code and no key.
 _ADAM = {"optimizer": "adam", "optimizer_epsilon": 1e-8}
+_FIXED_DDPG = {
+    **_ADAM,
+    "learning_rate_final": None,
+    "updates_per_call": 1,
+    "importance_beta_final": 0.4,
+    "shared_torso": False,
+    "random_env_steps": 0,
+}
 FIXED = {
     "pg": {
         **_ADAM, "backend": "inprocess", "learning_rate_final": None, "gradient_clip_norm": None,
@@ -244,9 +336,18 @@ FIXED = {
         "epsilon_ladder_base": 0.4, "epsilon_ladder_exponent": 7.0, "learning_rate_final": None,
         "updates_per_call": 1, "loss": "huber", "huber_delta": 1.0, "total_env_steps": 10_000_000,
     },
+    "ddpg": _FIXED_DDPG,
+    "td3": {**_FIXED_DDPG, "noise_final": 1.0},
+    "apex_ddpg": {
+        **_FIXED_DDPG, "noise_ladder_base": 0.4, "noise_ladder_exponent": 7.0,
+        "total_env_steps": 10_000_000,
+    },
 }  # fmt: skip
 # Pages that are a config of another algorithm: that, and the file.
-FILES = {"apex": ("dqn", "apex_rllib2018.flags")}
+FILES = {
+    "apex": ("dqn", "apex_rllib2018.flags"),
+    "apex_ddpg": ("ddpg", "apex_rllib2018.flags"),
+}
 
 
 def of(page):
@@ -256,8 +357,12 @@ def of(page):
     text = (docs / "algorithms" / f"{algo}.md").read_text(encoding="utf-8")
     text = text[text.index("## Names of RLlib") :]
     common = COMMON
-    if algo == "dqn":
-        common = tuple(row for row in COMMON if row.key in _VALUE_BASED)
+    if algo in ("dqn", "ddpg", "td3"):
+        own = {row.key for row in PAGES[page]}
+        common = tuple(row for row in COMMON if row.key in _VALUE_BASED and row.key not in own)
+        if algo == "td3":  # its page has what it adds to that of DDPG
+            shared = (docs / "algorithms" / "ddpg.md").read_text(encoding="utf-8")
+            text += shared[shared.index("## Names of RLlib") :]
     else:
         shared = (docs / "policy_gradient.md").read_text(encoding="utf-8")
         text += shared[shared.index("## Old names") :]

@@ -51,6 +51,36 @@ class ConfigsTest(parameterized.TestCase):
         }
         self.assertContainsSubset(names, FILES)
 
+    def test_the_continuous_examples_are_there(self):
+        """RLlib's defaults and tuned examples, and the environments of the tables to reproduce."""
+        wanted = {
+            "ddpg": (
+                "pendulum mountaincar_continuous apex_pendulum halfcheetah hopper lunarlander_continuous rllib2018 "
+                "apex_rllib2018 pendulum_rllib2018 mountaincar_continuous_rllib2018 halfcheetah_rllib2018 "
+                "pendulum_apex_rllib2018 mountaincar_continuous_apex_rllib2018"
+            ),
+            "td3": "pendulum halfcheetah hopper lunarlander_continuous rllib2018 pendulum_rllib2018",
+            "sac": "pendulum halfcheetah hopper lunarlander_continuous",
+        }
+        names = {
+            f"{algo}/{name}.flags" for algo, all_of in wanted.items() for name in all_of.split()
+        }
+        self.assertContainsSubset(names, FILES)
+
+    @parameterized.parameters(*[run for run in RECORDED if run.split("/")[0] in ("ddpg", "td3", "sac")
+                                and run.split("/")[1].endswith(("pendulum", "mountaincar_continuous"))])  # fmt: skip
+    def test_continuous_control_reaches_its_targets(self, run):
+        """-200 on Pendulum within 20,000 env steps and -250 by Ape-X within 200,000; 90 at the flag within 50,000."""
+        _, name, _ = pathlib.PurePath(run).parts
+        least, limit = {
+            "pendulum": (-200.0, 20_000),
+            "apex_pendulum": (-250.0, 200_000),
+            "mountaincar_continuous": (90.0, 50_000),
+        }[name]
+        result = json.loads((RUNS / run / "result.json").read_text())
+        self.assertGreaterEqual(result["return_mean"], least)
+        self.assertLess(result["env_steps"], limit + 100)
+
     @parameterized.parameters(RECORDED)
     def test_recorded_runs_are_those_of_the_config(self, run):
         """What a file gives, its runs had; one that was cut short has fewer steps."""
