@@ -314,6 +314,7 @@ _FIXED_DDPG = {
     "importance_beta_final": 0.4,
     "shared_torso": False,
     "random_env_steps": 0,
+    "env": "Pendulum-v1",  # no key, but the default here has no Box of actions
 }
 FIXED = {
     "pg": {
