@@ -175,7 +175,7 @@ ALGORITHMS = {
     "sac_discrete": "--algo=sac, which serves Discrete actions too",
     "discrete_sac": "--algo=sac, which serves Discrete actions too",
     "recurrent_sac": "--algo=sac --core=lstm",
-    "apex_ddpg": "--algo=ddpg --noise_ladder=actor --prioritized --actor_priorities with --backend=processes",
+    "apex_ddpg": "--algo=ddpg with --flagfile=configs/ddpg/apex_pendulum.flags",
     "double_dqn": "--algo=dqn, which is double by default",
     "ddqn": "--algo=dqn, which is double by default",
     "dueling_dqn": "--algo=dqn --dueling",
