@@ -115,8 +115,10 @@ class ConfigsTest(parameterized.TestCase):
         result = json.loads((RUNS / run / "result.json").read_text())
         self.assertGreaterEqual(result["return_mean"], 0.9)
 
-    @parameterized.parameters(*[run for run in RECORDED if run.startswith("dqn/bit_flip")])
-    def test_bits_are_flipped_with_hindsight_only(self, run):
+    @parameterized.parameters(
+        *[run for run in RECORDED if run.startswith(("dqn/bit_flip", "sac/point_goal"))]
+    )
+    def test_goals_are_reached_with_hindsight_only(self, run):
         success = json.loads((RUNS / run / "result.json").read_text())["infos"]["is_success"]
         if "no_her" in run:
             self.assertEqual(success, 0.0)
