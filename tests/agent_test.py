@@ -5,10 +5,23 @@ import pathlib
 import tempfile
 from unittest import mock
 
+import tensorflow as tf
 from absl.testing import absltest, parameterized
 
 import tfrl
-from tfrl.agent import Agent, Episodes, NStep, Queue, Replay, Unroll, Windows, check_policy
+from tfrl.agent import (
+    Agent,
+    Episodes,
+    Learner,
+    Network,
+    NStep,
+    Queue,
+    Replay,
+    Unroll,
+    Windows,
+    check_learner,
+    check_policy,
+)
 from tfrl.algos.parts.q_policy import QPolicy
 from tfrl.errors import SettingError
 
@@ -22,6 +35,37 @@ def agent(experience, **changes):
     return Agent(
         lambda: None, lambda: None, experience, lambda place, env_steps, facts: {}, **changes
     )
+
+
+class NetworkTest(parameterized.TestCase):
+    def test_kernels_are_in_the_order_of_the_layers(self):
+        """`tf.Module` gives the last layer of a Keras model first."""
+        layers = [tf.keras.layers.Dense(n) for n in (5, 4, 3)]
+        model = tf.keras.Sequential(layers)
+        model(tf.zeros([1, 6]))
+        owner = tf.Module()
+        owner.model = model
+        self.assertEqual(owner.trainable_variables[0].shape[-1], 3)
+        network = Network("q", owner.trainable_variables, "any")
+        self.assertEqual([k.shape for k in network.kernels], [(6, 5), (5, 4), (4, 3)])
+        self.assertEqual([k.shape for k in network.hidden_kernels], [(6, 5), (5, 4)])
+
+    def test_hidden_kernels_are_those_that_are_no_outputs(self):
+        a, b, c, bias = (tf.Variable(tf.zeros(s)) for s in ([2, 3], [3, 1], [3, 2], [2]))
+        network = Network("q", [c, bias, a, b], "any", outputs=[b, c])
+        self.assertLen(network.hidden_kernels, 1)
+        self.assertIs(network.hidden_kernels[0], a)
+
+    @parameterized.parameters(1, 2)
+    def test_outputs_must_be_kernels_of_the_network(self, place):
+        mine = [tf.Variable(tf.zeros([2, 2])), tf.Variable(tf.zeros([2]))]
+        learner = Learner()
+        outputs = [[*mine, tf.Variable(tf.zeros([2, 2]))][place]]
+        learner.networks = lambda: (Network("q", mine, "any", outputs=outputs),)
+        with self.assertRaisesRegex(
+            SettingError, "network 'q': expected outputs among its kernels"
+        ):
+            check_learner(learner)
 
 
 class ItemTest(parameterized.TestCase):

@@ -77,10 +77,18 @@ class ActorPlace(NamedTuple):
 
 
 class Periodic(NamedTuple):
-    """`fn()` runs in cross-replica context after every `every_updates`-th update."""
+    """`fn()` runs in cross-replica context after every `every_updates`-th update.
+
+    Attributes:
+      every_updates: at least 1.
+      fn: changes variables of the learner.
+      at_start: `fn` also runs once where a run begins with the weights of another one, as target copies must; False
+        for what changes trained weights.
+    """
 
     every_updates: int
     fn: Callable[[], None]
+    at_start: bool = True
 
 
 class Delayed(NamedTuple):
@@ -108,17 +116,36 @@ class Network(NamedTuple):
       optimizer: that trains them; None for a target copy.
       copy_of: name of the network that a target copy follows, with variables of the same shapes in the same order; None
         for a network that is trained.
+      outputs: those of its kernels that give the outputs, of each head; None: the last of its kernels alone. A target
+        copy has those of its original.
     """
 
     name: str
     variables: Sequence[tf.Variable]
     optimizer: Any = None
     copy_of: str | None = None
+    outputs: Sequence[tf.Variable] | None = None
 
     @property
     def kernels(self) -> tuple[tf.Variable, ...]:
-        """The variables of at least two axes: weights of dense, convolutional and recurrent layers, no biases."""
-        return tuple(v for v in self.variables if v.shape.rank >= 2)
+        """The variables of at least two axes: weights of dense, convolutional and recurrent layers, no biases.
+
+        They are in the order in which they were made, which is that of the layers. (`tf.Module` gives the last layer of
+        a Keras model before its others.)
+        """
+        return tuple(sorted((v for v in self.variables if v.shape.rank >= 2), key=_made))
+
+    @property
+    def hidden_kernels(self) -> tuple[tf.Variable, ...]:
+        """The kernels of a trained network that do not give its outputs."""
+        outputs = self.kernels[-1:] if self.outputs is None else self.outputs
+        outputs = {id(variable) for variable in outputs}
+        return tuple(v for v in self.kernels if id(v) not in outputs)
+
+
+def _made(variable: tf.Variable) -> int:
+    """A number that grows from each variable to the next one that is made."""
+    return int(variable._unique_id.rpartition("_")[2])
 
 
 class Learner(tf.Module):
@@ -192,7 +219,8 @@ class Learner(tf.Module):
         """Results that are not weights, by name, e.g. the best graph found; {} by default.
 
         Each is plain data or an array. All are in every checkpoint, and at the end in the run folder, as
-        `artifacts/<name>.json` or `artifacts/<name>.npy`. A resumed run has them if they come from variables.
+        `artifacts/<name>.json` or `artifacts/<name>.npy`. A dict of numbers is in `result.json` too. A resumed run has
+        them if they come from variables.
         """
         return {}
 
@@ -248,6 +276,8 @@ def _check_networks(who: str, networks: Sequence[Network]) -> None:
         if len(found) < len(network.variables) or found & seen:
             raise SettingError(f"{where}: a variable stands in it twice, or in another one too")
         seen |= found
+        if not set(map(id, network.outputs or ())) <= set(map(id, network.kernels)):
+            raise SettingError(f"{where}: expected outputs among its kernels")
         if network.copy_of is None:
             continue
         original = by_name.get(network.copy_of)

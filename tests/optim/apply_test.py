@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
-from tfrl.optim import apply
+from tfrl.optim import apply, optimizers
 from tfrl.testing import replicas
 
 
@@ -26,6 +26,17 @@ class ClippingTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(norm, 13.0)
         self.assertAllClose(variables[0], [-x for x in first])
         self.assertAllClose(variables[1], [-x for x in second])
+
+    @parameterized.parameters("keras", "sgd")
+    def test_masked_gradients_count_neither_in_the_step_nor_in_the_norm(self, kind):
+        x, y = tf.Variable([0.0, 0.0]), tf.Variable([0.0])
+        sgd = (
+            tf.keras.optimizers.SGD(1.0) if kind == "keras" else optimizers.make("sgd", [x, y], 1.0)
+        )
+        apply.mask_gradients(sgd, [(x, tf.Variable([1.0, 0.0]))])
+        norm = apply.step(sgd, [tf.constant([3.0, 9.0]), tf.constant([4.0])], [x, y], 10.0)
+        self.assertAllClose(norm, 5.0)
+        self.assertAllClose([*x.numpy(), *y.numpy()], [-3.0, 0.0, -4.0])
 
 
 class ReplicasTest(tf.test.TestCase):

@@ -72,6 +72,11 @@ class Distributions(tf.Module):
         """Logits float32 [B, A, K] -> their means, float32 [B, A]."""
         return tf.reduce_sum(tf.nn.softmax(logits) * self.atoms, axis=2)
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """See `QHeads.output_kernels`."""
+        return self._heads.output_kernels
+
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:

@@ -76,6 +76,11 @@ class ImplicitQuantiles(tf.Module):
         embedded = features[:, None] * self._embedding(cosines(tau, self._cosines))
         return self._heads(embedded, obs, noise)
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """See `QHeads.output_kernels`."""
+        return self._heads.output_kernels
+
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:

@@ -60,6 +60,11 @@ class Quantiles(tf.Module):
         """Features [B, F] of observations, leaves [B, ...] -> float32 [B, A, K]; `noise` as `QHeads` takes it."""
         return self._heads(features, obs, noise)
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """See `QHeads.output_kernels`."""
+        return self._heads.output_kernels
+
     def q_values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:

@@ -249,6 +249,12 @@ class SACPolicy(ReplayPolicy):
         log_prob = distributions.squashed_log_prob(mean, log_std, u)
         return Choice(tf.tanh(u), tf.ones([count, 1]), log_prob[:, tf.newaxis])
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """Weights of the layer that gives parameters, and the matrix of gSDE; see `agent.Network.outputs`."""
+        kernel, log_std = self.head.output.kernel, self.head.log_std
+        return (kernel,) if log_std is None else (kernel, log_std)
+
     def to_unit(self, action: tf.Tensor) -> tf.Tensor | None:
         """Actions as they are stored [n, *shape] -> on the scale [-1, 1], [n, m]; None for Discrete ones."""
         return None if self._discrete else self._box.to_unit(action)

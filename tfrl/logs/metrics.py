@@ -85,6 +85,18 @@ METRICS: dict[str, Metric] = {
     "learner/rho": Metric(
         "", "mean probability ratio of the learned policy to the acting policy, before clipping"
     ),
+    "learner/sparse_parameters": Metric(
+        "", "active weights and biases of the trained networks (switch sparse)"
+    ),
+    "learner/sparse_parameters_ratio": Metric("", "fraction that these are of all"),
+    "learner/sparse_flops": Metric(
+        "",
+        "floating-point operations of their forward pass on one observation, 2 per active weight",
+    ),
+    "learner/sparse_flops_ratio": Metric(
+        "", "fraction that these are of those of the dense networks"
+    ),
+    "learner/sparse_rewirings": Metric("", "rewirings of the sparse kernels so far"),
     "learner/explained_variance": Metric(
         "", "fraction of the value targets' variance that the values explain; 1 is perfect"
     ),

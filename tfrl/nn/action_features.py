@@ -63,6 +63,11 @@ class ActionScores(tf.Module):
         if self._mlp is not None:
             self._mlp(tf.zeros([1, self._num_features]))  # builds the variables
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """The weights of the layer that gives the embedding; () where the features are it."""
+        return () if self._mlp is None else (self._mlp.layers[-1].kernel,)
+
     def __call__(self, queries: tf.Tensor, obs: Any) -> tf.Tensor:
         """Queries [B, K, E] and observations with leaves [B, ...] -> scores [B, A, K]."""
         embedded = tf.cast(obs[ACTION_FEATURES], tf.float32)

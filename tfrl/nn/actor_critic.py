@@ -200,6 +200,16 @@ class ActorCritic(tf.Module):
         """The variables that an optimiser may change: frozen layers of a user's network are left out."""
         return user_model.trainable(self, super().trainable_variables)
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """Weights of the layers that give parameters of the distribution and values."""
+        kernels = [self._policy_head.kernel]
+        if self._value_head is not None:
+            kernels.append(self._value_head.kernel)
+        if self._state_dependent:
+            kernels.append(self._log_std)
+        return (*kernels, *(() if self._scores is None else self._scores.output_kernels))
+
     def networks(self) -> dict[str, tuple[tf.Variable, ...]]:
         """`trainable_variables` by network: 'policy' and, with a critic, 'value'; a shared torso is the policy's."""
         variables = self.trainable_variables

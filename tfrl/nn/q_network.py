@@ -112,6 +112,13 @@ class QHeads(tf.Module):
             return out
         return value.dueling(self.state_value(features, noise), out, inputs.action_mask(obs))
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """Weights of the layers that give the outputs; all of noisy heads, whose weights are two for one."""
+        scores = () if self._scores is None else self._scores.output_kernels
+        value_head = () if self._value is None else self._value.output_kernels
+        return (*self._advantage.output_kernels, *value_head, *scores)
+
     def state_value(
         self, features: tf.Tensor, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:
@@ -148,6 +155,13 @@ class _Head(tf.Module):
                 layer = tf.keras.layers.Dense(units, dtype="float32")
             self._layers.append(layer)
             width = units
+
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """The weights of the last layer, or of all noisy ones."""
+        if not self._noisy:
+            return (self._layers[-1].kernel,)
+        return tuple(v for layer in self._layers for v in (layer.kernel, layer.kernel_sigma))
 
     def __call__(self, x: tf.Tensor, noise: Mapping[str, tf.Tensor] | None = None) -> tf.Tensor:
         *hidden, last = self._layers

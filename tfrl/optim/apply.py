@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+_CHANGE = "change_gradients"  # attribute of an optimiser, see `mask_gradients`
+
 
 def global_mean(x: tf.Tensor) -> tf.Tensor:
     """This replica's part of the mean over the global batch: the sum over replicas of the result is that mean.
@@ -158,6 +160,9 @@ def step(
     Raises:
       ValueError: not as many gradients as the optimiser has variables.
     """
+    change = getattr(optimizer, _CHANGE, None)
+    if change is not None:
+        gradients = change(gradients, variables)
     norm = tf.linalg.global_norm(gradients)
     if clip_norm is not None:
         gradients, _ = tf.clip_by_global_norm(gradients, clip_norm, use_norm=norm)
@@ -167,3 +172,22 @@ def step(
     else:
         optimizer.apply(gradients)
     return norm
+
+
+def mask_gradients(optimizer: Any, masks: Sequence[tuple[tf.Variable, tf.Variable]]) -> None:
+    """From now on, steps of an optimiser take the gradients of some variables times masks, also in the norm.
+
+    Args:
+      optimizer: as `step` takes it.
+      masks: variables and their masks, of the same shapes and dtypes.
+    """
+    found = {id(variable): mask for variable, mask in masks}
+
+    def change(gradients: Sequence[Any], variables: Sequence[tf.Variable]) -> list[Any]:
+        pairs = zip(gradients, (found.get(id(v)) for v in variables), strict=True)
+        return [
+            g if g is None or mask is None else tf.convert_to_tensor(g) * mask.read_value()
+            for g, mask in pairs
+        ]
+
+    setattr(optimizer, _CHANGE, change)

@@ -63,7 +63,7 @@ def finish(
     arrays, facts = evaluator.exported()
     checkpoint.save_arrays(run_dir / folders.POLICY, arrays, **facts)
     _assign(rehearsed.policy, arrays)
-    _write_artifacts(run_plan)
+    artifacts = _write_artifacts(run_plan)
     # Before the episodes: whatever ends these leaves a policy that other programs can use.
     if not stop.hurried:
         logger.announce(f"exporting the {job.evaluation.export_policy} policy")
@@ -88,7 +88,7 @@ def finish(
     before_s = _total_s_before(run_plan) if job.resume else 0.0
     times = {"train_s": totals.train_s, "total_s": before_s + time.monotonic() - started}
     outcome = {**outcome, "interrupted": interrupted}
-    result = result_facts(run_plan, outcome, score, times, int(facts["env_steps"]))
+    result = result_facts(run_plan, outcome, score, times, int(facts["env_steps"]), artifacts)
     write_result(run_dir / "result.json", result)
     if evaluation:
         text = console.score(score["return_mean"], score["return_std"])
@@ -123,12 +123,12 @@ def finish(
     }
 
 
-def _write_artifacts(run_plan: RunPlan) -> None:
-    """Writes the results that are not weights, of the newest checkpoint, to files in the run folder."""
+def _write_artifacts(run_plan: RunPlan) -> dict[str, Any]:
+    """Writes the results that are not weights, of the newest checkpoint, to files in the run folder; returns them."""
     found = run_plan.checkpoints.newest()
     artifacts = found.artifacts() if found else {}
     if not artifacts:
-        return
+        return {}
     folder = run_plan.run_dir / folders.ARTIFACTS
     folder.mkdir(exist_ok=True)
     for name, value in artifacts.items():
@@ -137,6 +137,7 @@ def _write_artifacts(run_plan: RunPlan) -> None:
                 np.save(file, value)
         else:
             files.write_text(folder / f"{name}.json", json.dumps(value, indent=2) + "\n")
+    return artifacts
 
 
 def _score(evaluation: Evaluation | None, info_names: Sequence[str]) -> dict[str, Any]:

@@ -72,7 +72,8 @@ def before_training(run_plan: RunPlan) -> Rehearsed:
                 "worlds": {},
             }
             times = {"train_s": 0.0, "total_s": 0.0}
-            write_result(folder / "result.json", result_facts(run_plan, outcome, score, times, 1))
+            result = result_facts(run_plan, outcome, score, times, 1, {})
+            write_result(folder / "result.json", result)
         with _trial(run_plan, "the learning curve"):
             run_plan.job.save(folder / "job.json")
             lines = [",".join(_ROW), ",".join(map(str, _ROW.values())), ""]

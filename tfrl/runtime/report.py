@@ -26,6 +26,7 @@ def result_facts(
     score: Mapping[str, Any],
     times: Mapping[str, float],
     exported_env_steps: int,
+    artifacts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The contents of `result.json`.
 
@@ -35,8 +36,10 @@ def result_facts(
         world.
       times: 'train_s' and 'total_s'.
       exported_env_steps: of the run when it had the policy that is exported.
+      artifacts: see `Learner.artifacts`; those that are named numbers are contents too.
     """
     job, totals = run_plan.job, outcome["totals"]
+    numbers = {name: found for name, found in artifacts.items() if _named_numbers(found)}
     return {
         "algo": job.algo,
         "env": job.env.env,
@@ -56,7 +59,14 @@ def result_facts(
         "backend": job.topology.backend,
         "compile": outcome.get("compile", job.topology.compile),
         "inference": outcome.get("inference", job.topology.inference),
+        **({"artifacts": numbers} if numbers else {}),
     }
+
+
+def _named_numbers(artifact: Any) -> bool:
+    return isinstance(artifact, Mapping) and all(
+        isinstance(x, (int, float)) for x in artifact.values()
+    )
 
 
 def write_result(path: pathlib.Path, facts: Mapping[str, Any]) -> None:

@@ -336,17 +336,33 @@ class ActorCriticLearner(Learner):
 
     def networks(self) -> tuple[Network, ...]:
         """Implements `Learner.networks`: policy, each critic, the critics' body, and the targets."""
-        pairs = [("policy", self._policy_variables(), self.policy_optimizer, None)]
-        for name, critics, target in _parts(self.critics, self.target_critics):
-            pairs.append((name, critics, self.critic_optimizer, target))
-        if self.target_policy is not None:
-            pairs[0] = (*pairs[0][:3], self._policy_variables(self.target_policy))
+        policy, target = self.policy, self.target_policy
+        copied = None if target is None else self._policy_variables(target)
+        networks = [
+            (
+                Network(
+                    "policy", self._policy_variables(), self.policy_optimizer,
+                    outputs=policy.output_kernels,
+                ),
+                copied,
+            )
+        ]  # fmt: skip
+        heads = zip(self.critics.critics.heads, self.target_critics.critics.heads, strict=True)
+        for i, (mine, other) in enumerate(heads):
+            trained = Network(f"critic_{i}", mine.trainable_variables, self.critic_optimizer)
+            networks.append((trained, other.trainable_variables))
+        # The body's features are no output: all of its layers are hidden ones.
+        mine, other = (
+            user_model.trainable(body, body.trainable_variables)
+            for body in (self.critics.body, self.target_critics.body)
+        )
+        networks.append((Network("critic_body", mine, self.critic_optimizer, outputs=()), other))
         found = []
-        for name, variables, optimizer, target in pairs:
-            if variables:
-                found.append(Network(name, variables, optimizer))
-            if variables and target is not None:
-                found.append(Network(f"target_{name}", target, copy_of=name))
+        for trained, copied in networks:
+            if trained.variables:
+                found.append(trained)
+                if copied is not None:
+                    found.append(Network(f"target_{trained.name}", copied, copy_of=trained.name))
         return tuple(found)
 
     def adopt(self, env_steps: int) -> None:
@@ -449,20 +465,6 @@ class ActorCriticLearner(Learner):
             move_target(target.head, policy.head, tau)
             if not shares_body(self._config):
                 move_target(target.body, policy.body, tau)
-
-
-def _parts(critics: CriticNetwork, target: CriticNetwork) -> list[tuple[str, Any, Any]]:
-    """(name, variables, the target's) of each critic and of their body."""
-    found = []
-    for i, (mine, other) in enumerate(
-        zip(critics.critics.heads, target.critics.heads, strict=True)
-    ):
-        found.append((f"critic_{i}", mine.trainable_variables, other.trainable_variables))
-    both = (critics.body, target.body)
-    return [
-        *found,
-        ("critic_body", *(user_model.trainable(b, b.trainable_variables) for b in both)),
-    ]
 
 
 def with_rate(config: Any, rate: float | None) -> Any:

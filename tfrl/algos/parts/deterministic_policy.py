@@ -103,6 +103,11 @@ class DeterministicPolicy(ReplayPolicy):
         """mu(s) on the scale [-1, 1]: features [n, F] -> [n, m]."""
         return self.head(features)
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """Weights of the layer that gives the action, see `agent.Network.outputs`."""
+        return (self.head.layers[-1].kernel,)
+
     def to_unit(self, action: tf.Tensor) -> tf.Tensor:
         """Actions as they are stored [n, *shape] -> on the scale [-1, 1], [n, m]."""
         return self._box.to_unit(action)

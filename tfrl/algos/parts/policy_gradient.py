@@ -189,8 +189,11 @@ class PolicyLearner(Learner):
     def networks(self) -> tuple[Network, ...]:
         """Implements `Learner.networks`: policy and value function, which one optimiser trains."""
         optimizer = self._training.optimizer
-        found = self.policy.networks().items()
-        return tuple(Network(name, variables, optimizer) for name, variables in found)
+        outputs = {id(v) for v in self.policy.output_kernels}
+        return tuple(
+            Network(name, variables, optimizer, outputs=[v for v in variables if id(v) in outputs])
+            for name, variables in self.policy.networks().items()
+        )
 
 
 class TrainBatch(NamedTuple):

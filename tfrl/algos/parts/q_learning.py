@@ -167,7 +167,7 @@ class QLearner(Learner):
 def networks(online: QPolicy, target: QPolicy, optimizer: Any) -> tuple[Network, ...]:
     """An online network and its target copy, for `Learner.networks`."""
     return (
-        Network("q", online.trainable_variables, optimizer),
+        Network("q", online.trainable_variables, optimizer, outputs=online.model.output_kernels),
         Network("target_q", target.trainable_variables, copy_of="q"),
     )
 

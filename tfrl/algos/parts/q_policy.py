@@ -29,7 +29,8 @@ class QPolicy(ReplayPolicy):
     Args:
       spec: environment spec.
       body: from observations to features.
-      model: has `q_values(features, obs, noise) -> [B, A]` and `noise`, what that draws when exploring.
+      model: has `q_values(features, obs, noise) -> [B, A]`, `noise`, what that draws when exploring, and
+        `output_kernels`, see `agent.Network.outputs`.
       gives_values: an exploring step's extras are 'q_taken' and 'q_max' [B], the values of the action taken and of the
         best one.
       rescale_epsilon: the model's values are rescaled returns, see `value.rescale`; None: they are returns.

@@ -360,7 +360,7 @@ class LearnerLoop(tf.Module):
         metrics = self._first(metrics)
         if self._delayed is not None:
             metrics = self._with_delayed(metrics, delayed)
-        for every, fn in self._periodic:
+        for every, fn, _ in self._periodic:
             if every == 1:
                 fn()
             else:

@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from tfrl.agent import ActorPlace, Agent, Episodes, NStep, Queue, Replay, Sequences, check_policy
+from tfrl.agent import (
+    ActorPlace,
+    Agent,
+    Episodes,
+    NStep,
+    Queue,
+    Replay,
+    Sequences,
+    check_learner,
+    check_policy,
+)
 from tfrl.config import switches
 from tfrl.envs.goal_rewards import GoalRewards
 from tfrl.envs.make import make_goal_rewards, make_spec
@@ -331,7 +341,9 @@ def plan_run(job: Job, spec: EnvSpec | None = None, starting: bool = False) -> R
         memory.refuse_replay(job, agent, spec)
     with memory.limited_weights() if starting else contextlib.nullcontext():
         policy = agent.make_policy()  # a network that cannot be built is refused now
-    check_policy(policy)
+        check_policy(policy)
+        if starting and any(hasattr(switches.find(name), "agent") for name in job.switches):
+            check_learner(agent.make_learner())  # and a switch that does not fit the learner
     run_plan = RunPlan(job, spec, agent, make_layout(agent, spec, policy, job.topology.num_envs))
     checks.refuse_misfits(run_plan, policy)
     if starting:

@@ -71,8 +71,9 @@ def start(
     with scope:
         for variable, array in zip(policy.variables, weights.arrays, strict=True):
             variable.assign(array)
-        for _, follow in loop.learner.periodic():
-            follow()
+        for periodic in loop.learner.periodic():
+            if periodic.at_start:
+                periodic.fn()
         loop.learner.adopt(weights.env_steps)
     announce(f"initial weights: {weights.path}, trained for {weights.env_steps:,} env steps")
 
