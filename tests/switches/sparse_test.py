@@ -29,7 +29,7 @@ from tfrl.types import EnvSpec, PolicyStep, UpdateOutput
 OBS, ACTIONS = 5, 2
 SPEC = EnvSpec("box", gym.spaces.Box(-1, 1, (OBS,), np.float32), gym.spaces.Discrete(ACTIONS))
 NETWORKS = ("policy", "critic_0", "critic_1")
-KINDS = ("rmsprop", "adam", "tensorflow.keras.optimizers:SGD")  # of their optimisers
+KINDS = ("rmsprop", "adam", "lamb")  # of their optimisers
 
 
 class Mlp(tf.Module):

@@ -26,6 +26,13 @@ from tfrl.settings import Except, setting, validate
 from tfrl.types import EnvSpec, UpdateOutput
 
 ARTIFACT = "sparse_training"
+_METRICS = (
+    "learner/sparse_parameters",
+    "learner/sparse_parameters_ratio",
+    "learner/sparse_rewirings",
+    "learner/sparse_flops",
+    "learner/sparse_flops_ratio",
+)
 STATIC = {"sparse_rewire_updates": 0}
 
 
@@ -140,6 +147,8 @@ class Topology(tf.Module):
         self._dense_weights = sum(kernels) - sum(sizes)
         # Of a convolution the operations depend on the size of its input, which a kernel does not know.
         self._counts_flops = all(v.shape.rank == 2 for n in networks for v in n.kernels)
+        numbers = self._measured(tf.convert_to_tensor(self._active), tf.constant(0))
+        self._numbers = _variable(numbers, "numbers")
         if config.sparse_moments == "frozen":
             for optimizer in {id(n.optimizer): n.optimizer for n in networks}.values():
                 apply.mask_gradients(optimizer, list(zip(self._kernels, self._masks)))
@@ -192,7 +201,9 @@ class Topology(tf.Module):
             mask.assign(new)
             kernel.assign(kernel * kept)
             counts.append(sparsity.nonzeros(new))
-        self._active.assign(tf.stack(counts))
+        active = tf.stack(counts)
+        self._active.assign(active)
+        self._numbers.assign(self._measured(active, made))
         self._ended.assign(tf.logical_not(grows))
 
     def prune_copies(self) -> None:
@@ -208,17 +219,21 @@ class Topology(tf.Module):
 
     def metrics(self) -> dict[str, tf.Tensor]:
         """Active parameters and operations of the trained networks, float32 scalars; in any context."""
-        active = tf.cast(tf.reduce_sum(self._active.read_value()), tf.float32)
+        names = _METRICS if self._counts_flops else _METRICS[:3]
+        return dict(zip(names, tf.unstack(self._numbers.read_value()), strict=True))
+
+    def _measured(self, active: tf.Tensor, rewirings: tf.Tensor) -> tf.Tensor:
+        """The values of `metrics`, float32 [3] or [5]; they change at rewirings only.
+
+        Args:
+          active: weights of each sparse kernel, int32.
+          rewirings: made so far, int32 scalar.
+        """
+        active = tf.cast(tf.reduce_sum(active), tf.float32)
         parameters, weights = active + self._dense_parameters, active + self._dense_weights
-        found = {
-            "learner/sparse_parameters": parameters,
-            "learner/sparse_parameters_ratio": parameters / self._parameters,
-            "learner/sparse_rewirings": tf.cast(self.rewirings.read_value(), tf.float32),
-        }
-        if self._counts_flops:
-            found["learner/sparse_flops"] = 2.0 * weights
-            found["learner/sparse_flops_ratio"] = weights / self._weights
-        return found
+        found = [parameters, parameters / self._parameters, tf.cast(rewirings, tf.float32)]
+        flops = [2.0 * weights, weights / self._weights] if self._counts_flops else []
+        return tf.stack(found + flops)
 
     def summary(self) -> dict[str, Any]:
         """Parameters and operations, sparse, dense and their ratio; plain data."""
