@@ -465,6 +465,21 @@ class LayersTest(tf.test.TestCase, parameterized.TestCase):
         )
         self.assertEqual(found, {"policy": [(3, 12)], "value": [(3, 12)]})
 
+    def test_policies_and_critics_of_continuous_control(self):
+        small = dict(policy_hidden_sizes=(9, 6), critic_hidden_sizes=(8, 7))
+        for algo in ("ddpg", "td3", "sac"):
+            found = self.shapes(algo, "Pendulum-v1", **small)
+            critics = {name: x for name, x in found.items() if name.startswith("critic")}
+            self.assertEqual(found["policy"], [(3, 9), (9, 6)])
+            self.assertLen(critics, 1 if algo == "ddpg" else 2)
+            self.assertEqual(set(map(tuple, critics.values())), {((4, 8), (8, 7))})
+        # Layers that policy and critics share are hidden ones; the matrix of gSDE is none.
+        shared = dict(hidden_sizes=(5,), shared_torso=True, state_dependent_exploration=True)
+        found = self.shapes("sac", "Pendulum-v1", **small, **shared)
+        self.assertEqual(found["policy"], [(5, 9), (9, 6)])
+        self.assertEqual(found["critic_0"], [(6, 8), (8, 7)])
+        self.assertEqual(found["critic_body"], [(3, 5)])
+
     @parameterized.parameters(False, True)
     def test_convolutions_if_asked_for(self, wide):
         found = self.shapes(
