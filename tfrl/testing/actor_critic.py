@@ -44,7 +44,9 @@ QUIET = dict(
 def agent(module: types.ModuleType, spec: EnvSpec, **settings: Any) -> Agent:
     """An algorithm with layers of 8 units and batches of 8 rows, with weights from a fixed seed."""
     tf.keras.utils.set_random_seed(3)
-    small = dict(policy_hidden_sizes=(8,), critic_hidden_sizes=(8,), batch_size=8)
+    small = dict(
+        policy_hidden_sizes=(8,), critic_hidden_sizes=(8,), batch_size=8, updates_per_call=1
+    )
     return module.make(module.Config(**{**small, **settings}), spec)
 
 
