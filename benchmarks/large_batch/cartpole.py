@@ -24,10 +24,10 @@ RESULTS = HERE / "results.json"
 SEEDS = (1, 2, 3)
 FACTORS = (16, 32)
 RATES = {
-    ("ppo", "adam"): (1e-3, 2e-3, 4e-3, 8e-3, 16e-3),
-    ("ppo", "lamb"): (10e-3, 20e-3, 40e-3, 80e-3),
+    ("ppo", "adam"): (1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3),
+    ("ppo", "lamb"): (2.5e-3, 5e-3, 10e-3, 20e-3),
     ("dqn", "adam"): (2e-3, 4e-3, 8e-3, 16e-3),
-    ("dqn", "lamb"): (5e-3, 10e-3, 20e-3, 40e-3),
+    ("dqn", "lamb"): (2.5e-3, 5e-3, 10e-3, 20e-3),
 }
 BASE_RATE = {"ppo": 1e-3, "dqn": 2e-3}
 GOAL = 400.0  # mean return of an evaluation whose env steps are compared
@@ -109,12 +109,14 @@ def best_rate(entries: list[dict[str, Any]], algo: str, factor: int, optimizer: 
 def wanted(entries: list[dict[str, Any]]) -> Iterator[tuple[str, int, str, float, int]]:
     """Arguments of `run` in their order; those of other seeds than 1 depend on the entries of seed 1."""
     for factor in FACTORS:
-        for algo, optimizer in RATES:
-            for rate in RATES[algo, optimizer]:
-                yield algo, factor, optimizer, rate, 1
-        for seed in SEEDS[1:]:
-            for algo, optimizer in RATES:
-                yield algo, factor, optimizer, best_rate(entries, algo, factor, optimizer), seed
+        for algo in BASE_RATE:
+            for optimizer in ("adam", "lamb"):
+                for rate in RATES[algo, optimizer]:
+                    yield algo, factor, optimizer, rate, 1
+            for seed in SEEDS[1:]:
+                for optimizer in ("adam", "lamb"):
+                    rate = best_rate(entries, algo, factor, optimizer)
+                    yield algo, factor, optimizer, rate, seed
 
 
 def load() -> list[dict[str, Any]]:

@@ -426,6 +426,8 @@ class VocabularyTest(tf.test.TestCase, parameterized.TestCase):
         ("ppo", dict(optimizer="lamb", learning_rate=0.02)),
         ("a3c", dict(optimizer="lamb", learning_rate=0.02)),
         ("iqn", dict(optimizer="lamb", learning_rate=0.02)),
+        ("td3", dict(optimizer="lamb", learning_rate=0.02)),
+        ("sac", dict(optimizer="lars", learning_rate=0.05, lars_trust_coefficient=0.1)),
     )
 
     @parameterized.parameters(*CASES)
