@@ -201,7 +201,8 @@ def rates_table() -> str:
             key = dict(algo=algo, factor=factor, optimizer=optimizer, seed=1)
             scores = {e["rate"]: score(e) for e in of(entries, **key)}
             cells = [f"{rate:g}: {scores[rate]:.0f}" for rate in rates if rate in scores]
-            lines.append(f"| {algo.upper()} | x{factor} | {optimizer} | {'; '.join(cells)} |")
+            if cells:
+                lines.append(f"| {algo.upper()} | x{factor} | {optimizer} | {'; '.join(cells)} |")
     return "\n".join(lines)
 
 
