@@ -155,9 +155,9 @@ class UpdateTest(tf.test.TestCase, parameterized.TestCase):
         learner.update(batch_of(tf.ones([1, 3])), SEED)
         pairs = list(zip(learner.policy.variables, learner.target.variables, strict=True))
         self.assertTrue(any((a.numpy() != b.numpy()).any() for a, b in pairs))
-        ((every, copy),) = learner.periodic()
-        self.assertEqual(every, 7)
-        copy()
+        (copy,) = learner.periodic()
+        self.assertEqual(copy.every_updates, 7)
+        copy.fn()
         for a, b in pairs:
             self.assertAllEqual(a, b)
             self.assertIsNot(a, b)
