@@ -12,7 +12,6 @@ import tfrl
 ROOT = pathlib.Path(__file__).parents[1]
 POLICIES = ROOT / "benchmarks" / "policies"
 FOUND = sorted(str(p.parent.relative_to(POLICIES)) for p in POLICIES.glob("*/*/job.json"))
-PLAIN = [name for name in FOUND if name.endswith("/cartpole")]
 EPISODES = 5
 
 
@@ -29,9 +28,9 @@ class PoliciesTest(parameterized.TestCase):
         self.assertLess(sum(path.stat().st_size for path in files), 2**20)
         self.assertFalse(json.loads((folder / "result.json").read_text())["interrupted"])
 
-    @parameterized.parameters(PLAIN)
+    @parameterized.parameters(FOUND)
     def test_it_gives_actions(self, name):
-        env = gym.make("CartPole-v1")
+        env = gym.make(json.loads((POLICIES / name / "job.json").read_text())["env"]["env"])
         self.addCleanup(env.close)
         obs, _ = env.reset(seed=0)
         policy = tfrl.load(POLICIES / name)

@@ -17,7 +17,7 @@ from tfrl.explore import action_noise
 from tfrl.logs import csv_file
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.testing import actor_critic, conformance, fakes
-from tfrl.types import EnvSpec
+from tfrl.types import EnvSpec, NoiseSpec
 
 spaces = gym.spaces
 SPEC, SEED = actor_critic.SPEC, actor_critic.SEED
@@ -198,25 +198,24 @@ class GradientTest(tf.test.TestCase, parameterized.TestCase):
 
 class PeriodTest(tf.test.TestCase, parameterized.TestCase):
     def test_hard_copies_with_a_period(self):
-        """Also of a network that both share."""
-        for shared in (False, True):
-            agent = actor_critic.agent(
-                ddpg, SPEC, tau=1.0, target_period_updates=3, updates_per_call=1, hidden_sizes=(4,),
-                shared_torso=shared, normalize_observations=True,
-            )  # fmt: skip
-            loop, apart = conformance.loop(agent, SPEC), []
-            learner = loop.learner
-            pairs = [(n.copy_of, n.variables) for n in learner.networks() if n.copy_of is not None]
-            online = {n.name: n.variables for n in learner.networks()}
-            self.assertLen(pairs, 3)
-            for i in range(6):
-                loop.run(conformance.block(agent, SPEC, i))
-                gaps = [
-                    conformance.apart([v.numpy() for v in online[n]], [v.numpy() for v in target])
-                    for n, target in pairs
-                ]
-                apart.append(max(gaps) > 0)
-            self.assertEqual(apart, [True, True, False] * 2)
+        learner, batch = actor_critic.learner_and_batch(
+            ddpg, SPEC, tau=1.0, target_period_updates=3, hidden_sizes=(4,),
+            normalize_observations=True,
+        )  # fmt: skip
+        (copy,) = learner.periodic()
+        self.assertEqual(copy.every_updates, 3)
+        online = {n.name: n.variables for n in learner.networks()}
+        pairs = [(online[n.copy_of], n.variables) for n in learner.networks() if n.copy_of]
+        self.assertLen(pairs, 3)  # the policy, the critic, and what stands before it
+        apart = lambda: [
+            conformance.apart([v.numpy() for v in a], [v.numpy() for v in b]) for a, b in pairs
+        ]
+        self.assertEqual(apart(), [0.0] * 3)
+        learner.update(batch, SEED)
+        learner.update_policy(batch, SEED)
+        self.assertAllGreater(apart(), 0.0)
+        copy.fn()
+        self.assertEqual(apart(), [0.0] * 3)
 
     def test_a_decay_in_updates_is_that_of_the_learner_for_the_policy_too(self):
         """Which makes a step for several updates."""
@@ -241,7 +240,7 @@ class FormsTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(False, True)
     def test_images(self, shared):
         """Each network has a CNN, or all of them share one that the critics train."""
-        image = spaces.Box(0, 255, (36, 36, 2), np.uint8)
+        image = spaces.Box(0, 255, (12, 12, 2), np.uint8)
         spec = EnvSpec("i", image, SPEC.action_space)
         learner, batch = actor_critic.learner_and_batch(
             td3, spec, network="small_cnn", shared_torso=shared, n_step=3
@@ -287,7 +286,7 @@ class FormsTest(tf.test.TestCase, parameterized.TestCase):
         """The environment raises for an action outside of its limits, which are no float32 numbers."""
         job = make_job(
             "ddpg", env=f"{__name__}:{env}", policy_hidden_sizes=(4,), critic_hidden_sizes=(4,),
-            hidden_sizes=(4,), shared_torso=shared, gaussian_sigma=3.0, batch_size=4,
+            hidden_sizes=(4,), shared_torso=shared, gaussian_sigma=3.0, batch_size=4, updates_per_call=1,
         )  # fmt: skip
         plan = plan_run(job)
         policy, box = plan.agent.make_policy(), plan.spec.action_space
@@ -310,6 +309,27 @@ class FormsTest(tf.test.TestCase, parameterized.TestCase):
         unit = policy.to_unit(batch.action_tm1)
         self.assertEqual(unit.shape, [4, max(1, int(np.prod(box.shape)))])
         self.assertAllInRange(unit, -1.001, 1.001)
+
+
+class NoiseTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters(
+        (dict(exploration_noise="gaussian"), NoiseSpec((2,), "normal")),
+        (
+            dict(exploration_noise="ou", ou_theta=0.3, ou_sigma=0.4),
+            NoiseSpec((2,), "ou", theta=0.3, sigma=0.4),
+        ),
+        (dict(exploration_noise="none"), None),
+    )
+    def test_what_an_exploring_step_draws(self, settings, expected):
+        """The runtime steps a process in each environment, from 0 on in each episode."""
+        for random in (0, 10):
+            agent = actor_critic.agent(ddpg, SPEC, random_env_steps=random, **settings)
+            noise = agent.make_policy().noise
+            self.assertEqual(noise.get("action_noise"), expected)
+            self.assertEqual("random_action" in noise, random > 0)
+            knobs = agent.knobs(ActorPlace(0, 1, 3), 9, {})
+            self.assertAllEqual(knobs["random"], [float(random > 0)] * 3)
+            self.assertEqual("noise_scale" in knobs, expected is not None)
 
 
 class ApexTest(tf.test.TestCase, parameterized.TestCase):
@@ -361,11 +381,11 @@ class ApexTest(tf.test.TestCase, parameterized.TestCase):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         result = tfrl.train(
             "ddpg", run_dir=str(run_dir), env="tfrl.testing.fakes:TargetPoint", num_envs=3,
-            total_env_steps=300, noise_ladder="env", prioritized=True, actor_priorities=True,
+            total_env_steps=200, noise_ladder="env", prioritized=True, actor_priorities=True,
             n_step=3, min_replay=60, batch_size=8, env_steps_per_update=4.0, updates_per_call=4,
             policy_hidden_sizes=(8,), critic_hidden_sizes=(8,), **actor_critic.QUIET,
         )  # fmt: skip
-        self.assertBetween(result.updates, 40, 60)
+        self.assertBetween(result.updates, 20, 40)
         rows = csv_file.read(run_dir / "metrics.csv")
         scales = [row["actor/noise_scale"] for row in rows if "actor/noise_scale" in row]
         self.assertAllClose(scales, [0.1 * np.mean([0.4, 0.4**4.5, 0.4**8])] * len(scales))

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Agent
+from tfrl.replay.kinds import make_layout
 from tfrl.testing import conformance
 from tfrl.types import EnvSpec, Transition
 
@@ -38,6 +39,7 @@ QUIET = dict(
     console="none",
     tensorboard=False,
     log_every_s=1e-9,
+    compile="graph",
 )
 
 
@@ -92,11 +94,10 @@ def batch(reward: Sequence[float], discount: Sequence[float], obs_t: Any = None)
 
 def decoded(agent: Agent, spec: EnvSpec) -> Any:
     """A random batch of an agent."""
-    loop = conformance.loop(agent, spec)
-    samples = conformance.block(agent, spec, 1)
+    layout = make_layout(agent, spec, agent.make_policy(), 1)
     size = agent.experience.batch_size
-    columns = {name: x[:size] for name, x in samples.columns.items()}
-    return loop._layout.decode(columns, tf.ones([size]))
+    columns = {k: x[:size] for k, x in conformance.block(agent, spec, 1).columns.items()}
+    return layout.decode(columns, tf.ones([size]))
 
 
 def learner_and_batch(module: types.ModuleType, spec: EnvSpec, **settings: Any) -> tuple[Any, Any]:
