@@ -60,7 +60,10 @@ class MetricsTest(tf.test.TestCase):
                     policy_hidden_sizes=(8,), critic_hidden_sizes=(8,),
                 ),
             ),
-            ("ppo", dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64)),
+            (
+                "ppo",
+                dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64, with_=["sparse"]),
+            ),
             (
                 "appo",
                 dict(
