@@ -59,6 +59,25 @@ class WarmStartTest(parameterized.TestCase):
         self.assertEqual(loop.version, 0)
         self.assertRegex(lines[0], "^initial weights: .*policy.npz, trained for 200 env steps$")
 
+    @parameterized.parameters({}, dict(shared_torso=True))
+    def test_targets_that_move_slowly_begin_as_copies(self, **settings):
+        settings = dict(
+            env="tfrl.testing.fakes:TargetPoint", tau=0.01, min_replay=20, batch_size=8, updates_per_call=4,
+            policy_hidden_sizes=(4,), critic_hidden_sizes=(4,), **settings,
+        )  # fmt: skip
+        run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "td3"
+        tfrl.train("td3", **{**SMALL, **settings}, run_dir=run_dir)
+        loop, run_plan, strategy = self.loop("td3", **settings, initial_weights=str(run_dir))
+        warm_start.start(loop, run_plan, strategy.scope(), lambda text: None)
+        arrays, _ = checkpoint.load_arrays(run_dir / "checkpoints" / "policy.npz")
+        learner = loop.learner
+        for module in (learner.policy, learner.target_policy):
+            for variable, array in zip(module.variables, arrays, strict=True):
+                np.testing.assert_array_equal(variable.numpy(), array)
+        pairs = zip(learner.target_critics.variables, learner.critics.variables, strict=True)
+        for mine, new in pairs:
+            np.testing.assert_array_equal(mine.numpy(), new.numpy())
+
     @parameterized.parameters(("dqn", DQN), ("ppo", PPO))
     def test_statistics_of_observations_go_on_from_those_of_the_policy(self, algo, settings):
         loop, run_plan, strategy = self.loop(algo, **settings, initial_weights=str(self.runs[algo]))

@@ -297,9 +297,7 @@ class ActorCriticLearner(Learner):
         self.critics = make_critics(self.policy)
         self.target_policy = make_policy() if with_target_policy else None
         self.target_critics = make_critics(self.target_policy)
-        copy_target(self.target_critics, self.critics)
-        if self.target_policy is not None:
-            copy_target(self.target_policy, self.policy)
+        self._copy_to_targets()
         self.statistics = None
         if self.policy.normaliser is not None:
             self.statistics = ObservationMoments(self.policy.normaliser.space)
@@ -366,7 +364,9 @@ class ActorCriticLearner(Learner):
         return tuple(found)
 
     def adopt(self, env_steps: int) -> None:
-        """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
+        """Implements `Learner.adopt`: targets are copies of the networks, however slowly they move later; statistics of
+        observations go on from the policy's."""
+        self._copy_to_targets()
         if self.statistics is not None:
             self.statistics.adopt(self.policy.normaliser, env_steps)
 
@@ -457,6 +457,11 @@ class ActorCriticLearner(Learner):
             squares = [tf.nn.l2_loss(v) for v in variables if v.shape.rank >= 2]
             terms.append(self._config.l2_penalty * tf.add_n(squares))
         return apply.global_mean(tf.add_n(terms)) if terms else None
+
+    def _copy_to_targets(self) -> None:
+        copy_target(self.target_critics, self.critics)
+        if self.target_policy is not None:
+            copy_target(self.target_policy, self.policy)
 
     def _move_targets(self) -> None:
         tau, policy, target = self._config.tau, self.policy, self.target_policy
