@@ -4,13 +4,20 @@ import dataclasses
 
 from absl.testing import absltest, parameterized
 
+from tfrl.algos.parts import actor_critic_replay
 from tfrl.job import algorithm, algorithms
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
 from tfrl.nn.q_network import QNetworkSettings
 
-DIFFERS = {QNetworkSettings: {"activation", "core"}, ActorCriticSettings: {"activation"}}
-ACTIVATIONS = {QNetworkSettings: "relu", ActorCriticSettings: "tanh"}
+DIFFERS = {
+    QNetworkSettings: {"activation", "core"},
+    ActorCriticSettings: {"activation"},
+    actor_critic_replay.Settings: {"activation", "hidden_sizes"},
+}
+ACTIVATIONS = {
+    QNetworkSettings: "relu", ActorCriticSettings: "tanh", actor_critic_replay.Settings: "relu",
+}  # fmt: skip
 
 
 class ModelSettingsTest(parameterized.TestCase):
@@ -29,7 +36,7 @@ class ModelSettingsTest(parameterized.TestCase):
             self.assertEqual(own["activation"].default, ACTIVATIONS[family])
         self.assertSetEqual(set(families), set(DIFFERS))
 
-    @parameterized.parameters(QNetworkSettings, ActorCriticSettings)
+    @parameterized.parameters(*DIFFERS)
     def test_a_family_repeats_nothing_else(self, family):
         shared = {f.name for f in dataclasses.fields(ModelSettings)}
         own = {f.name for f in dataclasses.fields(family)}

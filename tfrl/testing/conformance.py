@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 import tree
@@ -46,7 +47,11 @@ def samples(agent: Agent, spec: EnvSpec, count: int, seed: int, **fields: Any) -
     spec.action_space.seed(seed)
     records["reward"] = fields.get("reward", rng.normal(size=count))
     records["discount"] = fields.get("discount", rng.choice([0.0, 0.9, 0.99], count))
-    records["action"] = fields.get("action", [spec.action_space.sample() for _ in range(count)])
+    actions = [spec.action_space.sample() for _ in range(count)]
+    if spec.has_action_mask and isinstance(spec.action_space, gym.spaces.Discrete):
+        mask = obs_tm1[ACTION_MASK]  # actors take valid actions only
+        actions = (mask * rng.uniform(0.5, 1.0, mask.shape)).argmax(1)
+    records["action"] = fields.get("action", actions)
     columns = {}
     if layout.frames:
         for name, stack in (("frames_tm1", obs_tm1), ("frames_t", obs_t)):
