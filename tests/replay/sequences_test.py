@@ -346,7 +346,7 @@ class FramesTest(UnrollTestCase):
             columns = bench.next().columns
         self.assertEqual(columns["frames"].shape[2], 2 * layout.frames_shape[1])
         got = tree.map_structure(np.asarray, layout.decode(columns))
-        # Two streams fetch from the server: the second item may be there first.
+        # Either item may be the first of the batch.
         in_order = np.array_equal(got.obs[0], expected.obs[0])
         self.assertSame(got, expected if in_order else joined(unrolls[::-1]))
         local = LocalQueue()
