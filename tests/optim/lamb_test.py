@@ -60,7 +60,7 @@ def layers(values):
 
 
 def gradients(steps=20):
-    """Of all layers; that of the second layer is zero at first."""
+    """Weights of all layers; that of the second layer is zero at first."""
     rng = np.random.default_rng(1)
     given = [[rng.normal(size=s).astype(np.float32) for s in SHAPES.values()] for _ in range(steps)]
     given[0][2] *= 0

@@ -76,7 +76,7 @@ def drop(kernel: tf.Tensor, mask: tf.Tensor, share: float) -> tf.Tensor:
 
 
 def _kept(count: tf.Tensor, share: float) -> tf.Tensor:
-    """Of int32 `count` weights, those that stay."""
+    """Number of weights that stay when a share of `count` is dropped; int32 scalars."""
     # A product such as 0.05 * 140 is a hair more than 7.
     dropped = tf.math.ceil(share * tf.cast(count, tf.float64) - 1e-6)
     return count - tf.cast(dropped, tf.int32)

@@ -448,7 +448,7 @@ class ActorCriticLearner(Learner):
         return (*user_model.trainable(policy.body, policy.body.trainable_variables), *head)
 
     def _policy_weights(self) -> tuple[tf.Variable, ...]:
-        """Those of `_policy_variables` that `l2_penalty` may draw to 0."""
+        """Variables of the policy that `l2_penalty` may draw to 0."""
         return self._policy_variables()
 
     def _extra(self, body: Body | None, variables: Sequence[tf.Variable]) -> tf.Tensor | None:
