@@ -70,8 +70,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Trains and times."""
     start = time.perf_counter()
     import torch
-    from sb3_env import make_env
-    from stable_baselines3.common.callbacks import BaseCallback
+    from sb3_env import make_env, timed
 
     job, packages = task["job"], ["stable-baselines3"]
     if job["algo"] == "qr_dqn":
@@ -85,17 +84,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     clock = shared.Clock(task, _STARTED, import_s)
     # QRDQN adds to the arguments of its policy.
     model = algorithm(env=make_env(job), **copy.deepcopy(arguments))
-
-    class Watch(BaseCallback):
-        """Ticks at every step of the vector, until the clock runs."""
-
-        def _on_step(self) -> bool:
-            if not clock.running:
-                clock.tick(self.num_timesteps, self.model._n_updates)
-            return True
-
-    model.learn(total_timesteps=job["total_env_steps"], callback=Watch())
-    clock.tick(model.num_timesteps, model._n_updates)
+    timed(model, job, clock)
     settings = {**arguments, "torch_threads": torch.get_num_threads(), "device": str(model.device)}
     return {
         "settings": settings,

@@ -1,4 +1,4 @@
-"""The environments of a job of tfrl for Stable-Baselines3."""
+"""The environments of a job of tfrl for Stable-Baselines3, and a timed run of its off-policy algorithms."""
 
 from __future__ import annotations
 
@@ -29,3 +29,20 @@ def make_env(job: dict[str, Any]) -> Any:
     }
     env = env_util.make_atari_env(plan["env"], num_envs, seed=job["seed"], wrapper_kwargs=wrappers)
     return VecTransposeImage(VecFrameStack(env, plan["atari_frame_stack"]))
+
+
+def timed(model: Any, job: dict[str, Any], clock: shared.Clock) -> None:
+    """Trains an off-policy model for the env steps of the job; the clock ticks at every step of the vector until it
+    runs, and at the end."""
+    from stable_baselines3.common.callbacks import BaseCallback
+
+    class Watch(BaseCallback):
+        """Ticks at every step of the vector, until the clock runs."""
+
+        def _on_step(self) -> bool:
+            if not clock.running:
+                clock.tick(self.num_timesteps, self.model._n_updates)
+            return True
+
+    model.learn(total_timesteps=job["total_env_steps"], callback=Watch())
+    clock.tick(model.num_timesteps, model._n_updates)

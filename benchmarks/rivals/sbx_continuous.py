@@ -89,8 +89,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Trains and times."""
     start = time.perf_counter()
     import sbx
-    from sb3_env import make_env
-    from stable_baselines3.common.callbacks import BaseCallback
+    from sb3_env import make_env, timed
 
     job = task["job"]
     algorithm = {"sac": sbx.SAC, "td3": sbx.TD3}[job["algo"]]
@@ -98,17 +97,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     arguments = translate(job)
     clock = shared.Clock(task, _STARTED, import_s)
     model = algorithm(env=make_env(job), **copy.deepcopy(arguments))
-
-    class Watch(BaseCallback):
-        """Ticks at every step of the vector, until the clock runs."""
-
-        def _on_step(self) -> bool:
-            if not clock.running:
-                clock.tick(self.num_timesteps, self.model._n_updates)
-            return True
-
-    model.learn(total_timesteps=job["total_env_steps"], callback=Watch())
-    clock.tick(model.num_timesteps, model._n_updates)
+    timed(model, job, clock)
     return {
         "settings": arguments,
         "versions": shared.versions("sbx-rl", "stable-baselines3", "jax", "gymnasium", "numpy"),

@@ -29,7 +29,7 @@ import gymnasium as gym
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import About, ActorPlace, Agent
+from tfrl.agent import About, ActorPlace, Agent, Network
 from tfrl.algos.parts import actor_critic_replay as family
 from tfrl.algos.parts import replay_policy, replay_settings
 from tfrl.algos.parts.actor_critic_replay import ActorCriticLearner, CriticNetwork
@@ -293,12 +293,9 @@ class SACPolicy(ReplayPolicy):
             # epsilon is 0 or 1, and any number is below 1.
             action = epsilon.choose(sample, knobs["random"], numbers, inputs.action_mask(obs))
             return PolicyStep(action, state, {})
-        action = distribution.action(sample)
-        if "random_action" in noise:
-            uniform = self._box.to_env(2.0 * noise["random_action"] - 1.0)
-            random = tf.reshape(knobs["random"], [-1, *[1] * (action.shape.rank - 1)])
-            action = random * uniform + (1.0 - random) * action
-        return PolicyStep(action, state, {})
+        u = tf.tanh(tf.reshape(sample, [-1, self._box.size]))
+        u = action_noise.start_at_random(u, knobs, noise)
+        return PolicyStep(self._box.to_env(u), state, {})
 
     def estimates(self, obs: Any, state: Any) -> Mapping[str, tf.Tensor]:
         """Implements `Policy.estimates`: 'probabilities' of Discrete actions."""
@@ -438,7 +435,7 @@ class SACLearner(ActorCriticLearner):
             return found
         return (
             *found,
-            family.Network("temperature", (self.log_alpha,), self.temperature_optimizer),
+            Network("temperature", (self.log_alpha,), self.temperature_optimizer),
         )
 
     def _target(self, obs: Any) -> tf.Tensor | float:

@@ -19,6 +19,7 @@ class BoundedBox:
 
     Attributes:
       size: m, number of components.
+      log_half_range: sum of log((high - low) / 2) over the components.
 
     Raises:
       SettingError: no Box of floats, or a component without limits or without room between them.
@@ -33,6 +34,7 @@ class BoundedBox:
                 f"expected a Box whose limits are finite and differ in every component, got {space}"
             )
         self.size, self._shape = math.prod(space.shape), space.shape
+        self.log_half_range = float(np.log((high - low) / 2).sum())
         self._low, self._high = low.astype(np.float32), high.astype(np.float32)
         flat = lambda x: x.astype(np.float32).reshape(-1)
         self._centre, self._half = flat((low + high) / 2), flat((high - low) / 2)

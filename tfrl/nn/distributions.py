@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.errors import SettingError
+from tfrl.nn.bounded import BoundedBox
 from tfrl.types import NoiseSpec
 
 spaces = gym.spaces
@@ -339,19 +340,16 @@ class SquashedGaussian(Distribution):
     _weights = np.exp(-0.5 * _nodes**2) / np.exp(-0.5 * _nodes**2).sum()
 
     def __init__(self, space: spaces.Box, name: str):
-        low, high = (np.asarray(x, np.float64).reshape(-1) for x in (space.low, space.high))
-        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        try:
+            self._box = BoundedBox(space)
+        except SettingError as error:
             raise SettingError(
                 f"{name} space is {space}: squashed actions need finite limits with room between them"
-            )
+            ) from error
         self._inner = Gaussian(space.shape, name)
         self.num_params, self.noise = self._inner.num_params, self._inner.noise
         self.deviations = self._inner.deviations
-        self.log_half_range = float(np.log((high - low) / 2).sum())
-        shaped = lambda x: x.reshape(space.shape).astype(np.float32)
-        self._centre, self._half = shaped((low + high) / 2), shaped((high - low) / 2)
-        self._low, self._high = shaped(low), shaped(high)
-        self._shape = space.shape
+        self.log_half_range, self._shape = self._box.log_half_range, space.shape
 
     def sample(self, params: tf.Tensor, noise: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Implements `Distribution.sample`: u, before tanh, float32 [..., *shape]."""
@@ -380,8 +378,7 @@ class SquashedGaussian(Distribution):
 
     def action(self, sample: tf.Tensor) -> tf.Tensor:
         """Implements `Distribution.action`: u through tanh, float32 [..., *shape] within the Box's limits."""
-        x = self._centre + self._half * tf.tanh(sample)
-        return tf.minimum(tf.maximum(x, self._low), self._high)  # rounding may step over a limit
+        return self._box.to_env(tf.tanh(_flatten(sample, self._shape)))
 
 
 def squashed_log_prob(mean: tf.Tensor, log_std: tf.Tensor, u: tf.Tensor) -> tf.Tensor:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tfrl.config import objects
 from tfrl.errors import SettingError
 from tfrl.optim.lamb import LAMB, LARS
+from tfrl.optim.settings import OPTIMIZERS
 from tfrl.settings import choose
 
 Rate = float | Callable[[tf.Tensor], tf.Tensor]
@@ -63,8 +64,7 @@ def make(kind: str, variables: Sequence[tf.Variable], learning_rate: Rate, **opt
         return optimizer
     if objects.is_object_name(kind):
         return _user_optimizer(kind, variables, learning_rate)
-    kinds = ("adam", "adamw", "rmsprop", "rmsprop_keras", "rmsprop_tf1", "sgd", "lamb", "lars")
-    raise SettingError(f"optimizer={kind!r}: {choose(kind, kinds)}")
+    raise SettingError(f"optimizer={kind!r}: {choose(kind, OPTIMIZERS)}")
 
 
 class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):

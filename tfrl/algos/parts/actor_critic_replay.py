@@ -20,7 +20,6 @@ from tfrl.algos.parts.replay_policy import ReplayPolicy
 from tfrl.algos.parts.replay_settings import ReplaySettings, has_memory
 from tfrl.algos.parts.replay_update import RowWeights
 from tfrl.errors import SettingError
-from tfrl.losses import returns
 from tfrl.nn import torsos, user_model
 from tfrl.nn.body import Body, ModelSettings
 from tfrl.nn.critics import Critics, CriticSettings
@@ -218,20 +217,16 @@ def _of_sequences(
     target_features = replay_policy.unroll(target.body, inputs, batch, burn_in)
     chooser_features = target_features if chooser.body is target.body else features
     obs = tf.nest.map_structure(lambda x: x[burn_in:], inputs)
-    # n-step returns within the rest, and how many steps ahead each bootstraps, [T', b].
-    late = (x[burn_in:] for x in (batch.reward, batch.discount, batch.is_last, batch.valid))
-    reward, discount, is_last, valid = late
-    ahead = returns.n_step(reward, discount, is_last, config.n_step, valid)
-    now, then = q_steps.now_and_then(ahead.steps, valid.shape)
+    steps = q_steps.late_steps(batch, config.n_step, burn_in)
     return Rows(
-        obs_tm1=now(obs),
-        obs_t=then(obs),
-        features_tm1=now(features),
-        target_features_t=then(target_features),
-        policy_features_t=then(tf.stop_gradient(chooser_features)),
-        action_tm1=q_steps.by_sequence(batch.action[burn_in:]),
-        reward_t=q_steps.by_sequence(ahead.reward),
-        discount_t=q_steps.by_sequence(ahead.discount),
+        obs_tm1=steps.now(obs),
+        obs_t=steps.then(obs),
+        features_tm1=steps.now(features),
+        target_features_t=steps.then(target_features),
+        policy_features_t=steps.then(tf.stop_gradient(chooser_features)),
+        action_tm1=steps.action_tm1,
+        reward_t=steps.reward_t,
+        discount_t=steps.discount_t,
     )
 
 
@@ -387,15 +382,14 @@ class ActorCriticLearner(Learner):
 
     def minimise_critics(self, tape: tf.GradientTape, loss: tf.Tensor) -> dict[str, tf.Tensor]:
         """One optimiser step of the critics; its metrics, float32 scalars equal on all replicas."""
-        config, optimizer = self._config, self.critic_optimizer
-        rate = optim_settings.learning_rate(config, self.env_steps, optimizer.iterations)
-        variables, limit = self._critic_variables(), config.gradient_clip_norm
-        norm = apply.minimise(optimizer, tape, loss, variables, limit)
-        return {
-            "learner/loss": apply.reduce_sum(loss),
-            "learner/gradient_norm": norm,
-            "learner/learning_rate": rate,
-        }
+        return replay_update.minimise(
+            self._config,
+            self.critic_optimizer,
+            self.env_steps,
+            tape,
+            loss,
+            self._critic_variables(),
+        )
 
     def minimise_policy(self, tape: tf.GradientTape, loss: tf.Tensor) -> dict[str, tf.Tensor]:
         """One optimiser step of the policy; its metrics, float32 scalars equal on all replicas."""
@@ -430,11 +424,7 @@ class ActorCriticLearner(Learner):
         error = tf.reduce_mean(tf.abs(td_error), axis=0)
         means = {"learner/td_error_abs_mean": error, "learner/q_mean": tf.reduce_mean(q, axis=0)}
         metrics = {**metrics, **weights.means(means)}
-        if added is not None:
-            metrics["learner/network_loss"] = apply.reduce_sum(added)
-        if config.prioritized:
-            metrics["learner/importance_beta"] = weights.beta
-        return UpdateOutput(metrics, replay_update.new_priorities(config, batch, weights, error))
+        return replay_update.output(config, batch, weights, error, added, metrics)
 
     def _critic_variables(self) -> tuple[tf.Variable, ...]:
         return self.critics.trainable_variables

@@ -123,14 +123,10 @@ class QLearner(Learner):
 
     def minimise(self, tape: tf.GradientTape, loss: tf.Tensor) -> dict[str, tf.Tensor]:
         """One optimiser step; metrics of it, float32 scalars equal on all replicas."""
-        rate = optim_settings.learning_rate(self._config, self.env_steps, self.optimizer.iterations)
-        variables, limit = self.policy.trainable_variables, self._config.gradient_clip_norm
-        norm = apply.minimise(self.optimizer, tape, loss, variables, limit)
-        return {
-            "learner/loss": apply.reduce_sum(loss),
-            "learner/gradient_norm": norm,
-            "learner/learning_rate": rate,
-        }
+        variables = self.policy.trainable_variables
+        return replay_update.minimise(
+            self._config, self.optimizer, self.env_steps, tape, loss, variables
+        )
 
     def merge_observations(self, batch: Transition | Trajectory) -> None:
         """Takes the batch's observations, of a step each, into the statistics that normalise them.
@@ -156,12 +152,7 @@ class QLearner(Learner):
           metrics: what `minimise` gave.
         """
         metrics = {**metrics, **weights.means(out.metrics)}
-        if added is not None:
-            metrics["learner/network_loss"] = apply.reduce_sum(added)
-        if self._config.prioritized:
-            metrics["learner/importance_beta"] = weights.beta
-        priorities = replay_update.new_priorities(self._config, batch, weights, out.priority)
-        return UpdateOutput(metrics, priorities)
+        return replay_update.output(self._config, batch, weights, out.priority, added, metrics)
 
 
 def networks(online: QPolicy, target: QPolicy, optimizer: Any) -> tuple[Network, ...]:

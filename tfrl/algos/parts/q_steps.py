@@ -78,38 +78,50 @@ def of_sequences(
     features = policy.unroll(batch, burn_in, training=True)
     target_features = target.unroll(batch, burn_in)
     obs = tf.nest.map_structure(lambda x: x[burn_in:], batch.obs)
+    steps = late_steps(batch, n, burn_in)
+    return TDBatch(
+        obs_tm1=steps.now(obs),
+        obs_t=steps.then(obs),
+        features_tm1=steps.now(features),
+        features_t=steps.then(tf.stop_gradient(features)),
+        target_features_t=steps.then(target_features),
+        action_tm1=steps.action_tm1,
+        reward_t=steps.reward_t,
+        discount_t=steps.discount_t,
+    )
+
+
+class LateSteps(NamedTuple):
+    """The steps of sequences after the burn-in, T' of each of b sequences: rows [b T'], sequence by sequence.
+
+    Attributes:
+      now: from a nest [T' + 1, b, ...] to what belongs to each step, [b T', ...].
+      then: the same to what belongs to the observation that each step bootstraps from.
+      action_tm1, reward_t, discount_t: as in `Transition`.
+    """
+
+    now: Callable[[Any], Any]
+    then: Callable[[Any], Any]
+    action_tm1: tf.Tensor
+    reward_t: tf.Tensor
+    discount_t: tf.Tensor
+
+
+def late_steps(batch: Trajectory, n: int, burn_in: int) -> LateSteps:
+    """The steps after the burn-in with their n-step returns, which end where the sequence or an episode does.
+
+    Args:
+      batch: leaves [T, b, ...].
+      n: steps of a return.
+      burn_in: of the T steps.
+    """
     # n-step returns within the rest, and how many steps ahead each bootstraps, [T', b].
     late = (x[burn_in:] for x in (batch.reward, batch.discount, batch.is_last, batch.valid))
     reward, discount, is_last, valid = late
     ahead = returns.n_step(reward, discount, is_last, n, valid)
     steps, width = valid.shape
-    now, then = now_and_then(ahead.steps, valid.shape)
-    return TDBatch(
-        obs_tm1=now(obs),
-        obs_t=then(obs),
-        features_tm1=now(features),
-        features_t=then(tf.stop_gradient(features)),
-        target_features_t=then(target_features),
-        action_tm1=by_sequence(batch.action[burn_in:]),
-        reward_t=by_sequence(ahead.reward),
-        discount_t=by_sequence(ahead.discount),
-    )
-
-
-def now_and_then(
-    ahead: tf.Tensor, shape: tf.TensorShape
-) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Two functions from a nest [T' + 1, b, ...] to rows [b T', ...], sequence by sequence.
-
-    The first takes what belongs to each step, the second what belongs to the observation that the step bootstraps from.
-
-    Args:
-      ahead: how many steps that observation is ahead, int32 [T', b].
-      shape: [T', b].
-    """
-    steps, width = shape
     # Place of the observation that each step bootstraps from, among [T' + 1, b] flattened.
-    where = by_sequence((tf.range(steps)[:, None] + ahead) * width + tf.range(width))
+    where = by_sequence((tf.range(steps)[:, None] + ahead.steps) * width + tf.range(width))
 
     def now(nest: Any) -> Any:
         return tf.nest.map_structure(lambda x: by_sequence(x[:steps]), nest)
@@ -117,7 +129,8 @@ def now_and_then(
     def then(nest: Any) -> Any:
         return tf.nest.map_structure(lambda x: tf.gather(x, where), flat(nest))
 
-    return now, then
+    action = by_sequence(batch.action[burn_in:])
+    return LateSteps(now, then, action, by_sequence(ahead.reward), by_sequence(ahead.discount))
 
 
 def by_sequence(x: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -11,7 +11,8 @@ from tfrl.algos.parts import q_steps, replay_settings
 from tfrl.losses import value
 from tfrl.nn.normalise import ObservationMoments, ObservationNormaliser
 from tfrl.optim import apply
-from tfrl.types import Trajectory, Transition
+from tfrl.optim import settings as optim_settings
+from tfrl.types import Trajectory, Transition, UpdateOutput
 
 
 class RowWeights(NamedTuple):
@@ -59,6 +60,33 @@ def row_weights(config: Any, batch: Transition | Trajectory, updates: tf.Tensor)
     return RowWeights(importance, valid, count, beta)
 
 
+def minimise(
+    config: Any,
+    optimizer: Any,
+    env_steps: tf.Variable | None,
+    tape: tf.GradientTape,
+    loss: tf.Tensor,
+    variables: Sequence[tf.Variable],
+) -> dict[str, tf.Tensor]:
+    """One optimiser step on the gradient of all replicas, clipped by its global norm; in replica context.
+
+    Args:
+      config: `OptimizerSettings`.
+      env_steps: of the run, `Learner.env_steps`.
+      loss: this replica's part.
+
+    Returns:
+      Metrics of it, float32 scalars equal on all replicas.
+    """
+    rate = optim_settings.learning_rate(config, env_steps, optimizer.iterations)
+    norm = apply.minimise(optimizer, tape, loss, variables, config.gradient_clip_norm)
+    return {
+        "learner/loss": apply.reduce_sum(loss),
+        "learner/gradient_norm": norm,
+        "learner/learning_rate": rate,
+    }
+
+
 def merge_observations(
     config: Any,
     statistics: ObservationMoments | None,
@@ -74,6 +102,30 @@ def merge_observations(
     else:
         statistics.merge(batch.obs_tm1)
     normaliser.update(statistics)
+
+
+def output(
+    config: Any,
+    batch: Transition | Trajectory,
+    weights: RowWeights,
+    error: tf.Tensor,
+    added: tf.Tensor | None,
+    metrics: Mapping[str, tf.Tensor],
+) -> UpdateOutput:
+    """The metrics of an update and the new priorities of its items.
+
+    Args:
+      weights: of the batch's rows.
+      error: absolute error of each row, float32 [n].
+      added: this replica's part of what penalties and a user's network added to the loss, or None.
+      metrics: the others, float32 scalars equal on all replicas.
+    """
+    metrics = dict(metrics)
+    if added is not None:
+        metrics["learner/network_loss"] = apply.reduce_sum(added)
+    if config.prioritized:
+        metrics["learner/importance_beta"] = weights.beta
+    return UpdateOutput(metrics, new_priorities(config, batch, weights, error))
 
 
 def new_priorities(
