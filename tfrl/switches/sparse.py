@@ -87,9 +87,15 @@ class Config:
 
 
 class Topology(tf.Module):
-    """The masks of a learner's sparse kernels and all that changes them.
+    """The masks of sparse kernels and all that changes them.
 
-    Made with the learner, under its strategy. What is a variable here is in checkpoints.
+    Made with the networks, under their strategy. What is a variable here is in checkpoints.
+
+    Args:
+      config: settings of the switch.
+      declared: the trained networks and their target copies.
+      owner: whose networks they are, for messages.
+      seed: of masks and growth; None: TensorFlow's global seed decides.
 
     Attributes:
       rewirings: int64 variable, made so far.
@@ -98,15 +104,16 @@ class Topology(tf.Module):
       SettingError: no network, no hidden kernel in any, or not as many lambdas as there are.
     """
 
-    def __init__(self, config: Config, learner: Learner):
+    def __init__(
+        self, config: Config, declared: Sequence[Network], owner: str, seed: int | None = None
+    ):
         super().__init__()
         self._config = config
-        declared = list(learner.networks())
         networks = [network for network in declared if network.copy_of is None]
         copies = [network for network in declared if network.copy_of is not None]
         if not networks:
             raise SettingError(
-                f"with=sparse: {type(learner).__name__} declares no networks; expected a learner with `networks`"
+                f"with=sparse: {owner} declares no networks; expected a learner with `networks`"
             )
         sparse = {n.name: _sparse_kernels(config, n) for n in networks}
         if not any(sparse.values()):
@@ -119,8 +126,12 @@ class Topology(tf.Module):
         self._kernels = [kernel for n in networks for kernel in sparse[n.name]]
         # Weights of each seed are drawn by (seed, rewirings), the first ones by (seed, 0); none is negative.
         count = len(self._kernels)
+        most = tf.int32.max
         self._seeds = _variable(
-            tf.random.uniform([count], maxval=tf.int32.max, dtype=tf.int32), "seeds"
+            tf.random.uniform([count], maxval=most, dtype=tf.int32)
+            if seed is None
+            else tf.random.stateless_uniform([count], [seed, 0], 0, most, tf.int32),
+            "seeds",
         )
         seeds = self._seeds.numpy()
         drawn = [
@@ -275,7 +286,8 @@ def agent(config: Config, spec: EnvSpec, agent: Agent) -> Agent:
 
 def _wrap(config: Config, learner: Learner) -> None:
     """Puts the masks into what a learner does; it stays the same object, so that its variables keep their names."""
-    topology = learner.sparse_topology = Topology(config, learner)
+    topology = Topology(config, list(learner.networks()), type(learner).__name__)
+    learner.sparse_topology = topology
     if config.sparse_stop_env_steps is not None and learner.env_steps is None:
         learner.env_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
     inner_update, inner_delayed, inner_periodic = (

@@ -1,0 +1,106 @@
+"""Parts of tfrl for Keras models of any kind, without reinforcement learning: LAMB, LARS, dynamic sparse training.
+
+from tfrl.keras import LAMB, SparseTraining
+
+model.compile(LAMB(2e-3), "mse")
+model.fit(x, y, callbacks=[SparseTraining(density=0.3)])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfrl.agent import Network
+from tfrl.errors import SettingError
+from tfrl.optim.lamb import LAMB, LARS
+from tfrl.switches import sparse
+
+__all__ = ["LAMB", "LARS", "SparseTraining"]
+
+
+class SparseTraining(tf.keras.callbacks.Callback):
+    """Dynamic sparse training of a Keras model in `model.fit` (Sokar et al. 2022; docs/sparse.md has the rules).
+
+    At the start of the first `fit` the hidden kernels get Erdos-Renyi masks, and inactive weights become 0. After each
+    batch they are set to 0 again; every `rewire_updates` batches the weights of each sign nearest to 0 are dropped and
+    as many grow at random places. The kernel of the last layer, biases and normalisation stay dense. A further `fit`
+    with the same callback goes on with the same masks.
+
+    Args:
+      density: fraction of the weights of the sparse layers that are active.
+      lambdas: Erdos-Renyi lambda of each sparse layer, in their order, in place of `density`.
+      convolutions: kernels of three or more axes are sparse too.
+      rewire_updates: batches between rewirings; 0: the masks are static.
+      drop: fraction of the active weights of each sign that a rewiring drops.
+      stop_updates: batches after which the next rewiring only drops, and is the last one; None: no end.
+      seed: of masks and growth, not negative; None: TensorFlow's global seed decides.
+
+    Attributes:
+      topology: masks and counters, a `tf.Module` that a `tf.train.Checkpoint` can hold; None before the first `fit`.
+
+    Raises:
+      SettingError: a number out of its range; in `fit`: no layer can be sparse, or not as many lambdas as layers that
+        can; or a model compiled with `steps_per_execution` above 1, which calls back after several batches only.
+    """
+
+    def __init__(
+        self,
+        density: float = 0.5,
+        lambdas: Sequence[float] = (),
+        convolutions: bool = False,
+        rewire_updates: int = 1_000,
+        drop: float = 0.05,
+        stop_updates: int | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__()
+        self._config = sparse.Config(
+            sparse_density=density,
+            sparse_lambdas=tuple(lambdas),
+            sparse_convolutions=convolutions,
+            sparse_rewire_updates=rewire_updates,
+            sparse_drop=drop,
+            sparse_stop_env_steps=stop_updates,
+        )
+        if seed is not None and not 0 <= seed < 2**31:
+            raise SettingError(f"SparseTraining: seed={seed!r}; expected 0 to {2**31 - 1}, or None")
+        self._seed = seed
+        self.topology: sparse.Topology | None = None
+        self._updates = tf.Variable(0, dtype=tf.int64, trainable=False, name="updates")
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Draws the masks, in the first `fit` of this callback."""
+        del logs
+        steps = self.model._steps_per_execution
+        if steps is not None and int(steps) > 1:
+            raise SettingError(
+                f"SparseTraining: the model has steps_per_execution={int(steps)}; expected 1, since inactive weights "
+                "are set to 0 after each batch"
+            )
+        if self.topology is None:
+            network = Network(self.model.name, self.model.trainable_variables, self.model.optimizer)
+            self.topology = sparse.Topology(self._config, [network], self.model.name, self._seed)
+            self._project = tf.function(self.topology.project)
+            self._rewire = tf.function(lambda: self.topology.rewire(self._updates))
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Sets the inactive weights to 0, and rewires when it is due."""
+        del batch, logs
+        self._project()
+        self._updates.assign_add(1)
+        every = self._config.sparse_rewire_updates
+        if every and int(self._updates) % every == 0:
+            self._rewire()
+
+    def summary(self) -> dict[str, Any]:
+        """Parameters and operations, sparse, dense and their ratio: {'parameters', 'parameters_dense', ...}.
+
+        Raises:
+          SettingError: before the first `fit`.
+        """
+        if self.topology is None:
+            raise SettingError("SparseTraining: no summary before the first fit")
+        return self.topology.summary()
