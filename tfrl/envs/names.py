@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 
 from tfrl.config import objects
+from tfrl.envs.games import ids
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.settings import nearest
@@ -152,6 +153,8 @@ _PACKAGES = {
 
 def _register(name: str) -> None:
     """Makes the ids of the package known that `name` belongs to; raises SettingError where it is not installed."""
+    if name.startswith("tfrl/"):
+        ids.register()
     for beginnings, (extra, packages, known) in _PACKAGES.items():
         if not name.startswith(beginnings):
             continue

@@ -47,7 +47,7 @@ from tfrl.envs.state import NoState, capture, put_back
 from tfrl.errors import SettingError
 from tfrl.types import EnvSpec, Episode, VectorStep
 
-_BOOL = np.dtype(np.bool_)
+_BOOL, _FLOAT = np.dtype(np.bool_), np.dtype(np.float32)
 
 
 class Place:
@@ -705,6 +705,19 @@ class BatchVector(VectorEnv):
         the environment has restarted is in `final_info`.
         """
         parts, where = len(self.spec.reward_parts), self._boundary
+        whole = info.get(REWARD_PARTS)
+        if (
+            whole.__class__ is np.ndarray
+            and whole.dtype is _FLOAT
+            and whole.shape == self._part_sums.shape
+            and not self.restarts_in_step
+            and not self.spec.step_discount
+            and info.get(f"_{REWARD_PARTS}", self._all)[valid].all()
+            and is_finite(whole)
+        ):
+            rewards = np.where(valid[:, None], whole, np.float32(0.0))
+            self._part_sums += rewards
+            return rewards, None
         rewards = np.zeros((self.num_envs, parts), np.float32) if parts else None
         discount = np.ones(self.num_envs, np.float32) if self.spec.step_discount else None
         final = info.get("final_info", {}) if self.restarts_in_step else info
