@@ -6,7 +6,7 @@ Nothing here imports TensorFlow; leaves are NumPy arrays in actors and tensors i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -77,6 +77,8 @@ class EnvSpec:
       reward_parts: names of the R parts that a reward comes with, e.g. ("forward", "control"); () for none. They are
         given beside the scalar reward and need not add up to it: costs are parts too.
       step_discount: the environment gives a discount of its own with every step, as those of dm_env do.
+      goals: the `GoalSpace` that the environment suggests for its agents, {"function": "package.module:name",
+        "kwargs": {...}} of a function (spec, **kwargs) -> GoalSpace; None where it has none.
     """
 
     name: str
@@ -89,6 +91,7 @@ class EnvSpec:
     num_agents: int = 1
     reward_parts: tuple[str, ...] = ()
     step_discount: bool = False
+    goals: Mapping[str, Any] | None = None
 
     @property
     def side_inputs(self) -> dict[str, gym.Space]:
@@ -134,6 +137,46 @@ class EnvSpec:
                 fields[name] = space_lib.from_json(fields[name])
         fields["reward_parts"] = tuple(fields.get("reward_parts", ()))  # JSON holds a list
         return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class GoalSpace:
+    """Goals that the high level of a hierarchy gives to the low level, the same for every agent of a team.
+
+    The functions are made of operators alone (`obs @ weights > 0.5`), so that they serve NumPy arrays and tensors
+    alike, or of TensorFlow's functions; they become part of the policy's graph.
+
+    Attributes:
+      num_goals: G.
+      encode: (observations of agents float32 [n, D], one-hot goals float32 [n, G]) -> what the low level is given of
+        the goal, float32 [n, E].
+      reached: observations [n, D] -> bool [n, G], the goals that are reached there.
+      lengths: {goal: most env steps that it lasts}, for goals with a limit of their own, e.g. 1 for a single action.
+      names: of the goals, for documentation; () for none.
+
+    Raises:
+      SettingError: numbers that cannot be.
+    """
+
+    num_goals: int
+    encode: Callable[[Any, Any], Any]
+    reached: Callable[[Any], Any]
+    lengths: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_goals < 1:
+            raise SettingError(f"GoalSpace.num_goals={self.num_goals}: expected at least 1")
+        for goal, length in self.lengths.items():
+            if not 0 <= goal < self.num_goals or length < 1:
+                raise SettingError(
+                    f"GoalSpace.lengths={{{goal}: {length}}}: expected goals below num_goals={self.num_goals} and "
+                    "lengths of at least 1"
+                )
+        if self.names and len(self.names) != self.num_goals:
+            raise SettingError(
+                f"GoalSpace.names has {len(self.names)} names: expected num_goals={self.num_goals}, or none"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

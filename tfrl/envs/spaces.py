@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -61,11 +61,13 @@ class Declared(NamedTuple):
       num_agents: int, agents of a team that acts as one environment.
       reward_parts: names of the numbers in `info["reward_parts"]` of every step.
       step_discount: True where `info["discount"]` of every step is the environment's own discount.
+      goals: see `EnvSpec`.
     """
 
     num_agents: int = 1
     reward_parts: tuple[str, ...] = ()
     step_discount: bool = False
+    goals: Mapping[str, Any] | None = None
 
 
 def declared(env: gym.Env | gym.vector.VectorEnv, where: str) -> Declared:
@@ -96,7 +98,12 @@ def declared(env: gym.Env | gym.vector.VectorEnv, where: str) -> Declared:
         raise SettingError(
             f"{where}: reward_parts is {parts!r}; expected different names of letters, digits, '_', '.', '-'"
         )
-    return Declared(int(agents), tuple(names), bool(found.get("step_discount", False)))
+    goals = found.get("goals")
+    if goals is not None and (not isinstance(goals, Mapping) or {*goals} != {"function", "kwargs"}):
+        raise SettingError(
+            f"{where}: goals is {goals!r}; expected {{'function': 'package.module:name', 'kwargs': {{...}}}}"
+        )
+    return Declared(int(agents), tuple(names), bool(found.get("step_discount", False)), goals)
 
 
 def observation_space(space: gym.Space, where: str, root: bool = True) -> gym.Space:

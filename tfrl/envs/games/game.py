@@ -8,6 +8,7 @@ step has the agents' rewards, `reward_parts` [N].
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +26,10 @@ class Game(abc.ABC):
       num_envs, num_agents, num_actions: B, N, A.
       reward_parts: names of the agents.
       observation_space, action_space: of one row.
+      goals: what the game suggests for hierarchies, see `EnvSpec`; None for nothing.
     """
+
+    goals: Mapping[str, Any] | None = None
 
     def __init__(
         self,
@@ -162,6 +166,7 @@ class GameEnv(gym.Env):
         self.observation_space = self._game.observation_space
         self.action_space = self._game.action_space
         self.num_agents, self.reward_parts = self._game.num_agents, self._game.reward_parts
+        self.goals = self._game.goals
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
         """Implements `gymnasium.Env.reset`."""

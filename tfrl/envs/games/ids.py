@@ -10,6 +10,21 @@ import gymnasium as gym
 GAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "tfrl/TwoStep-v0": ("tfrl.envs.games.two_step:TwoStep", {}),
     "tfrl/Matrix-v0": ("tfrl.envs.games.matrix:Matrix", {}),
+    **{
+        f"tfrl/Trash{name}-v0": (
+            "tfrl.envs.games.trash:Trash",
+            {"kwargs": {"map": map_}, "max_episode_steps": limit},
+        )
+        for name, map_, limit in (
+            ("", "room", 100),
+            ("Room", "room", 100),
+            ("Ring", "ring", 100),
+            ("Coordination", "coordination", 50),
+            ("Room7x7", "room_7x7", 50),
+            ("Coordination9x5", "coordination_9x5", 30),
+        )
+    },  # fmt: skip
+    "tfrl/HalfCourt-v0": ("tfrl.envs.games.half_court:HalfCourt", {}),
 }
 
 
@@ -21,6 +36,5 @@ def register() -> None:
                 name,
                 entry_point="tfrl.envs.games.game:GameEnv",
                 vector_entry_point="tfrl.envs.games.game:GameVector",
-                kwargs={"rules": rules},
-                **more,
+                **{**more, "kwargs": {"rules": rules, **more.get("kwargs", {})}},
             )
