@@ -45,6 +45,12 @@ class EnvPlan:
         None,
         "train on the sign of each reward; none: only on Atari. Logged returns are never clipped",
     )
+    team_reward: str = setting(
+        "sum",
+        "reward of a team, made of its agents' rewards; mean or first where each agent is given that of the team",
+        choices=("sum", "mean", "first"),
+        idle_if={"team": False},
+    )
     observe_previous: bool = setting(False, "add the previous action and reward to the observation")
     atari_frame_skip: int = setting(
         4, "Atari: frames per env step", unit="frames", minimum=1, idle_if={"atari": False}

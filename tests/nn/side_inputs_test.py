@@ -27,9 +27,8 @@ UNREAD = ("state", "alive", "labels", "expert")
 class Changed(fakes.SideInputs):
     """With another space for one key, or without one where it is None."""
 
-    def __init__(self, key, space, num_agents=3):
+    def __init__(self, key, space):
         super().__init__()
-        self.num_agents = num_agents
         parts = {k: s for k, s in self.observation_space.spaces.items() if k != key}
         if space is not None:
             parts[key] = space
@@ -62,7 +61,7 @@ class RulesTest(tf.test.TestCase, parameterized.TestCase):
     def test_the_environment_has_all_of_them_in_their_dtypes(self):
         spec, obs, _ = observations()
         self.assertEqual(set(spec.side_inputs), set(SIDE_INPUTS))
-        self.assertEqual(spec.num_agents, 3)
+        self.assertEqual(spec.num_agents, 1)
         dtypes = {key: (obs[key].dtype.name, obs[key].shape[1:]) for key in SIDE_INPUTS}
         self.assertEqual(
             dtypes,
@@ -70,7 +69,7 @@ class RulesTest(tf.test.TestCase, parameterized.TestCase):
                 "action_mask": ("float32", (4,)),
                 "action_features": ("float32", (4, 3)),
                 "state": ("float32", (2, 5)),
-                "alive": ("float32", (3,)),
+                "alive": ("float32", (1,)),
                 "labels": ("float32", (2,)),
                 "expert": ("int32", ()),
             },
@@ -81,7 +80,7 @@ class RulesTest(tf.test.TestCase, parameterized.TestCase):
         ("action_mask", spaces.MultiBinary(5), r"action_mask has shape \[5\].*expected \[4\]"),
         ("action_features", spaces.Box(0, 1, (3, 2)), r"expected a Box of shape \[num_actions, features\]"),
         ("state", spaces.Discrete(3), r"state is Discrete\(3.*\); expected a Box"),
-        ("alive", spaces.MultiBinary(2), r"alive is .*expected a Box or MultiBinary of shape \[3\]"),
+        ("alive", spaces.MultiBinary(2), r"alive is .*expected a Box or MultiBinary of shape \[1\]"),
         ("alive", spaces.Discrete(3), r"\['alive'\] is Discrete.3.: expected a Box or MultiBinary"),
         ("labels", spaces.MultiBinary((2, 2)), r"\['labels'\] is .*of shape \[propositions\]"),
         ("expert", spaces.Box(0, 1, (2,)), r"expert is Box.*expected the form of action_space Discrete\(4"),

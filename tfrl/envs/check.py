@@ -15,13 +15,13 @@ from typing import Any, TextIO
 import gymnasium as gym
 import numpy as np
 
-from tfrl.envs import make
+from tfrl.envs import make, team
 from tfrl.envs import spaces as space_lib
 from tfrl.envs.boundary import kind, part_name
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.spaces import leaf_spaces
-from tfrl.types import ACTION_FEATURES, ACTION_MASK, side_inputs
+from tfrl.types import ACTION_FEATURES, ACTION_MASK, ALIVE, STATE, side_inputs
 
 STEPS = 1000  # that the command plays
 WARNING = "warning: "  # findings that begin so do not make an environment unusable
@@ -131,10 +131,13 @@ def _check_spaces(env: gym.Env, findings: _Findings) -> bool:
     except SettingError as error:
         findings.add(str(error))
         return False
-    problems = space_lib.side_input_problems(env.observation_space, actions, declared.num_agents)
+    observations = env.observation_space
+    problems = team.form_problems(observations, actions, declared)
+    problems += space_lib.side_input_problems(observations, actions, declared.num_agents)
     for problem in problems:
         findings.add(problem)
-    for key in side_inputs(env.observation_space).keys() - {ACTION_MASK, ACTION_FEATURES}:
+    expected = {ACTION_MASK, ACTION_FEATURES, *((ALIVE, STATE) if declared.num_agents > 1 else ())}
+    for key in side_inputs(observations).keys() - expected:
         findings.add(
             f"{WARNING}observation[{key!r}] is a side input by its name: no network reads it"
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from tfrl.config import objects
-from tfrl.envs import atari, envpool, wrappers
+from tfrl.envs import atari, envpool, team, wrappers
 from tfrl.envs import spaces as space_lib
 from tfrl.envs.goal_rewards import GoalRewards
 from tfrl.envs.masks import CheckedMasks
@@ -81,6 +81,7 @@ def make_vector(
         "clip_rewards": training and found.clips,
         "track_lives": found.game is not None,
         "info_names": tuple(info_names),
+        "team_reward": plan.team_reward,
     }
     vector = BACKENDS[_pick(found, num_envs)].make(found, num_envs, seed, options)
     if found.game is not None:
@@ -291,9 +292,9 @@ def spec_of(plan: EnvPlan, env: gym.Env, limit: int | None) -> EnvSpec:
             f"{name}: observation_space {env.observation_space} has nothing that a network reads; expected a part "
             f"beside {', '.join(spec.side_inputs)}"
         )
-    problems = space_lib.side_input_problems(
-        env.observation_space, env.action_space, spec.num_agents
-    )
+    observations, actions = env.observation_space, env.action_space
+    problems = team.form_problems(observations, actions, space_lib.declared(env, name))
+    problems += space_lib.side_input_problems(observations, actions, spec.num_agents)
     if problems:
         raise SettingError(f"{name}: {problems[0]}")
     return spec

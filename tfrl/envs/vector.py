@@ -32,6 +32,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from tfrl.envs import spaces as space_lib
+from tfrl.envs import team
 from tfrl.envs.boundary import (
     DISCOUNT,
     FLAGS,
@@ -180,6 +181,7 @@ class SyncVector(VectorEnv):
         clip_rewards: bool = False,
         track_lives: bool = False,
         info_names: tuple[str, ...] = (),
+        team_reward: str = "sum",
         closes_envs: bool = True,
     ):
         """Builds the environments.
@@ -193,6 +195,7 @@ class SyncVector(VectorEnv):
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `info["lives"]` of Atari games in `lives`.
           info_names: see `make_vector`.
+          team_reward: the setting of that name.
           closes_envs: False: whoever has made them goes on with them after `close`.
 
         Raises:
@@ -214,6 +217,7 @@ class SyncVector(VectorEnv):
         # Whether anything in the info of a step is read; most environments have nothing there.
         self._reads_info = track_lives or bool(spec.reward_parts) or spec.step_discount
         self._part_sums = np.zeros((self.num_envs, len(spec.reward_parts)))  # of the episodes
+        self._team_reward = _team_reward(spec, team_reward)
         # One plain array is the common case, and worth a path without lists and dicts.
         self._flat = None
         if (
@@ -317,15 +321,17 @@ class SyncVector(VectorEnv):
                     if ended.__class__ not in FLAGS or cut.__class__ not in FLAGS:
                         ended = boundary.flag("terminated", ended, i, length)
                         cut = boundary.flag("truncated", cut, i, length)
-                    reward[i] = r
-                    returns[i] += r
-                    lengths[i] = length
                     if reads_info:
                         if rewards is not None:
                             rewards[i] = boundary.parts(info, i, length)
                             self._part_sums[i] += rewards[i]
+                            if self._team_reward is not None:
+                                r = self._team_reward(rewards[i])
                         if discount is not None:
                             discount[i] = boundary.discount(info, i, length) * (not ended)
+                    reward[i] = r
+                    returns[i] += r
+                    lengths[i] = length
                     if ended or cut or length == self._limit:
                         if terminated is self._none:
                             terminated = np.zeros(self.num_envs, np.bool_)
@@ -448,6 +454,11 @@ def _close(env: gym.Env | gym.vector.VectorEnv, what: str) -> None:
         logging.warning("closing %s: %s: %s", what, type(error).__name__, error)
 
 
+def _team_reward(spec: EnvSpec, form: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The team's reward of its agents' rewards; None for one agent, and where agents have no rewards of their own."""
+    return team.reward_of(form) if spec.num_agents > 1 and spec.reward_parts else None
+
+
 def copied(nest: Any) -> Any:
     """A copy of a nest of arrays in dicts and tuples."""
     if isinstance(nest, dict):
@@ -485,6 +496,7 @@ class BatchVector(VectorEnv):
         clip_rewards: bool = False,
         track_lives: bool = False,
         info_names: tuple[str, ...] = (),
+        team_reward: str = "sum",
         channel_last: bool = False,
         shared_buffer: bool = True,
         seed_form: Callable[[list[int]], Any] = list,
@@ -499,6 +511,7 @@ class BatchVector(VectorEnv):
           clip_rewards: the learner's rewards are signs.
           track_lives: keep `infos["lives"]` of Atari games in `lives`.
           info_names: see `make_vector`.
+          team_reward: the setting of that name.
           channel_last: move axis 1 of the observations to the end, as a view.
           shared_buffer: `env` may write its observations into the same memory each time, so copy them; False only for
             those known to give new arrays at every step.
@@ -531,6 +544,7 @@ class BatchVector(VectorEnv):
         # Whether parts of rewards or discounts are read from the infos; most environments have neither.
         self._reads_info = bool(spec.reward_parts) or spec.step_discount
         self._part_sums = np.zeros((self.num_envs, len(spec.reward_parts)))  # of the episodes
+        self._team_reward = _team_reward(spec, team_reward)
         # One array that is not cast is the common case.
         self._flat = isinstance(self._space, gym.spaces.Box)
         self._dtype, self._is_float = self._leaves[0].dtype, self._leaves[0].dtype.kind == "f"
@@ -578,10 +592,12 @@ class BatchVector(VectorEnv):
         obs = next_obs = self._convert(raw)
         paid = self._rewards(reward)
         terminated, truncated, done = self._flags(terminated, truncated)
-        self._returns += reward
         rewards = discount = None
         if self._reads_info:
             rewards, discount = self._read_info(info, valid, terminated, done)
+            if self._team_reward is not None:
+                paid = reward = self._team_reward(rewards)
+        self._returns += reward
         if self._pending is not None:
             self._returns[self._pending] = 0.0
             self._pending = None

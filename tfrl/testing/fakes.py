@@ -83,12 +83,10 @@ class PartsAndDiscount(gym.Env):
 
 
 class SideInputs(TruncatingChain):
-    """A chain whose observation has every side input beside `observation`; three agents, four actions.
+    """A chain whose observation has every side input beside `observation`; four actions.
 
     All of them are random but the mask, which allows action 1 and, in every other step, action 3.
     """
-
-    num_agents = 3
 
     def __init__(self, length: int = 10):
         super().__init__(length, num_actions=4)
@@ -97,7 +95,7 @@ class SideInputs(TruncatingChain):
             action_mask=spaces.MultiBinary(4),
             action_features=spaces.Box(-1.0, 1.0, (4, 3), np.float32),
             state=spaces.Box(-np.inf, np.inf, (2, 5), np.float64),
-            alive=spaces.MultiBinary(3),
+            alive=spaces.MultiBinary(1),
             labels=spaces.Box(0, 1, (2,), np.int8),
             expert=spaces.Discrete(4),
         )

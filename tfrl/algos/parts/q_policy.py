@@ -130,6 +130,11 @@ def check(algo: str, config: Any, spec: EnvSpec, sends_gradients: bool) -> None:
       config: `QNetworkSettings` and `ModelSettings`.
       sends_gradients: actors send gradients instead of experience.
     """
+    if spec.num_agents > 1:
+        raise SettingError(
+            f"algo={algo} on {spec.name}: a team of {spec.num_agents} agents has one action for each of them; use "
+            "algo=qmix, which has a value for each agent's action"
+        )
     if not isinstance(spec.action_space, gym.spaces.Discrete):
         raise SettingError(
             f"algo={algo} on {spec.name}: expected a Discrete action space, got {spec.action_space}"

@@ -10,6 +10,7 @@ import gymnasium as gym
 GAMES: dict[str, tuple[str, dict[str, Any]]] = {
     "tfrl/TwoStep-v0": ("tfrl.envs.games.two_step:TwoStep", {}),
     "tfrl/Matrix-v0": ("tfrl.envs.games.matrix:Matrix", {}),
+    "tfrl/Loads-v0": ("tfrl.envs.games.grid:Loads", {"max_episode_steps": 30}),
     **{
         f"tfrl/Trash{name}-v0": (
             "tfrl.envs.games.trash:Trash",
