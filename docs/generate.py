@@ -10,7 +10,7 @@ A table stands between `<!-- generated: KIND NAME -->` and `<!-- end -->`. KIND 
 - `metrics ALGO` (those that its file and the shared functions it calls name), `metrics all`;
 - `results ALGO`: the runs in `benchmarks/runs/ALGO/CONFIG/`;
 - `speed all`, `parts all`: the newest file of each workload in `benchmarks/results/`, and tfrl's time by part in them;
-- `large_batch NAME`: the runs of `benchmarks/large_batch/`; cartpole, cartpole_rates or digits;
+- `script FOLDER/SCRIPT[:FUNCTION]`: a table that a script of `benchmarks/` makes of its runs;
 - `names all`: settings in other libraries, `tfrl/config/foreign.py`;
 - `api NAME`: what is public in a module, from its docstrings.
 
@@ -217,14 +217,15 @@ def speed(name: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-def large_batch(name: str) -> str:
-    """A table of the runs with large batches, as the script that made them writes it."""
-    script, _, part = name.partition("_")
-    path = HERE.parent / "benchmarks" / "large_batch" / f"{script}.py"
-    spec = importlib.util.spec_from_file_location(f"large_batch_{script}", path)
+def script(name: str) -> str:
+    """A table that a script of `benchmarks/` makes of the runs that it has made: `FOLDER/SCRIPT[:FUNCTION]`."""
+    path, _, function = name.partition(":")
+    spec = importlib.util.spec_from_file_location(
+        path.replace("/", "_"), HERE.parent / "benchmarks" / f"{path}.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, f"{part}_table" if part else "table")() + "\n"
+    return getattr(module, function or "table")() + "\n"
 
 
 def names(name: str) -> str:
@@ -313,7 +314,7 @@ def render(text: str) -> str:
     kinds = {
         "algorithms": table_of_algorithms, "settings": settings, "resumable": resumable,
         "metrics": metrics, "results": results, "speed": speed, "parts": parts, "names": names,
-        "large_batch": large_batch,
+        "script": script,
         "api": api,
     }  # fmt: skip
     return _BLOCK.sub(lambda m: m[1] + "\n" + kinds[m[2]](m[3]) + "\n" + m[4], text)

@@ -1,0 +1,157 @@
+"""Dense, static sparse and dynamic sparse networks on HalfCheetah-v5: TD3 and SAC at half of the weights.
+
+    python benchmarks/sparse/halfcheetah.py --runs=FOLDER   # trains what results.json does not have yet
+    python benchmarks/sparse/halfcheetah.py figure          # draws figure.png from it, and prints the table
+
+The settings are those of `configs/ALGO/halfcheetah_sparse.flags` for 250,000 env steps, with the last rewiring after
+95% of them. Run folders are kept in FOLDER; one that is there already is resumed, or read if it is finished.
+`results.json` has one entry a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results.json"
+ENV_STEPS = 250_000
+LAST_REWIRING = 237_500
+LAST = 5  # evaluations whose mean is the final score
+MODES = {
+    "dense": [],
+    "static": ["--with=sparse", "--sparse_lambdas=7,64", "--sparse_rewire_updates=0"],
+    "dynamic": [
+        "--with=sparse", "--sparse_lambdas=7,64", f"--sparse_stop_env_steps={LAST_REWIRING}",
+    ],
+}  # fmt: skip
+
+
+def command(algo: str, mode: str, seed: int, folder: pathlib.Path) -> list[str]:
+    """The command of a run; of the flagfile everything but its sparse settings."""
+    lines = (ROOT / "configs" / algo / "halfcheetah_sparse.flags").read_text().splitlines()
+    flags = [x for x in lines if x.startswith("--") and "sparse" not in x]
+    where = "--resume=" if (folder / "job.json").exists() else "--run_dir="
+    own = [f"--algo={algo}", f"--seed={seed}", f"--total_env_steps={ENV_STEPS}", f"{where}{folder}"]
+    if where == "--resume=":
+        return [sys.executable, str(ROOT / "launchers" / "run.py"), own[-1]]
+    return [sys.executable, str(ROOT / "launchers" / "run.py"), *flags, *own, *MODES[mode]]
+
+
+def entry(algo: str, mode: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
+    """What `results.json` holds of a finished run."""
+    result = json.loads((folder / "result.json").read_text())
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["evaluator/return_mean"]]
+    curve = [[int(float(r["run/env_steps"])), float(r["evaluator/return_mean"])] for r in rows]
+    sparse = result.get("artifacts", {}).get("sparse_training", {})
+    return dict(
+        algo=algo, mode=mode, seed=seed, updates=result["updates"], score=result["return_mean"],
+        parameters_ratio=sparse.get("parameters_ratio", 1.0), flops_ratio=sparse.get("flops_ratio", 1.0),
+        rewirings=sparse.get("rewirings", 0), evaluations=curve,
+    )  # fmt: skip
+
+
+def load() -> list[dict[str, Any]]:
+    """The entries of `results.json`."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+
+
+def train(runs: pathlib.Path, seeds: list[int], algos: list[str]) -> None:
+    """Makes every run that is not in `results.json`, and keeps each at once."""
+    for algo in algos:
+        for seed in seeds:
+            for mode in MODES:
+                key = dict(algo=algo, mode=mode, seed=seed)
+                if any({name: e[name] for name in key} == key for e in load()):
+                    continue
+                folder = runs / f"{algo}_{mode}_{seed}"
+                if not (folder / "result.json").exists():
+                    subprocess.run(command(**key, folder=folder), check=True)
+                entries = [*load(), entry(**key, folder=folder)]
+                lines = ",\n".join(json.dumps(e) for e in entries)
+                RESULTS.write_text(f"[\n{lines}\n]\n")
+
+
+def final(run: dict[str, Any]) -> float:
+    """Mean of the last `LAST` evaluations of a run."""
+    return statistics.fmean(value for _, value in run["evaluations"][-LAST:])
+
+
+def share_of_steps(run: dict[str, Any], goal: float) -> float:
+    """Share of all env steps at the first evaluation that reaches `goal`; infinite where none does."""
+    steps = next((at for at, value in run["evaluations"] if value >= goal), float("inf"))
+    return steps / ENV_STEPS
+
+
+def table() -> str:
+    """All runs as a Markdown table."""
+    entries = load()
+    lines = [
+        f"| algorithm | networks | seed | parameters | operations | final (mean of the last {LAST} evaluations) | "
+        "share of the steps to the dense run's final score |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for run in entries:
+        dense = [
+            e
+            for e in entries
+            if e["mode"] == "dense" and e["algo"] == run["algo"] and e["seed"] == run["seed"]
+        ]
+        share = share_of_steps(run, final(dense[0])) if dense else float("nan")
+        reached = (
+            "not reached"
+            if share == float("inf")
+            else f"{share:.2f}"
+            if share == share
+            else "unknown"
+        )
+        lines.append(
+            f"| {run['algo'].upper()} | {run['mode']} | {run['seed']} | {run['parameters_ratio']:.3f} | "
+            f"{run['flops_ratio']:.3f} | {final(run):,.0f} | {reached} |"
+        )
+    return "\n".join(lines)
+
+
+def figure() -> None:
+    """Evaluations over env steps, a panel for each algorithm, a curve for each run."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    entries = load()
+    algos = sorted({e["algo"] for e in entries}, reverse=True)
+    colours = {"dense": "0.5", "static": "tab:orange", "dynamic": "tab:blue"}
+    _, axes = plt.subplots(1, len(algos), figsize=(5 * len(algos), 3.6), squeeze=False)
+    for axis, algo in zip(axes[0], algos):
+        for run in (e for e in entries if e["algo"] == algo):
+            label = f"{run['mode']}, seed {run['seed']}"
+            axis.plot(*zip(*run["evaluations"]), color=colours[run["mode"]], label=label)
+        axis.set_title(f"{algo.upper()} on HalfCheetah-v5")
+        axis.set_xlabel("env steps")
+        axis.set_ylabel("greedy return")
+        axis.legend(fontsize=8)
+    plt.tight_layout()
+    plt.savefig(HERE / "figure.png", dpi=90)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("action", nargs="?", choices=["train", "figure"], default="train")
+    parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/sparse"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--algos", nargs="+", choices=["td3", "sac"], default=["td3", "sac"])
+    options = parser.parse_args()
+    if options.action == "figure":
+        print(table())
+        figure()
+    else:
+        train(options.runs, options.seeds, options.algos)
