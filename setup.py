@@ -46,6 +46,8 @@ EXTRAS = {
     # MinAtar is under the GPL; nothing of tfrl needs it or holds any of it.
     "minatar": ["MinAtar>=1.0.15"],
     "minigrid": ["minigrid>=3.0"],
+    # Teams of agents, see docs/teams.md; mpe2 has the particle environments that the recorded runs use.
+    "teams": ["pettingzoo>=1.24", "mpe2>=1.0"],
     "ray": ["ray>=2.9,<3"],
     "video": ["moviepy>=2.0", "imageio-ffmpeg", "pygame-ce"],
     "tune": ["optuna>=4.0"],

@@ -23,7 +23,9 @@ class EnvPlan:
     """The environment, and the preprocessing before the algorithm sees it."""
 
     env: str = setting(
-        "CartPole-v1", "gymnasium id, or 'package.module:factory', a function that returns an Env"
+        "CartPole-v1",
+        "gymnasium id, id of PettingZoo such as mpe2/simple_spread_v3, or 'package.module:factory', a function that "
+        "returns an environment",
     )
     env_kwargs: dict = setting({}, "keyword arguments for the environment, a JSON object")
     env_wrappers: tuple[str, ...] = setting(

@@ -18,6 +18,7 @@ from tfrl.envs import spaces as space_lib
 from tfrl.envs.goal_rewards import GoalRewards
 from tfrl.envs.masks import CheckedMasks
 from tfrl.envs.names import Resolved, atari_game, resolve
+from tfrl.envs.pettingzoo import Team, is_team
 from tfrl.envs.previous import PreviousStep, observe_previous
 from tfrl.envs.spawn import neutral_main
 from tfrl.envs.switched import switched, switched_spec
@@ -176,10 +177,12 @@ def _build_plain(found: Resolved) -> tuple[gym.Env, int | None]:
     plan, target = found.plan, found.target
     if not found.is_registered:
         env = target if found.is_one else found.call(target, **plan.env_kwargs)
+        if is_team(env):
+            env = Team(env, where=f"env={plan.env!r}")
         if not isinstance(env, gym.Env):
             raise SettingError(
                 f"env={plan.env!r} returned a {type(env).__module__}.{type(env).__name__}: "
-                f"expected a gymnasium.Env{_of_old_gym(env)}"
+                f"expected a gymnasium.Env or an environment of PettingZoo{_of_old_gym(env)}"
             )
         if isinstance(env, gym.wrappers.TimeLimit):
             # gymnasium offers no public way to read it.

@@ -1,4 +1,5 @@
-"""The names that `--env` takes: ids of gymnasium and of packages that register theirs, factories, existing objects.
+"""The names that `--env` takes: ids of gymnasium, of packages that register theirs, and of PettingZoo; factories,
+existing objects.
 
 An id that cannot be used is refused in one sentence with the nearest one, or the place to which it has moved.
 """
@@ -16,6 +17,7 @@ from typing import Any
 import gymnasium as gym
 
 from tfrl.config import objects
+from tfrl.envs import pettingzoo
 from tfrl.envs.games import ids
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
@@ -51,7 +53,7 @@ class Resolved:
     @property
     def is_one(self) -> bool:
         """The target is one environment that exists already, and not a way to build some."""
-        return isinstance(self.target, gym.Env)
+        return _is_env(self.target)
 
     @property
     def clips(self) -> bool:
@@ -80,7 +82,11 @@ def resolve(plan: EnvPlan) -> Resolved:
 
 def is_one(plan: EnvPlan) -> bool:
     """Whether `plan` names one environment that exists already, and not a way to build some."""
-    return isinstance(plan.env, objects.Live) and isinstance(plan.env.target, gym.Env)
+    return isinstance(plan.env, objects.Live) and _is_env(plan.env.target)
+
+
+def _is_env(value: Any) -> bool:
+    return isinstance(value, gym.Env) or pettingzoo.is_team(value)
 
 
 def atari_game(name: str) -> str | None:
@@ -111,6 +117,8 @@ def _target(name: str) -> Any:
         except ImportError as error:
             raise SettingError(f"env={name!r}: cannot import {module!r} ({error})") from error
         name = rest
+    if name.partition("/")[0] in pettingzoo.PACKAGES:
+        return pettingzoo.factory(name)
     _check_atari(name)
     _register(name)
     if name in gym.registry:
