@@ -99,8 +99,14 @@ class ItemTest(parameterized.TestCase):
 
 class ExperienceTest(parameterized.TestCase):
     @parameterized.parameters(
-        (dict(item=Unroll(5, 0.9)), r"Replay.item=Unroll\(.*: expected NStep or Windows"),
-        (dict(item=Episodes(5, 0.9, 1)), r"Replay.item=Episodes\(.*: expected NStep or Windows"),
+        (
+            dict(item=Unroll(5, 0.9)),
+            r"Replay.item=Unroll\(.*: expected NStep or Windows or Episodes",
+        ),
+        (
+            dict(item=Episodes(5, 0.9, 2)),
+            r"Replay.item=Episodes\(.*: expected Episodes with count=1",
+        ),
         (dict(capacity_items=0), "Replay.capacity_items=0: expected at least 1"),
         (dict(min_items=-1), "Replay.min_items=-1: expected at least 0"),
         (dict(min_items=101), "Replay.min_items=101: expected at most capacity_items=100"),

@@ -372,12 +372,14 @@ class Windows:
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
-    """Items have whole episodes as columns, each padded to `length`; those that end in the same step share an item.
+    """Items have whole episodes as columns, each padded to `length`.
+
+    In a queue, episodes that end in the same step share an item. In a replay each episode is an item of its own.
 
     Attributes:
       length: T, env steps of a column; a longer episode is cut there, as by a time limit.
       discount: gamma, per env step.
-      count: least number of episodes of an item.
+      count: least number of episodes of an item; 1 in a replay.
 
     Raises:
       SettingError: a field out of range.
@@ -417,7 +419,7 @@ class Replay:
       SettingError: a field out of range, or an item that is not for a replay.
     """
 
-    item: NStep | Windows
+    item: NStep | Windows | Episodes
     capacity_items: int
     min_items: int
     samples_per_insert: float
@@ -426,7 +428,9 @@ class Replay:
     priority_exponent: float | None = None
 
     def __post_init__(self) -> None:
-        _check_item(self, (NStep, Windows))
+        _check_item(self, (NStep, Windows, Episodes))
+        if isinstance(self.item, Episodes):
+            _check(self, "item", self.item.count == 1, "Episodes with count=1")
         _at_least(self, 1, "capacity_items", "batch_size", "updates_per_call")
         _at_least(self, 0, "min_items", "priority_exponent")
         _check(self, "samples_per_insert", self.samples_per_insert > 0, "more than 0")

@@ -182,9 +182,12 @@ def least_random(rungs: np.ndarray, count: int) -> np.ndarray:
     return rungs >= count - math.ceil(count / 3)
 
 
-def noise(num_actions: int) -> dict[str, NoiseSpec]:
-    """Random numbers that `choose` needs for each environment."""
-    return {"explore": NoiseSpec((), "uniform"), "action": NoiseSpec((num_actions,), "uniform")}
+def noise(num_actions: int, agents: tuple[int, ...] = ()) -> dict[str, NoiseSpec]:
+    """Random numbers that `choose` needs for each environment; of a team for each of its `agents`, (N,)."""
+    return {
+        "explore": NoiseSpec(agents, "uniform"),
+        "action": NoiseSpec((*agents, num_actions), "uniform"),
+    }
 
 
 def choose(

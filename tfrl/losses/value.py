@@ -147,6 +147,34 @@ def q_learning(
     return TdLoss(squared(td_error) if delta is None else huber(td_error, delta), td_error, target)
 
 
+def joint_q_learning(
+    q_tm1: tf.Tensor,
+    r_t: tf.Tensor,
+    discount_t: tf.Tensor,
+    q_t: tf.Tensor,
+    rescale_epsilon: float | None = None,
+) -> TdLoss:
+    """(Q_tot - y)^2 with y = r + discount Q_tot', values of whole actions of teams (Rashid et al. 2018, eq. 6).
+
+    Args:
+      q_tm1: value of the joint action taken [B].
+      r_t: sum of discounted rewards [B].
+      discount_t: discount**k, or 0 after a termination [B].
+      q_t: the target's value of the joint action that is bootstrapped from [B].
+      rescale_epsilon: the values are rescaled returns, see `backup`.
+
+    Raises:
+      ValueError: ranks or shapes that do not fit.
+    """
+    for name, x in (("q_tm1", q_tm1), ("r_t", r_t), ("discount_t", discount_t), ("q_t", q_t)):
+        if x.shape.rank != 1:
+            raise ValueError(f"{name}: expected rank 1, got shape {x.shape}")
+        q_tm1.shape.assert_is_compatible_with(x.shape)
+    target = tf.stop_gradient(backup(r_t, discount_t, q_t, rescale_epsilon))
+    td_error = q_tm1 - target
+    return TdLoss(td_error**2, td_error, target)
+
+
 def select(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
     """q[b, action[b]]: [B, A], int32 [B] -> [B], or [B, A, K] -> [B, K].
 

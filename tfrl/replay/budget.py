@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tfrl.agent import Queue, Replay
 
 
@@ -27,6 +29,10 @@ class Budget:
         """Items that are paid for and not taken yet; negative while they are not."""
         paid = self.inserted - self._experience.min_items
         return paid * self._experience.samples_per_insert - self.sampled
+
+    def lacks(self, items: int) -> int:
+        """Items to insert until updates may take so many more."""
+        return math.ceil((items - self.left) / self._experience.samples_per_insert)
 
     def pays(self, items: int) -> bool:
         """Whether updates may take so many items more."""

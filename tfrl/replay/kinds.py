@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 import reverb
 import tensorflow as tf
 
-from tfrl.agent import ActorPlace, Agent, Episodes, NStep, Policy, Sequences, Unroll, Windows
+from tfrl.agent import (
+    ActorPlace,
+    Agent,
+    Episodes,
+    NStep,
+    Policy,
+    Replay,
+    Sequences,
+    Unroll,
+    Windows,
+)
 from tfrl.envs.vector import VectorEnv
 from tfrl.errors import SettingError
 from tfrl.nn.torsos import example_batch
@@ -33,7 +43,8 @@ class SequenceKind(NamedTuple):
     """The classes that serve one kind of sequences.
 
     Attributes:
-      columns: (item, environments of an actor) -> environments or episodes of an item.
+      columns: (item, environments of an actor) -> environments or episodes of an item of a queue; an item of a replay
+        has one.
       builders: (layout, environments of an actor) -> what makes the items.
       shares_frames: stacked frames are stored once for all observations of a column that show them.
       whole: weights are to change between two items only.
@@ -74,24 +85,31 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
         f"{name}_seed": tf.zeros([1, 2], tf.int32) for name, n in policy.noise.items() if n.seeded
     }
     step = step._replace(extras={**step.extras, **seeds})
-    layout = sequence_layout(spec, item, (step, state), num_envs)
+    single = isinstance(agent.experience, Replay)
+    layout = sequence_layout(spec, item, (step, state), num_envs, single)
     if agent.actor_compute is None:
         return layout
     return ComputedLayout(layout, agent.actor_compute, policy)
 
 
 def sequence_layout(
-    spec: EnvSpec, item: Sequences, example: tuple[PolicyStep, Any], num_envs: int
+    spec: EnvSpec,
+    item: Sequences,
+    example: tuple[PolicyStep, Any],
+    num_envs: int,
+    single: bool = False,
 ) -> SequenceLayout:
     """The layout of sequences.
 
     Args:
       example: see `SequenceLayout`.
       num_envs: of an actor.
+      single: each column is an item, as a replay samples them.
     """
     kind = SEQUENCES[type(item)]
     stack = spec.frame_stack if kind.shares_frames else 0
-    return SequenceLayout(spec, item, example, kind.columns(item, num_envs), stack)
+    columns = 1 if single else kind.columns(item, num_envs)
+    return SequenceLayout(spec, item, example, columns, stack)
 
 
 def check_restarts(env: VectorEnv) -> None:
@@ -120,7 +138,7 @@ def make_writer(
     """The writer of an item into the tables of servers.
 
     Args:
-      clients: of the servers; only transitions are spread over several.
+      clients: of the servers, over which the items of a replay are spread.
       actor: who writes.
       policy: whose weights compute what is written, where anything is computed.
       initial_priority: see `Agent`.
@@ -128,8 +146,8 @@ def make_writer(
       hindsight: makes the copies of an item with relabels.
     """
     if not isinstance(item, NStep):
-        sink = TableSink(clients[0])
-        return sequence_writer(sink, item, layout, num_envs, actor, policy, patience)
+        sinks = [TableSink(client) for client in clients]
+        return _sequence_writer(sinks, item, layout, num_envs, actor, policy, patience)
     initial = None
     if initial_priority is not None:
         initial = InitialPriorities(initial_priority, item.n, num_envs)
@@ -155,6 +173,18 @@ def sequence_writer(
       sink: where the items go.
       item, layout, num_envs, actor, policy, patience: as in `make_writer`.
     """
+    return _sequence_writer([sink], item, layout, num_envs, actor, policy, patience)
+
+
+def _sequence_writer(
+    sinks: Sequence[Sink],
+    item: Sequences,
+    layout: SequenceLayout | ComputedLayout,
+    num_envs: int,
+    actor: int,
+    policy: Policy | None,
+    patience: Callable[[], None] | None,
+) -> SequenceWriter:
     kind = SEQUENCES[type(item)]
-    sender = Sender(sink, layout, actor, policy, patience)
+    sender = Sender(sinks, layout, actor, policy, patience)
     return SequenceWriter(sender, kind.builders(layout.unrolls, num_envs), kind.whole)

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.agent import Policy
-from tfrl.replay.bounded import bounded
 from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.local_queue import Sink
 from tfrl.replay.sequences import SequenceLayout
+from tfrl.replay.spread import Spread
 
 
 class Built(NamedTuple):
@@ -36,7 +36,7 @@ class Sender:
     """Hands whole items to where they are kept, or what is computed of them.
 
     Args:
-      sink: where they go.
+      sinks: where they go: one place, or several over which they are spread.
       layout: of what is sent.
       actor: whose index goes with it.
       policy: whose weights compute, where the layout is of results.
@@ -48,14 +48,15 @@ class Sender:
 
     def __init__(
         self,
-        sink: Sink,
+        sinks: Sequence[Sink],
         layout: SequenceLayout | ComputedLayout,
         actor: int = 0,
         policy: Policy | None = None,
         patience: Callable[[], None] | None = None,
     ):
         self.waited_s = 0.0
-        self._sink, self._layout, self._actor = sink, layout.unrolls, actor
+        self._sinks, self._spread = list(sinks), Spread(len(sinks))
+        self._layout, self._actor = layout.unrolls, actor
         self._patience, self._priority = patience, 1.0
         self._compute = layout.traced(policy)
         self._variables = list(policy.variables) if self._compute is not None else []
@@ -86,7 +87,7 @@ class Sender:
                 item["state"] = layout.state_packing.rows(built.state)[mine]
             if built.frames is not None:
                 item["frames"] = built.frames[mine]
-            self._sink.append(self._computed(item), self._priority)
+            self._sinks[self._spread.take(1)].append(self._computed(item), self._priority)
         # A full queue of a server holds the actor back here: that bounds memory, and the lag of what it does next.
         self.flush(1)
         return len(starts)
@@ -99,13 +100,17 @@ class Sender:
         return {**{name: x.numpy() for name, x in results.items()}, "facts": item["facts"]}
 
     def flush(self, pending: int) -> None:
-        """Returns when all but `pending` items are where they are kept.
+        """Returns when all but `pending` items are where they are kept; of several places, when one has taken them.
+
+        Without `pending`, all places have all.
 
         Raises:
           reverb.errors.DeadlineExceededError: see `bounded`; or what `patience` raises.
         """
-        self.waited_s += bounded(functools.partial(self._sink.flush, pending), self._patience)
+        flushes = [functools.partial(sink.flush, pending) for sink in self._sinks]
+        self.waited_s += self._spread.wait(flushes, self._patience, not pending)
 
     def close(self) -> None:
         """Ends the stream; items that have arrived stay."""
-        self._sink.close()
+        for sink in self._sinks:
+            sink.close()

@@ -25,10 +25,11 @@ def columns(item: Episodes, num_envs: int) -> int:
 
 
 class EpisodeBuilder:
-    """Makes items whose columns are whole episodes, in the order in which they end.
+    """Makes columns that are whole episodes, in the order in which they end.
 
-    An item is made after the vector step with which enough episodes are over, and holds all that are. So a vector
-    step makes one item at most, and no episode that is over waits for the next. Columns that stay empty are not valid.
+    They are given out after the vector step with which enough episodes are over, all that are. So no episode that is
+    over waits for the next. As one item, of which columns that stay empty are not valid, or where the layout has a
+    column for each item, as so many items.
 
     Attributes:
       steps_left: None, how long it takes to complete an item is not known.
@@ -41,8 +42,9 @@ class EpisodeBuilder:
         self._open = np.zeros((length + 1, num_envs), layout.packing.dtype)
         self._fields = {name: self._open[name] for name in self._open.dtype.names}
         self._states = np.zeros(num_envs, layout.state_packing.dtype)
-        self._item = np.zeros((length + 1, layout.columns), layout.packing.dtype)
-        self._item_states = np.zeros(layout.columns, layout.state_packing.dtype)
+        room = columns(layout.item, num_envs)
+        self._item = np.zeros((length + 1, room), layout.packing.dtype)
+        self._item_states = np.zeros(room, layout.state_packing.dtype)
         self._return = np.zeros(num_envs, np.float32)
         self._discount = np.float32(layout.item.discount)
         self._length = np.zeros(num_envs, np.int64)  # valid steps of each open episode
@@ -132,10 +134,13 @@ class EpisodeBuilder:
         self._column = column + 1
 
     def _whole(self) -> Built:
-        """The item, whose columns from `_column` on are empty."""
-        rest = slice(self._column, None)
+        """The columns of whole items, of which those from `_column` on are empty."""
+        filled, width = self._column, self._layout.columns
+        used = -(-filled // width) * width
+        rest = slice(filled, used)
         self._item[:, rest] = np.zeros((), self._item.dtype)
         self._item["is_last"][:, rest] = True
         self._item_states[rest] = np.zeros((), self._item_states.dtype)
         self._column = 0
-        return Built(self._item, self._item_states, None, self._oldest)
+        records = self._item if used == self._item.shape[1] else self._item[:, :used].copy()
+        return Built(records, self._item_states[:used], None, self._oldest)

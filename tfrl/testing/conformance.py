@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import ActorPlace, Agent, NStep, Queue, Windows
+from tfrl.agent import ActorPlace, Agent, NStep, Queue, Replay
+from tfrl.envs.spaces import mask_starts
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.sampler import Samples
 from tfrl.replay.transitions import TransitionLayout
@@ -20,13 +21,15 @@ from tfrl.types import ACTION_MASK, EnvSpec
 
 
 def observations(spec: EnvSpec, count: int, seed: int) -> Any:
-    """Random observations, leaves [count, ...]; every row of an action mask has a valid action."""
+    """Random observations, leaves [count, ...]; an action mask has a valid action for each choice of every row."""
     spec.observation_space.seed(seed)
     batch = stack_rows([sample(spec.observation_space) for _ in range(count)])
     if spec.has_action_mask:
         rng = np.random.default_rng(seed)
         mask = rng.integers(0, 2, batch[ACTION_MASK].shape)
-        mask[np.arange(count), rng.integers(mask.shape[1], size=count)] = 1
+        starts = mask_starts(spec.action_space)
+        for start, end in zip(starts, [*starts[1:], mask.shape[1]]):
+            mask[np.arange(count), rng.integers(start, end, size=count)] = 1
         batch[ACTION_MASK] = mask.astype(batch[ACTION_MASK].dtype)
     return batch
 
@@ -79,15 +82,15 @@ def block(agent: Agent, spec: EnvSpec, seed: int, num_envs: int = 4) -> Samples:
 def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     """One item as a sampler would give it: random observations and ends, actions of a fresh policy.
 
-    Items of one environment each are as many as the environments.
+    Items of one column each, those of a replay, are as many as the environments.
     """
     rng = np.random.default_rng(seed)
     tf.keras.utils.set_random_seed(seed)
     policy = agent.make_policy()
     layout = make_layout(agent, spec, policy, num_envs)
     inner = layout.unrolls
-    windows = isinstance(inner.item, Windows)
-    length, width = inner.item.length, num_envs if windows else inner.columns
+    single = isinstance(agent.experience, Replay)
+    length, width = inner.item.length, num_envs if single else inner.columns
     items = width // inner.columns
     records = np.zeros((length + 1, width), inner.packing.dtype)
     state, knobs = (
@@ -130,16 +133,16 @@ def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:
     if agent.actor_compute is not None:
         arguments = (tf.constant(columns[name]) for name in sorted(columns))
         columns = {**layout.traced(policy)(*arguments), "facts": columns["facts"]}
-    if windows:  # a column of the unroll is an item
+    if single:  # a column of the unroll is an item
         columns = {
             "packed": np.moveaxis(packed, 1, 0)[:, :, None],
             "facts": np.repeat(columns["facts"][None], items, 0),
-            "state": columns["state"][:, None],
+            **({"state": columns["state"][:, None]} if "state" in columns else {}),
         }
     else:
         columns = {name: x[None] for name, x in columns.items()}
     columns = {name: tf.constant(x) for name, x in columns.items()}
-    probability = rng.uniform(0.001, 0.01, items) if windows else np.ones(items)
+    probability = rng.uniform(0.001, 0.01, items) if single else np.ones(items)
     return Samples(
         tf.constant(np.arange(items, dtype=np.uint64)), tf.constant(probability), columns
     )

@@ -460,6 +460,62 @@ class MaskedPair(gym.Env):
         return {"observation": mask.astype(np.float32), "action_mask": mask.copy()}
 
 
+class TeamMatching(gym.Env):
+    """A team; each agent sees which of its actions pays it 1, as long as it lives. The last agent dies after two steps.
+
+    The form is that of every team (docs/teams.md); the mask allows the action that pays and half of the others.
+    An action that is not available raises ValueError. Terminated after `length` steps; the best return is
+    num_agents * length - (length - 2), with the reward as the sum of the agents'.
+    """
+
+    def __init__(self, num_agents: int = 2, num_actions: int = 3, length: int = 4):
+        self.num_agents, self._length, self._t = num_agents, length, 0
+        self.reward_parts = tuple(f"agent_{i}" for i in range(num_agents))
+        self.observation_space = spaces.Dict(
+            observation=spaces.Box(0.0, 1.0, (num_agents, num_actions), np.float32),
+            action_mask=spaces.MultiBinary(num_agents * num_actions),
+            alive=spaces.MultiBinary(num_agents),
+            state=spaces.Box(0.0, 1.0, (num_agents + 1,), np.float32),
+        )
+        self.action_space = spaces.MultiDiscrete([num_actions] * num_agents)
+        self._target, self._mask = np.zeros(num_agents, np.int64), np.ones((0, 0), np.int8)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """Implements `gymnasium.Env.reset`: random targets."""
+        super().reset(seed=seed)
+        self._t = 0
+        return self._draw(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """Implements `gymnasium.Env.step`: the next targets; raises ValueError for an unavailable action."""
+        agents = np.arange(self.num_agents)
+        if not self._mask[agents, action].all():
+            raise ValueError(
+                f"action {action} is not available, the masks are {self._mask.tolist()}"
+            )
+        rewards = ((action == self._target) & (self._alive() > 0)).astype(np.float32)
+        self._t += 1
+        obs = self._draw()
+        return obs, float(rewards.sum()), self._t >= self._length, False, {"reward_parts": rewards}
+
+    def _alive(self) -> np.ndarray:
+        alive = np.ones(self.num_agents, np.int8)
+        if self._t >= 2:
+            alive[-1] = 0
+        return alive
+
+    def _draw(self) -> dict[str, np.ndarray]:
+        count, alive = int(self.action_space.nvec[0]), self._alive()
+        self._target = self.np_random.integers(0, count, self.num_agents)
+        self._mask = self.np_random.integers(0, 2, (self.num_agents, count)).astype(np.int8)
+        self._mask[np.arange(self.num_agents), self._target] = 1
+        self._mask[alive == 0] = np.eye(count, dtype=np.int8)[0]
+        seen = np.eye(count, dtype=np.float32)[self._target] * alive[:, None]
+        state = np.append(self._target / count, self._t / self._length).astype(np.float32)
+        mask = self._mask.reshape(-1).copy()
+        return {"observation": seen, "action_mask": mask, "alive": alive, "state": state}
+
+
 class AnySpaces(gym.Env):
     """Random observations of any space; the reward is a function of observation and action that no two share.
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfrl.agent import Delayed, Learner, Network, Periodic
 from tfrl.algos.parts import q_steps, replay_policy, replay_settings, replay_update
 from tfrl.algos.parts.replay_policy import ReplayPolicy
-from tfrl.algos.parts.replay_settings import ReplaySettings, has_memory
+from tfrl.algos.parts.replay_settings import HindsightSettings, ReplaySettings, has_memory
 from tfrl.algos.parts.replay_update import RowWeights
 from tfrl.errors import SettingError
 from tfrl.nn import torsos, user_model
@@ -33,7 +33,7 @@ from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(ReplaySettings, CriticSettings):
+class Settings(ReplaySettings, HindsightSettings, CriticSettings):
     """Settings of the family, a base of its `Config`s before `OptimizerSettings` and `ModelSettings`."""
 
     tau: float = setting(

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfrl.agent import Agent, Learner, Network, Periodic, Queue
 from tfrl.algos.parts import q_policy, replay_settings, replay_update
 from tfrl.algos.parts.q_policy import QPolicy
-from tfrl.algos.parts.replay_settings import ReplaySettings
+from tfrl.algos.parts.replay_settings import HindsightSettings, ReplaySettings
 from tfrl.algos.parts.replay_update import RowWeights
 from tfrl.explore import epsilon
 from tfrl.explore.epsilon import EpsilonSettings
@@ -30,9 +30,9 @@ from tfrl.types import EnvSpec, Trajectory, Transition, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(ReplaySettings, EpsilonSettings):
-    """Settings of every algorithm of the family, a base of their `Config`s before `OptimizerSettings` and
-    `ModelSettings`: it has other defaults for some of their settings."""
+class ValueSettings(ReplaySettings, EpsilonSettings):
+    """Settings of every algorithm that learns action values from a replay, a base of their `Config`s before
+    `OptimizerSettings` and `ModelSettings`: it has other defaults for some of their settings."""
 
     double: bool = setting(
         True, "double Q-learning: the online network chooses the bootstrap action"
@@ -56,6 +56,11 @@ class Settings(ReplaySettings, EpsilonSettings):
         epsilon.check(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings(ValueSettings, HindsightSettings):
+    """Settings of every algorithm of the family, for one agent."""
+
+
 class Loss(NamedTuple):
     """Loss of each row of a `TDBatch`, float32 [n].
 
@@ -74,36 +79,58 @@ class QLearner(Learner):
     """Online and target network, optimiser, and the stages of an update. An algorithm adds `update`.
 
     Args:
-      config: `Settings`, `OptimizerSettings`, `QNetworkSettings` and `ModelSettings`.
-      make_policy: builds a `QPolicy`.
+      config: `ValueSettings`, `OptimizerSettings` and `ModelSettings`.
+      make_policy: builds a policy, e.g. a `QPolicy`.
+      make_mixer: builds what is trained with the policy and copied with it, but not needed to act; None: nothing.
 
     Attributes:
       policy, target: online and target policy.
-      optimizer: of the online policy.
+      mixer, target_mixer: online and target mixer, or None.
+      optimizer: of the online policy and mixer.
       statistics: of observations, or None.
     """
 
-    def __init__(self, config: Any, make_policy: Callable[[], QPolicy]):
+    def __init__(
+        self,
+        config: Any,
+        make_policy: Callable[[], Any],
+        make_mixer: Callable[[], tf.Module | None] = lambda: None,
+    ):
         super().__init__()
         self._config = config
-        self.policy = make_policy()
-        self.target = make_policy()
+        self.policy, self.mixer = make_policy(), make_mixer()
+        self.target, self.target_mixer = make_policy(), make_mixer()
         self.statistics = None
         if self.policy.normaliser is not None:
             self.statistics = ObservationMoments(self.policy.normaliser.space)
-        copy_target(self.target, self.policy)
+        self._copy_to_target()
         self.env_steps = optim_settings.make_clock(config)
-        variables = self.policy.trainable_variables
-        self.optimizer = optim_settings.make(config, variables, self.env_steps)
+        self.optimizer = optim_settings.make(config, self._trained_variables(), self.env_steps)
+
+    def _trained_variables(self) -> tuple[tf.Variable, ...]:
+        mixer = () if self.mixer is None else self.mixer.trainable_variables
+        return (*self.policy.trainable_variables, *mixer)
+
+    def _copy_to_target(self) -> None:
+        copy_target(self.target, self.policy)
+        if self.mixer is not None:
+            copy_target(self.target_mixer, self.mixer)
 
     def periodic(self) -> Sequence[Periodic]:
-        """Implements `Learner.periodic`: the copy to the target network."""
-        period = self._config.target_period_updates
-        return (Periodic(period, lambda: copy_target(self.target, self.policy)),)
+        """Implements `Learner.periodic`: the copy to the target network, and to that of a mixer."""
+        return (Periodic(self._config.target_period_updates, self._copy_to_target),)
 
     def networks(self) -> tuple[Network, ...]:
-        """Implements `Learner.networks`: the online network and its target copy."""
-        return networks(self.policy, self.target, self.optimizer)
+        """Implements `Learner.networks`: the online network and its target copy, and those of a mixer with weights."""
+        found = networks(self.policy, self.target, self.optimizer)
+        if self.mixer is None or not self.mixer.trainable_variables:
+            return found
+        online, target = self.mixer.trainable_variables, self.target_mixer.trainable_variables
+        return (
+            *found,
+            Network("mixer", online, self.optimizer, outputs=self.mixer.output_kernels),
+            Network("target_mixer", target, copy_of="mixer"),
+        )
 
     def adopt(self, env_steps: int) -> None:
         """Implements `Learner.adopt`: continues from the policy's statistics of observations."""
@@ -123,7 +150,7 @@ class QLearner(Learner):
 
     def minimise(self, tape: tf.GradientTape, loss: tf.Tensor) -> dict[str, tf.Tensor]:
         """One optimiser step; metrics of it, float32 scalars equal on all replicas."""
-        variables = self.policy.trainable_variables
+        variables = self._trained_variables()
         return replay_update.minimise(
             self._config, self.optimizer, self.env_steps, tape, loss, variables
         )
@@ -158,7 +185,7 @@ class QLearner(Learner):
 def networks(online: QPolicy, target: QPolicy, optimizer: Any) -> tuple[Network, ...]:
     """An online network and its target copy, for `Learner.networks`."""
     return (
-        Network("q", online.trainable_variables, optimizer, outputs=online.model.output_kernels),
+        Network("q", online.trainable_variables, optimizer, outputs=online.output_kernels),
         Network("target_q", target.trainable_variables, copy_of="q"),
     )
 

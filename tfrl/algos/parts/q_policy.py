@@ -51,6 +51,11 @@ class QPolicy(ReplayPolicy):
         self.model, self._gives_values = model, gives_values
         self.noise = {**exploration.noise(int(spec.action_space.n)), **model.noise}
 
+    @property
+    def output_kernels(self) -> tuple[tf.Variable, ...]:
+        """Weights of the layers that give the outputs, see `agent.Network.outputs`."""
+        return self.model.output_kernels
+
     def values(
         self, features: tf.Tensor, obs: Any, noise: Mapping[str, tf.Tensor] | None = None
     ) -> tf.Tensor:

@@ -127,6 +127,8 @@ def late_steps(batch: Trajectory, n: int, burn_in: int) -> LateSteps:
         return tf.nest.map_structure(lambda x: by_sequence(x[:steps]), nest)
 
     def then(nest: Any) -> Any:
+        if n == 1:  # the next observation, without a gather
+            return tf.nest.map_structure(lambda x: by_sequence(x[1:]), nest)
         return tf.nest.map_structure(lambda x: tf.gather(x, where), flat(nest))
 
     action = by_sequence(batch.action[burn_in:])

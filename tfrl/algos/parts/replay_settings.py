@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrl.agent import NStep, Replay, Windows
+from tfrl.agent import Episodes, NStep, Replay, Windows
 from tfrl.errors import SettingError
 from tfrl.optim import schedules
 from tfrl.settings import setting
@@ -25,14 +25,6 @@ class ReplaySettings:
 
     discount: float = setting(0.99, "discount factor per env step", minimum=0.0, maximum=1.0)
     n_step: int = setting(1, "length of the n-step return", unit="env steps", minimum=1)
-    her_relabels: int = setting(
-        0,
-        "for environments with goals: copies of each transition whose goal is one that was achieved later in its "
-        "episode (hindsight experience replay; 4 in the paper); 0: none",
-        unit="copies",
-        minimum=0,
-        idle_if={"sends_gradients": True},
-    )
     sequence_length: int = setting(
         40,
         "with a memory: steps per replayed sequence, including burn-in",
@@ -133,6 +125,20 @@ class ReplaySettings:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class HindsightSettings:
+    """The setting of copies with other goals, a base of algorithms that train on transitions."""
+
+    her_relabels: int = setting(
+        0,
+        "for environments with goals: copies of each transition whose goal is one that was achieved later in its "
+        "episode (hindsight experience replay; 4 in the paper); 0: none",
+        unit="copies",
+        minimum=0,
+        idle_if={"sends_gradients": True},
+    )
+
+
 def check(config: Any) -> None:
     """Raises SettingError for settings that contradict each other."""
     if config.min_replay > config.replay_capacity:
@@ -150,9 +156,10 @@ def check(config: Any) -> None:
             f"n_step={config.n_step} with replay_capacity={config.replay_capacity}: "
             "expected at most as many steps as the replay holds"
         )
-    if config.her_relabels and config.core != "none":
+    relabels = getattr(config, "her_relabels", 0)
+    if relabels and config.core != "none":
         raise SettingError(
-            f"her_relabels={config.her_relabels} with core={config.core}: a memory is trained on sequences, whose "
+            f"her_relabels={relabels} with core={config.core}: a memory is trained on sequences, whose "
             "goals are not changed; expected core=none or her_relabels=0"
         )
     if config.burn_in >= config.sequence_length:
@@ -168,8 +175,23 @@ def check(config: Any) -> None:
 
 
 def has_memory(config: Any) -> bool:
-    """Whether a batch is a `Trajectory` of sequences; else it is a `Transition`."""
+    """Whether a batch of `replay` is a `Trajectory` of sequences; else it is a `Transition`."""
     return config.core != "none"
+
+
+def windows(config: Any) -> Windows:
+    """The sequences that `ReplaySettings` describe.
+
+    Raises:
+      SettingError: they are too short for `n_step`.
+    """
+    trained = config.sequence_length - config.burn_in
+    if config.n_step > trained:
+        raise SettingError(
+            f"n_step={config.n_step} with sequence_length={config.sequence_length} and "
+            f"burn_in={config.burn_in}: expected at most {trained}, what is trained of a sequence"
+        )
+    return Windows(config.sequence_length, config.discount, config.sequence_period)
 
 
 def replay(config: Any) -> Replay:
@@ -181,31 +203,43 @@ def replay(config: Any) -> Replay:
     Raises:
       SettingError: sequences that do not fit the replay, or are too short for `n_step`.
     """
-    item: NStep | Windows = NStep(config.n_step, config.discount, config.her_relabels)
-    period, copies = (
-        1,
-        1 + config.her_relabels,
-    )  # env steps from one item to the next, and items of each
     if has_memory(config):
-        period, trained = config.sequence_period, config.sequence_length - config.burn_in
-        item = Windows(config.sequence_length, config.discount, period)
-        if config.n_step > trained:
-            raise SettingError(
-                f"n_step={config.n_step} with sequence_length={config.sequence_length} and "
-                f"burn_in={config.burn_in}: expected at most {trained}, what is trained of a sequence"
-            )
+        return replay_of(config, windows(config))
+    return replay_of(config, NStep(config.n_step, config.discount, config.her_relabels))
+
+
+def replay_of(config: Any, item: NStep | Windows | Episodes) -> Replay:
+    """The replay of such items, of which as many are kept as take `replay_capacity` env steps.
+
+    An episode counts as one of the full length. `env_steps_per_update` None is an update for each item.
+
+    Args:
+      config: `ReplaySettings` and `ModelSettings`.
+
+    Raises:
+      SettingError: sequences that do not fit the replay.
+    """
+    # Env steps from one item to the next, and items of each.
+    period, copies = 1, 1
+    if isinstance(item, NStep):
+        copies = 1 + item.relabels
+    else:
+        period = int(item.env_steps(1))
     capacity, least = config.replay_capacity // period, math.ceil(config.min_replay / period)
     if max(config.batch_size, least) > capacity:
+        what = f"core={config.core} and sequence_period={period}"
+        if isinstance(item, Episodes):
+            what = f"episodes of up to {period} steps"
         raise SettingError(
-            f"replay_capacity={config.replay_capacity} with core={config.core} and "
-            f"sequence_period={period}: expected room for a batch and for min_replay, at least "
-            f"{max(config.batch_size, least) * period}"
+            f"replay_capacity={config.replay_capacity} with {what}: expected room for a batch and for min_replay, at "
+            f"least {max(config.batch_size, least) * period}"
         )
+    per_update = config.env_steps_per_update or period
     return Replay(
         item=item,
         capacity_items=capacity * copies,
         min_items=least * copies,
-        samples_per_insert=config.batch_size * period / (config.env_steps_per_update * copies),
+        samples_per_insert=config.batch_size * period / (per_update * copies),
         batch_size=config.batch_size,
         updates_per_call=config.updates_per_call,
         priority_exponent=config.priority_exponent if config.prioritized else None,

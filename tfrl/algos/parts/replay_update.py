@@ -53,7 +53,7 @@ def row_weights(config: Any, batch: Transition | Trajectory, updates: tf.Tensor)
     importance, valid, count = tf.ones_like(batch.probability), None, None
     if config.prioritized:
         importance = value.importance_weights(batch.probability, beta)
-    if replay_settings.has_memory(config):  # the weight of a sequence is that of its steps
+    if isinstance(batch, Trajectory):  # the weight of a sequence is that of its steps
         late = batch.valid[config.burn_in :]
         importance = tf.repeat(importance, late.shape[0])
         valid, count = q_steps.by_sequence(late), apply.masked_count(late)
@@ -96,7 +96,7 @@ def merge_observations(
     """Takes the batch's observations, of a step each, into the statistics that normalise them, where there are any."""
     if statistics is None or normaliser is None:
         return
-    if replay_settings.has_memory(config):
+    if isinstance(batch, Trajectory):
         obs = tf.nest.map_structure(lambda x: x[:-1], batch.obs)
         statistics.merge(obs, batch.valid)
     else:

@@ -208,7 +208,7 @@ class _Run:
             # How long it takes to end some is not known. The step that completes a batch is the last one
             # under these weights.
             vector_steps = min(vector_steps, EPISODE_STEPS)
-            items = self.run_plan.items_per_call - int(self.budget.left)
+            items = self.budget.lacks(self.run_plan.items_per_call)
         actor.run(vector_steps, totals.env_steps, items)
         totals.env_steps += actor.env_steps - before
         self._count_items()

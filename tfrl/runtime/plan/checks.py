@@ -113,10 +113,9 @@ def _check_shards(run_plan: RunPlan) -> None:
     """Raises SettingError where the replay cannot be spread over servers, or weights not be looked for in time."""
     topology, batch = run_plan.job.topology, run_plan.batch_items
     shards, delay = topology.num_replay_shards, topology.max_weight_delay_env_steps
-    if shards > 1 and run_plan.sequences:
+    if shards > 1 and run_plan.queue:
         raise SettingError(
-            f"num_replay_shards={shards} with algo={run_plan.job.algo}: expected 1; only a replay of transitions "
-            "can be spread"
+            f"num_replay_shards={shards} with algo={run_plan.job.algo}: expected 1; only a replay can be spread"
         )
     if shards > 1 and batch % shards:
         raise SettingError(

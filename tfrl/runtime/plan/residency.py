@@ -7,7 +7,7 @@ import pathlib
 
 import tensorflow as tf
 
-from tfrl.agent import Agent, Queue, Windows
+from tfrl.agent import Agent, Queue, Sequences
 from tfrl.errors import SettingError
 from tfrl.job import Job
 from tfrl.replay import learner_replay, local_queue
@@ -45,7 +45,7 @@ def pick(job: Job, agent: Agent, layout: Layout, contents: pathlib.Path | None) 
             )
         alone = job.topology.backend == "inprocess"
         return SERVER, "sequences of stacked frames need a server" if alone else ""
-    if isinstance(replay.item, Windows) and job.topology.backend != "inprocess":
+    if isinstance(replay.item, Sequences) and job.topology.backend != "inprocess":
         if wanted == LEARNER:
             raise SettingError(
                 f"replay_residency=learner with algo={job.algo} and backend={job.topology.backend}: expected server or "

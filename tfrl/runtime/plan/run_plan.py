@@ -282,8 +282,11 @@ class RunPlan:
                 f"{queue.epochs} epochs of {queue.minibatches} minibatches"
             )
         replay = self.agent.experience
-        what = "sequences" if self.sequences else "items"
-        items = f"{what} of {self.sequences.length:,} steps" if self.sequences else what
+        what = items = "items"
+        if self.sequences:
+            what = "episodes" if self.whole_episodes else "sequences"
+            most = "up to " if self.whole_episodes else ""
+            items = f"{what} of {most}{self.sequences.length:,} steps"
         return (
             f"{self.env_steps_per_call:,} env steps -> "
             f"{replay.updates_per_call:,} updates of {replay.batch_size:,} {items}, "
