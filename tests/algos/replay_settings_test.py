@@ -7,14 +7,14 @@ from absl.testing import parameterized
 
 from tfrl.agent import NStep, Replay, Windows
 from tfrl.algos.parts import replay_settings
-from tfrl.algos.parts.replay_settings import ReplaySettings
+from tfrl.algos.parts.replay_settings import HindsightSettings, ReplaySettings
 from tfrl.errors import SettingError
 from tfrl.nn.body import ModelSettings
 from tfrl.settings import validate
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ReplaySettings, ModelSettings):
+class Config(ReplaySettings, HindsightSettings, ModelSettings):
     """Settings of an algorithm without action values."""
 
     def __post_init__(self):

@@ -416,6 +416,31 @@ class EpisodeWriterTest(UnrollTestCase):
                     theirs = [s["discounted_return"] for s in steps]
                     self.assertAllClose(mine, theirs, 1e-5, 1e-5)
 
+    def test_in_a_replay_each_episode_is_an_item(self):
+        spec = EnvSpec("e", NESTED, ACTIONS["nested"])
+        length, num_envs = 5, 4
+        records = recorded(spec, num_envs, 60, 7, "nested", "nested")
+        item, example = Episodes(length, DISCOUNT, count=1), (records[0].choice, records[0].state)
+        layout = sequence_layout(spec, item, example, num_envs, single=True)
+        self.assertEqual(layout.columns, 1)
+        queue = LocalQueue()
+        writer = sequence_writer(queue, item, layout, num_envs)
+        done = 0
+        for t, (obs, state, choice, step, version) in enumerate(records):
+            writer.load((), version, 1.0)
+            writer.record(obs, state, choice, step)
+            episodes = reference.whole_episodes(records[: t + 1], length, DISCOUNT)
+            self.assertEqual(writer.items_written, len(episodes))
+            new, done = len(episodes) - done, len(episodes)
+            if not new:
+                continue
+            found = layout.decode(queue.take(new).columns)
+            found = tree.map_structure(lambda x: x.numpy(), found)
+            self.assertEqual(found.reward.shape, (length, new))
+            for column, steps in enumerate(episodes[-new:]):
+                self.assertEpisode(found, column, steps)
+        self.assertGreater(done, 20)
+
     def items_of(self, records, length, least):
         """The episodes of each item, and the oldest weights under which one of them began."""
         items, sent = [], 0

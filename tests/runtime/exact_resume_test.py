@@ -55,6 +55,11 @@ RUNS = {
         dict(DQN, **LSTM, env="Pendulum-v1", num_envs=2, env_steps_per_update=20.0, min_replay=20,
              policy_hidden_sizes=(8,), critic_hidden_sizes=(8,)),
     ),
+    "qmix": (
+        "qmix",
+        dict(DQN, env="tfrl.testing.fakes:TeamMatching", num_envs=3, core_size=6, episode_length=4,
+             env_steps_per_update=20.0, prioritized=True, mixing_embed_size=4),
+    ),
     "ppo": ("ppo", dict(ON_POLICY, num_envs=1, unroll_length=64)),
     "ppo, native": ("ppo", dict(ON_POLICY, num_envs=8, unroll_length=16, env_backend="native")),
     "ppo, lstm": (
@@ -95,7 +100,7 @@ RUNS = {
 # Further forms of what the others hold, outside of `make test`.
 SLOW = (
     "dqn, native", "dqn, noisy", "dqn, overlap", "ppo, native", "ppo, lstm", "ppo, mujoco", "impala",
-    "impala, old unrolls", "a3c", "dqn, observation noise", "ddpg", "td3, lstm",
+    "impala, old unrolls", "a3c", "qmix", "dqn, observation noise", "ddpg", "td3, lstm",
 )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ class LoadedPolicy:
             self._rng = np.random.default_rng(seed)
 
     def q_values(self, obs: Any) -> np.ndarray:
-        """The return that each action promises, float32 [n], or [B, n] of a batch.
+        """The return that each action promises, float32 [n], or [B, n] of a batch; of a team [N, n], or [B, N, n].
 
         Entry i belongs to the action `action_space.start + i`. An action that the mask forbids has a very low number.
         With a memory, the values go on from `state` and leave it as it is.
