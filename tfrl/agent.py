@@ -57,8 +57,9 @@ class Policy(Protocol):
 
         Returns:
           'q_values', float32 [B, A]: the return that each Discrete action promises; a very low number where a mask
-          forbids it; of a team [B, N, A], that of each agent's actions. 'probabilities', a nest like the action space: of a Discrete [B, n], of a MultiDiscrete
-          [B, *shape, largest] with zeros beyond a component's choices, of a MultiBinary those of ones [B, *shape].
+          forbids it; of a team [B, N, A], that of each agent's actions. 'probabilities', a nest like the action space:
+          of a Discrete [B, n], of a MultiDiscrete [B, *shape, largest] with zeros beyond a component's choices, of a
+          MultiBinary those of ones [B, *shape].
         """
 
 

@@ -18,7 +18,7 @@ largest priority so far. From RLlib 0.6: the mixer is trained and copied to the 
 team's reward, not from the mean of the agents'; the batch and the replay count episodes of full length where RLlib
 counted steps, so each update has the same number of episodes.
 
-Read `QMIXLearner.update` and `loss` first, then `parts/team_policy.py` (acting, and the values along a sequence),
+Read `QMIXLearner.update` and `loss` first, then `algos/parts/team_policy.py` (acting, and the values along a sequence),
 `nn/mixers.py` and `nn/teams.py`.
 """
 
