@@ -74,6 +74,12 @@ RUNS = {
     ),
     "pg": ("pg", dict(ON_POLICY, num_envs=2)),
     "a3c": ("a3c", dict(ON_POLICY, num_envs=2)),
+    "hdqn": (
+        "hdqn",
+        dict(DQN, env="tfrl/TrashCoordination9x5-v0", num_envs=6, env_backend="native", hidden_sizes=(8, 8),
+             coordination="comm", low_hidden_sizes=(8,), max_goal_length=6, trained_env_steps=4, min_replay=100,
+             success_greedy_beta=0.5, env_steps_per_update=16.0),
+    ),
     "dqn, observation noise": ("dqn", dict(DQN, num_envs=2, with_=["observation_noise"])),
     "ppo, observation noise": (
         "ppo",
@@ -100,7 +106,7 @@ RUNS = {
 # Further forms of what the others hold, outside of `make test`.
 SLOW = (
     "dqn, native", "dqn, noisy", "dqn, overlap", "ppo, native", "ppo, lstm", "ppo, mujoco", "impala",
-    "impala, old unrolls", "a3c", "qmix", "dqn, observation noise", "ddpg", "td3, lstm",
+    "impala, old unrolls", "a3c", "qmix", "dqn, observation noise", "ddpg", "td3, lstm", "hdqn",
 )  # fmt: skip
 
 

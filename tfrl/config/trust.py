@@ -28,8 +28,9 @@ from tfrl.config import objects
 from tfrl.errors import SettingError
 from tfrl.settings import import_dotted, import_module
 
-# Modules whose classes are environments, and modules of wrappers and of optimisers.
+# Modules whose classes are environments, and modules of goal spaces, of wrappers and of optimisers.
 _ENVIRONMENTS = ("tfrl.testing.fakes", "tfrl.envs.memory", "tfrl.envs.parametric")
+_GOALS = ("tfrl.envs.games.trash", "tfrl.envs.games.half_court")
 _WRAPPERS = ("gymnasium.wrappers", "minigrid.wrappers")
 _OPTIMIZERS = ("keras.optimizers", "tensorflow.keras.optimizers")
 _named: set[str] = set()  # by the user of this process
@@ -54,7 +55,7 @@ def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
 
     Args:
       algo: name of an algorithm or of a module that is one; None for none.
-      settings: flag name -> value; `env`, `env_wrappers`, `network`, `optimizer` and `with` count.
+      settings: flag name -> value; `env`, `env_wrappers`, `network`, `optimizer`, `goal_space` and `with` count.
     """
     if isinstance(algo, str) and "." in algo:
         _named.add(algo)
@@ -65,15 +66,17 @@ def name_settings(algo: Any, settings: Mapping[str, Any]) -> None:
     wrappers = settings.get("env_wrappers") or ()
     wrappers = wrappers.split(",") if isinstance(wrappers, str) else wrappers
     of_worlds = _of_worlds(settings.get("eval_worlds"))
-    for value in (*map(settings.get, ("env", "network", "optimizer")), *wrappers, *of_worlds):
+    named = map(settings.get, ("env", "network", "optimizer", "goal_space"))
+    for value in (*named, *wrappers, *of_worlds):
         path = objects.named(value) if callable(value) else value
         if _is_path(path):
             _named.add(path.partition(":")[0])
 
 
 def check_job(job: Any) -> None:
-    """Raises SettingError for a `Job` of a run folder whose network, optimiser or environment is refused below."""
+    """Raises SettingError for a `Job` of a run folder with a network, optimiser, goals or environment refused below."""
     check_network(getattr(job.config, "network", None))
+    check_goal_space(getattr(job.config, "goal_space", None))
     check_optimizer(getattr(job.config, "optimizer", None))
     for plan in (job.env, *job.evaluation.worlds(job.env).values()):
         check_env(plan.env, plan.env_wrappers)
@@ -93,15 +96,24 @@ def check_switch(name: str) -> None:
 
 def check_network(network: Any) -> None:
     """Raises SettingError for a network of a run folder that is not a builder, or whose module may not be imported."""
-    if not _is_path(network):
+    _check_builder("network", network, "a builder of networks")
+
+
+def check_goal_space(goal_space: Any) -> None:
+    """Raises SettingError for goals of a run folder that no function gives, or whose module may not be imported."""
+    _check_builder("goal_space", goal_space, "a function that returns a GoalSpace", _GOALS)
+
+
+def _check_builder(setting: str, value: Any, expected: str, known: tuple[str, ...] = ()) -> None:
+    if not _is_path(value):
         return
-    module = network.partition(":")[0]
-    if not _may_import(module) and module not in sys.modules:
-        raise _refusal("network", network, module)
-    builder = import_dotted(network, "network")
+    module = value.partition(":")[0]
+    if not _may_import(module) and module not in (*sys.modules, *known):
+        raise _refusal(setting, value, module)
+    builder = import_dotted(value, setting)
     if not _is_own(builder, module):
         raise SettingError(
-            f"network={network!r}: {_kind(builder)} that {module!r} does not define; expected a builder of networks"
+            f"{setting}={value!r}: {_kind(builder)} that {module!r} does not define; expected {expected}"
         )
 
 

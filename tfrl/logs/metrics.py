@@ -39,6 +39,9 @@ METRICS: dict[str, Metric] = {
         "env steps", "mean length of the last 100 training episodes"
     ),
     "actor/epsilon": Metric("", "probability of a random action, mean over environments"),
+    "actor/low_epsilon": Metric(
+        "", "probability of a random action of the low level, without success-greedy exploration"
+    ),
     "actor/noise_scale": Metric(
         "", "factor of the noise on actions scaled to [-1, 1], mean over environments"
     ),
@@ -57,6 +60,23 @@ METRICS: dict[str, Metric] = {
     "learner/q_mean": Metric("reward", "mean value of the actions in the batch"),
     "learner/kl_target": Metric(
         "nat", "mean KL divergence between target and predicted distributions"
+    ),
+    "learner/low_loss": Metric("", "loss of the low level, mean over the last batches"),
+    "learner/low_gradient_norm": Metric(
+        "", "global norm of the low level's gradient before clipping"
+    ),
+    "learner/low_learning_rate": Metric("", "learning rate of the low level's optimiser"),
+    "learner/low_td_error_abs_mean": Metric(
+        "", "mean absolute temporal-difference error of the low level, in intrinsic reward"
+    ),
+    "learner/low_q_mean": Metric(
+        "", "mean value of the actions in the batch for the low level, in intrinsic reward"
+    ),
+    "learner/goal_success_ratio": Metric(
+        "", "fraction of the goals that ended in the batch that were reached"
+    ),
+    "learner/goal_length_mean_env_steps": Metric(
+        "env steps", "mean duration of the goals that were chosen in the batch"
     ),
     "learner/edge_mass": Metric(
         "",

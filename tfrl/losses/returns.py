@@ -90,7 +90,7 @@ def gae(
 
 
 class NStepReturns(NamedTuple):
-    """Sums of up to n steps ahead, [T, B] each; no gradient.
+    """Sums of up to n steps ahead, or to the end of an option, [T, B] each; no gradient.
 
     Attributes:
       reward: float32, sum of the discounted rewards of the k steps from t on.
@@ -131,6 +131,35 @@ def n_step(
         total = reward + tf.where(follows, discount * shift_left(total), tf.zeros_like(reward))
         product = tf.where(follows, discount * shift_left(product), discount)
         steps = one + tf.where(follows, shift_left(steps), tf.zeros_like(steps))
+    return NStepReturns(tf.stop_gradient(total), tf.stop_gradient(product), steps)
+
+
+def to_ends(
+    reward: tf.Tensor, discount: tf.Tensor, ends: tf.Tensor, valid: tf.Tensor | None = None
+) -> NStepReturns:
+    """Returns from each step to the end of the option that it belongs to, as semi-Markov targets need them.
+
+    An option that lasts k steps gives its j-th step the rewards from there on and the duration k - j (Sutton et al.
+    1999, section 3).
+
+    Args:
+      reward: [T, B].
+      discount: gamma, or 0 where the step terminated [T, B].
+      ends: bool [T, B], the step was the last of its option or of its episode, or invalid. The last step of the
+        sequence ends it too.
+      valid: bool [T, B], False for padding; None when all are valid. Entries at invalid steps are meaningless.
+
+    Raises:
+      ValueError: ranks or shapes that do not fit.
+    """
+    check_time_major(reward=reward, discount=discount, ends=ends)
+    follows = continues(ends, valid)
+    none, passed = tf.zeros_like(discount), tf.where(follows, discount, 0.0)
+    # x_t = a_t + b_t x_{t+1} for each of the three; b is 0 at the end.
+    total = linear_recurrence(reward, passed)
+    product = linear_recurrence(tf.where(follows, none, discount), passed)
+    one = tf.ones_like(ends, tf.int32)
+    steps = linear_recurrence(one, tf.cast(follows, tf.int32))
     return NStepReturns(tf.stop_gradient(total), tf.stop_gradient(product), steps)
 
 

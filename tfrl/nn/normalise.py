@@ -76,9 +76,9 @@ class RunningMoments(tf.Module):
         share = new / tf.maximum(total, 1.0)
         difference = new_mean - mean
         m2 = self._m2.read_value() + new_m2 + difference**2 * old * share
-        _assign(self._mean, mean + difference * share)
-        _assign(self._m2, m2)
-        _assign(self.count, total)
+        apply.assign(self._mean, mean + difference * share)
+        apply.assign(self._m2, m2)
+        apply.assign(self.count, total)
 
     def adopt(self, mean: Any, std: Any, count: int) -> None:
         """Goes on as if it had merged `count` observations with this mean and deviation (n - 1), [*shape]."""
@@ -169,8 +169,8 @@ class ObservationNormaliser(tf.Module):
     def update(self, moments: ObservationMoments) -> None:
         """Takes the learner's statistics; in replica context or outside."""
         for path, leaf in moments.leaves.items():
-            _assign(self._mean[path], tf.cast(leaf.mean(), tf.float32))
-            _assign(self._scale[path], tf.cast(1.0 / (leaf.std() + EPSILON), tf.float32))
+            apply.assign(self._mean[path], tf.cast(leaf.mean(), tf.float32))
+            apply.assign(self._scale[path], tf.cast(1.0 / (leaf.std() + EPSILON), tf.float32))
 
     def moments(self, path: str) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and deviation of a leaf, as `update` was given them; float32 [*shape]."""
@@ -218,7 +218,7 @@ class ReturnScale(tf.Module):
         valid = None if valid is None else tf.reshape(valid, [-1])
         self.moments.merge(tf.reshape(discounted_return, [-1]), valid)
         variance = self.moments.population_variance()
-        _assign(self.scale, tf.cast(tf.math.rsqrt(variance + EPSILON), tf.float32))
+        apply.assign(self.scale, tf.cast(tf.math.rsqrt(variance + EPSILON), tf.float32))
 
 
 def normalised_leaves(space: gym.Space) -> dict[str, gym.spaces.Box]:
@@ -248,11 +248,3 @@ def _name(path: tuple[Any, ...]) -> str:
 
 def _constant(value: tf.Tensor, name: str) -> tf.Variable:
     return tf.Variable(value, trainable=False, name=name)
-
-
-def _assign(variable: tf.Variable, value: tf.Tensor) -> None:
-    """Assigns; in replica context to this replica's own copy, where all replicas have the same value."""
-    if tf.distribute.in_cross_replica_context():
-        variable.assign(value)
-    else:
-        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)

@@ -174,6 +174,14 @@ def step(
     return norm
 
 
+def assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Assigns; in replica context to this replica's own copy, where all replicas have the same value."""
+    if tf.distribute.in_cross_replica_context():
+        variable.assign(value)
+    else:
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+
+
 def mask_gradients(optimizer: Any, masks: Sequence[tuple[tf.Variable, tf.Variable]]) -> None:
     """From now on, steps of an optimiser take the gradients of some variables times masks, also in the norm.
 
