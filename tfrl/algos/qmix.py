@@ -5,8 +5,8 @@ What it is: Q-learning of cooperating agents that share one network and act on w
 `mixer=vdn` their sum does (Sunehag et al. 2018); both are monotonic, so each agent's best action is its part of the
 best joint one. `mixer=none` is independent Q-learning, IQL (Tan 1993): each agent has a loss of its own. Options:
 double Q-learning, n-step returns, a GRU, LSTM or GTrXL or no memory, prioritized episodes, one or two layers for the
-weights of the mixer, and by flags of the run Ape-X QMIX (actors on a ladder of epsilons, a sharded replay). What it is
-not: a method for agents with opposed rewards, or with continuous actions.
+weights of the mixer, and by flags of the run Ape-X QMIX (actors on a ladder of epsilons, a sharded replay).
+What it is not: a method for agents with opposed rewards, or with continuous actions.
 
 Spaces: teams (docs/teams.md) whose agents have Discrete actions of one size; each agent's observation a vector or an
 image. `action_mask` restricts what is chosen, explored and bootstrapped from; agents that are not `alive` add nothing
