@@ -106,6 +106,31 @@ PAGES = {
         Row("straggler_mitigation", False),
         Row("num_gpus", 0),
     ),
+    "ars": (
+        Row("noise_stdev", 0.02, "noise_stdev", 0.02),
+        Row("num_rollouts", 32, "num_directions", 32),
+        Row("rollouts_used", 32, "num_top_directions", 32),
+        Row("num_workers", 2, "num_actors", 2),
+        Row("sgd_stepsize", 0.01, "learning_rate", 0.01),
+        Row("observation_filter", "MeanStdFilter", "normalize_observations", True),
+        Row("noise_size", 250_000_000, "noise_size", 250_000_000),
+        Row("eval_prob", 0.03),
+        Row("report_length", 10),
+        Row("offset", 0, "reward_shift", 0.0),
+    ),
+    "es": (
+        Row("l2_coeff", 0.005, "l2_coeff", 0.005),
+        Row("noise_stdev", 0.02, "noise_stdev", 0.02),
+        Row("episodes_per_batch", 1000, "episodes_per_batch", 1000),
+        Row("train_batch_size", 10_000, "min_steps_per_batch", 10_000),
+        Row("eval_prob", 0.003),
+        Row("return_proc_mode", "centered_rank"),
+        Row("num_workers", 10, "num_actors", 10),
+        Row("stepsize", 0.01, "learning_rate", 0.01),
+        Row("observation_filter", "MeanStdFilter", "normalize_observations", True),
+        Row("noise_size", 250_000_000, "noise_size", 250_000_000),
+        Row("report_length", 10),
+    ),
     "impala": (
         Row("vtrace", True, "vtrace", True),
         Row("vtrace_clip_rho_threshold", 1.0, "rho_bar", 1.0),
@@ -317,6 +342,12 @@ _FIXED_DDPG = {
     "env": "Pendulum-v1",  # no key, but the default here has no Box of actions
 }
 FIXED = {
+    "ars": {
+        "backend": "processes", "optimizer": "sgd", "policy": "mlp", "noise_source": "table",
+    },
+    "es": {
+        **_ADAM, "backend": "processes", "policy": "mlp", "noise_source": "table", "action_noise": 0.01,
+    },
     "pg": {
         **_ADAM, "backend": "inprocess", "learning_rate_final": None, "gradient_clip_norm": None,
         "entropy_coefficient": 0.0, "baseline": False, "normalize_returns": False,
@@ -344,6 +375,11 @@ FIXED = {
         "total_env_steps": 10_000_000,
     },
 }  # fmt: skip
+# Settings of all algorithms that mean something where whole episodes are scored by vectors.
+_POPULATION = (
+    "horizon", "clip_rewards", "num_envs_per_worker", "fcnet_hiddens", "fcnet_activation", "use_lstm",
+    "lstm_cell_size",
+)  # fmt: skip
 # Pages that are a config of another algorithm: that, and the file.
 FILES = {
     "apex": ("dqn", "apex_rllib2018.flags"),
@@ -358,6 +394,8 @@ def of(page):
     text = (docs / "algorithms" / f"{algo}.md").read_text(encoding="utf-8")
     text = text[text.index("## Names of RLlib") :]
     common = COMMON
+    if algo in ("ars", "es"):
+        return algo, file, (*(row for row in COMMON if row.key in _POPULATION), *PAGES[page]), text
     if algo in ("dqn", "ddpg", "td3"):
         own = {row.key for row in PAGES[page]}
         common = tuple(row for row in COMMON if row.key in _VALUE_BASED and row.key not in own)

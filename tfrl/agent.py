@@ -176,6 +176,7 @@ class Learner(tf.Module):
 
         Args:
           batch: `Transition` with leaves [b, ...], or `Trajectory` with leaves [T, b, ...]; b is this replica's share.
+            `Members` of a whole population, the same on every replica.
           seed: int32 [2] for stateless random ops, equal on all replicas.
         """
         raise NotImplementedError(f"{type(self).__name__}.update")
@@ -404,6 +405,41 @@ Sequences = Unroll | Windows | Episodes
 
 
 @dataclasses.dataclass(frozen=True)
+class Population:
+    """Items are iterations of a population: results of episodes, each of a member with weights of its own.
+
+    A member's weights follow from the weights of the learner and from the policy's seeded noise that is held for whole
+    episodes (`NoiseSpec`). Which draw, sign and episode a member has is a function of the run's seed, the iteration and
+    the member, whoever plays it: `explore/noise.py` makes the draws again. The learner's `update` gets a `Members`.
+
+    Attributes:
+      count: members of a round, an even number: members 2 i and 2 i + 1 have draw i of the iteration and its negative.
+      min_env_steps: whole rounds are played until an iteration has so many env steps; 0: one round.
+      common_seeds: both members of a pair play an episode of the same seed, where environments can be seeded row by
+        row.
+      moments: sums and sums of squares of the observations of each episode travel too.
+
+    Raises:
+      SettingError: a field out of range.
+    """
+
+    count: int
+    min_env_steps: int = 0
+    common_seeds: bool = False
+    moments: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "count")
+        _at_least(self, 0, "min_env_steps")
+        _check(self, "count", self.count % 2 == 0, "an even number")
+
+    def env_steps(self, num_envs: int) -> int:
+        """Env steps that make one more item, at least."""
+        del num_envs
+        return max(self.count, self.min_env_steps)
+
+
+@dataclasses.dataclass(frozen=True)
 class Replay:
     """Experience that is sampled again and again.
 
@@ -465,7 +501,7 @@ class Queue:
       SettingError: a field out of range, fields that contradict each other, or an item that is not for a queue.
     """
 
-    item: Unroll | Episodes
+    item: Unroll | Episodes | Population
     capacity_items: int
     batch_items: int = 0
     batch_env_steps: int = 0
@@ -482,7 +518,7 @@ class Queue:
     samples_per_insert: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        _check_item(self, (Unroll, Episodes))
+        _check_item(self, (Unroll, Episodes, Population))
         _at_least(self, 1, "capacity_items", "epochs", "minibatches")
         _at_least(self, 1, "passes", "pass_buffer_batches")
         _at_least(self, 0, "batch_items", "batch_env_steps", "replay_proportion", "replay_items")
@@ -493,6 +529,11 @@ class Queue:
             _check(self, "replay_items", False, expected)
         if self.pass_buffer_batches > 1 and self.passes == 1:
             _check(self, "pass_buffer_batches", False, "1 with passes=1")
+        if isinstance(self.item, Population):
+            once = self.batch_items == self.epochs == self.minibatches == self.passes == 1
+            once = once and self.actors_wait and not self.replay_proportion
+            expected = "a sequence, unless batch_items=1, actors_wait=True, and each batch makes one update"
+            _check(self, "item", once, expected)
 
     @property
     def updates_per_call(self) -> int:
@@ -542,7 +583,8 @@ class Agent:
         _at_least(self, 1, "updates_per_publish")
         if self.actor_compute is not None:
             computed = isinstance(self.experience, Queue)
-            _check(self, "experience", computed, "a Queue with actor_compute")
+            computed = computed and isinstance(self.experience.item, Sequences)
+            _check(self, "experience", computed, "a Queue with actor_compute, of sequences")
         if self.initial_priority is not None:
             fits = isinstance(self.experience, Replay) and isinstance(self.experience.item, NStep)
             fits = fits and self.experience.prioritized and not self.experience.item.relabels

@@ -6,6 +6,7 @@ Nothing here imports TensorFlow; leaves are NumPy arrays in actors and tensors i
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -192,7 +193,10 @@ class NoiseSpec:
       hold_env_steps: steps of an episode that are given the same draw; None: all of it. A new episode has a new one.
       theta, sigma, dt: of 'ou': rate of return per unit of time, scale, and time of an env step.
       seeded: each draw comes from a seed of its own, which is stored with the step as extra `<name>_seed`, int32 [2];
-        `explore/noise.py` makes the same draw of it again.
+        `explore/noise.py` makes the same draw of it again. Those of a population follow from its seed and are not
+        stored.
+      table: of seeded normal noise: draws are parts of a table of so many normal numbers, which all processes share
+        (Salimans et al. 2017, section 2.1); 0: they are made of their seeds.
 
     Raises:
       SettingError: an unknown kind, or numbers that cannot be.
@@ -205,6 +209,7 @@ class NoiseSpec:
     sigma: float = 0.2
     dt: float = 1.0
     seeded: bool = False
+    table: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in ("uniform", "normal", "ou"):
@@ -215,6 +220,13 @@ class NoiseSpec:
             )
         if self.kind == "ou" and (self.hold_env_steps != 1 or self.seeded):
             raise SettingError("noise kind='ou': a process is neither held nor seeded")
+        if self.table and not (self.kind == "normal" and self.seeded):
+            raise SettingError(f"noise table={self.table}: expected seeded noise of kind='normal'")
+        size = math.prod(self.shape)
+        if self.table and self.table < size:
+            raise SettingError(
+                f"noise table={self.table:,}: a draw has {size:,} numbers; expected a table of at least so many"
+            )
         if self.kind == "ou" and not (0.0 < self.theta * self.dt < 2.0 and self.sigma >= 0.0):
             raise SettingError(
                 f"noise kind='ou' with theta={self.theta}, sigma={self.sigma}, dt={self.dt}: expected "
@@ -294,6 +306,30 @@ class ActorOutput(NamedTuple):
     """
 
     values: Mapping[str, Any]
+    version: Any
+
+
+class Members(NamedTuple):
+    """Results of an iteration of a population (`agent.Population`), the same on every replica.
+
+    Members 2 i and 2 i + 1 had draw number i of the policy's seeded noise and its negative, with the weights of
+    `version`.
+
+    Attributes:
+      seed: int32 [2], of the iteration's draws, for `explore/noise.py`.
+      returns: float64 [n], sum of the rewards of the member's episode, as the learner sees them.
+      lengths: int64 [n], its env steps.
+      valid: bool [n], False for padding, which comes in whole pairs after all members.
+      moments: {path of a leaf of the observation, see `nn/normalise.py`: (sum, sum of squares)}, float64 [n, *shape],
+        over the observations that the member acted on; {} where they were not asked for.
+      version: int64 scalar, updates behind the weights that were perturbed.
+    """
+
+    seed: Any
+    returns: Any
+    lengths: Any
+    valid: Any
+    moments: Mapping[str, Any]
     version: Any
 
 

@@ -80,6 +80,17 @@ RUNS = {
              coordination="comm", low_hidden_sizes=(8,), max_goal_length=6, trained_env_steps=4, min_replay=100,
              success_greedy_beta=0.5, env_steps_per_update=16.0),
     ),
+    "ars": (
+        "ars",
+        dict(ON_POLICY, policy="mlp", num_envs=3, num_directions=4, num_top_directions=2,
+             normalize_observations=True),
+    ),
+    "es": (
+        "es",
+        dict(env="Pendulum-v1", max_episode_steps=30, total_env_steps=4000,
+             checkpoint_every_env_steps=1600, num_envs=3, episodes_per_batch=6,
+             min_steps_per_batch=500, core="gru", core_size=4),
+    ),
     "dqn, observation noise": ("dqn", dict(DQN, num_envs=2, with_=["observation_noise"])),
     "ppo, observation noise": (
         "ppo",
@@ -185,13 +196,17 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
         said = self.train("run", resume=True)
         self.assertIn(f"episodes: new ones begin ({why})", said)
 
-    def assert_same(self, whole, halves, from_env_steps):
+    def assert_same(self, whole, halves, from_env_steps, in_order=True):
+        """Same weights, counts and metrics. Not `in_order`: episodes of the window may have ended in another."""
         arrays = [
             checkpoint.load_arrays(d / "checkpoints" / "last.npz")[0] for d in (whole, halves)
         ]
         for mine, theirs in zip(*arrays, strict=True):
             self.assertAllEqual(mine, theirs)
         states = [json.loads((newest(d) / "state.json").read_text()) for d in (whole, halves)]
+        if not in_order:
+            for state in states:
+                state["window"] = {name: sorted(found) for name, found in state["window"].items()}
         for name in ("env_steps", "written", "sampled", "max_priority", "window", "rng"):
             self.assertEqual(states[0][name], states[1][name], name)
         self.assertEqual(*(s["totals"]["episodes"] for s in states))
@@ -214,7 +229,7 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
                         compared.add(name)
                         self.assertEqual(value, rows[1][steps][name], (steps, name))
         self.assertIn("actor/episode_return_mean", compared)
-        self.assertTrue(any(name.startswith("learner/") and "loss" in name for name in compared))
+        self.assertTrue(any(n.endswith(("loss", "/gradient_norm")) for n in compared))
 
     @parameterized.named_parameters((n, *run) for n, run in RUNS.items() if n not in SLOW)
     def test_it_is_the_run_that_was_never_interrupted(self, algo, settings):
@@ -229,7 +244,9 @@ class ExactResumeTest(tf.test.TestCase, parameterized.TestCase):
         whole, halves, said = self.twice(algo, **settings)
         self.assertIn("episodes: those of the checkpoint go on", said)
         first = sorted((halves / "checkpoints").glob("[0-9]*"))[0]
-        self.assert_same(whole, halves, int(first.name.split(".")[0]))
+        # Open episodes of a population begin again, and may end after others then.
+        in_order = algo not in ("ars", "es")
+        self.assert_same(whole, halves, int(first.name.split(".")[0]), in_order)
 
 
 def newest(run_dir):

@@ -161,6 +161,14 @@ SETTINGS = (
     Name(("rmsprop_decay",), "", "", "decay"),
     Name(("vtrace",), "", "", "vtrace"),
     Name(("queue_items",), "", "", "learner_queue_size"),
+    # Populations.
+    Name(("num_directions",), "n_delta", "", "num_rollouts", "directions, each played with both signs"),
+    Name(("num_top_directions",), "n_top", "", "rollouts_used"),
+    Name(("noise_stdev",), "delta_std", "", "noise_stdev"),
+    Name(("learning_rate",), "", "", "sgd_stepsize stepsize"),
+    Name(("reward_shift",), "alive_bonus_offset", "", "offset"),
+    Name(("min_steps_per_batch",), "", "", "train_batch_size"),
+    Name((), "", "", "eval_prob report_length", "evaluations are apart, every eval_every_env_steps"),
     Name(("rho_bar",), "", "", "vtrace_clip_rho_threshold"),
     Name(("pg_rho_bar",), "", "", "vtrace_clip_pg_rho_threshold"),
 )  # fmt: skip

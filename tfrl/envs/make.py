@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from tfrl.config import objects
-from tfrl.envs import atari, envpool, team, wrappers
+from tfrl.envs import atari, envpool, restarts, team, wrappers
 from tfrl.envs import spaces as space_lib
 from tfrl.envs.goal_rewards import GoalRewards
 from tfrl.envs.masks import CheckedMasks
@@ -370,8 +370,9 @@ def _native(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) 
         gym.make_vec, target, num_envs, vectorization_mode="vector_entry_point", **kwargs
     )
     return BatchVector(
-        env, spec, seed, backend="native", seed_form=lambda seeds: seeds[0], **options
-    )
+        env, spec, seed, backend="native", seed_form=lambda seeds: seeds[0],
+        restart=restarts.of(env), **options,
+    )  # fmt: skip
 
 
 class Backend(NamedTuple):

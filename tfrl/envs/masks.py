@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,22 @@ class CheckedMasks(VectorWrapper):
         """Takes over `inner`, whose observations have an action mask."""
         super().__init__(inner)
         self._starts = space_lib.mask_starts(inner.spec.action_space)
+        self._resting = np.zeros(self.num_envs, np.bool_)
+        self.seeds_rows = inner.seeds_rows
 
     def reset(self, seed: int | None = None) -> Any:
         """Like `inner`; raises SettingError for a state without a valid action, as `step` does."""
         obs = self.inner.reset(seed)
-        self._check(obs, np.zeros(self.num_envs, np.bool_))
+        self._resting[:] = False
+        self._check(obs, self._resting)
+        return obs
+
+    def restart(self, obs: Any, seeds: Mapping[int, int | None]) -> Any:
+        """Implements `VectorEnv.restart`; raises SettingError as `reset` does."""
+        obs = self.inner.restart(obs, seeds)
+        for row, seed in seeds.items():
+            self._resting[row] = seed is None
+        self._check(obs, self._resting)
         return obs
 
     def step(self, action: Any) -> VectorStep:
@@ -33,9 +45,9 @@ class CheckedMasks(VectorWrapper):
           SettingError: a state that is not terminal has no valid action.
         """
         step = self.inner.step(action)
-        self._check(step.next_obs, step.terminated)
+        self._check(step.next_obs, step.terminated | self._resting)
         if step.obs is not step.next_obs:
-            self._check(step.obs, np.zeros(self.num_envs, np.bool_))
+            self._check(step.obs, self._resting)
         return step
 
     def _check(self, obs: Any, ended: np.ndarray) -> None:

@@ -31,8 +31,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from tfrl.envs import restarts, team
 from tfrl.envs import spaces as space_lib
-from tfrl.envs import team
 from tfrl.envs.boundary import (
     DISCOUNT,
     FLAGS,
@@ -48,6 +48,7 @@ from tfrl.envs.state import NoState, capture, put_back
 from tfrl.errors import SettingError
 from tfrl.types import EnvSpec, Episode, VectorStep
 
+_RESTS = 2  # of a row, beside False and True
 _BOOL, _FLOAT = np.dtype(np.bool_), np.dtype(np.float32)
 
 
@@ -76,6 +77,7 @@ class VectorEnv(abc.ABC):
       place: where the environments' own code runs.
       restarts_in_step: SAME_STEP rather than NEXT_STEP, see above.
       why_no_state: why `state` cannot be called, in some words; "" where it can.
+      seeds_rows: `restart` may be called.
     """
 
     spec: EnvSpec
@@ -84,6 +86,7 @@ class VectorEnv(abc.ABC):
     place: Place
     restarts_in_step: bool = False
     why_no_state: str = "its backend cannot save it"
+    seeds_rows: bool = False
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> Any:
@@ -102,6 +105,19 @@ class VectorEnv(abc.ABC):
           action: leaves [B, ...] of `spec.action_space`. Discrete actions count from 0, Box
             actions outside the limits are clipped. Ignored in rows that are reset by this step.
         """
+
+    def restart(self, obs: Any, seeds: Mapping[int, int | None]) -> Any:
+        """Begins episodes in some rows now, each of a seed of its own; where `seeds_rows`.
+
+        Args:
+          obs: the last observations, leaves [B, ...].
+          seeds: by row. A row with None rests from now on until it is begun again: it need not be stepped, and what
+            the steps in between give there is to be ignored.
+
+        Returns:
+          The observations to act on next, leaves [B, ...].
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot begin an episode in one row")
 
     def state(self) -> Any:
         """The state of all environments with their generators, and what is counted here; plain data and arrays.
@@ -170,6 +186,7 @@ class SyncVector(VectorEnv):
     """
 
     backend = "sync"
+    seeds_rows = True
 
     def __init__(
         self,
@@ -235,7 +252,8 @@ class SyncVector(VectorEnv):
         self.place = Place(lambda: [self._row])
         self._all, self._none = _constant(self.num_envs, True), _constant(self.num_envs, False)
         self._rows = [(i, env.step) for i, env in enumerate(self.envs)]
-        self._pending = [False] * self.num_envs  # rows whose next step is a reset
+        # Rows whose next step is a reset, or that rest.
+        self._pending: list[bool | int] = [False] * self.num_envs
         self._returns = [0.0] * self.num_envs
         self._lengths = [0] * self.num_envs
 
@@ -303,12 +321,16 @@ class SyncVector(VectorEnv):
             for i, step in self._rows:
                 self._row = i
                 if pending[i]:
-                    obs, info = boundary.first(self.envs[i].reset(), i)
-                    pending[i] = False
                     reward[i] = 0.0
                     if valid is self._all:
                         valid = np.ones(self.num_envs, np.bool_)
                     valid[i] = False
+                    if pending[i] == _RESTS:
+                        for leaf in arrays:
+                            leaf[i] = 0
+                        continue
+                    obs, info = boundary.first(self.envs[i].reset(), i)
+                    pending[i] = False
                     length = 0
                 else:
                     length = lengths[i] + 1
@@ -366,6 +388,31 @@ class SyncVector(VectorEnv):
         return VectorStep(
             nest, nest, reward, terminated, truncated, valid, episodes, discount, rewards
         )
+
+    def restart(self, obs: Any, seeds: Mapping[int, int | None]) -> Any:
+        """Implements `VectorEnv.restart`; resting rows are not stepped, and their steps are not valid.
+
+        Raises:
+          SettingError: an observation of another shape than its space.
+        """
+        arrays = [space_lib.at(obs, leaf.names).copy() for leaf in self._leaves]
+        self.place.calls += 1
+        self.place.inside = True
+        try:
+            for i, seed in seeds.items():
+                self._returns[i], self._lengths[i], self._part_sums[i] = 0.0, 0, 0.0
+                self._pending[i] = _RESTS if seed is None else False
+                if seed is not None:
+                    self._row = i
+                    first, info = self._boundary.first(self.envs[i].reset(seed=seed), i)
+                    self._write(arrays, i, first, 0)
+                    if self.lives is not None:
+                        self.lives[i] = info["lives"]
+        except SystemExit as error:
+            raise self._boundary.exited(self._row, error) from error
+        self.place.inside = False
+        self._boundary.values(arrays, lambda row: self._lengths[row])
+        return self._pack(arrays)
 
     @property
     def why_no_state(self) -> str:
@@ -500,6 +547,7 @@ class BatchVector(VectorEnv):
         channel_last: bool = False,
         shared_buffer: bool = True,
         seed_form: Callable[[list[int]], Any] = list,
+        restart: restarts.Restart | None = None,
     ):
         """Takes over `env`.
 
@@ -516,6 +564,7 @@ class BatchVector(VectorEnv):
           shared_buffer: `env` may write its observations into the same memory each time, so copy them; False only for
             those known to give new arrays at every step.
           seed_form: from one seed per environment to what `env.reset` takes.
+          restart: begins episodes in single rows, where that is known for the class of `env`.
 
         Raises:
           SettingError: an autoreset mode other than the two above, or none stated.
@@ -535,7 +584,8 @@ class BatchVector(VectorEnv):
         self._info_names = info_names
         self.restarts_in_step = mode is AutoresetMode.SAME_STEP
         self._seed: int | None = seed
-        self._seed_form = seed_form
+        self._seed_form, self._restart = seed_form, restart
+        self.seeds_rows = restart is not None
         self._clip = clip_rewards
         self._space = env.single_observation_space
         self._boundary = Boundary(spec.name, self._space, spec.reward_parts)
@@ -623,6 +673,18 @@ class BatchVector(VectorEnv):
         return VectorStep(
             obs, next_obs, paid, terminated, truncated, valid, episodes, discount, rewards
         )
+
+    def restart(self, obs: Any, seeds: Mapping[int, int | None]) -> Any:
+        """Implements `VectorEnv.restart`; resting rows are stepped on."""
+        if self._restart is None:
+            return super().restart(obs, seeds)
+        begun = {row: seed for row, seed in seeds.items() if seed is not None}
+        obs = obs.copy()
+        for row, first in self._call(self._restart, self.env, begun).items():
+            obs[row], self._returns[row], self._lengths[row] = first, 0.0, 0
+            if self._pending is not None:
+                self._pending[row] = False
+        return obs
 
     def set(self, facts: Mapping[str, float]) -> None:
         """Implements `VectorEnv.set`: calls `set_facts` of the vector environment, where it has that method."""

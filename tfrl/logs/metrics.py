@@ -84,6 +84,13 @@ METRICS: dict[str, Metric] = {
     ),
     "learner/gradient_norm": Metric("", "global norm of the gradient before clipping"),
     "learner/learning_rate": Metric("", "learning rate of the optimiser"),
+    "learner/population_episodes": Metric("episodes", "members of the last iteration, both signs"),
+    "learner/population_return_mean": Metric(
+        "reward", "mean return of the members of the last iteration, each with perturbed weights"
+    ),
+    "learner/population_return_std": Metric("reward", "standard deviation of these returns"),
+    "learner/population_return_max": Metric("reward", "largest of these returns"),
+    "learner/weights_norm": Metric("", "Euclidean norm of all weights of the policy"),
     "learner/policy_loss": Metric("", "loss that the policy minimises, mean over the last batches"),
     "learner/policy_gradient_norm": Metric(
         "", "global norm of the policy's gradient before clipping"

@@ -71,6 +71,20 @@ class RunningMoments(tf.Module):
             squares = tf.where(mask, squares, tf.zeros_like(squares))
         new_m2 = apply.reduce_sum(tf.reduce_sum(squares, axis=0))
 
+        self._join(new, new_mean, new_m2)
+
+    def merge_sums(self, count: tf.Tensor, total: tf.Tensor, squares: tf.Tensor) -> None:
+        """Adds observations of which sums are known; in replica context, where every replica has all of them.
+
+        Args:
+          count: of them, float64 scalar.
+          total, squares: their sum and the sum of their squares, float64 [*shape].
+        """
+        mean = total / tf.maximum(count, 1.0)
+        self._join(count, mean, tf.maximum(squares - total * mean, 0.0))
+
+    def _join(self, new: tf.Tensor, new_mean: tf.Tensor, new_m2: tf.Tensor) -> None:
+        """Joins moments of `new` observations with the present ones (Chan et al. 1979)."""
         old, mean = self.count.read_value(), self._mean.read_value()
         total = old + new
         share = new / tf.maximum(total, 1.0)
@@ -124,9 +138,14 @@ class ObservationMoments(tf.Module):
         In replica context, see `RunningMoments.merge`.
         """
         valid = None if valid is None else tf.reshape(valid, [-1])
-        arrays = _by_path(obs, self._space)
+        arrays = by_path(obs, self._space)
         for path, moments in self.leaves.items():
             moments.merge(tf.reshape(arrays[path], [-1, *moments.shape]), valid)
+
+    def merge_sums(self, count: tf.Tensor, sums: Any) -> None:
+        """Adds observations of which sums are known, {path: (sum, sum of squares)}; see `RunningMoments.merge_sums`."""
+        for path, moments in self.leaves.items():
+            moments.merge_sums(count, *sums[path])
 
     def adopt(self, normaliser: ObservationNormaliser, count: int) -> None:
         """Goes on as if it had merged `count` observations to what the policy's normaliser holds."""
@@ -237,7 +256,7 @@ def normalised_leaves(space: gym.Space) -> dict[str, gym.spaces.Box]:
     return found
 
 
-def _by_path(x: Any, space: gym.Space) -> dict[str, Any]:
+def by_path(x: Any, space: gym.Space) -> dict[str, Any]:
     """{path: array} of all leaves, named as those of `normalised_leaves`."""
     return dict(zip((_name(path) for path, _ in leaves(space)), leaf_values(space, x)))
 

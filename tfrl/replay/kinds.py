@@ -14,6 +14,7 @@ from tfrl.agent import (
     Episodes,
     NStep,
     Policy,
+    Population,
     Replay,
     Sequences,
     Unroll,
@@ -26,6 +27,7 @@ from tfrl.replay.computed import ComputedLayout
 from tfrl.replay.hindsight import Hindsight
 from tfrl.replay.layout import Layout
 from tfrl.replay.local_queue import Sink, TableSink
+from tfrl.replay.population import PopulationLayout
 from tfrl.replay.priorities import InitialPriorities
 from tfrl.replay.sender import Sender
 from tfrl.replay.sequences import SequenceLayout
@@ -76,6 +78,8 @@ def make_layout(agent: Agent, spec: EnvSpec, policy: Policy, num_envs: int) -> L
     item = agent.experience.item
     if isinstance(item, NStep):
         return TransitionLayout(spec, agent.experience.prioritized)
+    if isinstance(item, Population):
+        return PopulationLayout(spec, item)
     noise = {name: tf.fill([1, *n.shape], 0.5) for name, n in policy.noise.items()}
     held = {name: noise[name] for name, n in policy.noise.items() if n.hold_env_steps is None}
     state = policy.initial_state(1, held)

@@ -16,13 +16,16 @@ from tfrl.logs.episode_file import EpisodeFile
 from tfrl.replay.hindsight import Hindsight
 from tfrl.replay.kinds import check_restarts, make_writer, sequence_writer
 from tfrl.replay.learner_replay import LearnerReplay
-from tfrl.replay.local_queue import LocalQueue
+from tfrl.replay.local_queue import LocalQueue, TableSink
+from tfrl.replay.population import Collector
 from tfrl.replay.sequence_rows import RowSink
 from tfrl.replay.write_chunks import ChunkWriter
+from tfrl.replay.write_population import PopulationWriter
 from tfrl.replay.writer import Writer
 from tfrl.runtime import seeds
 from tfrl.runtime.acting.actor import Actor
 from tfrl.runtime.acting.inference import Engine, StepSignature, make_engine
+from tfrl.runtime.acting.population import PopulationActor
 from tfrl.runtime.learning import batches
 from tfrl.runtime.learning.batches import Batcher, make_batcher
 from tfrl.runtime.learning.learner import LearnerLoop, make_strategy
@@ -151,7 +154,8 @@ def engine(run_plan: RunPlan, inference: str, announce: Announce) -> Engine:
     """The engine of an exploring policy; `inference` as in `make_engine`."""
     policy, num_envs = run_plan.agent.make_policy(), run_plan.job.topology.num_envs
     signature = StepSignature(policy, run_plan.spec, num_envs, run_plan.knobs, explore=True)
-    return make_engine(inference, policy, signature, announce)
+    # The results of a population must not depend on which engine was faster at the start of a process.
+    return make_engine(inference, policy, signature, announce, timed=not run_plan.population)
 
 
 def writer(
@@ -177,6 +181,12 @@ def writer(
     """
     agent, layout, num_envs = run_plan.agent, run_plan.layout, run_plan.job.topology.num_envs
     item = agent.experience.item
+    if run_plan.population:
+        version = run_plan.found.state["totals"]["updates"] if run_plan.found else 0
+        return PopulationWriter(
+            run_plan.spec, layout, TableSink(clients[0]) if queue is None else queue, num_envs,
+            population_seed(run_plan), Collector(layout, version) if queue is not None else None, patience,
+        )  # fmt: skip
     made_with = hindsight(run_plan, index, stream) if run_plan.relabels else None
     if insert is not None and run_plan.sequences:
         return sequence_writer(RowSink(insert, layout.rows()), item, layout, num_envs)
@@ -220,4 +230,12 @@ def actor(
     file = None
     if log.episodes_csv:
         file = EpisodeFile(run_plan.run_dir / episodes.NAME, index, started)
-    return Actor(run_plan.agent, engine, env, writer, place, rng, seed, file, log.info_metrics)
+    parts = (run_plan.agent, engine, env, writer, place, rng, seed, file, log.info_metrics)
+    if run_plan.population:
+        return PopulationActor(*parts, population_seed(run_plan))
+    return Actor(*parts)
+
+
+def population_seed(run_plan: RunPlan) -> int:
+    """The seed from which all that the members of the run's populations do follows."""
+    return seeds.integer(run_plan.job.seed, "population")

@@ -119,6 +119,11 @@ class StoppableVector:
         with self._stop.inside_environment():
             return self._env.reset(seed)
 
+    def restart(self, obs: Any, seeds: Any) -> Any:
+        """Implements `VectorEnv.restart`; raises Stopped where the run is to stop."""
+        with self._stop.inside_environment():
+            return self._env.restart(obs, seeds)
+
     def step(self, action: Any) -> Any:
         """Implements `VectorEnv.step`; raises Stopped where the run is to stop."""
         stop = self._stop

@@ -140,7 +140,10 @@ class Supervisor:
         return {"totals": totals, "memory_peak_mb": self._memory_mb()}
 
     def _goes_on(self) -> bool:
-        return self.totals.env_steps < self.job.total_env_steps and not self.hooks.stopped
+        ended = self.totals.env_steps >= self.job.total_env_steps
+        if self.run_plan.population:  # whose learner alone knows which iterations are whole
+            ended = any(member.numbers.get("over") for member in self._of("learner"))
+        return not ended and not self.hooks.stopped
 
     def _start_all(self, restore: bool) -> None:
         """All at once: each of them first imports TensorFlow for seconds.

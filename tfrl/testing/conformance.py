@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 import tree
 
-from tfrl.agent import ActorPlace, Agent, NStep, Queue, Replay
+from tfrl.agent import ActorPlace, Agent, NStep, Population, Queue, Replay
 from tfrl.envs.spaces import mask_starts
 from tfrl.replay.kinds import make_layout
+from tfrl.replay.population import Collector
 from tfrl.replay.sampler import Samples
 from tfrl.replay.transitions import TransitionLayout
 from tfrl.runtime.learning.learner import LearnerLoop
@@ -73,10 +74,30 @@ def samples(agent: Agent, spec: EnvSpec, count: int, seed: int, **fields: Any) -
 def block(agent: Agent, spec: EnvSpec, seed: int, num_envs: int = 4) -> Samples:
     """Data of one call of the learner: random transitions or sequences, or one random item of a queue."""
     experience = agent.experience
+    if isinstance(experience.item, Population):
+        return population(agent, spec, seed)
     if isinstance(experience, Queue):
         return unroll(agent, spec, num_envs, seed)
     make = samples if isinstance(experience.item, NStep) else unroll
     return make(agent, spec, experience.batch_size * experience.updates_per_call, seed)
+
+
+def population(agent: Agent, spec: EnvSpec, seed: int) -> Samples:
+    """An iteration of a population with random returns, as a learner gets it; iteration `seed` of the run."""
+    rng = np.random.default_rng(seed)
+    layout = make_layout(agent, spec, agent.make_policy(), 1)
+    collector, count = Collector(layout, seed), agent.experience.item.count
+    item = None
+    while item is None:  # as many rounds as it takes
+        first = (collector.rounds - 1) * count
+        sums = rng.normal(size=(count, layout.width // 2))
+        moments = np.concatenate([sums, sums**2 + rng.random(sums.shape)], 1)
+        members, lengths = np.arange(first, first + count), rng.integers(2, 9, count)
+        item = collector.add(
+            layout.results(seed, 5, members, rng.normal(size=count), lengths, moments)
+        )
+    columns = {name: tf.constant(x[None]) for name, x in item.items()}
+    return Samples(tf.zeros([1], tf.uint64), tf.ones([1], tf.float64), columns)
 
 
 def unroll(agent: Agent, spec: EnvSpec, num_envs: int, seed: int) -> Samples:

@@ -42,7 +42,12 @@ class Actor:
       seconds: {'env' | 'act' | 'write': time spent}.
       facts: numbers of the learner and of evaluations that knobs and environments have received last.
       window: returns and lengths of the last episodes that count, see `Agent.in_metrics`.
+      rests: there is nothing to do until other weights come.
+      between_items: a run may end here; items that are not whole are of use later, or none has begun.
     """
+
+    rests: bool = False
+    between_items: bool = True
 
     def __init__(
         self,

@@ -261,6 +261,32 @@ class States:
         self.value, self._begins = state["value"], state["begins"]
 
 
+class Kept:
+    """The leaves of a recurrent state that a step returns as it got them, e.g. weights that are held for an episode.
+
+    Engines bind them once, and again when they are given other arrays: no step copies them.
+
+    Args:
+      step: traced for `signature`.
+      signature: of it.
+
+    Attributes:
+      leaves: bool of each leaf of the state.
+      all: there are leaves, and no others.
+    """
+
+    def __init__(self, step: tf.types.experimental.ConcreteFunction, signature: StepSignature):
+        first = len(tree.flatten(signature.args[0]))
+        inputs = step.graph.inputs[first : first + len(tree.flatten(signature.args[1]))]
+        paths = [path for path, _ in tree.flatten_with_path(step.structured_outputs)]
+        outputs = [x for path, x in zip(paths, step.graph.outputs) if path[0] == "state"]
+        # A graph returns what it got through identities.
+        self.leaves = [
+            _behind_identities(made) is got for got, made in zip(inputs, outputs, strict=True)
+        ]
+        self.all = bool(self.leaves) and all(self.leaves)
+
+
 class FunctionEngine:
     """Runs the traced step on the policy's own variables."""
 
@@ -269,7 +295,20 @@ class FunctionEngine:
     def __init__(self, policy: Policy, signature: StepSignature):
         self.policy, self.signature = policy, signature
         self._variables = list(policy.variables)
-        self._step, self._copies = _cast_ahead(signature.trace(policy), policy)
+        traced = signature.trace(policy)
+        self._kept = Kept(traced, signature)
+        self.kept = self._kept.leaves
+        self._step, self._copies = _cast_ahead(traced, policy)
+        # Noise of which the first state is made may be read by no step.
+        inputs = traced.graph.inputs[: len(tree.flatten(signature.args))]
+        specs = signature.args[3]
+        of_noise = zip(sorted(specs), inputs[len(inputs) - len(specs) :], strict=True)
+        self._read = [name for name, tensor in of_noise if tensor.consumers()]
+        unread = specs.keys() - set(self._read)
+        self._unread = {name: tf.zeros(specs[name].shape) for name in unread}
+        self._bound: dict[
+            int, tuple[Any, tf.Tensor]
+        ] = {}  # leaf of the state: its array, the tensor of that
         self.start = Start(policy, signature)
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
@@ -283,10 +322,35 @@ class FunctionEngine:
         self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]
     ) -> PolicyStep:
         """One step on arrays, leaves [B, ...]; returns arrays."""
+        if any(self._kept.leaves):
+            return self._act_keeping(obs, state, knobs, noise)
         flat = [tf.convert_to_tensor(_dense(x)) for x in _flatten(obs, state, knobs, noise)]
         return tree.map_structure(
             lambda x: x.numpy(), self._step(*tree.unflatten_as(self.signature.args, flat))
         )
+
+    def _act_keeping(
+        self, obs: Any, state: Any, knobs: Mapping[str, Any], noise: Mapping[str, Any]
+    ) -> PolicyStep:
+        """`act`, where some leaves of the state are kept."""
+        kept, leaves = self._kept.leaves, tree.flatten(state)
+        for i, (keeps, leaf) in enumerate(zip(kept, leaves, strict=True)):
+            if keeps and (i not in self._bound or self._bound[i][0] is not leaf):
+                self._bound[i] = (leaf, tf.constant(leaf))
+        inner = [self._bound[i][1] if kept[i] else leaf for i, leaf in enumerate(leaves)]
+        made = self._step(
+            tree.map_structure(lambda x: tf.convert_to_tensor(_dense(x)), obs),
+            tree.unflatten_as(state, [tf.convert_to_tensor(x) for x in inner]),
+            {name: tf.convert_to_tensor(x) for name, x in knobs.items()},
+            {**{name: tf.convert_to_tensor(noise[name]) for name in self._read}, **self._unread},
+        )
+        numbers = lambda nest: tree.map_structure(lambda x: x.numpy(), nest)
+        if not self._kept.all:
+            new = tree.flatten(made.state)
+            state = tree.unflatten_as(
+                state, [old if k else x.numpy() for k, old, x in zip(kept, leaves, new)]
+            )
+        return PolicyStep(numbers(made.action), state, numbers(dict(made.extras)))
 
 
 class LiteEngine:
@@ -303,6 +367,8 @@ class LiteEngine:
         self.start = Start(policy, signature)
         step = signature.trace(policy)
         self._outputs = step.structured_outputs
+        self._kept = Kept(step, signature)
+        self.kept = self._kept.leaves
         interpreter = self._interpreter = tf.lite.Interpreter(
             model_content=_convert(step, policy), num_threads=1
         )
@@ -312,15 +378,20 @@ class LiteEngine:
         # Inputs that the graph does not read are pruned by the converter.
         self._inputs = [position.get(i) for i in range(num_inputs)]
         obs, state, knobs, noise = signature.args
-        # One array as observation and no state: the common case, without walking a nest at every step. LiteRT computes
-        # with uint16, but its Python interpreter takes no arrays of it; see `_convert`.
+        # One array as observation and no state but one that is kept: the common case, without walking a nest at every
+        # step. LiteRT computes with uint16, but its Python interpreter takes no arrays of it; see `_convert`.
+        no_state = isinstance(state, tuple) and not state
         self._plain = (
             isinstance(obs, tf.TensorSpec)
             and obs.dtype != tf.uint16
-            and isinstance(state, tuple)
-            and not state
+            and (no_state or self._kept.all)
         )
-        names = [None, *sorted(knobs), *sorted(noise)]
+        self._state_set: Any = () if no_state else None
+        first = len(tree.flatten(obs))
+        self._leaves = dict(enumerate(range(first, first + len(self._kept.leaves))))
+        self._bound: dict[int, Any] = {}  # leaf of the state: array that was set last
+        before = num_inputs - len(knobs) - len(noise)
+        names = [*[None] * before, *sorted(knobs), *sorted(noise)]
         fed = [
             (name, index) for name, index in zip(names, self._inputs) if index is not None and name
         ]
@@ -330,9 +401,14 @@ class LiteEngine:
         self._weights = [position.get(num_inputs + i) for i in range(len(policy.variables))]
         # In the order of the graph's outputs. Their names say nothing: outputs that are equal share
         # one, and one that is an input bears the input's.
-        self._results = [d["index"] for d in interpreter.get_output_details()]
+        results = [d["index"] for d in interpreter.get_output_details()]
+        paths = [path for path, _ in tree.flatten_with_path(self._outputs)]
+        of_state = [i for i, path in enumerate(paths) if path[0] == "state"]
+        returned = {i for i, keeps in zip(of_state, self._kept.leaves, strict=True) if keeps}
+        self._results = [index for i, index in enumerate(results) if i not in returned]
+        self._returned = [i in returned for i in range(len(results))]
         # An action and nothing else: the common case is not worth walking a nest at every step.
-        self._bare = [path for path, _ in tree.flatten_with_path(self._outputs)] == [("action",)]
+        self._bare = [p for i, p in enumerate(paths) if i not in returned] == [("action",)]
         self.load([v.numpy() for v in policy.variables])
 
     def load(self, arrays: Sequence[np.ndarray]) -> None:
@@ -356,18 +432,35 @@ class LiteEngine:
                 self._knobs_set = knobs
             for name, index in self._noise:
                 interpreter.set_tensor(index, noise[name])
+            if state is not self._state_set:
+                self._bind(tree.flatten(state))
+                self._state_set = state
         else:
-            for index, array in zip(
-                self._inputs, tree.flatten((obs, state, dict(knobs), dict(noise))), strict=True
-            ):
-                if index is not None:
+            flat = tree.flatten((obs, state, dict(knobs), dict(noise)))
+            kept = {self._leaves[i] for i, keeps in enumerate(self._kept.leaves) if keeps}
+            self._bind([flat[i] for i in self._leaves.values()])
+            for i, (index, array) in enumerate(zip(self._inputs, flat, strict=True)):
+                if index is not None and i not in kept:
                     wide = array.dtype == np.uint16
                     interpreter.set_tensor(index, array.astype(np.int32) if wide else _dense(array))
         interpreter.invoke()
         results = [interpreter.get_tensor(index) for index in self._results]
-        if self._bare:
-            return PolicyStep(results[0], (), {})
+        if self._bare and self._plain:
+            return PolicyStep(results[0], state, {})
+        if len(self._results) < len(self._returned):
+            made, old = iter(results), iter(tree.flatten(state))
+            kept = (leaf for leaf, keeps in zip(old, self._kept.leaves) if keeps)
+            results = [next(kept) if returned else next(made) for returned in self._returned]
         return tree.unflatten_as(self._outputs, results)
+
+    def _bind(self, leaves: Sequence[np.ndarray]) -> None:
+        """Sets the leaves of the state that are kept, where they are other arrays than before."""
+        for i, leaf in enumerate(leaves):
+            if self._kept.leaves[i] and self._bound.get(i) is not leaf:
+                index = self._inputs[self._leaves[i]]
+                if index is not None:
+                    self._interpreter.set_tensor(index, leaf)
+                self._bound[i] = leaf
 
 
 Engine = FunctionEngine | LiteEngine
@@ -377,6 +470,12 @@ def _draw(rng: np.random.Generator, spec: NoiseSpec, leading: tuple[int, ...]) -
     """Float32 [*leading, *shape]."""
     draw = rng.random if spec.kind == "uniform" else rng.standard_normal
     return draw((*leading, *spec.shape), dtype=np.float32)
+
+
+def _behind_identities(tensor: tf.Tensor) -> tf.Tensor:
+    while tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    return tensor
 
 
 def seed_name(name: str) -> str:
@@ -407,8 +506,12 @@ def make_engine(
     policy: Policy,
     signature: StepSignature,
     announce: Callable[[str], None] = lambda text: None,
+    timed: bool = True,
 ) -> Engine:
     """The engine that `mode` names; 'auto' times both on zeros and keeps the faster.
+
+    Args:
+      timed: False: 'auto' is the interpreter wherever it can run the policy.
 
     Raises:
       SettingError: `mode` is 'lite' and the policy cannot be converted.
@@ -423,6 +526,9 @@ def make_engine(
     except SettingError as error:
         announce(f"acting: function (lite is unavailable: {error})")
         return function
+    if not timed:
+        announce("acting: lite")
+        return lite
     times = {engine: _time(engine) for engine in (function, lite)}
     best = min(times, key=times.__getitem__)
     figures = ", ".join(f"{e.name} {t * 1e6:.0f} us" for e, t in times.items())

@@ -191,7 +191,7 @@ class _Run:
         }
 
     def _goes_on(self) -> bool:
-        ended = self.totals.env_steps >= self.job.total_env_steps
+        ended = self.totals.env_steps >= self.job.total_env_steps and self.actor.between_items
         return not (ended or self.stop.requested or self.hooks.stopped)
 
     def _act(self) -> None:

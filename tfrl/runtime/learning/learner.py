@@ -459,6 +459,8 @@ def _known_mode(learner: Any, updates_per_call: int) -> tuple[str, str]:
     time for loops of updates of narrow dense layers. The random ops of Keras layers such as Dropout ignore the seed
     under XLA: what they draw depends on what the process has compiled before.
     """
+    if any(noise.seeded for noise in learner.policy.noise.values()):
+        return "graph", " (XLA would round the draws of seeds in another way than the actors)"
     random_layer = tf.keras.__internal__.layers.BaseRandomLayer
     if any(isinstance(module, random_layer) for module in learner.policy.submodules):
         return "graph", " (XLA would ignore the seed of the network's random layers)"

@@ -21,6 +21,7 @@ from tfrl.agent import Replay
 from tfrl.replay.bounded import Patient
 from tfrl.replay.budget import Budget
 from tfrl.replay.learner_replay import LearnerReplay
+from tfrl.replay.population import COLLECTOR, ROUNDS, Collector, Results
 from tfrl.replay.sampler import ReplayTimeout, Sampler, Samples
 from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.write_chunks import Chunks
@@ -32,6 +33,7 @@ SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environme
 FETCH_S = 0.1  # longest wait for samples that are paid for, between two looks at the orders
 DRY_S = 5.0  # at the end: without samples for so long, there are none left
 QUEUE_DRY_S = 1.0  # the same for chunks, which need not wait for each other
+EXACT_ENV_STEPS = "population_env_steps"  # in the state of a checkpoint
 
 
 class Feed:
@@ -155,6 +157,8 @@ class Shard:
 class TableSource:
     """Blocks of samples from one or several tables.
 
+    As every source it has `facts`, numbers that are published with the weights.
+
     A block has as many parts as there are shards: one of each, or several of those that have more to give, so that no
     shard is waited for. Every batch has its share of every part. The probability of an item is that under the draw from
     all shards: the one under its own, times the share of the parts that are its shard's.
@@ -164,6 +168,8 @@ class TableSource:
       link: its orders hold 'addresses' and 'shards', [index, items sampled before] of each.
       items: of a block.
     """
+
+    facts: Mapping[str, float] = {}
 
     def __init__(self, run_plan: RunPlan, link: Link, items: int):
         self._link, plan = link, run_plan.shard_plan
@@ -256,6 +262,81 @@ class TableSource:
         return tf.nest.map_structure(join, *parts)
 
 
+class PopulationSource:
+    """Whole iterations of a population, made of the results that actors send in any order.
+
+    Once the iterations have the env steps of the run, no further one is asked for: so it ends with the same one however
+    many actors there are.
+
+    Args:
+      run_plan: of the run.
+      link: its orders hold the address of the queue, the index of its server and how many items were taken from it.
+      version: updates of the learner.
+      env_steps: of the iterations so far.
+      learner: index of this one among those that the run has had.
+
+    Attributes:
+      inserted: items of results that have come.
+    """
+
+    def __init__(self, run_plan: RunPlan, link: Link, version: int, env_steps: int, learner: int):
+        self._link, self._learner = link, learner
+        (self._index, self._before) = link.orders["shards"][0]
+        self._client = reverb.Client(link.orders["addresses"][0])
+        self._feed = Feed(lambda: Results(self._client))
+        self._collector = Collector(run_plan.layout, version)
+        self._total = run_plan.job.total_env_steps
+        self._left = self._total - env_steps
+        self._whole: dict[str, np.ndarray] | None = None
+        self.inserted = 0
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """What actors must know beside the weights: how many rounds are asked for."""
+        return {ROUNDS: self._collector.rounds if self._left > 0 else 0, COLLECTOR: self._learner}
+
+    def is_paid(self) -> bool:
+        """Like `TableSource.is_paid`: whether an iteration is whole; takes results that have come."""
+        while self._whole is None and (item := self._feed.next(FETCH_S / 10)) is not None:
+            self.inserted += 1
+            if self._left > 0:
+                self._whole = self._collector.add(item)
+        return self._whole is not None
+
+    def is_dry(self, waited_s: float) -> bool:
+        """Like `TableSource.is_dry`, after a shorter wait: results need not wait for each other."""
+        return waited_s > QUEUE_DRY_S
+
+    def next(self) -> Samples | None:
+        """The next iteration, None while it is not whole."""
+        if not self.is_paid():
+            return None
+        item, self._whole = self._whole, None
+        self._left -= int(item["length"].sum())
+        columns = {name: tf.convert_to_tensor(x[None]) for name, x in item.items()}
+        return Samples(tf.zeros([1], tf.uint64), tf.ones([1], tf.float64), columns)
+
+    def write_priorities(self, priorities: np.ndarray) -> None:
+        """Raises NotImplementedError: results have no priorities."""
+        raise NotImplementedError("results of a population have no priorities")
+
+    def numbers(self) -> dict[str, Any]:
+        """Like `TableSource.numbers`."""
+        over = self._left <= 0
+        return {
+            "sampled": self.inserted, "sampled_of": {self._index: self.inserted}, "over": over,
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """Like `TableSource.state`, and the env steps of whole iterations, which the supervisor does not know."""
+        taken = self._before + self.inserted
+        return {"written": taken, "sampled": taken, EXACT_ENV_STEPS: self._total - self._left}
+
+    def save(self, folder: Path) -> None:
+        """Like `TableSource.save`: results that wait; those of an unfinished iteration are played again."""
+        save_contents(self._client, folder)
+
+
 class LearnerReplaySource:
     """Chunks of new transitions from the queue into a replay beside the learner, whose updates draw from it.
 
@@ -266,6 +347,8 @@ class LearnerReplaySource:
       replay: beside the learner.
       before: 'written' and 'sampled' items of its contents.
     """
+
+    facts: Mapping[str, float] = {}
 
     def __init__(
         self,

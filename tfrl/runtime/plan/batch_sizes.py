@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tfrl.agent import Episodes, Queue, Replay
+from tfrl.agent import Episodes, Population, Queue, Replay
 from tfrl.job import Topology
 
 
@@ -40,5 +40,7 @@ def update_samples(experience: Replay | Queue, topology: Topology) -> float:
     if isinstance(experience, Replay):
         return items
     item = experience.item
-    each = item.count if isinstance(item, Episodes) else item.env_steps(topology.num_envs)
+    each = (
+        item.count if isinstance(item, Episodes | Population) else item.env_steps(topology.num_envs)
+    )
     return items * each / experience.minibatches

@@ -51,6 +51,11 @@ def _replicas(run_plan: RunPlan) -> int:
 
 def _check_overlap(run_plan: RunPlan) -> None:
     """Raises SettingError where acting and training go on at the same time anyway."""
+    if run_plan.job.topology.overlap and run_plan.population:
+        raise SettingError(
+            f"overlap with algo={run_plan.job.algo}: no episode can begin before the weights that it perturbs are "
+            "there; expected overlap=False"
+        )
     if run_plan.job.topology.overlap and run_plan.queue and not run_plan.waits:
         raise SettingError(
             f"overlap with algo={run_plan.job.algo}: its actors do not wait for the learner anyway; expected a replay, "

@@ -102,7 +102,8 @@ def fetched_bytes(layout: Layout) -> int:
     """Bytes of an item as the learner is given it."""
     return sum(
         # Unrolls have room for so many frames at first.
-        math.prod(layout.frames_shape if name == "frames" else spec.shape) * spec.dtype.size
+        math.prod(layout.frames_shape if name == "frames" else (n or 1 for n in spec.shape))
+        * spec.dtype.size
         for name, spec in layout.signature().items()
     )
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfrl.agent import (
     Agent,
     Episodes,
     NStep,
+    Population,
     Queue,
     Replay,
     Sequences,
@@ -117,6 +119,11 @@ class RunPlan:
         return item if isinstance(item, Sequences) else None
 
     @property
+    def population(self) -> bool:
+        """Items are iterations of a population."""
+        return isinstance(self.agent.experience.item, Population)
+
+    @property
     def relabels(self) -> int:
         """Copies of each transition with goals that were achieved later; 0 for none."""
         item = self.agent.experience.item
@@ -131,7 +138,7 @@ class RunPlan:
     @property
     def whole_episodes(self) -> bool:
         """Items are made of whole episodes: how many env steps one takes is not known before."""
-        return isinstance(self.agent.experience.item, Episodes)
+        return isinstance(self.agent.experience.item, Episodes | Population)
 
     @property
     def batch_items(self) -> int:
@@ -145,7 +152,12 @@ class RunPlan:
 
     @property
     def items_per_wait(self) -> int:
-        """Items that each actor makes between two waits, where actors wait."""
+        """Items that each actor makes between two waits, where actors wait.
+
+        One that has played its part of a population rests by itself.
+        """
+        if self.population:
+            return sys.maxsize
         return batch_sizes.items_per_wait(self.queue, self.job.topology)
 
     @property
@@ -273,6 +285,12 @@ class RunPlan:
     @property
     def arithmetic(self) -> str:
         """The start-up line with the sizes of batches."""
+        if self.population:
+            item = self.agent.experience.item
+            least = (
+                f" until they have {item.min_env_steps:,} env steps" if item.min_env_steps else ""
+            )
+            return f"rounds of {item.count:,} episodes{least} -> 1 update"
         if self.queue:
             queue, most, what, width = self.queue, "", "env steps", self.item_env_steps
             if self.whole_episodes:

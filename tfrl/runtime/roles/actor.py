@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import reverb
@@ -27,6 +27,9 @@ PULL_EVERY_S = 0.02
 # Items of an actor between two looks at its orders, and on their way to the server after them. Reverb
 # prints a warning for every few items when there are more than about a hundred.
 MAX_STEPS, MAX_PENDING_ITEMS = 64, 32
+STEPS_BEFORE_WAIT = (
+    512  # the same where no newer weights can come before the items of one wait are made
+)
 
 
 def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
@@ -76,7 +79,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     weights_s = inside_s = 0.0  # waiting for weights, and for the replay inside `run`
     while link.orders["stop"] == RUN:
         start = time.perf_counter()
-        waits = waited = writer.items_written - trained >= ahead
+        waits = waited = actor.rests or writer.items_written - trained >= ahead
         planned = (writer.vector_steps_to_item or most) * num_envs
         late = bound and actor.env_steps - looked + planned > bound
         if waits or late or time.monotonic() - pulled >= PULL_EVERY_S:
@@ -86,7 +89,7 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
                 version, trained = published.version, writer.items_written
                 actor.load(published.arrays, version, published.facts)
         actor.load_evaluation(link.orders.get("facts", {}))
-        waits = writer.items_written - trained >= ahead
+        waits = actor.rests or writer.items_written - trained >= ahead
         granted = link.orders.get("granted", 0) - actor.env_steps
         stops = version is None or granted <= 0 or waits
         if stops:
@@ -119,7 +122,9 @@ def steps_per_look(run_plan: RunPlan) -> int:
     """Vector steps of an actor between two looks at its orders: its share of a call of the learner, at most."""
     topology = run_plan.job.topology
     share = math.ceil(run_plan.env_steps_per_call / topology.num_actors / topology.num_envs)
-    most = min(MAX_STEPS, topology.max_weight_delay_env_steps or MAX_STEPS)
+    # Where actors wait for the weights that they have paid for, none can come before.
+    look = STEPS_BEFORE_WAIT if run_plan.waits else MAX_STEPS
+    most = min(look, topology.max_weight_delay_env_steps or look)
     return max(1, min(share, most // topology.num_envs))
 
 
@@ -128,7 +133,11 @@ class _Alive(VectorWrapper):
 
     def __init__(self, env: VectorEnv, alive: Callable[[], None]):
         super().__init__(env)
-        self._alive = alive
+        self._alive, self.seeds_rows = alive, env.seeds_rows
+
+    def restart(self, obs: Any, seeds: Mapping[int, int | None]) -> Any:
+        """Implements `VectorEnv.restart`."""
+        return self.inner.restart(obs, seeds)
 
     def step(self, action: Any) -> VectorStep:
         """Implements `VectorEnv.step`; raises what `alive` raises, as where the role is to end."""

@@ -16,7 +16,13 @@ from tfrl.runtime import build, rehearsal, seeds
 from tfrl.runtime.interval import Interval
 from tfrl.runtime.learning.batches import Batcher
 from tfrl.runtime.learning.learner import LearnerLoop
-from tfrl.runtime.learning.sources import DRY_S, LearnerReplaySource, TableSource
+from tfrl.runtime.learning.sources import (
+    DRY_S,
+    EXACT_ENV_STEPS,
+    LearnerReplaySource,
+    PopulationSource,
+    TableSource,
+)
 from tfrl.runtime.link import ABANDON, FINISH, Link
 from tfrl.runtime.plan.run_plan import RunPlan, plan_run
 from tfrl.runtime.report import peak_memory_mb
@@ -47,7 +53,11 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
     if link.wait(lambda orders: "addresses" in orders):
         batcher = build.batcher(run_plan, found, link.say)
         items = batcher.fetch_items
-        if replay is None:
+        if run_plan.population:
+            state = found.state if found else {}
+            env_steps = state.get(EXACT_ENV_STEPS, state.get("totals", {}).get("env_steps", 0))
+            source = PopulationSource(run_plan, link, loop.version, env_steps, index)
+        elif replay is None:
             source = TableSource(run_plan, link, items)
         else:
             before = found.state if found and found.replay else {"written": 0, "sampled": 0}
@@ -70,7 +80,7 @@ class _Learning:
         run_plan: RunPlan,
         loop: LearnerLoop,
         link: Link,
-        source: TableSource | LearnerReplaySource,
+        source: TableSource | LearnerReplaySource | PopulationSource,
         batcher: Batcher,
         is_heir: bool,
     ):
@@ -86,6 +96,7 @@ class _Learning:
         self._waited_s = self._starved_s = 0.0
         self._published = self._reported = -math.inf
         self._published_version = 0
+        self._facts = source.facts  # published last
 
     def run(self) -> None:
         job, link, source = self._job, self._link, self._source
@@ -116,7 +127,7 @@ class _Learning:
             else:
                 self._waited_s += fetched - start
             now = time.monotonic()
-            if samples is not None and self._publishes(now):
+            if samples is not None and self._publishes(now) or source.facts != self._facts:
                 self._publish()
             if now - self._reported >= REPORT_EVERY_S:
                 self._report(metrics)
@@ -149,7 +160,8 @@ class _Learning:
 
     def _publish(self) -> None:
         self._published_version = self._loop.version
-        arrays, facts = self._loop.arrays(), self._loop.facts()
+        self._facts = self._source.facts
+        arrays, facts = self._loop.arrays(), {**self._loop.facts(), **self._facts}
         self._publisher.publish(self._published_version, arrays, **facts)
         self._published = time.monotonic()
 
