@@ -27,7 +27,8 @@ for _name in algorithms():
 def subject(case):
     name, settings = CASES[case]
     module = algorithm(name)
-    spec = make_spec(EnvPlan(env=module.ABOUT.env))
+    spec = make_spec(EnvPlan(env=settings.get("env", module.ABOUT.env)))
+    settings = {key: value for key, value in settings.items() if key != "env"}
     agent = module.make(module.Config(**settings), spec)
     return algorithm_checks.Subject(name, module, agent, spec)
 

@@ -605,7 +605,8 @@ class About:
       env: environment of the conformance suite, a name that the setting `env` accepts.
       refused: environment with a space that `make` must refuse.
       small: settings with which the suite runs the algorithm: small networks and batches.
-      variants: {what differs: settings that are added to `small`}. The suite runs each as well.
+      variants: {what differs: settings that are added to `small`, and `env` where that is another}. The suite runs each
+        as well.
     """
 
     title: str

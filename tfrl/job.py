@@ -51,7 +51,7 @@ class EnvPlan:
         "sum",
         "reward of a team, made of its agents' rewards; mean or first where each agent is given that of the team",
         choices=("sum", "mean", "first"),
-        idle_if={"team": False},
+        idle_if={"agents_rewards": False},
     )
     observe_previous: bool = setting(False, "add the previous action and reward to the observation")
     atari_frame_skip: int = setting(

@@ -76,7 +76,8 @@ class IdleTest(parameterized.TestCase):
         ("ppo", "log_std_initial", 0.5, "a Box among the actions"),
         ("ppo", "atari_frame_skip", 2, "an Atari game"),
         ("ppo", "action_hidden_sizes", (3,), "action features"),
-        ("ppo", "team_reward", "mean", "a team of agents that have rewards of their own"),
+        ("ppo", "team_reward", "mean", "agents that have rewards of their own"),
+        ("ppo", "team_policy", "independent", "a team of agents"),
     )
     def test_the_environment_leaves_it_without_effect(self, algo, name, value, why):
         job = api.make_job(algo, **{name: value})
@@ -93,7 +94,7 @@ class IdleTest(parameterized.TestCase):
             found,
             {
                 "box_actions": True, "discrete_actions": True, "action_features": False, "atari": True,
-                "mlp": False, "team": False, "vectors": True,
+                "mlp": False, "team": False, "agents_rewards": False, "vectors": True,
             },
         )  # fmt: skip
         found = facts(api.make_job("ppo"), EnvSpec("x", IMAGE, gym.spaces.Discrete(2)))

@@ -106,7 +106,7 @@ class RewardTest(parameterized.TestCase):
 
     def test_without_a_team_the_setting_is_refused(self):
         with self.assertRaisesRegex(
-            SettingError, "team_reward=mean: no effect without a team of agents"
+            SettingError, "team_reward=mean: no effect without agents that have rewards"
         ):
             tfrl.train(env="CartPole-v1", algo="dqn", team_reward="mean", total_env_steps=10)
 

@@ -67,6 +67,12 @@ RUNS = {
         dict(ON_POLICY, num_envs=2, unroll_length=32, core="gru", core_size=6, minibatches=2,
              normalize_observations=True, normalize_rewards=True),
     ),
+    "ppo, team": (
+        "ppo",
+        dict(ON_POLICY, env="tfrl/Loads-v0", num_envs=4, unroll_length=16, env_backend="native",
+             core="gru", core_size=6, team_policy="independent", central_critic=True,
+             normalize_observations=True),
+    ),
     "impala": ("impala", dict(ON_POLICY, num_envs=1)),
     "impala, native": ("impala", dict(ON_POLICY, num_envs=8, env_backend="native")),
     "impala, old unrolls": (
@@ -117,7 +123,7 @@ RUNS = {
 # Further forms of what the others hold, outside of `make test`.
 SLOW = (
     "dqn, native", "dqn, noisy", "dqn, overlap", "ppo, native", "ppo, lstm", "ppo, mujoco", "impala",
-    "impala, old unrolls", "a3c", "qmix", "dqn, observation noise", "ddpg", "td3, lstm", "hdqn",
+    "impala, old unrolls", "a3c", "qmix", "dqn, observation noise", "ddpg", "td3, lstm", "hdqn", "ppo, team",
 )  # fmt: skip
 
 

@@ -24,13 +24,20 @@ from tfrl.errors import SettingError
 from tfrl.losses import policy as losses
 from tfrl.nn.actor_critic import ActorCriticSettings
 from tfrl.nn.body import ModelSettings
+from tfrl.nn.shared_policy import TeamPolicySettings
 from tfrl.optim.settings import OptimizerSettings
 from tfrl.settings import setting
 from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, ModelSettings):
+class Config(
+    policy_gradient.Settings,
+    OptimizerSettings,
+    ActorCriticSettings,
+    TeamPolicySettings,
+    ModelSettings,
+):
     """Settings of PPO."""
 
     value_coefficient: float = policy_gradient.value_coefficient(0.5)
@@ -226,4 +233,9 @@ ABOUT = About(
         hidden_sizes=(8,), unroll_length=5, core="gru", core_size=6, normalize_observations=True,
         normalize_rewards=True, learning_rate=1e-2, epochs=2, minibatches=2, kl_coefficient=0.2,
     ),
+    variants={
+        "team": dict(
+            env="tfrl/TwoStep-v0", core="none", team_policy="independent", central_critic=True,
+        ),
+    },
 )  # fmt: skip

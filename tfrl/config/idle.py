@@ -19,7 +19,8 @@ FACTS = {
     "discrete_actions": "a Discrete space among the actions",
     "action_features": "action features in the observation",
     "atari": "an Atari game",
-    "team": "a team of agents that have rewards of their own",
+    "team": "a team of agents",
+    "agents_rewards": "agents that have rewards of their own",
     "mlp": "an MLP in the network",
     "vectors": "observations that an MLP reads",
 }

@@ -25,7 +25,7 @@ from tfrl.nn import (
 from tfrl.nn.body import ModelSettings, flat
 from tfrl.nn.normalise import ObservationNormaliser
 from tfrl.settings import setting, with_default
-from tfrl.types import EnvSpec, PolicyStep
+from tfrl.types import STATE, EnvSpec, PolicyStep, Trajectory
 
 _SDE = "exploration"  # name of the noise; those of a distribution begin with "action"
 
@@ -86,29 +86,38 @@ class ActorCritic(tf.Module):
       config: `ActorCriticSettings` and `ModelSettings`.
       spec: environment spec.
       critic: False: no value function, values are zeros.
+      central: the value function reads the side input `state` instead of the observation.
 
     Attributes:
       critic: as given.
+      seen: spec of what the networks see.
       distribution: of actions, see `nn/distributions.py`.
       noise: what an exploring step draws.
+      reads: side inputs that a network reads.
       recurrent: there is a memory; `state` is () otherwise.
       normaliser: of observations, or None.
     """
 
-    def __init__(self, config: Any, spec: EnvSpec, critic: bool = True):
+    def __init__(self, config: Any, spec: EnvSpec, critic: bool = True, central: bool = False):
         super().__init__()
-        self.critic = critic
+        self.critic, self.seen = critic, spec
+        # Side inputs that a network reads all the same, and the observation of the value function.
+        self.reads = (STATE,) if central else ()
+        value_spec = spec
+        if central:
+            state = spec.side_inputs[STATE]
+            value_spec = dataclasses.replace(spec, observation_space=state)
         self.distribution = distributions.make(spec.action_space, config.squash_actions)
         self.recurrent = config.core != "none"
         self.normaliser = None
         if config.normalize_observations:
             self.normaliser = ObservationNormaliser(
-                spec.observation_space, limit=config.observation_clip
+                spec.observation_space, config.observation_clip, self.reads
             )
         self._squashes = config.squash_actions  # then the action does not give the sample back
         self._policy_body = body.make(config, spec, "orthogonal")
         separate = critic and not config.shared_torso
-        self._value_body = body.make(config, spec, "orthogonal") if separate else None
+        self._value_body = body.make(config, value_spec, "orthogonal") if separate else None
         self.noise, deviations = dict(self.distribution.noise), self.distribution.deviations
         self._widths = {name: x.stop - x.start for name, x in deviations.items()}
         components, features = sum(self._widths.values()), self._policy_body.output_size
@@ -135,9 +144,7 @@ class ActorCritic(tf.Module):
         self._policy_head = torsos.head(outputs, 0.01)
         self._value_head = torsos.head(1, 1.0) if critic else None
         example = self.inputs(torsos.example_batch(spec.observation_space, 1))
-        self._heads(
-            example, *self._features(example, self.initial_state(1, {}))[:2]
-        )  # builds the variables
+        self._heads(example, *self._features(example, self._start(1))[:2])  # builds the variables
 
     def inputs(self, obs: Any) -> Any:
         """Raw observations -> what the networks read; the other methods but `step` take these."""
@@ -147,6 +154,11 @@ class ActorCritic(tf.Module):
         """Implements `Policy.initial_state`: the states of the networks by name, 'policy' and, if separate, 'value'; ()
         without memory.
         """
+        del noise
+        return self._start(batch_size)
+
+    def _start(self, batch_size: int) -> Any:
+        """States at the start of episodes, leaves [batch_size, ...]."""
         if not self.recurrent:
             return ()
         state = {"policy": self._policy_body.initial_state(batch_size)}
@@ -190,6 +202,10 @@ class ActorCritic(tf.Module):
         params = self._params(self._features(obs, state)[0], obs)
         probabilities = self.distribution.probabilities(params)
         return {} if probabilities is None else {"probabilities": probabilities}
+
+    def columns(self, batch: Trajectory) -> Trajectory:
+        """A batch of unrolls as the networks learn from it: as it is."""
+        return batch
 
     def samples(self, action: Any, extras: Mapping[str, tf.Tensor]) -> Any:
         """The samples, as the distribution takes them, of stored actions [..., shape]."""
@@ -247,7 +263,9 @@ class ActorCritic(tf.Module):
             features, _ = self._policy_body.unroll(obs, state["policy"], is_first, training)
             value_features = features
             if self._value_body is not None:
-                value_features, _ = self._value_body.unroll(obs, state["value"], is_first, training)
+                value_features, _ = self._value_body.unroll(
+                    self._value_obs(obs), state["value"], is_first, training
+                )
             heads = self._heads(*flat((obs, features, value_features)))
         params, values = heads.params, heads.values
         return Heads(
@@ -261,14 +279,20 @@ class ActorCritic(tf.Module):
         if not self.recurrent:
             features = value_features = self._policy_body.step(obs, (), training)[0]
             if self._value_body is not None:
-                value_features = self._value_body.step(obs, (), training)[0]
+                value_features = self._value_body.step(self._value_obs(obs), (), training)[0]
             return features, value_features, ()
         new = {}
         features, new["policy"] = self._policy_body.step(obs, state["policy"])
         value_features = features
         if self._value_body is not None:
-            value_features, new["value"] = self._value_body.step(obs, state["value"])
+            value_features, new["value"] = self._value_body.step(
+                self._value_obs(obs), state["value"]
+            )
         return features, value_features, new
+
+    def _value_obs(self, obs: Any) -> Any:
+        """The part of the inputs that the value function reads."""
+        return obs[STATE] if self.reads else obs
 
     def _heads(self, obs: Any, features: tf.Tensor, value_features: tf.Tensor) -> Heads:
         return Heads(self._params(features, obs), self._values(value_features))

@@ -11,6 +11,7 @@ observations; numbers differ slightly at the start of training.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -122,14 +123,15 @@ class ObservationMoments(tf.Module):
 
     Args:
       space: observation space.
+      reads: side inputs among what is normalised.
 
     Attributes:
       leaves: {path: RunningMoments}.
     """
 
-    def __init__(self, space: gym.Space):
+    def __init__(self, space: gym.Space, reads: Sequence[str] = ()):
         super().__init__()
-        self._space, boxes = space, normalised_leaves(space)
+        self._space, boxes = space, normalised_leaves(space, reads)
         self.leaves = {path: RunningMoments(box.shape) for path, box in boxes.items()}
 
     def merge(self, obs: Any, valid: tf.Tensor | None = None) -> None:
@@ -161,6 +163,7 @@ class ObservationNormaliser(tf.Module):
     Args:
       space: observation space.
       limit: largest magnitude of a normalised component.
+      reads: side inputs among what is normalised.
 
     Attributes:
       space: as given.
@@ -169,9 +172,9 @@ class ObservationNormaliser(tf.Module):
       SettingError: no leaf of the space can be normalised.
     """
 
-    def __init__(self, space: gym.Space, limit: float = 10.0):
+    def __init__(self, space: gym.Space, limit: float = 10.0, reads: Sequence[str] = ()):
         super().__init__()
-        boxes = normalised_leaves(space)
+        boxes = normalised_leaves(space, reads)
         if not boxes:
             raise SettingError(
                 "normalisation of observations: expected a Box that is no image in the observation "
@@ -240,14 +243,14 @@ class ReturnScale(tf.Module):
         apply.assign(self.scale, tf.cast(tf.math.rsqrt(variance + EPSILON), tf.float32))
 
 
-def normalised_leaves(space: gym.Space) -> dict[str, gym.spaces.Box]:
+def normalised_leaves(space: gym.Space, reads: Sequence[str] = ()) -> dict[str, gym.spaces.Box]:
     """{path: Box} of the leaves that are normalised.
 
-    Every Box but images that are not of a float type (`images.is_image`) and the side inputs (`types.SIDE_INPUTS`). Of
-    these the action features are compared between actions, and the others are no input of a network. Discrete,
-    MultiDiscrete and MultiBinary leaves are names, not quantities.
+    Every Box but images that are not of a float type (`images.is_image`) and the side inputs (`types.SIDE_INPUTS`)
+    other than `reads`. Of these the action features are compared between actions, and the others are no input of a
+    network. Discrete, MultiDiscrete and MultiBinary leaves are names, not quantities.
     """
-    aside = side_inputs(space)
+    aside = side_inputs(space).keys() - set(reads)
     found = {}
     for path, part in leaves(space):
         is_bytes = inputs.is_image(part) and not np.issubdtype(part.dtype, np.floating)

@@ -67,14 +67,20 @@ class TeamInputs:
       add_last_action: rows have the agent's last action, one-hot; zeros where an episode begins.
 
     Attributes:
-      num_agents, num_actions: N, A.
+      num_agents, num_actions: N, and A, 0 where actions are Boxes.
       spec: of one agent, whose observations are the rows: a Box, or with an agent id or a last action a Dict.
       state_size: S.
     """
 
     def __init__(self, spec: EnvSpec, add_agent_id: bool = False, add_last_action: bool = False):
         self.num_agents = spec.num_agents
-        self.num_actions = int(spec.action_space.nvec.reshape(-1)[0])
+        action = spec.action_space
+        if isinstance(action, gym.spaces.Box):
+            self.num_actions = 0
+            own = gym.spaces.Box(action.low.min(0), action.high.max(0), dtype=action.dtype)
+        else:
+            self.num_actions = int(action.nvec.reshape(-1)[0])
+            own = gym.spaces.Discrete(self.num_actions, dtype=np.int32)
         self._id, self._last = add_agent_id, add_last_action
         self._space = inputs.model_space(spec.observation_space)
         box = self._space
@@ -88,7 +94,7 @@ class TeamInputs:
         self.spec = EnvSpec(
             name=spec.name,
             observation_space=gym.spaces.Dict(parts) if len(parts) > 1 else one,
-            action_space=gym.spaces.Discrete(self.num_actions, dtype=np.int32),
+            action_space=own,
         )
         self._has_state = STATE in spec.side_inputs
         source = spec.side_inputs[STATE] if self._has_state else box

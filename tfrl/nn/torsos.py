@@ -14,7 +14,7 @@ from tfrl.errors import SettingError
 from tfrl.nn import images, inputs, user_model
 from tfrl.settings import nearest
 from tfrl.spaces import leaf_spaces, map_leaves
-from tfrl.types import ACTION_FEATURES, ACTION_MASK, EnvSpec
+from tfrl.types import ACTION_FEATURES, ACTION_MASK, STATE, EnvSpec
 
 PRECISIONS = ("float32", "bfloat16")
 NETWORKS = ("auto", "mlp", "cnn", "small_cnn", "resnet", "rllib_cnn")
@@ -307,7 +307,12 @@ def notes(config: Any, spec: EnvSpec) -> tuple[str, ...]:
       config: settings of a model.
       spec: environment spec.
     """
-    plain = [key for key in spec.side_inputs if key not in (ACTION_MASK, ACTION_FEATURES)]
+    read = (
+        ACTION_MASK,
+        ACTION_FEATURES,
+        *([STATE] if getattr(config, "central_critic", 0) else []),
+    )
+    plain = [key for key in spec.side_inputs if key not in read]
     aside = (
         [f"observation {', '.join(plain)}: a side input, which no network reads"] if plain else []
     )

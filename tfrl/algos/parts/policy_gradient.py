@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfrl.agent import Agent, Learner, Network, Queue
 from tfrl.losses import policy as policy_losses
 from tfrl.losses import returns
-from tfrl.nn import actor_critic, torsos
+from tfrl.nn import shared_policy, torsos
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.normalise import ObservationMoments, ReturnScale
 from tfrl.optim import apply
@@ -66,11 +66,11 @@ class Training(tf.Module):
     def __init__(self, config: Settings, spec: EnvSpec, critic: bool = True):
         super().__init__()
         self._config = config
-        self.policy = ActorCritic(config, spec, critic)
+        self.policy = shared_policy.make(config, spec, critic)
         self.env_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
         variables = self.policy.trainable_variables
         self.optimizer = optim_settings.make(config, variables, self.env_steps)
-        self.statistics = Statistics(config, spec)
+        self.statistics = Statistics(config, self.policy)
 
     def learning_rate(self) -> tf.Tensor:
         """Step size of the next update, float32 scalar."""
@@ -128,6 +128,8 @@ class Training(tf.Module):
           `TrainBatch` with n = T B rows, or with memory n = B.
         """
         policy, statistics = self.policy, self.statistics
+        # Of a team whose agents share the policy, a column for each agent.
+        batch = policy.columns(batch)
         # Outputs of the networks, T + 1 of them, with the weights and the statistics that acted.
         obs = policy.inputs(batch.obs)
         heads = policy.unroll(obs, batch.state, batch.is_first)
@@ -226,11 +228,11 @@ class TrainBatch(NamedTuple):
 class Statistics(tf.Module):
     """Running statistics of observations and returns; every batch of fresh experience is merged once."""
 
-    def __init__(self, config: Settings, spec: EnvSpec):
+    def __init__(self, config: Settings, policy: ActorCritic):
         super().__init__()
         self.observations = self.rewards = None
         if config.normalize_observations:
-            self.observations = ObservationMoments(spec.observation_space)
+            self.observations = ObservationMoments(policy.seen.observation_space, policy.reads)
         if config.normalize_rewards:
             self.rewards = ReturnScale()
 
@@ -464,13 +466,13 @@ def make_agent(
     Raises:
       SettingError: settings that do not fit the environment's spaces.
     """
-    actor_critic.check(config, spec, algo, sends_gradients=actor_compute is not None)
+    shared_policy.check(config, spec, algo, sends_gradients=actor_compute is not None)
     return Agent(
-        make_policy=lambda: ActorCritic(config, spec, critic),
+        make_policy=lambda: shared_policy.make(config, spec, critic),
         make_learner=learner,
         experience=queue,
         updates_per_publish=updates_per_publish,
         knobs=lambda place, env_steps, facts: {},
         actor_compute=actor_compute,
-        notes=torsos.notes(config, spec),
+        notes=torsos.notes(config, shared_policy.seen_spec(config, spec)),
     )

@@ -20,7 +20,8 @@ def facts(job: Job, spec: EnvSpec) -> dict[str, bool]:
             isinstance(s, gym.spaces.Discrete) for s in leaf_spaces(spec.action_space)
         ),
         "action_features": spec.has_action_features,
-        "team": spec.num_agents > 1 and bool(spec.reward_parts),
+        "team": spec.num_agents > 1,
+        "agents_rewards": spec.num_agents > 1 and bool(spec.reward_parts),
         "atari": atari_game(job.env.env) is not None,
     }
     network = getattr(job.config, "network", None)
