@@ -66,10 +66,10 @@ def load() -> list[dict[str, Any]]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
 
 
-def train(folder: pathlib.Path, seeds: list[int]) -> None:
+def train(folder: pathlib.Path, seeds: list[int], methods: list[str]) -> None:
     """Trains what is not there yet, and adds it to `results.json`."""
     for seed in seeds:
-        for method in METHODS:
+        for method in methods:
             entries = load()
             if not any((e["method"], e["seed"]) == (method, seed) for e in entries):
                 entries.append(run(method, seed, folder))
@@ -144,9 +144,10 @@ if __name__ == "__main__":
     parser.add_argument("action", nargs="?", choices=["train", "figure"], default="train")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/hierarchy"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     options = parser.parse_args()
     if options.action == "figure":
         print(table())
         figure()
     else:
-        train(options.runs, options.seeds)
+        train(options.runs, options.seeds, options.methods)

@@ -244,11 +244,11 @@ class DecisionsTest(tf.test.TestCase, parameterized.TestCase):
         policy.high._heads[0].bias.assign([1.0, 0.0])
         return policy, spec
 
-    def decided(self, policy, spec, reached, explore=None):
+    def decided(self, policy, spec, reached, explore=None, alive=(1, 1)):
         """'decided' [T, N] along observations in which the agents that `reached` [T, N] says reach the goal 0."""
         state, found = policy.initial_state(1, {}), []
         obs = conformance.observations(spec, 1, 0)
-        obs["action_mask"][:] = 1
+        obs["action_mask"][:], obs["alive"][:] = 1, alive
         noise = {name: tf.ones([1, *n.shape]) for name, n in policy.noise.items()}
         noise |= explore or {}
         for row in reached:
@@ -272,6 +272,16 @@ class DecisionsTest(tf.test.TestCase, parameterized.TestCase):
         policy, spec = self.policy(decisions=decisions)
         reached = [[0, 0], [0, 0], [1, 0], [0, 0], [0, 0], [0, 0], [0, 0]]
         self.assertEqual(self.decided(policy, spec, reached)[0], expected)
+
+    @parameterized.parameters("any", "all")
+    def test_goals_of_dead_agents_do_not_count(self, decisions):
+        """The goal of agent 1, which is dead, is reached all the time, or never."""
+        policy, spec = self.policy(decisions=decisions)
+        reached = [[0, int(decisions == "any")]] * 5
+        found, _ = self.decided(policy, spec, reached, alive=(1, 0))
+        self.assertEqual(found, [[1, 1], [0, 0], [0, 0], [1, 1], [0, 0]])
+        found, _ = self.decided(policy, spec, [[0, 0], [1, 0], [0, 0]], alive=(1, 0))
+        self.assertEqual(found, [[1, 1], [1, 1], [0, 0]])
 
     def test_a_goal_may_last_one_step(self):
         policy, spec = self.policy()

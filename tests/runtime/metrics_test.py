@@ -61,6 +61,14 @@ class MetricsTest(tf.test.TestCase):
                 ),
             ),
             (
+                "hdqn",
+                dict(
+                    env="tfrl/TrashCoordination9x5-v0", max_episode_steps=10, total_env_steps=300, min_replay=60,
+                    trained_env_steps=4, max_goal_length=4, low_hidden_sizes=(8,), batch_size=4,
+                    env_steps_per_update=16, updates_per_call=2,
+                ),
+            ),
+            (
                 "ppo",
                 dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64, with_=["sparse"]),
             ),

@@ -294,10 +294,8 @@ class HDQNPolicy(tf.Module):
 
     def __init__(self, config: Config, spec: EnvSpec, goals: GoalSpace | None):
         super().__init__()
-        self.team, self.goals = (
-            TeamInputs(spec, config.shared_parameters and config.add_agent_id),
-            goals,
-        )
+        self.team = TeamInputs(spec, config.shared_parameters and config.add_agent_id)
+        self.goals = goals
         self._together, self._beta = config.together, config.success_greedy_beta
         agents, actions = self.team.num_agents, self.team.num_actions
         obs = example_batch(spec.observation_space, 1)
@@ -348,11 +346,9 @@ class HDQNPolicy(tf.Module):
 
     def reached(self, obs: Any, goal: tf.Tensor) -> tf.Tensor:
         """Whether goals int32 [m, N] are reached in observations, bool [m, N]."""
-        reached = self.goals.reached(self._seen(obs))
-        chosen = tf.one_hot(
-            tf.reshape(goal, [-1]), self.goals.num_goals, True, False, dtype=tf.bool
-        )
-        return tf.reshape(tf.reduce_any(reached & chosen, axis=1), [-1, self.team.num_agents])
+        reached = tf.cast(self.goals.reached(self._seen(obs)), tf.float32)
+        chosen = value.select(reached, tf.reshape(goal, [-1]))
+        return tf.reshape(chosen > 0.0, [-1, self.team.num_agents])
 
     def masked(self, q: tf.Tensor, obs: Any) -> tf.Tensor:
         """Action values [m, N, A] with those of unavailable actions replaced by `value.INVALID_VALUE`."""
@@ -389,11 +385,13 @@ class HDQNPolicy(tf.Module):
         # A goal ends where it is reached or its time is over; whose ends are decisions is a setting.
         goal, left = state["goal"], state["left"]
         left = tf.where(self.reached(obs, goal), 0, left)
-        decided = left <= 0
+        decided, alive = left <= 0, self.team.alive(obs)
         if self._together == "any":
-            decided = tf.reduce_any(decided, axis=1, keepdims=True) | tf.zeros_like(decided)
+            one = tf.reduce_any(decided & alive, axis=1, keepdims=True)
+            decided = one | tf.zeros_like(decided)
         elif self._together == "all":
-            decided = tf.reduce_all(decided, axis=1, keepdims=True) & tf.ones_like(decided)
+            last = tf.reduce_all(decided | ~alive, axis=1, keepdims=True)
+            decided = last & tf.ones_like(decided)
         goal = tf.where(decided, choice, goal)
         chosen = tf.one_hot(goal, self.goals.num_goals, dtype=tf.int32)
         lengths = tf.reduce_sum(chosen * self._lengths, axis=2)
@@ -478,46 +476,35 @@ def high_loss(
     steps, agents = config.trained_env_steps, policy.team.num_agents
     length, width = batch.valid.shape
     goal = batch.extras["goal"] if config.levels == 2 else batch.action
-    # From each step to the end of its agent's goal: reward, discount and duration, [T, b, N].
-    each = lambda x: tf.repeat(x[:, :, None], agents, axis=2)
-    ahead = to_the_end(config, batch)
+    by_step = lambda x: tf.reshape(x, [-1, width, *x.shape[1:]])
     # Value of the best choice of each agent at every observation by the target network [T + 1, b, N].
     obs, early = flat(batch.obs), tf.nest.map_structure(lambda x: flat(x[:steps]), batch.obs)
     q_target = target.high_values(obs)
-    if config.double:
-        best = tf.argmax(policy.high_values(obs), axis=2, output_type=tf.int32)
-    else:
-        best = tf.argmax(q_target, axis=2, output_type=tf.int32)
-    by_step = lambda x: tf.reshape(x, [-1, width, *x.shape[1:]])
-    pick = lambda q, choice: tf.reduce_sum(
-        tf.where(tf.one_hot(choice, q.shape[2], True, False, dtype=tf.bool), q, 0.0), axis=2
-    )
+    selector = policy.high_values(obs) if config.double else q_target
+    best = tf.argmax(selector, axis=2, output_type=tf.int32)
     alive = by_step(policy.alive(obs))
-    q_next = by_step(pick(q_target, best)) * alive
+    q_next = by_step(_select(q_target, best)) * alive
     # Value of the present goals by the online network [P, b, N].
-    q = by_step(pick(policy.high_values(early), flat(goal[:steps]))) * alive[:steps]
-    # What each step bootstraps from: the observation after the end of its goal.
-    where = tf.minimum(tf.range(steps)[:, None, None] + ahead.steps[:steps], length)
+    q = by_step(_select(policy.high_values(early), flat(goal[:steps]))) * alive[:steps]
+    # Reward, discount and duration to the end of each agent's goal, and the observation after it [P, b, N].
+    ahead = to_the_end(config, batch)
     reward, discount = ahead.reward[:steps], ahead.discount[:steps]
-    counts = batch.valid[:steps] if config.levels == 1 or config.acer else None
-    if counts is None:
-        counts = each(batch.valid[:steps]) & batch.extras["decided"][:steps]
-    else:
-        counts = each(counts)
-    if mixer is not None:
-        # One goal for the team: all agents have the same ends, rewards and durations.
-        state = by_step(policy.team.state(obs))
-        where, reward, discount, counts = (x[:, :, 0] for x in (where, reward, discount, counts))
-        q_next = by_step(target_mixer(flat(q_next), flat(state)))
-        q = by_step(mixer(flat(q), flat(state[:steps])))
-    else:
+    end = tf.minimum(tf.range(steps)[:, None, None] + ahead.steps[:steps], length)
+    # Steps that count: all, or those at which goals were chosen.
+    counts = tf.repeat(batch.valid[:steps, :, None], agents, axis=2)
+    if config.levels == 2 and not config.acer:
+        counts &= batch.extras["decided"][:steps]
+    if mixer is None:
         counts &= alive[:steps] > 0.0
-    target_value = reward + discount * _at(q_next, where)
-    td_error = q - tf.stop_gradient(target_value)
-    td_error.shape.assert_is_compatible_with(where.shape)
-    loss = value.squared(td_error) if config.loss == "squared" else value.huber(td_error)
-    metrics = {"learner/td_error_abs_mean": tf.abs(td_error), "learner/q_mean": q}
-    return LevelLoss(*(tf.reshape(x, [-1]) for x in (loss, counts)), _flat_metrics(metrics))
+    else:
+        # One goal for the team: all agents have the same ends, rewards and durations.
+        end, reward, discount, counts = (x[:, :, 0] for x in (end, reward, discount, counts))
+        state = by_step(policy.team.state(obs))
+        q = by_step(mixer(flat(q), flat(state[:steps])))
+        q_next = by_step(target_mixer(flat(q_next), flat(state)))
+    # y = R + gamma^k Q'(s_k), without gradient, and the loss of Q(s, g) - y.
+    target_value = tf.stop_gradient(reward + discount * _at(q_next, end))
+    return _loss(config, q, target_value, counts, "learner/")
 
 
 def to_the_end(config: Config, batch: Trajectory) -> returns.NStepReturns:
@@ -563,7 +550,6 @@ def low_loss(
       `LevelLoss` of P b N rows, and whether the goal that was acted for was reached by the step, bool [P, b, N].
     """
     steps, width = config.trained_env_steps, batch.valid.shape[1]
-    agents, shape = policy.team.num_agents, [steps, width, policy.team.num_agents]
     now = tf.nest.map_structure(lambda x: flat(x[:steps]), batch.obs)
     then = tf.nest.map_structure(lambda x: flat(x[1 : steps + 1]), batch.obs)
     acted = flat(batch.extras["goal"][:steps])
@@ -573,20 +559,36 @@ def low_loss(
     # r = `goal_reward` where the step reached the goal, else `step_reward`.
     reached = policy.reached(then, goal)
     reward = tf.where(reached, config.goal_reward, config.step_reward)
-    goes_on = flat(tf.repeat(batch.discount[:steps, :, None] > 0.0, agents, axis=2)) & ~reached
+    goes_on = flat(batch.discount[:steps, :, None] > 0.0) & ~reached
     # max_a' Q'(s', g, a') over the available actions, and Q(s, g, a).
     q_next = target.low_values(then, goal)
-    pick = lambda q, choice: value.select(tf.reshape(q, [-1, q.shape[2]]), tf.reshape(choice, [-1]))
     selector = policy.low_values(then, goal) if config.double else q_next
-    ahead = pick(q_next, tf.argmax(selector, axis=2, output_type=tf.int32))
-    q = pick(policy.low_values(now, goal), batch.action[:steps])
-    discount = config.low_discount * tf.cast(tf.reshape(goes_on, [-1]), tf.float32)
-    td_error = q - tf.stop_gradient(tf.reshape(reward, [-1]) + discount * ahead)
+    ahead = _select(q_next, tf.argmax(selector, axis=2, output_type=tf.int32))
+    q = _select(policy.low_values(now, goal), flat(batch.action[:steps]))
+    discount = config.low_discount * tf.cast(goes_on, tf.float32)
+    counts = flat(batch.valid[:steps, :, None]) & policy.team.alive(now)
+    out = _loss(config, q, tf.stop_gradient(reward + discount * ahead), counts, "learner/low_")
+    hits = policy.reached(then, acted)
+    return out, tf.reshape(hits, [steps, width, -1])
+
+
+def _loss(
+    config: Config, q: tf.Tensor, target: tf.Tensor, counts: tf.Tensor, prefix: str
+) -> LevelLoss:
+    """The loss of values towards their targets, all of one shape; the rows of it, as one axis [n]."""
+    target.shape.assert_is_compatible_with(q.shape)
+    counts.shape.assert_is_compatible_with(q.shape)
+    q, target, counts = (tf.reshape(x, [-1]) for x in (q, target, counts))
+    td_error = q - target
     loss = value.squared(td_error) if config.loss == "squared" else value.huber(td_error)
-    counts = tf.repeat(tf.reshape(batch.valid[:steps], [-1]), agents)
-    counts &= tf.reshape(policy.team.alive(now), [-1])
-    metrics = {"learner/low_td_error_abs_mean": tf.abs(td_error), "learner/low_q_mean": q}
-    return LevelLoss(loss, counts, metrics), tf.reshape(policy.reached(then, acted), shape)
+    metrics = {f"{prefix}td_error_abs_mean": tf.abs(td_error), f"{prefix}q_mean": q}
+    return LevelLoss(loss, counts, metrics)
+
+
+def _select(q: tf.Tensor, choice: tf.Tensor) -> tf.Tensor:
+    """Values of choices: [m, N, A], int32 [m, N] -> [m, N]."""
+    chosen = value.select(tf.reshape(q, [-1, q.shape[2]]), tf.reshape(choice, [-1]))
+    return tf.reshape(chosen, [-1, q.shape[1]])
 
 
 def _random_goals(
@@ -606,10 +608,6 @@ def _at(x: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
     columns = int(np.prod(where.shape[1:]))
     index = tf.reshape(where, [-1, columns]) * columns + tf.range(columns)
     return tf.reshape(tf.gather(tf.reshape(x, [-1]), index), where.shape)
-
-
-def _flat_metrics(metrics: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {name: tf.reshape(tf.stop_gradient(x), [-1]) for name, x in metrics.items()}
 
 
 class HDQNLearner(Learner):
