@@ -21,6 +21,7 @@ EXTRAS = {
     "ALE/": "ale_py",
     "MinAtar/": "minatar",
     "MiniGrid-": "minigrid",
+    "mpe2/": "mpe2",
     "procgen": "procgen",
 }
 
