@@ -330,6 +330,62 @@ PAGES["apex_ddpg"] = _changed(
     ),
 )
 
+_QMIX = (
+    Row("mixer", "qmix", "mixer", "qmix"),
+    Row("mixing_embed_dim", 32, "mixing_embed_size", 32),
+    Row("double_q", True, "double", True),
+    Row("batch_mode", "complete_episodes", "replay_of", "episodes"),
+    Row("schedule_max_timesteps", 100_000, "epsilon_decay_env_steps", 10_000),
+    Row("exploration_fraction", 0.1, "epsilon_decay_env_steps", 10_000),
+    Row("exploration_final_eps", 0.02, "epsilon_final", 0.02),
+    Row("timesteps_per_iteration", 1000),
+    Row("target_network_update_freq", 500, "target_period_updates", 125),
+    Row("buffer_size", 10_000, "replay_capacity", 10_000),
+    Row("compress_observations", True),
+    Row("lr", 5e-4, "learning_rate", 5e-4),
+    Row("optim_alpha", 0.99, "rmsprop_decay", 0.99),
+    Row("optim_eps", 1e-5, "optimizer_epsilon", 1e-5),
+    Row("grad_norm_clipping", 10, "gradient_clip_norm", 10.0),
+    Row("learning_starts", 1000, "min_replay", 1000),
+    Row("sample_batch_size", 4, "env_steps_per_update", 4.0),
+    Row("train_batch_size", 32, "batch_env_steps", 32),
+    Row("num_workers", 0, "num_actors", 1),  # in the process of the learner
+    Row("per_worker_exploration", False, "epsilon_ladder", "none"),
+    Row("worker_side_prioritization", False),
+    Row("min_iter_time_s", 1),
+    Row("num_gpus", 0),
+    Row("optimizer_class", "SyncBatchReplayOptimizer", "backend", "inprocess"),
+    # Of the model.
+    Row("lstm_cell_size", 64, "core_size", 64),
+    Row("max_seq_len", 999_999),
+)
+# Its network was its own, and none for images.
+_OF_TEAMS = ("gamma", "horizon", "clip_rewards", "num_envs_per_worker")
+PAGES["qmix"] = _QMIX
+PAGES["apex_qmix"] = _changed(
+    _QMIX,
+    (
+        Row("optimizer_class", "AsyncReplayOptimizer", "backend", "processes"),
+        Row("max_weight_sync_delay", 400, "max_weight_delay_env_steps", 400),
+        Row("num_replay_buffer_shards", 4, "num_replay_shards", 4),
+        Row("batch_replay", True, "prioritized", False),
+        Row("num_gpus", 0, "num_learner_devices", 1),
+        Row("num_workers", 32, "num_actors", 32),
+        Row("buffer_size", 2_000_000, "replay_capacity", 2_000_000),
+        Row("learning_starts", 50_000, "min_replay", 50_000),
+        Row("train_batch_size", 512, "batch_env_steps", 512),
+        Row("sample_batch_size", 50, "env_steps_per_update", 50.0),
+        Row("target_network_update_freq", 500_000, "target_period_updates", 977),
+        Row("timesteps_per_iteration", 25_000),
+        Row("per_worker_exploration", True, "epsilon_ladder", "actor"),
+        Row("worker_side_prioritization", True),
+        Row("min_iter_time_s", 30),
+        Row("schedule_max_timesteps", 100_000),
+        Row("exploration_fraction", 0.1),
+        Row("exploration_final_eps", 0.02),
+    ),
+)
+
 # What was fixed in the code and no key.
 _ADAM = {"optimizer": "adam", "optimizer_epsilon": 1e-8}
 _FIXED_DDPG = {
@@ -341,6 +397,11 @@ _FIXED_DDPG = {
     "random_env_steps": 0,
     "env": "Pendulum-v1",  # no key, but the default here has no Box of actions
 }
+_FIXED_QMIX = {
+    "optimizer": "rmsprop", "learning_rate_final": None, "updates_per_call": 1, "hidden_sizes": (64,),
+    "activation": "relu", "core": "gru", "hypernet_layers": 1, "add_agent_id": False,
+    "add_last_action": False, "env": "tfrl/TwoStep-v0", "episode_length": 2,
+}  # fmt: skip
 FIXED = {
     "ars": {
         "backend": "processes", "optimizer": "sgd", "policy": "mlp", "noise_source": "table",
@@ -374,6 +435,11 @@ FIXED = {
         **_FIXED_DDPG, "noise_ladder_base": 0.4, "noise_ladder_exponent": 7.0,
         "total_env_steps": 10_000_000,
     },
+    "qmix": {**_FIXED_QMIX, "prioritized": False, "epsilon_initial": 1.0},
+    "apex_qmix": {
+        **_FIXED_QMIX, "epsilon_ladder_base": 0.4, "epsilon_ladder_exponent": 7.0,
+        "total_env_steps": 10_000_000,
+    },
 }  # fmt: skip
 # Settings of all algorithms that mean something where whole episodes are scored by vectors.
 _POPULATION = (
@@ -384,6 +450,7 @@ _POPULATION = (
 FILES = {
     "apex": ("dqn", "apex_rllib2018.flags"),
     "apex_ddpg": ("ddpg", "apex_rllib2018.flags"),
+    "apex_qmix": ("qmix", "apex_rllib2018.flags"),
 }
 
 
@@ -396,9 +463,10 @@ def of(page):
     common = COMMON
     if algo in ("ars", "es"):
         return algo, file, (*(row for row in COMMON if row.key in _POPULATION), *PAGES[page]), text
-    if algo in ("dqn", "ddpg", "td3"):
+    if algo in ("dqn", "ddpg", "td3", "qmix"):
         own = {row.key for row in PAGES[page]}
-        common = tuple(row for row in COMMON if row.key in _VALUE_BASED and row.key not in own)
+        keys = _OF_TEAMS if algo == "qmix" else _VALUE_BASED
+        common = tuple(row for row in COMMON if row.key in keys and row.key not in own)
         if algo == "td3":  # its page has what it adds to that of DDPG
             shared = (docs / "algorithms" / "ddpg.md").read_text(encoding="utf-8")
             text += shared[shared.index("## Names of RLlib") :]
