@@ -23,6 +23,7 @@ EXTRAS = {
     "MiniGrid-": "minigrid",
     "mpe2/": "mpe2",
     "procgen": "procgen",
+    "mpe2/": "mpe2",
 }
 
 
@@ -67,6 +68,23 @@ class ConfigsTest(parameterized.TestCase):
             f"{algo}/{name}.flags" for algo, all_of in wanted.items() for name in all_of.split()
         }
         self.assertContainsSubset(names, FILES)
+
+    def test_the_examples_of_teams_are_there(self):
+        names = (
+            "two_step_qmix two_step_vdn two_step_iql two_step_rllib2018 apex_two_step loads loads_iql spread "
+            "spread_iql rllib2018 apex_rllib2018"
+        )
+        self.assertContainsSubset({f"qmix/{name}.flags" for name in names.split()}, FILES)
+
+    @parameterized.parameters(
+        *[run for run in RECORDED if run.startswith(("qmix/two_step", "qmix/apex"))]
+    )
+    def test_the_two_step_game_tells_the_mixers_apart(self, run):
+        """From uniform play QMIX learns what pays 8, sums and independent agents what pays 7."""
+        _, name, _ = pathlib.PurePath(run).parts
+        result = json.loads((RUNS / run / "result.json").read_text())
+        self.assertEqual(result["return_mean"], 7.0 if name.endswith(("vdn", "iql")) else 8.0)
+        self.assertLessEqual(result["env_steps"], 50_100)
 
     @parameterized.parameters(*[run for run in RECORDED if run.split("/")[0] in ("ddpg", "td3", "sac")
                                 and run.split("/")[1].endswith(("pendulum", "mountaincar_continuous"))])  # fmt: skip

@@ -8,6 +8,7 @@ import gymnasium as gym
 from absl.testing import absltest, parameterized
 
 import tfrl
+from tfrl.envs.games import ids
 
 ROOT = pathlib.Path(__file__).parents[1]
 POLICIES = ROOT / "benchmarks" / "policies"
@@ -30,6 +31,7 @@ class PoliciesTest(parameterized.TestCase):
 
     @parameterized.parameters(FOUND)
     def test_it_gives_actions(self, name):
+        ids.register()
         env = gym.make(json.loads((POLICIES / name / "job.json").read_text())["env"]["env"])
         self.addCleanup(env.close)
         obs, _ = env.reset(seed=0)

@@ -118,6 +118,23 @@ class WorkloadsTest(parameterized.TestCase):
             with self.assertRaisesRegex(ValueError, name):
                 script.translate(changed)
 
+    @parameterized.parameters("qmix-two-step", "qmix-foraging")
+    def test_epymarl_does_the_same_work(self, name):
+        job = json.loads(job_of(WORKLOADS[name]).to_json())
+        script, config = rival_script("epymarl_qmix.py"), job["config"]
+        arguments = script.translate(job)
+        self.assertEqual(arguments["batch_size"], config["batch_size"])
+        self.assertEqual(
+            arguments["buffer_size"] * config["episode_length"], config["replay_capacity"]
+        )
+        self.assertEqual(arguments["hidden_dim"], config["core_size"])
+        for setting, value in (
+            ("env_steps_per_update", 4.0), ("hidden_sizes", [32]), ("core", "lstm"), ("optimizer", "rmsprop"),
+        ):  # fmt: skip
+            changed = {**job, "config": {**config, setting: value}}
+            with self.assertRaisesRegex(ValueError, setting):
+                script.translate(changed)
+
     def test_cleanrl_does_the_same_work(self):
         job = json.loads(job_of(WORKLOADS["c51-cartpole"]).to_json())
         script, config = rival_script("cleanrl_c51.py"), job["config"]

@@ -34,6 +34,7 @@ RIVALS = {
     "sample_factory": "Sample Factory",
     "cleanrl": "CleanRL",
     "sbx": "SBX",
+    "epymarl": "EPyMARL",
 }
 
 # Nothing but acting and learning while the clock runs; what a run writes anyway stays on.
@@ -253,6 +254,31 @@ _HALF_CHEETAH = {
     "min_replay": 1_000,
     "gradient_clip_norm": None,
 }
+# Networks of EPyMARL's QMIX with its GRU, and as many updates: one for each episode.
+_QMIX = {
+    "mixer": "qmix",
+    "mixing_embed_size": 32,
+    "hypernet_layers": 2,
+    "hypernet_size": 64,
+    "hidden_sizes": (64,),
+    "core": "gru",
+    "core_size": 64,
+    "add_agent_id": True,
+    "add_last_action": True,
+    "double": True,
+    "discount": 0.99,
+    "batch_size": 32,
+    "env_steps_per_update": None,
+    "target_period_updates": 200,
+    "optimizer": "adam",
+    "learning_rate": 5e-4,
+    "gradient_clip_norm": 10.0,
+    "epsilon_initial": 1.0,
+    "epsilon_final": 0.05,
+    "epsilon_decay_env_steps": 50_000,
+    "num_envs": 8,
+    "overlap": True,  # the rival has no such option
+}
 
 WORKLOADS = {
     w.name: w
@@ -428,6 +454,39 @@ WORKLOADS = {
                 rivals={"sbx": Rival("sbx_continuous.py", {"updates_per_s": 1.5})},
             )
             for algo, title in (("sac", "SAC"), ("td3", "TD3"))
+        ),
+        Workload(
+            name="qmix-two-step",
+            what="QMIX two-step game, GRU 64, 32 episodes per update, an update per episode of 2 steps",
+            algo="qmix",
+            settings={
+                **_QMIX,
+                "env": "tfrl/TwoStep-v0",
+                "episode_length": 2,
+                "replay_capacity": 10_000,
+                "min_replay": 1_000,
+                "updates_per_call": 16,
+            },
+            warmup_env_steps=2_000,
+            timed_env_steps=8_000,
+            rivals={"epymarl": Rival("epymarl_qmix.py", {"env_steps_per_s": 5.0})},
+        ),
+        Workload(
+            name="qmix-foraging",
+            what="QMIX Foraging-8x8-2p-2f, GRU 64, 32 episodes per update, an update per episode of up to 50 steps",
+            algo="qmix",
+            settings={
+                **_QMIX,
+                "env": "tfrl.envs.pettingzoo:tuple_team",
+                "env_kwargs": {"id": "lbforaging:Foraging-8x8-2p-2f-v3"},
+                "episode_length": 50,
+                "replay_capacity": 250_000,
+                "min_replay": 1_600,
+                "updates_per_call": 8,
+            },
+            warmup_env_steps=3_000,
+            timed_env_steps=9_000,
+            rivals={"epymarl": Rival("epymarl_qmix.py", {"env_steps_per_s": 5.0})},
         ),
         Workload(
             name="impala-pong",

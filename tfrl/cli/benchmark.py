@@ -34,6 +34,10 @@ class Options:
     sample_factory_python: str = setting("", "path to a Python with Sample Factory")
     cleanrl_python: str = setting("", "path to a Python that finds CleanRL's scripts")
     sbx_python: str = setting("", "path to a Python with SBX")
+    epymarl_python: str = setting(
+        "",
+        "path to a Python with what EPyMARL imports and the folder src of its checkout on its path",
+    )
     repeats: int = setting(3, "runs per library", minimum=1)
     scale: float = setting(
         1.0, "multiplies the timed part of each run, but not its warm-up", above=0
@@ -55,6 +59,7 @@ class Options:
             "sample_factory": self.sample_factory_python,
             "cleanrl": self.cleanrl_python,
             "sbx": self.sbx_python,
+            "epymarl": self.epymarl_python,
         }
         return {rival: python for rival, python in given.items() if python}
 

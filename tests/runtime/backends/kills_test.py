@@ -54,6 +54,15 @@ RUNS = {
             "burn_in": 2, "batch_size": 8, "env_steps_per_update": 20, "min_replay": 500,
         },
     ),
+    "team": (
+        "qmix",
+        12_000,
+        {
+            **PROCESSES, **VALUE, "env": "tfrl/TwoStep-v0", "episode_length": 2, "core_size": 8,
+            "batch_size": 8, "num_replay_shards": 2, "prioritized": True,
+            "epsilon_ladder": "actor", "max_weight_delay_env_steps": 100,
+        },
+    ),
 }  # fmt: skip
 
 
