@@ -23,7 +23,6 @@ EXTRAS = {
     "MiniGrid-": "minigrid",
     "mpe2/": "mpe2",
     "procgen": "procgen",
-    "mpe2/": "mpe2",
 }
 
 

@@ -1,4 +1,4 @@
-"""Ape-X QMIX in processes, by flags alone: a ladder of epsilons, shards of episodes, a bound of the delay of weights."""
+"""Ape-X QMIX in processes, by flags alone: a ladder of epsilons, shards of episodes, a bound of the weights' delay."""
 
 import pathlib
 import tempfile
