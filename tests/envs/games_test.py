@@ -187,6 +187,8 @@ class EveryGameTest(parameterized.TestCase):
 
     @parameterized.parameters(*GAMES)
     def test_rows_of_a_vector_have_the_form_of_a_team(self, env):
+        self.assertEqual(vector_of(env, 1).backend, "sync")
+        self.assertEqual(vector_of(env, 2).backend, "native")
         vector = vector_of(env, 6)
         spec, rng = vector.spec, np.random.default_rng(0)
         self.assertEqual(vector.backend, "native")

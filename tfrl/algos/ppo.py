@@ -5,6 +5,8 @@ generalised advantage estimation or Monte Carlo returns (lambda 1); value clippi
 by KL. What it is not: asynchronous; each actor waits for the weights that its last unroll has trained (not so in APPO).
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
+Teams act as one agent, or by a network that all agents share (independent PPO, de Witt et al. 2020), with a value
+function of the state as an option (MAPPO, Yu et al. 2022), see `nn/shared_policy.py`.
 Data: unrolls of all environments of an actor, each trained on once.
 
 Differences from the paper: the value loss has no factor 1/2, so `value_coefficient` 0.5 is Stable-Baselines3's; policy
@@ -225,7 +227,7 @@ ABOUT = About(
     family="policy_gradient",
     options=(
         "clipping, adaptive KL penalty, early stop, GAE, value clipping, memory, every action "
-        "space"
+        "space, teams (independent PPO, MAPPO)"
     ),
     env="tfrl.testing.fakes:MaskedBandit",
     refused="tfrl.testing.fakes:IntegerPoint",

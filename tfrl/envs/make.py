@@ -29,7 +29,7 @@ from tfrl.job import EnvPlan
 from tfrl.types import SIDE_INPUTS, EnvSpec
 
 # Below this many environments our loop over Python environments is faster than CartPole's NumPy
-# vector class.
+# vector class. A class for which another number holds states it as `pays_from_num_envs`.
 NATIVE_FROM_NUM_ENVS = 6
 
 
@@ -120,8 +120,12 @@ def _pick(found: Resolved, num_envs: int) -> str:
             )
         return asked
     own = "ale" if found.game is not None else "native"
-    pays = own == "ale" or num_envs >= NATIVE_FROM_NUM_ENVS
-    return own if pays and not BACKENDS[own].why_not(found) else "sync"
+    if BACKENDS[own].why_not(found):
+        return "sync"
+    if own == "native":
+        least = getattr(_vector_class(found), "pays_from_num_envs", NATIVE_FROM_NUM_ENVS)
+        return own if num_envs >= least else "sync"
+    return own
 
 
 def make_env(plan: EnvPlan) -> gym.Env:
@@ -345,18 +349,22 @@ def _why_not_native(found: Resolved) -> str:
         return "it has no vector class of its own"
     if target.additional_wrappers:
         return "it is registered with wrappers, which its vector class does not take"
-    entry = target.vector_entry_point
     try:
-        creator = entry if callable(entry) else gym.envs.registration.load_env_creator(entry)
+        accepted = inspect.signature(_vector_class(found)).parameters
     except ImportError as error:
         return f"its vector class cannot be imported ({error})"
-    accepted = inspect.signature(creator).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values()):
         return ""
     limit = found.plan.max_episode_steps or target.max_episode_steps
     wanted = {*target.kwargs, *found.plan.env_kwargs, *(["max_episode_steps"] if limit else [])}
     missing = sorted(wanted - set(accepted))
     return f"its vector class does not take {', '.join(missing)}" if missing else ""
+
+
+def _vector_class(found: Resolved) -> Any:
+    """The vector class of an id; raises ImportError where it cannot be imported."""
+    entry = found.target.vector_entry_point
+    return entry if callable(entry) else gym.envs.registration.load_env_creator(entry)
 
 
 def _native(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:

@@ -195,6 +195,8 @@ class GameVector(gym.vector.VectorEnv):
     """B rows of a game; a row whose episode ended begins the next one in the step after (NEXT_STEP)."""
 
     metadata = {"render_modes": [], "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}
+    # A single environment is one row of a game, which takes nearly as long as several.
+    pays_from_num_envs = 2
 
     def __init__(
         self, num_envs: int, rules: str, max_episode_steps: int | None = None, **kwargs: Any
