@@ -46,7 +46,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 RUNS = HERE.parent / "benchmarks" / "runs"
 SPEED = HERE.parent / "benchmarks" / "results"
 CONFIGS = HERE.parent / "configs"
-_BLOCK = re.compile(r"(<!-- generated: (\w+) ([\w.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- generated: (\w+) ([\w.:/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def settings(name: str) -> str:

@@ -152,6 +152,25 @@ class ConfigsTest(parameterized.TestCase):
         else:
             self.assertGreater(result["return_mean"], 17.0)
 
+    @parameterized.parameters(
+        *[run for run in RECORDED if run.split("/")[1] in ("trash_room_7x7", "trash_room_7x7_flat")]
+    )
+    def test_a_hierarchy_learns_where_a_flat_learner_does_not(self, run):
+        """0.8 of 1 on a small Room, at most 0.2 with one level."""
+        result = json.loads((RUNS / run / "result.json").read_text())
+        if "flat" in run:
+            self.assertLessEqual(result["return_mean"], 0.2)
+        else:
+            self.assertGreaterEqual(result["return_mean"], 0.8)
+
+    @parameterized.parameters(
+        *[run for run in RECORDED if run.split("/")[1] == "trash_coordination_9x5_qmix"]
+    )
+    def test_hierarchies_with_a_mixer_coordinate(self, run):
+        """1.5 of 2 on a small Coordination map; 1 is what a team gets that agrees on the other dump."""
+        result = json.loads((RUNS / run / "result.json").read_text())
+        self.assertGreaterEqual(result["return_mean"], 1.5)
+
     def evaluations(self, run, limit=float("inf")):
         """Mean returns of a recorded run's evaluations up to so many env steps, in their order."""
         with open(RUNS / run / "metrics.csv", newline="") as file:
