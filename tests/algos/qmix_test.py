@@ -150,7 +150,8 @@ def twin(learner, batch):
                     total += product * float(
                         batch.rewards[at, b, name] if own else batch.reward[at, b]
                     )
-                    product *= float(batch.discount[at, b])
+                    limit = batch.is_last[at, b] and not config.bootstrap_time_limits
+                    product *= 0.0 if limit else float(batch.discount[at, b])
                     steps += 1
                     if batch.is_last[at, b] or at + 1 == LENGTH or not counts[at + 1]:
                         break
@@ -172,6 +173,7 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
         settings=(
             dict(mixer="qmix"), dict(mixer="qmix", hypernet_layers=2, n_step=3, double=False),
             dict(mixer="vdn"), dict(mixer="none"), dict(mixer="iql", iql_reward="team", n_step=2),
+            dict(mixer="vdn", bootstrap_time_limits=False, n_step=2),
         ),
         prioritized=(False, True),
     )  # fmt: skip

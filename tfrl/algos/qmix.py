@@ -71,6 +71,11 @@ class Config(MixerSettings, TeamSettings, ValueSettings, OptimizerSettings, Mode
         minimum=0,
         idle_if={"replay_of": "windows"},
     )
+    bootstrap_time_limits: bool = setting(
+        True,
+        "bootstrap from the last observation of an episode that a time limit has ended; false: count it as a "
+        "termination, for tasks that always take the whole time",
+    )
     sequence_length: int = with_default(
         ReplaySettings,
         "sequence_length",
@@ -220,7 +225,8 @@ def loss(
 def of_columns(config: Config, team: teams.TeamInputs, batch: Trajectory) -> Trajectory:
     """What a loss reads of a batch beside observations: a column for each team, or without a mixer for each agent.
 
-    A column of an agent has the reward that `iql_reward` says, and its steps count while it is alive.
+    A column of an agent has the reward that `iql_reward` says, and its steps count while it is alive. Without
+    `bootstrap_time_limits` the discount of every last step is 0.
 
     Args:
       batch: leaves [T, b, ...].
@@ -228,6 +234,9 @@ def of_columns(config: Config, team: teams.TeamInputs, batch: Trajectory) -> Tra
     Returns:
       The batch with action, reward, discount, is_last, valid and probability of the columns.
     """
+    if not config.bootstrap_time_limits:
+        ends = tf.where(batch.is_last, tf.zeros_like(batch.discount), batch.discount)
+        batch = batch._replace(discount=ends)
     if config.mixer in mixers.KINDS:
         return batch
     agents, valid = team.num_agents, batch.valid
