@@ -135,6 +135,18 @@ class WorkloadsTest(parameterized.TestCase):
             with self.assertRaisesRegex(ValueError, setting):
                 script.translate(changed)
 
+    @parameterized.parameters("cartpole", "pendulum", "swimmer")
+    def test_random_search_of_the_contrib_package_does_the_same_work(self, env):
+        job = json.loads(job_of(WORKLOADS[f"ars-{env}"]).to_json())
+        script, config = rival_script("sb3_ars.py"), job["config"]
+        arguments = script.translate(job)
+        self.assertEqual(arguments["n_delta"], config["num_directions"])
+        self.assertEqual(arguments["delta_std"], config["noise_stdev"])
+        for name, value in (("policy", "mlp"), ("normalize_observations", True), ("l2_coeff", 0.1)):
+            changed = {**job, "config": {**config, name: value}}
+            with self.assertRaisesRegex(ValueError, name):
+                script.translate(changed)
+
     def test_cleanrl_does_the_same_work(self):
         job = json.loads(job_of(WORKLOADS["c51-cartpole"]).to_json())
         script, config = rival_script("cleanrl_c51.py"), job["config"]

@@ -280,6 +280,21 @@ _QMIX = {
     "overlap": True,  # the rival has no such option
 }
 
+# Those that are defaults of sb3-contrib's ARS.
+_ARS = {
+    "policy": "linear",
+    "core": "none",
+    "normalize_observations": False,
+    "num_directions": 8,
+    "num_top_directions": None,
+    "noise_stdev": 0.05,
+    "optimizer": "sgd",
+    "learning_rate": 0.02,
+    "reward_shift": 0.0,
+    "l2_coeff": 0.0,
+    "gradient_clip_norm": None,
+}
+
 WORKLOADS = {
     w.name: w
     for w in (
@@ -487,6 +502,40 @@ WORKLOADS = {
             warmup_env_steps=3_000,
             timed_env_steps=9_000,
             rivals={"epymarl": Rival("epymarl_qmix.py", {"env_steps_per_s": 5.0})},
+        ),
+        Workload(
+            name="ars-cartpole",
+            what="ARS CartPole-v1, linear policy, 8 directions, 16 environments in NumPy",
+            algo="ars",
+            settings={**_ARS, "env": "CartPole-v1", "num_envs": 16, "env_backend": "native"},
+            warmup_env_steps=50_000,
+            timed_env_steps=400_000,
+            rivals={"sb3": Rival("sb3_ars.py", {"env_steps_per_s": 10.0})},
+        ),
+        *(
+            Workload(
+                name=f"ars-{env.partition('-')[0].lower()}{'-1' if actors == 1 else ''}",
+                what=f"ARS {env}, linear policy, 8 directions, {actors} actor process{'es' if actors > 1 else ''}",
+                algo="ars",
+                settings={
+                    **_ARS,
+                    "env": env,
+                    "num_envs": 16 // actors,
+                    "env_backend": "sync",
+                    "backend": "processes",
+                    "num_actors": actors,
+                },
+                warmup_env_steps=warmup,
+                timed_env_steps=timed,
+                rivals={"sb3": Rival("sb3_ars.py", {"env_steps_per_s": 6.0})}
+                if actors == 2
+                else {},
+            )
+            for env, warmup, timed in (
+                ("Pendulum-v1", 20_000, 200_000),
+                ("Swimmer-v5", 32_000, 160_000),
+            )
+            for actors in (1, 2)
         ),
         Workload(
             name="impala-pong",
