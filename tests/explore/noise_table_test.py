@@ -70,7 +70,9 @@ class TableTest(tf.test.TestCase, parameterized.TestCase):
 
     def test_a_folder_without_room_is_named(self):
         with mock.patch.object(table, "_write", side_effect=OSError("No space left on device")):
-            with self.assertRaisesRegex(SettingError, "noise_size=50.*No space left.*noise_source=seed"):
+            with self.assertRaisesRegex(
+                SettingError, "noise_size=50.*No space left.*noise_source=seed"
+            ):
                 table.shared_table(50)
 
     @parameterized.parameters(

@@ -39,7 +39,9 @@ class PopulationRunTest(parameterized.TestCase):
 
     def assert_same(self, one, other):
         self.assertEqual(one.keys(), other.keys())
-        for name, array in one.items():
+        weights = [name for name in one if not name.startswith("fact_")]
+        self.assertNotEmpty(weights)
+        for name, array in ((name, one[name]) for name in weights):
             self.assertEqual(array.tobytes(), other[name].tobytes(), name)
 
     @parameterized.parameters(*RUNS)
