@@ -363,13 +363,14 @@ ABOUT = About(
     env="tfrl.testing.fakes:TeamMatching",
     refused="tfrl.testing.fakes:TargetPoint",
     small=dict(
-        hidden_sizes=(8,), core_size=6, batch_size=8, updates_per_call=2, prioritized=True,
+        hidden_sizes=(8,), core="none", batch_size=4, updates_per_call=2, prioritized=True,
         target_period_updates=3, mixing_embed_size=4, hypernet_layers=2, hypernet_size=5,
         episode_length=4,
     ),
     variants={
         "as iql over windows": dict(
-            mixer="none", replay_of="windows", sequence_length=6, sequence_period=4, burn_in=2, n_step=2,
+            mixer="none", core="gru", core_size=4, replay_of="windows", sequence_length=4, sequence_period=3,
+            burn_in=1, n_step=2,
         ),
     },
 )  # fmt: skip
