@@ -133,11 +133,18 @@ class ConfigsTest(parameterized.TestCase):
         result = json.loads((RUNS / run / "result.json").read_text())
         self.assertGreaterEqual(result["return_mean"], 0.9)
 
-    @parameterized.parameters(*[run for run in RECORDED if run.startswith("ppo/grid_")])
+    @parameterized.parameters(*[(run,) for run in RECORDED if run.startswith("ppo/grid_")])
     def test_agents_that_share_a_policy_lift_loads_together(self, run):
         """Chance lifts 3 loads in a hundred, no agent lifts one alone."""
         result = json.loads((RUNS / run / "result.json").read_text())
         self.assertGreaterEqual(result["return_mean"], 0.7)
+
+    @parameterized.parameters(*[(run,) for run in RECORDED if run.startswith("ppo/simple_spread_")])
+    def test_agents_that_share_a_policy_spread_better_than_chance(self, run):
+        """Chance returns -26.3; four standard errors above it."""
+        result = json.loads((RUNS / run / "result.json").read_text())
+        error = result["return_std"] / result["episodes"] ** 0.5
+        self.assertGreater(result["return_mean"] - 4 * error, -26.3)
 
     @parameterized.parameters(
         *[run for run in RECORDED if run.startswith(("dqn/bit_flip", "sac/point_goal"))]
