@@ -68,6 +68,7 @@ class MetricsTest(tf.test.TestCase):
                     env_steps_per_update=16, updates_per_call=2,
                 ),
             ),
+            ("es", dict(total_env_steps=400, episodes_per_batch=4, normalize_observations=True)),
             (
                 "ppo",
                 dict(kl_coefficient=0.2, total_env_steps=1_024, unroll_length=64, with_=["sparse"]),
