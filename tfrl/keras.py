@@ -8,7 +8,8 @@ model.fit(x, y, callbacks=[SparseTraining(density=0.3)])
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +20,22 @@ from tfrl.optim.lamb import LAMB, LARS
 from tfrl.switches import sparse
 
 __all__ = ["LAMB", "LARS", "SparseTraining"]
+
+
+@contextlib.contextmanager
+def _own_names() -> Iterator[None]:
+    """Puts the names of the arguments here into messages about the settings of the switch."""
+    try:
+        yield
+    except SettingError as error:
+        text = str(error).removeprefix("with=sparse: ")
+        for theirs, mine in (
+            ("sparse_stop_env_steps", "stop_updates"),
+            ("env steps", "batches"),
+            ("sparse_", ""),
+        ):
+            text = text.replace(theirs, mine)
+        raise SettingError(f"SparseTraining: {text}") from None
 
 
 class SparseTraining(tf.keras.callbacks.Callback):
@@ -57,14 +74,15 @@ class SparseTraining(tf.keras.callbacks.Callback):
         seed: int | None = None,
     ):
         super().__init__()
-        self._config = sparse.Config(
-            sparse_density=density,
-            sparse_lambdas=tuple(lambdas),
-            sparse_convolutions=convolutions,
-            sparse_rewire_updates=rewire_updates,
-            sparse_drop=drop,
-            sparse_stop_env_steps=stop_updates,
-        )
+        with _own_names():
+            self._config = sparse.Config(
+                sparse_density=density,
+                sparse_lambdas=tuple(lambdas),
+                sparse_convolutions=convolutions,
+                sparse_rewire_updates=rewire_updates,
+                sparse_drop=drop,
+                sparse_stop_env_steps=stop_updates,
+            )
         if seed is not None and not 0 <= seed < 2**31:
             raise SettingError(f"SparseTraining: seed={seed!r}; expected 0 to {2**31 - 1}, or None")
         self._seed = seed
@@ -82,7 +100,10 @@ class SparseTraining(tf.keras.callbacks.Callback):
             )
         if self.topology is None:
             network = Network(self.model.name, self.model.trainable_variables, self.model.optimizer)
-            self.topology = sparse.Topology(self._config, [network], self.model.name, self._seed)
+            with _own_names():
+                self.topology = sparse.Topology(
+                    self._config, [network], self.model.name, self._seed
+                )
             self._project = tf.function(self.topology.project)
             self._rewire = tf.function(lambda: self.topology.rewire(self._updates))
 

@@ -58,6 +58,15 @@ class TableTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(table.shared_table(100), numbers)
         self.assertEqual(file.stat().st_mtime_ns, made)
 
+    def test_a_damaged_file_and_a_half_written_one_are_replaced(self):
+        numbers = table.shared_table(100).numpy()
+        (file,) = pathlib.Path(self.folder).iterdir()
+        file.write_bytes(b"\0" * 400)
+        file.with_suffix(".part").write_bytes(b"\1" * 100)  # of a process that was killed
+        table.shared_table.cache_clear()
+        self.assertAllEqual(table.shared_table(100), numbers)
+        self.assertEqual([*pathlib.Path(self.folder).iterdir()], [file])
+
     def test_draws_are_parts_of_it(self):
         spec = NoiseSpec((2, 3), "normal", None, seeded=True, table=50)
         traced = tf.function(lambda seed, first: draws(spec, seed, first, 8))

@@ -52,7 +52,7 @@ class Config(population.Settings, OptimizerSettings):
         if (self.num_top_directions or 0) > self.num_directions:
             raise SettingError(
                 f"num_top_directions={self.num_top_directions} with num_directions={self.num_directions}: expected at "
-                "most that"
+                f"most {self.num_directions}"
             )
 
 

@@ -1,9 +1,9 @@
 """ES: evolution strategies, Adam along the correlation of random directions of the weights with the ranks of returns.
 
-What it is: evolution strategies as of Salimans et al. (2017): an iteration plays two episodes for each random direction
-of the weights, one for each sign, replaces all returns by their centred ranks, and makes a step of the optimiser along
-the sum of directions weighted by the difference of both ranks, with weight decay. What it is not: gradient descent:
-rewards within an episode, and their discount, play no part.
+What it is: the evolution strategies of Salimans et al. (2017). An iteration plays two episodes for each random
+direction of the weights, one for each sign, replaces all returns by their centred ranks, and makes a step of the
+optimiser along the sum of directions weighted by the difference of both ranks, with weight decay. What it is not:
+gradient descent: rewards within an episode, and their discount, play no part.
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; observations as vectors; action masks;
 memory. Data: returns, lengths and moments of observations of whole episodes; nothing else travels.

@@ -1,11 +1,13 @@
 """The actor of a population: what a member does depends on the seed, the iteration and its number alone."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import tensorflow as tf
 from absl.testing import parameterized
 
+import tfrl
 from tfrl.agent import ActorPlace, Population, Queue
 from tfrl.algos import ars, es
 from tfrl.envs.make import make_spec, make_vector
@@ -259,8 +261,30 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
             apply.step(adam, descent, [theta])
             self.assertAllClose(theta, expected, atol=1e-6)
 
+    def test_nobody_is_left_without_a_member(self):
+        settings = dict(env="CartPole-v1", num_directions=4, total_env_steps=1_000)
+        for given, message in (
+            (dict(num_actors=5, num_envs=2, backend="processes"), "expected at most 4 actors"),
+            (
+                dict(num_actors=3, num_envs=5, backend="processes"),
+                "1 environments would always rest",
+            ),
+            (dict(num_envs=12), "an actor plays 8 members in a round, so that 4 environments"),
+        ):
+            with self.assertRaisesRegex(SettingError, message):
+                tfrl.train("ars", **settings, **given)
+
+    def test_an_environment_without_a_time_limit_is_named(self):
+        (note,) = ars.make(
+            ARS, dataclasses.replace(make_spec(CARTPOLE), max_episode_steps=None)
+        ).notes
+        self.assertIn("CartPole-v1 has no known time limit", note)
+        self.assertEqual(ars.make(ARS, make_spec(CARTPOLE)).notes, ())
+
     def test_an_agent_of_a_population_is_checked(self):
-        with self.assertRaisesRegex(SettingError, "num_top_directions=9 with num_directions=8"):
+        with self.assertRaisesRegex(
+            SettingError, "num_top_directions=9 with num_directions=8: expected at most 8"
+        ):
             ars.Config(num_directions=8, num_top_directions=9)
         with self.assertRaisesRegex(SettingError, "noise_size=7: the policy has 8 weights"):
             ars.make(ars.Config(noise_source="table", noise_size=7), make_spec(CARTPOLE))

@@ -27,6 +27,10 @@ from tfrl.types import EnvSpec, Members, NoiseSpec, PolicyStep, UpdateOutput
 
 DIRECTION, ACTION = "direction", "action"  # names of noise
 QUEUE_ITEMS = 1_000  # results that may wait for the learner
+NO_LIMIT = (
+    "{name} has no known time limit: an iteration waits for every episode to end, and so would total_env_steps; "
+    "--max_episode_steps sets a limit"
+)
 CHUNK_BYTES = 2**24  # of directions that are made at once
 
 
@@ -35,7 +39,7 @@ class Settings:
     """Settings of both, a base of their `Config`s before `OptimizerSettings`."""
 
     noise_stdev: float = setting(
-        0.02, "standard deviation of the perturbations of the weights", above=0.0, resumable=True
+        0.02, "standard deviation of the perturbations of the weights", above=0.0
     )
     noise_source: str = setting(
         "seed",
@@ -344,4 +348,5 @@ def make_agent(
         make_learner=lambda: PopulationLearner(config, spec, weigh),
         experience=Queue(item, QUEUE_ITEMS, batch_items=1, actors_wait=True),
         knobs=lambda place, env_steps, facts: {},
+        notes=() if spec.max_episode_steps else (NO_LIMIT.format(name=spec.name),),
     )

@@ -28,6 +28,26 @@ def refuse_misfits(run_plan: RunPlan, policy: Policy) -> None:
     _check_replay(run_plan)
     _check_shards(run_plan)
     _check_hindsight(run_plan)
+    _check_population(run_plan)
+
+
+def _check_population(run_plan: RunPlan) -> None:
+    """Raises SettingError for actors or environments that would never have a member to play."""
+    if not run_plan.population:
+        return
+    topology, count = run_plan.job.topology, run_plan.agent.experience.item.count
+    actors = topology.num_actors if topology.backend == "processes" else 1
+    if actors > count // 2:
+        raise SettingError(
+            f"num_actors={actors}: a round has {count // 2} pairs of members, which stay together; expected at most "
+            f"{count // 2} actors, or a larger population"
+        )
+    most = 2 * -(-count // (2 * actors))
+    if topology.num_envs > most:
+        raise SettingError(
+            f"num_envs={topology.num_envs}: an actor plays {most} members in a round, so that "
+            f"{topology.num_envs - most} environments would always rest; expected at most {most}"
+        )
 
 
 def refuse_worlds(run_plan: RunPlan) -> None:
