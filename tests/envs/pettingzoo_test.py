@@ -9,7 +9,7 @@ import numpy as np
 from absl.testing import absltest, parameterized
 
 import tfrl
-from tfrl.envs import check, make
+from tfrl.envs import check, make, pettingzoo
 from tfrl.envs.pettingzoo import Team, is_team
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
@@ -161,6 +161,18 @@ class Fails(Parallel):
         if self._fault == "shape":
             result[0]["a1"] = np.zeros(9, np.float32)
         return tuple(result)
+
+
+def fake_step(fake, place, value):
+    """A step of which one of the five results says `value` of agent a1."""
+    step = fake.step
+
+    def changed(actions):
+        result = step(actions)
+        result[place]["a1"] = value
+        return result
+
+    return changed
 
 
 class Listed(gym.Env):
@@ -353,10 +365,14 @@ class RefusedTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"all": ["a0", "a1", "a0"]}, "agents .'a0'. are in two groups, or twice in one"),
         ({"one": ["a0"], "two": ["a0", "a1"]}, "agents .'a0'. are in two groups"),
-        ({"one": ["a0"], "two": ["a1"]}, "2 groups, .*expected one group of all agents"),
-        ({"one": ["a0"]}, "agents .'a1'. in none; expected one group of all agents"),
+        ({"one": ["a0"], "two": ["a1"]}, "there are 2 groups, .'one', 'two'.; expected one group of all agents"),
+        ({}, r"there are 0 groups, \[\]; expected one group of all agents"),
+        ({"one": ["a0"]}, "agent 'a1' is missing in group 'one'; expected one group of all agents"),
+        (["a0", "a1"], r"groups are \['a0', 'a1'\]; expected one group of all agents, e.g. \{'team': \['a0', 'a1'\]\}"),
+        ({"one": "a0"}, "group 'one' is 'a0' of type str; expected one group of all agents"),
+        ({"one": 3}, "group 'one' is 3 of type int; expected one group of all agents"),
         ({"one": ["a0", "a1", "a7"]}, "agents .'a7'. of the groups are not among .'a0', 'a1'."),
-    )
+    )  # fmt: skip
     def test_groups(self, groups, message):
         with self.assertRaisesRegex(SettingError, f"^env='x': .*{message}"):
             Team(Parallel(), groups, where="env='x'")
@@ -402,9 +418,15 @@ class RefusedTest(parameterized.TestCase):
         ("gone", "agents .'a1'. are gone from `agents` without a termination or a truncation"),
         ("unknown agent", "agents .'stranger'. are not among the team's"),
         ("no first observation", "step 0: agents .'a1'. are missing in the observations"),
-        ("old reset", "reset returned a dict; expected the pair"),
-        ("mask", r"action_mask of agent 'a1' has shape \[2\]; expected flags \[3\]"),
-        ("shape", r"agent 'a1': an observation has shape \[9\].*expected \[3\]"),
+        (
+            "old reset",
+            "step 0: reset returned .* of type dict; expected the 2 dicts by agent .observations, infos.",
+        ),
+        ("mask", r"action_mask of agent 'a1' is an array of shape \[2\].*; expected flags \[3\]"),
+        (
+            "shape",
+            r"agent 'a1': observation is an array of shape \[9\].*expected an array of float32 of shape \[3\]",
+        ),
     )
     def test_steps(self, fault, message):
         plan = EnvPlan(env=f"{__name__}:make_failing", env_kwargs={"fault": fault})
@@ -412,6 +434,91 @@ class RefusedTest(parameterized.TestCase):
         with self.assertRaisesRegex(SettingError, f"^env='{plan.env}': .*{message}"):
             vector.reset()
             vector.step(np.zeros((1, 2), np.int32))
+
+    @parameterized.parameters(
+        (1, None, "step 1: agent 'a1': its reward is None of type NoneType; expected a number"),
+        (1, [1, 2], "step 1: agent 'a1': its reward is a list of 2; expected a number"),
+        (1, [1, [2, 3]], "step 1: agent 'a1': its reward is a list of 2; expected a number"),
+        (1, np.nan, "step 1: agent 'a1': its reward is nan; expected a finite number"),
+        (1, 1e39, "step 1: agent 'a1': its reward is 1e.39; expected a finite number"),
+        (2, None, "step 1: agent 'a1': its termination is None of type NoneType; expected True or False"),
+        (2, 2, "step 1: agent 'a1': its termination is 2 of type int; expected True or False"),
+        (3, "no", "step 1: agent 'a1': its truncation is 'no' of type str; expected True or False"),
+        (4, 3, "step 1: agent 'a1': its info is 3 of type int; expected a dict"),
+        (4, {"action_mask": [0, 0, 0]},
+         r"action_mask of agent 'a1' is \[0, 0, 0\]: it leaves no action; expected at least one flag"),
+        (4, {"action_mask": [[1], [0, 1]]}, r"action_mask of agent 'a1' is a list of 2; expected flags \[3\]"),
+        (0, None, "agent 'a1': observation is None of type NoneType; expected an array of float32"),
+        (0, [1, [2, 3]], r"agent 'a1': observation is a list of 2; expected an array of float32 of shape \[3\]"),
+        (0, [0, np.inf, 0], "step 1: agent 'a1': number 1 of its observation is inf; expected finite numbers"),
+    )  # fmt: skip
+    def test_what_a_step_says_of_an_agent(self, place, value, message):
+        """The error names environment, agent, what was given and what was expected."""
+        fake = Parallel()
+        result, team = fake_step(fake, place, value), Team(fake, where="env='x'")
+        team.reset(seed=0)
+        with mock.patch.object(fake, "step", result):
+            with self.assertRaisesRegex(SettingError, f"^env='x': .*{message}"):
+                team.step([0, 0])
+
+    @parameterized.parameters(
+        (spaces.Discrete(4), -1, r"observation is -1 .int64.; expected an integer from 0 to 3"),
+        (spaces.Discrete(4), 4, r"observation is 4 .int64.; expected an integer from 0 to 3"),
+        (spaces.Discrete(4, start=4), 3, r"observation is 3 .int64.; expected an integer from 4 to 7"),
+        (spaces.Discrete(4), np.float32(2), r"observation is 2.0 .float32.; expected an integer from 0 to 3"),
+        (spaces.MultiDiscrete([2, 3]), np.array([1, -1]), r"is \[1, -1\] .*integers from \[0, 0\] to \[1, 2\]"),
+        (spaces.MultiBinary(2), np.array([0, 2]), r"observation is \[0, 2\] .*; expected 0 and 1"),
+        (spaces.Dict(a=BOX, b=THREE), {"a": np.zeros(3)}, r"observation\['b'\] is missing in .*; expected all parts"),
+        (spaces.Dict(a=BOX, b=THREE), {"a": np.zeros(3), "b": 3}, r"observation\['b'\] is 3 .*an integer from 0 to 2"),
+        (IMAGE, np.full((4, 5, 3), 300), r"expected bytes of shape \[4, 5, 3\]"),
+        (masked(BOX, 3), {"observation": np.zeros(3)}, r"observation\['action_mask'\] is missing"),
+        (masked(BOX, 3), None, r"observation\['observation'\] is missing in None"),
+    )  # fmt: skip
+    def test_observations_that_their_space_does_not_have(self, space, value, message):
+        fake = Parallel((space, space))
+        team = Team(fake, where="env='x'")
+        team.reset(seed=0)
+        with mock.patch.object(fake, "step", fake_step(fake, 0, value)):
+            with self.assertRaisesRegex(SettingError, f"^env='x': agent 'a1': .*{message}"):
+                team.step([0, 0])
+        # Whole numbers of any kind are welcome.
+        if isinstance(space, spaces.Discrete):
+            good = np.uint8(space.start + 2)
+            with mock.patch.object(fake, "step", fake_step(fake, 0, good)):
+                obs = team.step([0, 0])[0]
+            np.testing.assert_array_equal(obs["observation"][1], [0, 0, 1, 0])
+
+    @parameterized.parameters(
+        (lambda r: r[:4], r"step 1: step returned a tuple of 4; expected the 5 dicts by agent .observations, rewards,"),
+        (lambda r: None, "step 1: step returned None of type NoneType; expected the 5 dicts by agent"),
+        (lambda r: (*r[:4], None), "step returned infos that are None of type NoneType; expected a dict by agent"),
+        (lambda r: (r[0], 1.0, *r[2:]), "step returned rewards that are 1.0 of type float; expected a dict by agent"),
+        (lambda r: ([], *r[1:]), "step returned observations that are a list of 0; expected a dict by agent"),
+        (lambda r: (*r[:2], False, *r[3:]), "step returned terminations that are False of type bool; expected a dict"),
+    )  # fmt: skip
+    def test_what_a_step_returns(self, change, message):
+        fake = Parallel()
+        team, step = Team(fake, where="env='x'"), fake.step
+        team.reset(seed=0)
+        with mock.patch.object(fake, "step", lambda actions: change(step(actions))):
+            with self.assertRaisesRegex(SettingError, f"^env='x': .*{message}"):
+                team.step([0, 0])
+
+    @parameterized.parameters(
+        (dict(reward=1.5), "the reward is 1.5 of type float; expected 2, one for each of"),
+        (dict(reward=[1.5]), "the reward is a list of 1; expected 2, one for each of"),
+        (dict(obs=None), "the observation is None of type NoneType; expected 2, one for each of"),
+    )
+    def test_tuples_without_a_part_for_each_agent(self, given, message):
+        if "Listed-v0" not in gym.registry:
+            gym.register("Listed-v0", entry_point=Listed)
+        team = pettingzoo.tuple_team("Listed-v0")
+        team.reset(seed=0)
+        obs = given.get("obs", (np.ones(3, np.float32),) * 2)
+        step = (obs, given.get("reward", [1.0, 2.0]), False, False, {})
+        with mock.patch.object(Listed, "step", lambda *_: step):
+            with self.assertRaisesRegex(SettingError, f"^tuple_team of 'Listed-v0': {message}"):
+                team.step([0, 0])
 
     def test_no_other_object_is_taken_for_one(self):
         for value in (Parallel, gym.make("CartPole-v1"), "text", None, spaces.Discrete(2)):

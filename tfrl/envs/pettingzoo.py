@@ -12,12 +12,13 @@ import importlib.util
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium as gym
 import numpy as np
 
 from tfrl.envs import spaces as space_lib
+from tfrl.envs.boundary import FLAGS, MOST, NUMBERS, is_finite, kind, part_name
 from tfrl.errors import SettingError
 from tfrl.settings import nearest
 from tfrl.spaces import leaf_spaces
@@ -136,13 +137,8 @@ class Team(gym.Env):
         """
         super().reset(seed=seed)
         result = self.env.reset(seed=seed, options=options)
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise SettingError(
-                f"{self._where}: reset returned a {type(result).__name__}; expected the pair (observations, infos) of "
-                "dicts by agent"
-            )
-        observations, infos = result
         self._steps = 0
+        observations, infos = self._dicts("reset", result, ("observations", "infos"))
         self._check_known(observations)
         self._alive = self._present()
         self._check_there(self._members(), observations=observations)
@@ -156,8 +152,11 @@ class Team(gym.Env):
         """
         acting = self._members()
         actions = {agent: self._actions.of(i, action[i]) for i, agent in acting}
-        observations, rewards, terminations, truncations, infos = self.env.step(actions)
+        result = self.env.step(actions)
         self._steps += 1
+        observations, rewards, terminations, truncations, infos = self._dicts(
+            "step", result, ("observations", "rewards", "terminations", "truncations", "infos")
+        )
         self._check_known(observations)
         self._check_there(
             acting, rewards=rewards, terminations=terminations, truncations=truncations
@@ -166,8 +165,9 @@ class Team(gym.Env):
         parts = np.zeros(self.num_agents, np.float32)
         ended, cut = np.zeros((2, self.num_agents), np.bool_)
         for i, agent in acting:
-            parts[i] = rewards[agent]
-            ended[i], cut[i] = bool(terminations[agent]), bool(truncations[agent])
+            parts[i] = self._reward(agent, rewards[agent])
+            ended[i] = self._flag(agent, "termination", terminations[agent])
+            cut[i] = self._flag(agent, "truncation", truncations[agent])
         present = self._present()
         gone = [agent for i, agent in acting if not (present[i] or ended[i] or cut[i])]
         if gone:
@@ -225,8 +225,13 @@ class Team(gym.Env):
             if mask is not None:
                 given = view.mask(value)
                 if given is None:
-                    given = (infos.get(agent) or {}).get(ACTION_MASK)
+                    given = self._info(agent, infos).get(ACTION_MASK)
                 self._actions.masks.set(mask, i, given)
+        if self._images is None and not is_finite(seen) and not np.isfinite(seen).all():
+            i, at = (int(x) for x in np.argwhere(~np.isfinite(seen))[0])
+            self._refuse(
+                self.agents[i], f"number {at} of its observation is {seen[i, at]}", "finite numbers"
+            )
         found = {"observation": seen, "alive": shown.copy()}
         if mask is not None:
             found[ACTION_MASK] = mask.reshape(-1)
@@ -237,11 +242,55 @@ class Team(gym.Env):
             found["state"] = state
         return found
 
-    def _check_known(self, observations: Any) -> None:
-        if not isinstance(observations, Mapping):
+    def _dicts(self, call: str, result: Any, names: Sequence[str]) -> Sequence[Mapping]:
+        """What `reset` or `step` returned; raises SettingError unless it is as many dicts by agent."""
+        if not isinstance(result, (tuple, list)) or len(result) != len(names):
             raise SettingError(
-                f"{self._where}: observations are a {type(observations).__name__}; expected a dict by agent"
+                f"{self._where}: step {self._steps}: {call} returned {kind(result)}; expected the {len(names)} dicts "
+                f"by agent ({', '.join(names)})"
             )
+        for name, found in zip(names, result):
+            if not isinstance(found, Mapping):
+                raise SettingError(
+                    f"{self._where}: step {self._steps}: {call} returned {name} that are {kind(found)}; expected a "
+                    f"dict by agent, of {self.agents}"
+                )
+        return result
+
+    def _reward(self, agent: Any, value: Any) -> float:
+        """A reward as a number; raises SettingError for what is none of float32's range."""
+        if value.__class__ not in NUMBERS:
+            array = _array(value)
+            if array.shape != () or array.dtype.kind not in "biuf":
+                self._refuse(agent, f"its reward is {kind(value)}", "a number")
+        number = float(value)
+        if not -MOST <= number <= MOST:
+            self._refuse(agent, f"its reward is {number}", "a finite number of float32's range")
+        return number
+
+    def _flag(self, agent: Any, name: str, value: Any) -> bool:
+        """A flag as a bool; raises SettingError for what is none."""
+        if value.__class__ not in FLAGS:
+            array = _array(value)
+            if array.shape != () or array.dtype.kind not in "biuf" or array not in (0, 1):
+                self._refuse(agent, f"its {name} is {kind(value)}", "True or False")
+        return bool(value)
+
+    def _info(self, agent: Any, infos: Mapping) -> Mapping:
+        """The info of an agent, empty where it has none."""
+        info = infos.get(agent)
+        if info is None:
+            return {}
+        if not isinstance(info, Mapping):
+            self._refuse(agent, f"its info is {kind(info)}", "a dict")
+        return info
+
+    def _refuse(self, agent: Any, given: str, expected: str) -> NoReturn:
+        raise SettingError(
+            f"{self._where}: step {self._steps}: agent {agent!r}: {given}; expected {expected}"
+        )
+
+    def _check_known(self, observations: Mapping) -> None:
         unknown = [a for a in (*observations, *self.env.agents) if a not in self.agents]
         if unknown:
             raise SettingError(
@@ -269,16 +318,18 @@ def tuple_team(id: str, **kwargs: Any) -> Team:  # noqa: A002 - as in gymnasium.
     Args:
       id, kwargs: for `gymnasium.make`.
     """
-    return Team(_FromTuples(gym.make(id, disable_env_checker=True, **kwargs)))
+    where = f"tuple_team of {id!r}"
+    return Team(_FromTuples(gym.make(id, disable_env_checker=True, **kwargs), where), where=where)
 
 
 class _FromTuples:
     """The methods of a parallel environment over one with Tuple spaces; all agents end together."""
 
-    def __init__(self, env: gym.Env):
+    def __init__(self, env: gym.Env, where: str):
+        self._where = where
         if not all(isinstance(s, spaces.Tuple) for s in (env.observation_space, env.action_space)):
             raise SettingError(
-                f"{env.spec.id if env.spec else env}: observation_space is {env.observation_space} and action_space "
+                f"{where}: observation_space is {env.observation_space} and action_space "
                 f"{env.action_space}; expected Tuples with a part for each agent"
             )
         self._env, self.render_mode = env, env.render_mode
@@ -295,7 +346,7 @@ class _FromTuples:
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         obs, _ = self._env.reset(seed=seed, options=options)
         self.agents = list(self.possible_agents)
-        return dict(zip(self.agents, obs)), {}
+        return self._by_agent("observation", obs), {}
 
     def step(self, actions: Mapping[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         joint = tuple(actions[agent] for agent in self.possible_agents)
@@ -303,12 +354,21 @@ class _FromTuples:
         agents = self.possible_agents
         self.agents = [] if terminated or truncated else list(agents)
         return (
-            dict(zip(agents, obs)),
-            dict(zip(agents, rewards)),
+            self._by_agent("observation", obs),
+            self._by_agent("reward", rewards),
             dict.fromkeys(agents, bool(terminated)),
             dict.fromkeys(agents, bool(truncated)),
             {},
         )
+
+    def _by_agent(self, name: str, parts: Any) -> dict[str, Any]:
+        """A part for each agent; raises SettingError unless there are as many."""
+        count = len(self.possible_agents)
+        if not isinstance(parts, (tuple, list, np.ndarray)) or len(parts) != count:
+            raise SettingError(
+                f"{self._where}: the {name} is {kind(parts)}; expected {count}, one for each of {self.possible_agents}"
+            )
+        return dict(zip(self.possible_agents, parts))
 
     def render(self) -> Any:
         return self._env.render()
@@ -343,7 +403,7 @@ class _View:
         low, high, start = [], [], 0
         for leaf, part in zip(space_lib.leaves(space), leaf_spaces(space), strict=True):
             write, least, most = _writer(part)
-            self._parts.append((leaf.path, part.shape, write, slice(start, start + len(least))))
+            self._parts.append((leaf.path, part, write, slice(start, start + len(least))))
             start += len(least)
             low.append(least)
             high.append(most)
@@ -356,35 +416,70 @@ class _View:
 
     def mask(self, value: Any) -> Any:
         """The action mask in an observation; None where it has none."""
-        return value[ACTION_MASK] if self.has_mask else None
+        return self._at(value, (ACTION_MASK,)) if self.has_mask else None
 
     def image(self, value: Any) -> np.ndarray:
         """An observation that is one image."""
-        return self._checked(self._inner(value), self.space.shape)
+        return self._checked(self._inner(value), self.space, (self._key,) if self.has_mask else ())
 
     def flatten(self, value: Any, out: np.ndarray) -> None:
         """Writes an observation into the beginning of `out`."""
         value = self._inner(value)
-        for path, shape, write, place in self._parts:
-            try:
-                part = space_lib.at(value, path)
-            except (KeyError, IndexError, TypeError):
-                raise SettingError(
-                    f"{self._where}: observation{''.join(f'[{k!r}]' for k in path)} is missing"
-                ) from None
-            out[place] = write(self._checked(part, shape))
+        for path, space, write, place in self._parts:
+            out[place] = write(self._checked(self._at(value, path), space, path))
 
     def _inner(self, value: Any) -> Any:
-        return value if self._key is None else value[self._key]
+        return value if self._key is None else self._at(value, (self._key,))
 
-    def _checked(self, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-        array = np.asarray(value)
-        if array.shape != shape or array.dtype.kind not in "biuf":
+    def _at(self, value: Any, path: tuple[Any, ...]) -> Any:
+        try:
+            return space_lib.at(value, path)
+        except (KeyError, IndexError, TypeError):
             raise SettingError(
-                f"{self._where}: an observation has shape {list(array.shape)} and dtype {array.dtype}; expected "
-                f"{list(shape)}, as in its space"
+                f"{self._where}: {part_name(path)} is missing in {kind(value)}; expected all parts of its space"
+            ) from None
+
+    def _checked(self, value: Any, space: gym.Space, path: tuple[Any, ...]) -> np.ndarray:
+        """The array of a part; raises SettingError for another shape, and for values that the space does not have."""
+        array = _array(value)
+        if array.shape != space.shape or array.dtype.kind not in "biuf":
+            raise SettingError(
+                f"{self._where}: {part_name(path)} is {kind(value)}; expected an array of {space.dtype} of shape "
+                f"{list(space.shape)}, as in its space"
+            )
+        if isinstance(space, spaces.Box):
+            # An image of bytes keeps its dtype; other Boxes become float32, and their limits may be loose.
+            fits = not _is_image(space) or array.dtype == np.uint8 or not _lost(array, np.uint8)
+            expected = f"bytes of shape {list(space.shape)}"
+        elif isinstance(space, spaces.MultiBinary):
+            fits, expected = bool(((array == 0) | (array == 1)).all()), "0 and 1"
+        else:
+            count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+            first, last = np.asarray(space.start), np.asarray(space.start + count - 1)
+            fits = array.dtype.kind in "iu" and bool(((first <= array) & (array <= last)).all())
+            expected = f"an integer from {first} to {last}"
+            if array.ndim:
+                expected = f"integers from {first.tolist()} to {last.tolist()}"
+        if not fits:
+            given = array.tolist() if array.size <= 20 else "an array with other values"
+            raise SettingError(
+                f"{self._where}: {part_name(path)} is {given} ({array.dtype}); expected {expected}, as in its space"
             )
         return array
+
+
+def _array(value: Any) -> np.ndarray:
+    """A value as an array; one of dtype object for lists of unequal lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        return np.empty((), object)
+
+
+def _lost(array: np.ndarray, dtype: Any) -> bool:
+    """Whether a cast would change a value."""
+    with np.errstate(invalid="ignore"):
+        return bool((array.astype(dtype) != array).any())
 
 
 def _writer(space: gym.Space) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray, np.ndarray]:
@@ -451,11 +546,17 @@ class _Masks:
     def set(self, mask: np.ndarray, place: int, given: Any) -> None:
         """Enters what an agent may do: all of its actions where `given` is None."""
         count = self._counts[place]
-        flags = np.ones(count) if given is None else np.asarray(given)
+        if given is None:
+            mask[place, :count] = 1
+            return
+        flags = _array(given)
+        where = f"{self._where}: {ACTION_MASK} of agent {self._agents[place]!r}"
         if flags.shape != (count,) or flags.dtype.kind not in "biuf":
+            raise SettingError(f"{where} is {kind(given)}; expected flags [{count}]")
+        if not flags.any():
             raise SettingError(
-                f"{self._where}: {ACTION_MASK} of agent {self._agents[place]!r} has shape {list(flags.shape)}; "
-                f"expected flags [{count}]"
+                f"{where} is {flags.tolist()}: it leaves no action; expected at least one flag that is not 0 until "
+                "the agent is done"
             )
         mask[place, :count] = flags != 0
 
@@ -495,9 +596,9 @@ class _Actions:
 def _actions(env: Any, agents: Sequence[Any], where: str) -> _Actions:
     """The actions of a team; raises SettingError for spaces that are not all Discrete or all Boxes."""
     each = [env.action_space(agent) for agent in agents]
-    for kind in (spaces.Discrete, spaces.Box):
-        if all(isinstance(space, kind) for space in each):
-            if kind is spaces.Box and 0 in [np.prod(space.shape) for space in each]:
+    for form in (spaces.Discrete, spaces.Box):
+        if all(isinstance(space, form) for space in each):
+            if form is spaces.Box and 0 in [np.prod(space.shape) for space in each]:
                 break
             return _Actions(each, agents, where)
     found = ", ".join(f"{agent!r}: {space}" for agent, space in zip(agents, each))
@@ -537,6 +638,12 @@ def _order(env: Any, groups: Mapping[str, Sequence[Any]] | None, where: str) -> 
         )
     if groups is None:
         return possible
+    expected = f"expected one group of all agents, e.g. {{'team': {possible}}}"
+    if not isinstance(groups, Mapping):
+        raise SettingError(f"{where}: groups are {groups!r}; {expected}")
+    for name, group in groups.items():
+        if isinstance(group, str) or not isinstance(group, Sequence):
+            raise SettingError(f"{where}: group {name!r} is {kind(group)}; {expected}")
     members = [agent for group in groups.values() for agent in group]
     twice = sorted({str(agent) for agent in members if members.count(agent) > 1})
     if twice:
@@ -545,11 +652,15 @@ def _order(env: Any, groups: Mapping[str, Sequence[Any]] | None, where: str) -> 
     if unknown:
         raise SettingError(f"{where}: agents {unknown} of the groups are not among {possible}")
     missing = [agent for agent in possible if agent not in members]
-    if missing or len(groups) != 1:
+    why = "since one policy acts for the whole team"
+    if len(groups) != 1:
         raise SettingError(
-            f"{where}: {len(groups)} groups, and agents {missing} in none; expected one group of all agents, since one "
-            "policy acts for the whole team"
+            f"{where}: there are {len(groups)} groups, {list(groups)}; {expected}, {why}"
         )
+    if missing:
+        (name,) = groups
+        lack = f"agent {missing[0]!r} is" if len(missing) == 1 else f"agents {missing} are"
+        raise SettingError(f"{where}: {lack} missing in group {name!r}; {expected}, {why}")
     return members
 
 
