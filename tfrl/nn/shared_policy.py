@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrl.errors import SettingError
+from tfrl.losses import returns
 from tfrl.nn import actor_critic, inputs
 from tfrl.nn.actor_critic import ActorCritic
 from tfrl.nn.body import flat
@@ -146,9 +147,9 @@ class SharedActorCritic(ActorCritic):
     def columns(self, batch: Trajectory) -> Trajectory:
         """Implements `ActorCritic.columns`: unrolls of B teams as those of N B agents, agent by agent.
 
-        An agent that is done stays a row until its team ends: its only action adds nothing to the gradient of the
-        policy, and its value goes on to learn what the team earns. The reward is the team's, or with
-        `individual_rewards` the agent's own.
+        The reward is the team's, or with `individual_rewards` the agent's own. Steps of an agent that is done are not
+        valid. Its last step terminates, and is given what the team still earns until the episode or the unroll ends,
+        each reward with its discounts: what the agent did may earn it, but there is no value that could say so.
         """
         agents = self._team.num_agents
         steps, teams = batch.is_first.shape
@@ -164,13 +165,20 @@ class SharedActorCritic(ActorCritic):
             lambda x: own(tf.reshape(x, [steps, teams, agents, *x.shape[1:]])),
             self._agents(flat(batch.obs)),
         )
+        # Steps of agents that live, and those after which an agent is done.
+        alive = tf.reshape(self._team.alive(flat(batch.obs)), [steps, teams, agents])
+        lives, stays = own(alive[:-1]), own(alive[1:])
+        done = lives & ~stays
+        reward = own(batch.rewards) if self._individual else alike(batch.reward)
+        discount, is_last, valid = (alike(x) for x in (batch.discount, batch.is_last, batch.valid))
+        rest = returns.discounted_returns(reward, discount, is_last, tf.zeros_like(reward), valid)
         return Trajectory(
             obs=rows,
             action=own(batch.action),
-            reward=own(batch.rewards) if self._individual else alike(batch.reward),
-            discount=alike(batch.discount),
-            is_last=alike(batch.is_last),
-            valid=alike(batch.valid),
+            reward=tf.where(done, rest, reward),
+            discount=tf.where(done, tf.zeros_like(discount), discount),
+            is_last=is_last | ~stays,
+            valid=valid & lives,
             is_first=alike(batch.is_first),
             discounted_return=alike(batch.discounted_return),
             state=tf.nest.map_structure(lambda x: own(x[None])[0], batch.state),
