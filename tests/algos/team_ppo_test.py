@@ -194,21 +194,104 @@ class ColumnsTest(tf.test.TestCase, parameterized.TestCase):
             outputs, _ = policy_gradient.evaluate_batch(policy, rows)
             self.assertAllClose(outputs.log_prob, rows.extras["log_prob"], atol=1e-5)
 
-    def test_an_agent_that_is_done_adds_nothing_to_the_gradient_of_the_policy(self):
+
+class DoneTest(tf.test.TestCase, parameterized.TestCase):
+    """Four steps of three teams of two agents. Agent 1 of team 0 is done after the second step, agent 0 of team 1 was
+    before the first."""
+
+    ALIVE = np.ones((5, 3, 2), np.float32)
+    ALIVE[2:, 0, 1] = 0
+    ALIVE[:, 1, 0] = 0
+
+    def batch(self, policy, spec):
+        rng = np.random.default_rng(3)
+        obs = observed(spec, 15)
+        obs = {k: tf.reshape(x, [5, 3, *x.shape[1:]]) for k, x in obs.items()}
+        obs["alive"] = tf.constant(self.ALIVE.astype(obs["alive"].dtype.as_numpy_dtype))
+        normal = lambda *shape: tf.constant(rng.normal(size=shape), tf.float32)
+        discrete = isinstance(spec.action_space, spaces.MultiDiscrete)
+        action = (
+            tf.constant(rng.integers(0, 6, (4, 3, 2)), tf.int32) if discrete else normal(4, 3, 2, 2)
+        )
+        flags = lambda *shape: tf.zeros(shape, tf.bool)
+        rewards = normal(4, 3, 2)
+        is_first = np.zeros((5, 3), bool)
+        is_first[0] = True
+        return Trajectory(
+            obs=obs, action=action, reward=tf.reduce_sum(rewards, 2), discount=tf.fill([4, 3], 0.9),
+            is_last=flags(4, 3), valid=~flags(4, 3), is_first=tf.constant(is_first), discounted_return=normal(4, 3),
+            state=policy.initial_state(3, {}), extras={"log_prob": normal(4, 3, 2) - 2.0},
+            version=tf.zeros(3, tf.int64), is_new=~flags(3), probability=tf.ones(3), rewards=rewards,
+        )  # fmt: skip
+
+    @parameterized.parameters(False, True)
+    def test_its_last_step_is_given_the_rest_of_the_teams_rewards(self, individual):
         spec = spec_of()
-        policy = shared_policy.make(config_of(), spec)
+        policy = shared_policy.make(config_of(individual_rewards=individual), spec)
         batch = self.batch(policy, spec)
-        mask = np.zeros((5, 3, 2, 6), np.float32)
-        mask[..., 0] = 1
-        batch.obs["action_mask"] = tf.constant(mask.reshape(5, 3, 12))
-        batch = batch._replace(action=tf.zeros_like(batch.action))
-        rows = policy.columns(batch)
-        with tf.GradientTape() as tape:
-            outputs, _ = policy_gradient.evaluate_batch(policy, rows)
-            loss = tf.reduce_sum(outputs.log_prob * 3.0 + outputs.entropy)
-        for gradient in tape.gradient(loss, policy.networks()["policy"]):
-            if gradient is not None:
-                self.assertAllClose(gradient, tf.zeros_like(gradient))
+        if individual:  # one that is done is given nothing
+            batch = batch._replace(rewards=batch.rewards * self.ALIVE[:-1])
+        found = policy.columns(batch)
+        own = lambda x: x.transpose(0, 2, 1).reshape(
+            len(x), 6
+        )  # columns: agent 0 of all teams, then agent 1
+        self.assertAllEqual(found.valid, own(self.ALIVE[:-1]) > 0)
+        done, rest = 3, 3 - 1  # agent 1 of team 0; steps after its last
+        each = (
+            batch.rewards.numpy()
+            if individual
+            else np.repeat(batch.reward.numpy()[..., None], 2, 2)
+        )
+        reward, discount = own(each), np.full((4, 6), 0.9, np.float32)
+        reward[1, done] = sum(0.9**k * own(each)[1 + k, done] for k in range(rest + 1))
+        discount[1, done] = 0.0
+        valid = found.valid.numpy()
+        self.assertAllClose(found.reward.numpy()[valid], reward[valid], 1e-6, 1e-6)
+        self.assertAllEqual(found.discount.numpy()[valid], discount[valid])
+        is_last = np.zeros((4, 6), bool)
+        is_last[1, done] = True
+        self.assertAllEqual(found.is_last.numpy()[valid], is_last[valid])
+
+    @parameterized.product(
+        boxes=(False, True), memory=(False, True), advantage=("minibatch", "batch")
+    )
+    def test_what_its_rows_hold_changes_no_weight_and_no_metric(self, boxes, memory, advantage):
+        spec = spec_of()
+        if boxes:
+            parts = {"observation": spaces.Box(-9, 9, (2, 4)), "alive": spaces.Box(0, 1, (2,))}
+            spec = dataclasses.replace(
+                box_spec(), observation_space=spaces.Dict(parts), max_episode_steps=9
+            )
+        config = config_of(
+            normalize_observations=True, normalize_rewards=True, normalize_advantage=advantage,
+            entropy_coefficient=0.1, kl_coefficient=0.2, minibatches=1, **(MEMORY if memory else {}),
+        )  # fmt: skip
+        found = []
+        for add in (0, 1):
+            tf.keras.utils.set_random_seed(5)
+            learner = ppo.PPOLearner(config, spec)
+            batch = self.batch(learner.policy, spec)
+            # Other observations, actions and log-probabilities of agents that are done.
+            dead = tf.constant(self.ALIVE < 1)
+            action, log_prob = batch.action, batch.extras["log_prob"]
+            where = dead[:-1, ..., None] if boxes else dead[:-1]
+            other = action + add if boxes else (action + add) % 6
+            seen = batch.obs["observation"]
+            batch.obs["observation"] = tf.where(dead[..., None], seen + add, seen)
+            batch = batch._replace(
+                action=tf.where(where, other, action),
+                extras={"log_prob": tf.where(dead[:-1], log_prob + 0.7 * add, log_prob)},
+            )
+            rows = learner.prepare(batch)
+            metrics = learner.update(rows, tf.constant([1, 2])).metrics
+            found.append((metrics, learner.policy.trainable_variables))
+        (metrics, weights), (others, same) = found
+        self.assertGreater(metrics["learner/gradient_norm"], 1e-3)
+        self.assertEqual(set(metrics), set(others))
+        for name in metrics:
+            self.assertAllEqual(metrics[name], others[name], name)
+        for mine, theirs in zip(weights, same, strict=True):
+            self.assertAllEqual(mine, theirs)
 
 
 class CentralCriticTest(tf.test.TestCase, parameterized.TestCase):
