@@ -138,7 +138,7 @@ class InTheTreeTest(absltest.TestCase):
     @pytest.mark.slow
     def test_its_module_alone_puts_it_into_the_tables_and_the_conformance_suite(self):
         tree = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
-        for folder in ("tfrl", "docs", "configs"):
+        for folder in ("tfrl", "docs", "configs", "benchmarks"):
             shutil.copytree(ROOT / folder, tree / folder)
         (tree / "tests").mkdir()
         for file in (
