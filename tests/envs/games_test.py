@@ -52,8 +52,8 @@ class TwoStepTest(parameterized.TestCase):
         np.testing.assert_array_equal(two.terminated, [True, True])
         self.assertEqual([e.episode_return for e in two.episodes], [team] * 2)
         self.assertEqual([e.length_env_steps for e in two.episodes], [2, 2])
-        np.testing.assert_array_equal(two.next_obs["alive"], np.zeros((2, 2)))
-        np.testing.assert_array_equal(two.next_obs["observation"], np.zeros((2, 2, 6)))
+        np.testing.assert_array_equal(two.next_obs["alive"], np.ones((2, 2)))
+        self.assertTrue(two.next_obs["observation"].any())
         np.testing.assert_array_equal(two.next_obs["action_mask"], [[1, 0, 1, 0]] * 2)
         (again,) = play(vector, (0, 0))
         np.testing.assert_array_equal(again.valid, [False, False])
@@ -199,13 +199,12 @@ class EveryGameTest(parameterized.TestCase):
         for _ in range(120):
             step = vector.step(random_actions(obs, spec.num_agents, rng))
             np.testing.assert_allclose(step.reward, step.rewards.sum(1), rtol=1e-5)
-            dead = step.next_obs["alive"] == 0
+            # All agents end with the team, whose last observation shows how.
             mask = step.next_obs["action_mask"].reshape(6, spec.num_agents, -1)
-            self.assertTrue((step.next_obs["observation"][dead] == 0).all())
-            self.assertTrue((mask[dead] == np.eye(mask.shape[2])[0]).all())
+            self.assertTrue(step.next_obs["alive"].all())
+            self.assertTrue(step.next_obs["observation"].any(2).all())
+            self.assertTrue((mask[step.terminated] == np.eye(mask.shape[2])[0]).all())
             self.assertTrue((mask.sum(2) > 0).all())
-            np.testing.assert_array_equal(dead.all(1), step.terminated)
-            np.testing.assert_array_equal(dead.any(1), step.terminated)
             ended += len(step.episodes)
             obs = step.obs
         self.assertGreaterEqual(ended, 6)

@@ -193,6 +193,24 @@ class HalfCourtTest(parameterized.TestCase):
         np.testing.assert_array_equal(code[:, :5], one_hot)
         np.testing.assert_allclose(code[:, 5:], seen[:, [5, 10]], rtol=1e-6)
 
+    def test_the_last_observation_shows_which_goals_were_reached(self):
+        vector = vector_of("tfrl/HalfCourt-v0", 64)
+        obs, goals, found = vector.reset(seed=2), half_court.goal_space(vector.spec), []
+        for _ in range(half_court.CLOCK):
+            step = vector.step(np.full((64, 3), 4, np.int32))
+            last = step.next_obs
+            # Places are those of the state, which has the defence before the attack.
+            cells = last["state"][:, :12].reshape(64, 6, 2) * [half_court.WIDTH, half_court.HEIGHT]
+            defence, attack = np.round(cells[:, :3]), np.round(cells[:, 3:])
+            near = np.abs(defence[:, :, None] - attack[:, None]).max(3) <= 1
+            reached = goals.reached(last["observation"].reshape(64 * 3, -1)).reshape(64, 3, -1)
+            np.testing.assert_array_equal(reached[step.terminated, :, :3], near[step.terminated])
+            found += reached[step.terminated].mean((1, 2)).tolist()
+            obs = step.obs
+        self.assertTrue(obs["alive"].all())
+        self.assertGreater(len(found), 20)
+        self.assertBetween(np.mean(found), 0.01, 0.6)
+
 
 if __name__ == "__main__":
     absltest.main()

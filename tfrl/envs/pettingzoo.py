@@ -76,8 +76,8 @@ class Team(gym.Env):
     """A PettingZoo environment as one row whose agents act together.
 
     Its agents are all of `possible_agents`; the team ends when all of them are done. One that is done earlier, or not
-    yet there, has a zero observation, `alive` 0, reward 0 and action 0. Where agents end together by truncation their
-    last observations stay, since a value follows them.
+    yet there, has a zero observation, `alive` 0, reward 0 and action 0. The last observations of agents that end with
+    the team stay: after a truncation a value follows them, after a termination they show what was reached.
 
     An action mask is taken from the observation, where that is a Dict with `action_mask`, or from the info of an
     agent. `state` is that of the environment; one that is an image is left out.
@@ -176,10 +176,14 @@ class Team(gym.Env):
                 "truncation"
             )
         self._alive = present & ~(ended | cut)
-        # The team ends with its last agent; where that was cut, a value follows its observation.
+        # The team ends with its last agents; where one was cut, a value follows its observation.
         over = not self._alive.any()
         truncated = over and bool((cut & ~ended).any())
-        shown = (cut & ~ended).astype(np.int8) if truncated else self._alive
+        shown = self._alive
+        if truncated:
+            shown = (cut & ~ended).astype(np.int8)
+        elif over:  # where the environment still gives their observations
+            shown = (ended & [agent in observations for agent in self.agents]).astype(np.int8)
         self._check_there(
             [x for x in enumerate(self.agents) if shown[x[0]]], observations=observations
         )
@@ -210,7 +214,7 @@ class Team(gym.Env):
 
         Args:
           shown: int8 [N], agents whose observations are read; zeros for the others.
-          terminated: no state is read, since nothing follows.
+          terminated: neither state nor masks are read, since nothing follows.
         """
         space = self.observation_space["observation"]
         seen = np.zeros(space.shape, space.dtype)
@@ -222,7 +226,7 @@ class Team(gym.Env):
                 view.flatten(value, seen[i])
             else:
                 seen[i] = view.image(value)
-            if mask is not None:
+            if mask is not None and not terminated:
                 given = view.mask(value)
                 if given is None:
                     given = self._info(agent, infos).get(ACTION_MASK)

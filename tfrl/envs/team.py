@@ -3,7 +3,7 @@
 observation     Dict of
   observation   Box float32 [N, D], or images [N, height, width, channels]
   action_mask   [N * A] flags, agent after agent; of Discrete actions, always there
-  alive         [N] flags; of an agent that is done 0, and only its action 0 is available
+  alive         [N] flags; of an agent that is done before the team 0, and only its action 0 is available
   state         Box [S], where the environment has a global state
 action          MultiDiscrete([A] * N), or Box [N, d]
 reward          of the team, made of the agents' rewards; `reward_parts` are the agents' names

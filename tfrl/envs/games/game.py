@@ -134,14 +134,12 @@ class _Rows:
         return self._observe(terminated), rewards, terminated
 
     def _observe(self, terminated: np.ndarray) -> dict[str, np.ndarray]:
-        """Observations of all rows; all agents of a row that terminated are done: zeros, and action 0 alone."""
+        """Observations of all rows; the last one of a row that terminated shows how it ended, with action 0 alone."""
         seen, state = self.game.observe()
         mask = self.game.available()
-        alive = np.repeat((~terminated[:, None]).astype(np.int8), self.game.num_agents, axis=1)
-        if terminated.any():
-            seen[terminated] = 0.0
-            mask[terminated] = 0
-            mask[terminated, :, 0] = 1
+        mask[terminated] = 0
+        mask[terminated, :, 0] = 1
+        alive = np.ones(mask.shape[:2], np.int8)
         self._mask = mask
         flat = mask.reshape(len(mask), -1).copy()
         return {"observation": seen, "action_mask": flat, "alive": alive, "state": state}
