@@ -172,14 +172,14 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
         config, _, _, learner, batch = made(4, random_goal_share=share)
         policy, target = learner.policy, learner.target
         seed = tf.constant([1, 2])
-        found, reached = hdqn.low_loss(config, policy, target, batch, seed)
+        found = hdqn.low_loss(config, policy, target, batch, seed)
         goals = batch.extras["goal"][:4]
         if share:
             other = hdqn._random_goals(config, policy, goals, seed)
             self.assertNotAllEqual(other, goals)
             self.assertAllInRange(other, 0, policy.goals.num_goals - 1)
             goals = other
-        losses, hits = [], []
+        losses, alive = [], batch.obs["alive"].numpy() > 0
         for t in range(4):
             for b in range(3):
                 goal = goals[t, b][None]
@@ -187,50 +187,98 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
                 later = target.low_values(step_of(batch, t + 1, b), goal).numpy()[0]
                 hit = policy.goals.reached(batch.obs["observation"][t + 1, b]).numpy()
                 for i in range(2):
-                    now = hit[i, goal[0, i]]
-                    goes_on = not now and float(batch.discount[t, b]) > 0
+                    lives_on = alive[t + 1, b, i]
+                    now = hit[i, goal[0, i]] and lives_on
+                    goes_on = not now and lives_on and float(batch.discount[t, b]) > 0
                     y = (1.0 if now else -0.01) + config.low_discount * goes_on * later[i].max()
                     losses.append(0.5 * (q[i, batch.action[t, b, i]] - y) ** 2)
-                    hits.append(hit[i, batch.extras["goal"][t, b, i]])
         losses = np.array(losses)
         # Actions that are not available in a random batch have values without a meaning.
         sane = losses < 1e6
         self.assertGreater(sane.sum(), 5)
         self.assertAllClose(found.loss.numpy()[sane], losses[sane], rtol=1e-4, atol=1e-5)
-        self.assertAllEqual(tf.reshape(reached, [-1]), hits)
-        alive = batch.obs["alive"][:4].numpy() > 0
-        self.assertAllEqual(found.valid, (alive & batch.valid[:4, :, None].numpy()).reshape(-1))
+        self.assertAllEqual(found.valid, (alive[:4] & batch.valid[:4, :, None].numpy()).reshape(-1))
 
-    def test_the_high_level_waits_for_the_low_one(self):
-        _, _, _, learner, batch = made(pretrain_env_steps=100)
-        before = [v.numpy() for v in learner.policy.high.trainable_variables]
-        low = [v.numpy() for v in learner.policy.low.trainable_variables]
+    def test_the_low_level_at_ends_and_deaths(self):
+        """Both agents act for goal 0, whose step reaches it with 1, and neither death nor a terminated team adds Q'."""
+        config, _, _, learner, batch = made(goal_space="hdqn_test:two_goals")
+        width = batch.valid.shape[1]
+        wide = lambda x: tf.repeat(tf.constant(x)[:, None], width, axis=1)
+        seen, alive = batch.obs["observation"].numpy() * 0.0, np.ones((10, width, 2), np.float32)
+        seen[2, :, 0, 0] = seen[4, :, 0, 0] = (
+            1.0  # agent 0 reaches it by step 1, and by the last one
+        )
+        seen[3:5, :, 1], alive[3:5, :, 1] = 0.0, 0.0  # agent 1 is done by step 2
+        is_last = np.arange(9) == 3
+        batch = batch._replace(
+            obs={**batch.obs, "observation": tf.constant(seen), "alive": tf.constant(alive),
+                 "action_mask": tf.ones_like(batch.obs["action_mask"])},
+            action=tf.zeros_like(batch.action), is_last=wide(is_last), valid=wide(np.ones(9, bool)),
+            discount=wide(np.where(is_last, 0.0, 0.95).astype(np.float32)),
+            extras={**batch.extras, "goal": tf.zeros_like(batch.extras["goal"])},
+        )  # fmt: skip
+        # Q = 0 and Q' = 10 everywhere.
+        for policy, bias in ((learner.policy, 0.0), (learner.target, 10.0)):
+            for variable in policy.low.trainable_variables:
+                variable.assign(tf.zeros_like(variable))
+            policy.low._heads[0].bias.assign([bias] * 7)
+        found = hdqn.low_loss(config, learner.policy, learner.target, batch, tf.constant([0, 1]))
+        y = np.float32([[-0.01 + 9, -0.01 + 9], [1, -0.01 + 9], [-0.01 + 9, -0.01], [1, -0.01]])
+        self.assertAllClose(tf.reshape(found.loss, [4, width, 2])[:, 0], 0.5 * y**2, rtol=1e-5)
+        counts = tf.reshape(found.valid, [4, width, 2])[:, 0]
+        self.assertAllEqual(counts, [[True, True]] * 3 + [[True, False]])
+
+    @parameterized.parameters("rmsprop", "lamb")
+    def test_the_high_level_waits_for_the_low_one(self, optimizer):
+        _, _, _, learner, batch = made(pretrain_env_steps=100, optimizer=optimizer)
+        values = lambda net: [v.numpy() for v in net.trainable_variables]
+        high, low = learner.policy.high, learner.policy.low
+        update = tf.function(lambda: learner.update(batch, tf.constant([0, 1])).metrics)
+        before, at_first = values(high), values(low)
         learner.env_steps.assign(99)
-        learner.update(batch, tf.constant([0, 1]))
-        self.assertAllEqual(
-            [v.numpy() for v in learner.policy.high.trainable_variables][0], before[0]
+        metrics = update()
+        for old, new in zip(before, values(high), strict=True):
+            self.assertAllEqual(old, new)
+        self.assertNotAllEqual(values(low)[0], at_first[0])
+        self.assertEqual(
+            (int(learner.optimizer.iterations), float(metrics["learner/gradient_norm"])), (0, 0.0)
         )
-        self.assertNotAllEqual(learner.policy.low.trainable_variables[0], low[0])
         learner.env_steps.assign(100)
-        learner.update(batch, tf.constant([0, 1]))
-        self.assertNotAllEqual(learner.policy.high.trainable_variables[0], before[0])
+        metrics = update()
+        self.assertNotAllEqual(values(high)[0], before[0])
+        self.assertEqual(int(learner.optimizer.iterations), 1)
+        self.assertGreater(float(metrics["learner/gradient_norm"]), 0.0)
 
-    def test_shares_of_success_are_means_over_the_ends_of_goals(self):
-        _, _, _, learner, batch = made(5)
-        valid = tf.ones_like(batch.valid)
-        batch = batch._replace(valid=valid, is_last=tf.zeros_like(valid))
-        decided = batch.extras["decided"].numpy()
-        goal = batch.extras["goal"].numpy()[:4]
-        reached = tf.constant(np.random.default_rng(0).random(goal.shape) < 0.5)
-        metrics = learner._count_ends(batch, reached)
-        ended = decided[1:5]
-        for g, share in enumerate(learner.policy.success.numpy()):
-            mine = ended & (goal == g)
-            expected = (mine & reached.numpy()).sum() / hdqn.SUCCESS_WINDOW
-            self.assertAllClose(share, expected, rtol=1e-5)
+    @parameterized.parameters(False, True)
+    def test_shares_of_success_are_those_of_goals_that_were_chosen(self, agent_1_dies):
+        """Goals of agent 0: 0 for steps 0 to 2, reached by step 1 alone, then 1 to the end of the episode with step 4,
+        not reached. Agent 1 has goal 1 from step 1 on, reached by the last step of the episode unless it is dead."""
+        _, _, _, learner, batch = made(5, trained_env_steps=5, goal_space="hdqn_test:two_goals")
+        length, width = batch.valid.shape
+        wide = lambda x: tf.repeat(tf.constant(x)[:, None], width, axis=1)
+        decided, goal = np.zeros((length, 2), bool), np.zeros((length, 2), np.int32)
+        decided[[0, 3], 0] = decided[1, 1] = True
+        goal[3:, 0] = goal[1:, 1] = 1
+        alive = np.ones((length + 1, 2), np.float32)
+        alive[3:6, 1] = 0.0 if agent_1_dies else 1.0
+        seen = np.zeros((length + 1, *batch.obs["observation"].shape[2:]), np.float32)
+        seen[2, 0, 0] = seen[5, 1, 1] = 1.0
+        if agent_1_dies:  # where dead agents choose, it is no choice
+            decided[4, 1] = True
+        batch = batch._replace(
+            obs={**batch.obs, "observation": wide(seen), "alive": wide(alive)},
+            is_last=wide(np.arange(length) == 4), valid=wide(np.ones(length, bool)),
+            extras={**batch.extras, "decided": wide(decided), "goal": wide(goal)},
+        )  # fmt: skip
+        metrics = learner._count_ends(batch)
+        reached_1 = 0 if agent_1_dies else 1
+        window = hdqn.SUCCESS_WINDOW
         self.assertAllClose(
-            metrics["learner/goal_success_ratio"], reached.numpy()[ended].mean(), rtol=1e-5
+            learner.policy.success, [width / window, 2 * width / window * reached_1 / 2]
         )
+        self.assertAllClose(metrics["learner/goal_success_ratio"], (1 + reached_1) / 3)
+        lengths = 3 + 2 + (2 if agent_1_dies else 4)
+        self.assertAllClose(metrics["learner/goal_length_mean_env_steps"], lengths / 3)
 
 
 class DecisionsTest(tf.test.TestCase, parameterized.TestCase):
@@ -321,7 +369,9 @@ class DecisionsTest(tf.test.TestCase, parameterized.TestCase):
             knobs = agent.knobs(ActorPlace(0, 1, 2), env_steps, {})
             self.assertAllClose(knobs["epsilon"], [high] * 2)
             self.assertAllClose(knobs["low_epsilon"], [low] * 2)
+        self.assertIn("learns nothing in the first 1,000 env steps", agent.notes[0])
         flat = hdqn.make(hdqn.Config(hidden_sizes=(8, 8), levels=1), spec_of())
+        self.assertEqual(flat.notes, ())
         self.assertEqual([*flat.knobs(ActorPlace(0, 1, 2), 0, {})], ["epsilon"])
 
 
@@ -403,7 +453,10 @@ class BadInputTest(parameterized.TestCase):
             GoalSpace(encode=lambda obs, goal: goal, reached=lambda obs: obs, **fields)
 
     def test_settings_without_an_effect_are_refused_where_they_are_asked_for(self):
-        for settings in (dict(levels=1, acer=False), dict(n_step=3), dict(hypernet_layers=2)):
+        schedule = dict(learning_rate_schedule=((0, 1e-3), (100, 1e-4)), low_learning_rate=1e-3)
+        for settings in (
+            dict(levels=1, acer=False), dict(n_step=3), dict(hypernet_layers=2), schedule,
+        ):  # fmt: skip
             with self.assertRaisesRegex(SettingError, "no effect"):
                 api.make_job("hdqn", env=ENV, **settings)
 

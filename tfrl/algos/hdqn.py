@@ -50,7 +50,7 @@ from tfrl.nn.torsos import example_batch
 from tfrl.optim import apply
 from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
-from tfrl.settings import Except, setting, with_default
+from tfrl.settings import Except, Points, setting, with_default
 from tfrl.types import EnvSpec, GoalSpace, PolicyStep, Trajectory, UpdateOutput
 
 _FLAT, _NO_MIXER = {"levels": 1}, {"coordination": Except(("qmix",))}
@@ -105,7 +105,7 @@ class Config(EpsilonSettings, OptimizerSettings):
     pretrain_env_steps: int = setting(
         0,
         "env steps at the start in which the low level alone learns, while goals are random; the high level's epsilon "
-        "decays after them",
+        "decays after them. The high level learns nothing in a run that is not longer",
         unit="env steps",
         minimum=0,
         idle_if=_FLAT,
@@ -128,11 +128,37 @@ class Config(EpsilonSettings, OptimizerSettings):
     )
     success_greedy_beta: float = setting(
         0.0,
-        "weight of 1 - (share of a goal's ends at which it was reached) in the low level's epsilon for this goal; the "
-        "decay has the remaining weight",
+        "weight of 1 - (share of times that a goal was reached before it ended) in the low level's epsilon for this "
+        "goal; the decay has the remaining weight",
         minimum=0.0,
         maximum=1.0,
         idle_if=_FLAT,
+    )
+
+    epsilon_initial: float | None = with_default(
+        EpsilonSettings,
+        "epsilon_initial",
+        None,
+        help="initial probability of a random goal, or with levels=1 action; none: 1",
+    )
+    epsilon_final: float | None = with_default(
+        EpsilonSettings,
+        "epsilon_final",
+        None,
+        help="probability of a random goal, or with levels=1 action, after the decay; none: 0.05",
+    )
+    epsilon_decay_env_steps: int = with_default(
+        EpsilonSettings,
+        "epsilon_decay_env_steps",
+        10_000,
+        help="length of epsilon's linear decay, which begins after pretrain_env_steps",
+    )
+    epsilon_schedule: Points = with_default(
+        EpsilonSettings,
+        "epsilon_schedule",
+        (),
+        help="epsilon at given env steps after pretrain_env_steps, interpolated linearly; replaces the three settings "
+        "above, e.g. 0:1,10000:0.1,100000:0.01",
     )
 
     discount: float = with_default(
@@ -234,7 +260,12 @@ class Config(EpsilonSettings, OptimizerSettings):
         OptimizerSettings, "learning_rate", 2.5e-4, help="learning rate of the high level"
     )
     low_learning_rate: float = setting(
-        5e-4, "learning rate of the low level", above=0.0, resumable=True, idle_if=_FLAT
+        5e-4,
+        "learning rate of the low level; it decays as learning_rate does, and a learning_rate_schedule is that of both "
+        "levels",
+        above=0.0,
+        resumable=True,
+        idle_if=(_FLAT, {"learning_rate_schedule": Except(((),))}),
     )
     gradient_clip_norm: float | None = with_default(OptimizerSettings, "gradient_clip_norm", 10.0)
 
@@ -288,7 +319,7 @@ class HDQNPolicy(tf.Module):
     Attributes:
       team: how observations are read.
       high, low: networks; low is None with one level.
-      success: share of the ends of each goal at which it was reached, float32 [G], kept by the learner.
+      success: share of times that each goal was reached before it ended, float32 [G], kept by the learner.
       noise: what an exploring step draws.
     """
 
@@ -345,10 +376,10 @@ class HDQNPolicy(tf.Module):
         return self.masked(q, obs)
 
     def reached(self, obs: Any, goal: tf.Tensor) -> tf.Tensor:
-        """Whether goals int32 [m, N] are reached in observations, bool [m, N]."""
+        """Whether goals int32 [m, N] are reached in observations, bool [m, N]; never by an agent that does not live."""
         reached = tf.cast(self.goals.reached(self._seen(obs)), tf.float32)
         chosen = value.select(reached, tf.reshape(goal, [-1]))
-        return tf.reshape(chosen > 0.0, [-1, self.team.num_agents])
+        return tf.reshape(chosen > 0.0, [-1, self.team.num_agents]) & self.team.alive(obs)
 
     def masked(self, q: tf.Tensor, obs: Any) -> tf.Tensor:
         """Action values [m, N, A] with those of unavailable actions replaced by `value.INVALID_VALUE`."""
@@ -534,11 +565,11 @@ def to_the_end(config: Config, batch: Trajectory) -> returns.NStepReturns:
 
 def low_loss(
     config: Config, policy: HDQNPolicy, target: HDQNPolicy, batch: Trajectory, seed: tf.Tensor
-) -> tuple[LevelLoss, tf.Tensor]:
+) -> LevelLoss:
     """(Q(s, g, a) - y)^2, y = r + gamma (1 - reached) max_a' Q'(s', g, a'), r the intrinsic reward of the goal.
 
-    Kulkarni et al. 2016, eq. 3; Tang et al. 2018, section 4.1. Time that is over does not end the sum, an episode that
-    terminates and a goal that is reached do.
+    Kulkarni et al. 2016, eq. 3; Tang et al. 2018, section 4.1. Time that is over does not end the sum; an episode that
+    terminates, an agent that is done before its team and a goal that is reached do.
 
     Args:
       config: settings.
@@ -547,19 +578,19 @@ def low_loss(
       seed: int32 [2], of the random goals.
 
     Returns:
-      `LevelLoss` of P b N rows, and whether the goal that was acted for was reached by the step, bool [P, b, N].
+      `LevelLoss` of P b N rows.
     """
-    steps, width = config.trained_env_steps, batch.valid.shape[1]
+    steps = config.trained_env_steps
     now = tf.nest.map_structure(lambda x: flat(x[:steps]), batch.obs)
     then = tf.nest.map_structure(lambda x: flat(x[1 : steps + 1]), batch.obs)
-    acted = flat(batch.extras["goal"][:steps])
-    goal = acted
+    goal = batch.extras["goal"][:steps]
     if config.random_goal_share:
-        goal = flat(_random_goals(config, policy, batch.extras["goal"][:steps], seed))
+        goal = _random_goals(config, policy, goal, seed)
+    goal = flat(goal)
     # r = `goal_reward` where the step reached the goal, else `step_reward`.
     reached = policy.reached(then, goal)
     reward = tf.where(reached, config.goal_reward, config.step_reward)
-    goes_on = flat(batch.discount[:steps, :, None] > 0.0) & ~reached
+    goes_on = flat(batch.discount[:steps, :, None] > 0.0) & policy.team.alive(then) & ~reached
     # max_a' Q'(s', g, a') over the available actions, and Q(s, g, a).
     q_next = target.low_values(then, goal)
     selector = policy.low_values(then, goal) if config.double else q_next
@@ -567,9 +598,7 @@ def low_loss(
     q = _select(policy.low_values(now, goal), flat(batch.action[:steps]))
     discount = config.low_discount * tf.cast(goes_on, tf.float32)
     counts = flat(batch.valid[:steps, :, None]) & policy.team.alive(now)
-    out = _loss(config, q, tf.stop_gradient(reward + discount * ahead), counts, "learner/low_")
-    hits = policy.reached(then, acted)
-    return out, tf.reshape(hits, [steps, width, -1])
+    return _loss(config, q, tf.stop_gradient(reward + discount * ahead), counts, "learner/low_")
 
 
 def _loss(
@@ -693,18 +722,18 @@ class HDQNLearner(Learner):
             high = high_loss(config, policy, self.target, self.mixer, self.target_mixer, batch)
             count = apply.masked_count(high.valid)
             loss = apply.masked_mean(high.loss, high.valid, count)
-            if config.levels == 2 and config.pretrain_env_steps:
-                # It waits until the low level has been trained alone: its gradient is 0 before.
-                loss *= tf.cast(self.env_steps >= config.pretrain_env_steps, tf.float32)
+        due = None
+        if config.levels == 2 and config.pretrain_env_steps:  # not while the low level learns alone
+            due = self.env_steps >= config.pretrain_env_steps
         metrics = replay_update.minimise(
-            config, self.optimizer, self.env_steps, tape, loss, self._high_variables()
+            config, self.optimizer, self.env_steps, tape, loss, self._high_variables(), due
         )
         metrics |= _means(high, count)
         if config.levels == 1:
             return UpdateOutput(metrics, None)
         # Low level: the same for its rows.
         with tf.GradientTape() as tape:
-            low, reached = low_loss(config, policy, self.target, batch, seed)
+            low = low_loss(config, policy, self.target, batch, seed)
             count = apply.masked_count(low.valid)
             loss = apply.masked_mean(low.loss, low.valid, count)
         stepped = replay_update.minimise(
@@ -713,35 +742,46 @@ class HDQNLearner(Learner):
         )  # fmt: skip
         metrics |= {name.replace("/", "/low_"): x for name, x in stepped.items()}
         metrics |= _means(low, count)
-        return UpdateOutput({**metrics, **self._count_ends(batch, reached)}, None)
+        return UpdateOutput({**metrics, **self._count_ends(batch)}, None)
 
-    def _count_ends(self, batch: Trajectory, reached: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Takes the goals that ended in the batch into the policy's shares of success; metrics of them.
+    def _count_ends(self, batch: Trajectory) -> dict[str, tf.Tensor]:
+        """Takes goals chosen in the steps trained on into the policy's shares of success; metrics of them.
 
-        Args:
-          reached: bool [P, b, N], see `low_loss`.
+        A goal succeeds where any of its steps reaches it, which need not be the last one with `decisions="all"`. It
+        ends early where its agent does. Goals of agents that do not live are none.
         """
-        config, success = self._config, self.policy.success
+        config, policy = self._config, self.policy
         steps = config.trained_env_steps
-        decided, valid = batch.extras["decided"], batch.valid[:, :, None]
-        # Steps after which another goal is chosen or the episode ends.
-        last = (returns.shift_left(decided) | batch.is_last[:, :, None]) & valid
-        ended = tf.cast(last[:steps], tf.float32)
-        goals = tf.one_hot(batch.extras["goal"][:steps], self.policy.goals.num_goals)
-        per_goal = lambda x: apply.reduce_sum(tf.reduce_sum(x[..., None] * goals, axis=[0, 1, 2]))
-        count, hits = per_goal(ended), per_goal(ended * tf.cast(reached, tf.float32))
+        length, width = batch.valid.shape
+        goal, valid = batch.extras["goal"], batch.valid[:, :, None]
+        obs, then = (
+            tf.nest.map_structure(lambda x, i=i: flat(x[i : length + i]), batch.obs) for i in (0, 1)
+        )
+        by_step = lambda x: tf.reshape(x, [length, width, -1])
+        alive, lives_on = by_step(policy.team.alive(obs)), by_step(policy.team.alive(then))
+        reached = by_step(policy.reached(then, flat(goal)))
+        # Steps after which another goal is chosen, the agent is done or the episode ends.
+        decided = batch.extras["decided"]
+        ends = returns.shift_left(decided) | ~lives_on | batch.is_last[:, :, None]
+        # From each step to the end of its goal: steps that reach it, whether there is an end, all steps.
+        columns = lambda x: tf.reshape(x, [length, -1])
+        each, one = columns(valid | tf.zeros_like(decided)), tf.ones_like(columns(ends), tf.float32)
+        to_end = lambda x: by_step(
+            returns.to_ends(columns(tf.cast(x, tf.float32)), one, columns(ends), each).reward
+        )
+        hits, has_end, duration = map(to_end, (reached, ends, tf.ones_like(ends)))
+        chosen = tf.cast((decided & alive & valid & (has_end > 0.0))[:steps], tf.float32)
         # Mean over about `SUCCESS_WINDOW` ends of each goal.
-        share, old = tf.minimum(count / SUCCESS_WINDOW, 1.0), success.read_value()
-        apply.assign(success, old + share * (hits / tf.maximum(count, 1.0) - old))
-        # Mean duration of the goals that are chosen in the batch.
-        chosen = tf.cast(decided & valid, tf.float32)[:steps]
-        length = tf.cast(to_the_end(config, batch).steps[:steps], tf.float32)
-        number = apply.reduce_sum(tf.reduce_sum(chosen))
-        total = apply.reduce_sum(tf.reduce_sum(chosen * length))
+        goals = tf.one_hot(goal[:steps], policy.goals.num_goals)
+        per_goal = lambda x: apply.reduce_sum(tf.reduce_sum(x[..., None] * goals, axis=[0, 1, 2]))
+        count, hits = per_goal(chosen), per_goal(chosen * tf.cast(hits[:steps] > 0.0, tf.float32))
+        share, old = tf.minimum(count / SUCCESS_WINDOW, 1.0), policy.success.read_value()
+        apply.assign(policy.success, old + share * (hits / tf.maximum(count, 1.0) - old))
+        total = apply.reduce_sum(tf.reduce_sum(chosen * duration[:steps]))
+        number = tf.maximum(tf.reduce_sum(count), 1.0)
         return {
-            "learner/goal_success_ratio": tf.reduce_sum(hits)
-            / tf.maximum(tf.reduce_sum(count), 1.0),
-            "learner/goal_length_mean_env_steps": total / tf.maximum(number, 1.0),
+            "learner/goal_success_ratio": tf.reduce_sum(hits) / number,
+            "learner/goal_length_mean_env_steps": total / number,
         }
 
 
@@ -803,6 +843,18 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         ),
         knobs=knobs,
         in_metrics=epsilon.in_metrics(config),
+        notes=_notes(config),
+    )
+
+
+def _notes(config: Config) -> tuple[str, ...]:
+    """Start-up lines: when the high level begins to learn, where the low one is trained alone first."""
+    start = config.pretrain_env_steps
+    if config.levels == 1 or not start:
+        return ()
+    return (
+        f"high level: goals are random and it learns nothing in the first {start:,} env steps (pretrain_env_steps); a "
+        "run that is not longer trains the low level alone",
     )
 
 

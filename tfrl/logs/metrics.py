@@ -73,7 +73,7 @@ METRICS: dict[str, Metric] = {
         "", "mean value of the actions in the batch for the low level, in intrinsic reward"
     ),
     "learner/goal_success_ratio": Metric(
-        "", "fraction of the goals that ended in the batch that were reached"
+        "", "fraction of the goals chosen in the batch that were reached before they ended"
     ),
     "learner/goal_length_mean_env_steps": Metric(
         "env steps", "mean duration of the goals that were chosen in the batch"

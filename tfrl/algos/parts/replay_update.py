@@ -67,6 +67,7 @@ def minimise(
     tape: tf.GradientTape,
     loss: tf.Tensor,
     variables: Sequence[tf.Variable],
+    due: tf.Tensor | None = None,
 ) -> dict[str, tf.Tensor]:
     """One optimiser step on the gradient of all replicas, clipped by its global norm; in replica context.
 
@@ -74,12 +75,14 @@ def minimise(
       config: `OptimizerSettings`.
       env_steps: of the run, `Learner.env_steps`.
       loss: this replica's part.
+      due: bool scalar, equal on all replicas; False: no step, nothing changes and the gradient's norm is 0. None: True.
 
     Returns:
       Metrics of it, float32 scalars equal on all replicas.
     """
     rate = optim_settings.learning_rate(config, env_steps, optimizer.iterations)
-    norm = apply.minimise(optimizer, tape, loss, variables, config.gradient_clip_norm)
+    step = lambda: apply.minimise(optimizer, tape, loss, variables, config.gradient_clip_norm)
+    norm = step() if due is None else tf.cond(due, step, lambda: tf.constant(0.0))
     return {
         "learner/loss": apply.reduce_sum(loss),
         "learner/gradient_norm": norm,
