@@ -379,7 +379,8 @@ class Episodes:
     In a queue, episodes that end in the same step share an item. In a replay each episode is an item of its own.
 
     Attributes:
-      length: T, env steps of a column; a longer episode is cut there, as by a time limit.
+      length: T, env steps of a column. A longer episode goes on in another column, which begins with the state of the
+        memory that it has there; at the cut a column ends as at a time limit.
       discount: gamma, per env step.
       count: least number of episodes of an item; 1 in a replay.
 

@@ -38,9 +38,11 @@ def as_next_step(step):
     return step._replace(next_obs=step.obs)
 
 
-def recorded(spec, num_envs, steps, seed, action="discrete", state="none", script=None):
+def recorded(
+    spec, num_envs, steps, seed, action="discrete", state="none", script=None, same_step=False
+):
     """What an actor would hand to a writer: a random script with random choices of a policy."""
-    script = script or trajectories.random_script(spec, num_envs, steps, seed, same_step=False)
+    script = script or trajectories.random_script(spec, num_envs, steps, seed, same_step)
     rng = np.random.default_rng(seed)
     space = ACTIONS[action]
     space.seed(seed)
@@ -55,7 +57,8 @@ def recorded(spec, num_envs, steps, seed, action="discrete", state="none", scrip
             },
         )
         before = draw_state(state, num_envs, rng)
-        out.append(reference.Recorded(acted.obs, before, choice, as_next_step(acted.step), i // 5))
+        step = acted.step if same_step else as_next_step(acted.step)
+        out.append(reference.Recorded(acted.obs, before, choice, step, i // 5))
     return out
 
 
@@ -416,10 +419,15 @@ class EpisodeWriterTest(UnrollTestCase):
                     theirs = [s["discounted_return"] for s in steps]
                     self.assertAllClose(mine, theirs, 1e-5, 1e-5)
 
-    def test_in_a_replay_each_episode_is_an_item(self):
+    @parameterized.parameters(False, True)
+    def test_in_a_replay_each_episode_is_an_item(self, same_step):
+        """After an episode that was truncated, or cut, the memory is kept for the final observation."""
         spec = EnvSpec("e", NESTED, ACTIONS["nested"])
         length, num_envs = 5, 4
-        records = recorded(spec, num_envs, 60, 7, "nested", "nested")
+        records = recorded(spec, num_envs, 60, 7, "nested", "nested", same_step=same_step)
+        if same_step:
+            self.assertTrue(any(r.step.truncated.any() for r in records))
+            self.assertTrue(all(r.step.valid.all() for r in records))
         item, example = Episodes(length, DISCOUNT, count=1), (records[0].choice, records[0].state)
         layout = sequence_layout(spec, item, example, num_envs, single=True)
         self.assertEqual(layout.columns, 1)

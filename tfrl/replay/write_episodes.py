@@ -88,7 +88,8 @@ class EpisodeBuilder:
             )  # an earlier episode may have left something
             final = tree.map_structure(lambda x, r=row: x[r], step.next_obs)
             put(fields, layout.obs, last, final)
-            fields["is_first"][last] = self._is_first[row]
+            # What follows a time limit is valued with the memory of the episode, however the environment restarts.
+            fields["is_first"][last] = step.terminated[row]
             self._lay(row)
         built = self._whole() if self._column >= layout.item.count else None
         self._return[over | ~step.valid] = 0.0

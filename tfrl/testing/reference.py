@@ -279,7 +279,11 @@ def whole_episodes(
     is_first = [True for _ in rows]
     for obs, state, choice, step, version in records:
         for b in rows:
-            begins, is_first[b] = is_first[b], bool(step.terminated[b] or not step.valid[b])
+            restarts = step.truncated[b] and step.next_obs is not step.obs  # within the step
+            begins, is_first[b] = (
+                is_first[b],
+                bool(step.terminated[b] or restarts or not step.valid[b]),
+            )
             if not step.valid[b]:
                 continue
             last = open_[b][-1] if open_[b] else {"discounted_return": 0.0, "discount": 0.0}
