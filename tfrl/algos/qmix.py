@@ -11,7 +11,8 @@ What it is not: a method for agents with opposed rewards, or with continuous act
 Spaces: teams (docs/teams.md) whose agents have Discrete actions of one size; each agent's observation a vector or an
 image. `action_mask` restricts what is chosen, explored and bootstrapped from; agents that are not `alive` add nothing
 to the loss; the mixer reads `state`, or without one all agents' observations. Data: whole episodes, or windows with a
-stored state and burn-in.
+stored state and burn-in. `normalize_observations` is for the agents' network alone: the mixer reads its input as the
+environment gives it. Its statistics count the zero rows of dead agents, as those of all agents belong to one array.
 
 Differences from the papers: dead agents enter the mixer with a value of 0; time limits bootstrap; new episodes get the
 largest priority so far. From RLlib 0.6: the mixer is trained and copied to the target; QMIX and VDN learn from the
@@ -66,7 +67,9 @@ class Config(MixerSettings, TeamSettings, ValueSettings, OptimizerSettings, Mode
     )
     episode_length: int = setting(
         0,
-        "maximum episode length; longer episodes are cut there, as by a time limit. 0: the environment's time limit",
+        "steps that an item holds. A longer episode goes on, and what follows is an item that begins with the stored "
+        "state of the memory; the last observation of a part is bootstrapped from, as at a time limit. 0: the "
+        "environment's time limit",
         unit="env steps",
         minimum=0,
         idle_if={"replay_of": "windows"},

@@ -40,8 +40,7 @@ def check(algo: str, spec: EnvSpec, why: str = "") -> None:
     where = f"algo={algo} on {spec.name}: {needs}expected"
     if spec.num_agents < 2:
         raise SettingError(
-            f"{where} a team of at least 2 agents, got one agent with observations {spec.observation_space}; "
-            "use algo=dqn for one agent"
+            f"{where} a team of at least 2 agents, got one agent; use algo=dqn for one agent"
         )
     space = spec.action_space
     alike = isinstance(space, gym.spaces.MultiDiscrete) and len(set(space.nvec.reshape(-1))) == 1

@@ -1,4 +1,4 @@
-"""Ids of the games of the tree, registered in gymnasium when one of them is asked for."""
+"""Ids of the games that come with tfrl, registered in gymnasium when one of them is asked for."""
 
 from __future__ import annotations
 
