@@ -485,7 +485,9 @@ class RefusalTest(parameterized.TestCase):
     @parameterized.parameters("qmix", "vdn", "none")
     def test_one_agent(self, mixer):
         spec = make_spec(EnvPlan(env="CartPole-v1"))
-        message = f"mixer={mixer}: expected a team of at least 2 agents, got one agent; use algo=dqn"
+        message = (
+            f"mixer={mixer}: expected a team of at least 2 agents, got one agent; use algo=dqn"
+        )
         with self.assertRaisesRegex(SettingError, f"algo=qmix on CartPole-v1: {message}"):
             agent_of(spec, mixer=mixer)
 
