@@ -15,7 +15,7 @@ from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
 from tfrl.nn.agent_values import AgentValues
 from tfrl.replay.kinds import make_layout
-from tfrl.testing import algorithm_checks, conformance
+from tfrl.testing import algorithm_checks, conformance, replicas
 from tfrl.types import GoalSpace
 
 ENV = "tfrl/TrashCoordination9x5-v0"
@@ -248,6 +248,20 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertNotAllEqual(values(high)[0], before[0])
         self.assertEqual(int(learner.optimizer.iterations), 1)
         self.assertGreater(float(metrics["learner/gradient_norm"]), 0.0)
+
+    def test_it_waits_on_two_devices_too(self):
+        spec = spec_of()
+        agent = hdqn.make(hdqn.Config(**{**SMALL, "batch_size": 4}, pretrain_env_steps=100), spec)
+        loop = conformance.loop(agent, spec, strategy=replicas.two_cpus(), mode="auto")
+        for env_steps, steps in ((99, 0), (100, 1)):
+            loop.learner.env_steps.assign(env_steps)
+            loop.run(conformance.block(agent, spec, 0))
+            self.assertEqual(loop.learner.optimizer.iterations.numpy(), steps)
+            self.assertEqual(loop.learner.low_optimizer.iterations.numpy(), 1 + steps)
+        config = hdqn.Config(**SMALL, pretrain_env_steps=100, optimizer="keras.optimizers:Adam")
+        agent = hdqn.make(config, spec)
+        with replicas.two_cpus().scope(), self.assertRaisesRegex(SettingError, "on 2 devices"):
+            agent.make_learner()
 
     @parameterized.parameters(False, True)
     def test_shares_of_success_are_those_of_goals_that_were_chosen(self, agent_1_dies):

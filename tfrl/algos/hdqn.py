@@ -671,6 +671,14 @@ class HDQNLearner(Learner):
         if self.env_steps is None and config.levels == 2 and config.pretrain_env_steps:
             self.env_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="env_steps")
         self.optimizer = optim_settings.make(config, self._high_variables(), self.env_steps)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        waits = config.levels == 2 and config.pretrain_env_steps
+        if waits and replicas > 1 and isinstance(self.optimizer, tf.keras.optimizers.Optimizer):
+            raise SettingError(
+                f"pretrain_env_steps={config.pretrain_env_steps} with optimizer={config.optimizer} on {replicas} "
+                "devices: a Keras optimiser cannot leave out steps there; expected one of "
+                f"{', '.join(optim_settings.OPTIMIZERS)}, or one device"
+            )
         self.low_optimizer, self._low_config = None, config
         if config.levels == 2:
             rate, final = config.low_learning_rate, config.learning_rate_final

@@ -118,6 +118,7 @@ def minimise(
     loss: tf.Tensor,
     variables: Sequence[tf.Variable],
     clip_norm: float | None = None,
+    due: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """One optimiser step on the gradient summed over replicas; clipping comes after the sum. In replica context.
 
@@ -128,6 +129,8 @@ def minimise(
         gradient of the global mean.
       variables: what is trained.
       clip_norm: largest global norm, None for no clipping.
+      due: bool scalar, equal on all replicas; False: no step, nothing changes and the norm is 0. None: a step. On
+        several replicas only with an optimiser of `optimizers.make`.
 
     Returns:
       Global norm of the gradient before clipping, a float32 scalar equal on all replicas.
@@ -139,7 +142,8 @@ def minimise(
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-    return step(optimizer, gradients, variables, clip_norm)
+    make = lambda: step(optimizer, gradients, variables, clip_norm)
+    return make() if due is None else tf.cond(due, make, lambda: tf.constant(0.0))
 
 
 def step(

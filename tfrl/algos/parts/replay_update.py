@@ -75,14 +75,13 @@ def minimise(
       config: `OptimizerSettings`.
       env_steps: of the run, `Learner.env_steps`.
       loss: this replica's part.
-      due: bool scalar, equal on all replicas; False: no step, nothing changes and the gradient's norm is 0. None: True.
+      due: whether there is a step, see `apply.minimise`.
 
     Returns:
       Metrics of it, float32 scalars equal on all replicas.
     """
     rate = optim_settings.learning_rate(config, env_steps, optimizer.iterations)
-    step = lambda: apply.minimise(optimizer, tape, loss, variables, config.gradient_clip_norm)
-    norm = step() if due is None else tf.cond(due, step, lambda: tf.constant(0.0))
+    norm = apply.minimise(optimizer, tape, loss, variables, config.gradient_clip_norm, due)
     return {
         "learner/loss": apply.reduce_sum(loss),
         "learner/gradient_norm": norm,
