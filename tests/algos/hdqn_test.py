@@ -254,8 +254,7 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
         agent = hdqn.make(hdqn.Config(**{**SMALL, "batch_size": 4}, pretrain_env_steps=100), spec)
         loop = conformance.loop(agent, spec, strategy=replicas.two_cpus(), mode="auto")
         for env_steps, steps in ((99, 0), (100, 1)):
-            loop.learner.env_steps.assign(env_steps)
-            loop.run(conformance.block(agent, spec, 0))
+            loop.run(conformance.block(agent, spec, 0), env_steps=env_steps)
             self.assertEqual(loop.learner.optimizer.iterations.numpy(), steps)
             self.assertEqual(loop.learner.low_optimizer.iterations.numpy(), 1 + steps)
         config = hdqn.Config(**SMALL, pretrain_env_steps=100, optimizer="keras.optimizers:Adam")
