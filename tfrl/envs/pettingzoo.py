@@ -445,13 +445,17 @@ class _View:
 
     def _checked(self, value: Any, space: gym.Space, path: tuple[Any, ...]) -> np.ndarray:
         """The array of a part; raises SettingError for another shape, and for values that the space does not have."""
+        is_box = isinstance(space, spaces.Box)
+        if is_box and value.__class__ is np.ndarray:
+            if value.dtype == space.dtype and value.shape == space.shape:
+                return value
         array = _array(value)
         if array.shape != space.shape or array.dtype.kind not in "biuf":
             raise SettingError(
                 f"{self._where}: {part_name(path)} is {kind(value)}; expected an array of {space.dtype} of shape "
                 f"{list(space.shape)}, as in its space"
             )
-        if isinstance(space, spaces.Box):
+        if is_box:
             # An image of bytes keeps its dtype; other Boxes become float32, and their limits may be loose.
             fits = not _is_image(space) or array.dtype == np.uint8 or not _lost(array, np.uint8)
             expected = f"bytes of shape {list(space.shape)}"
