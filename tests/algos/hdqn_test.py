@@ -228,9 +228,9 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
         counts = tf.reshape(found.valid, [4, width, 2])[:, 0]
         self.assertAllEqual(counts, [[True, True]] * 3 + [[True, False]])
 
-    @parameterized.parameters("rmsprop", "lamb")
-    def test_the_high_level_waits_for_the_low_one(self, optimizer):
-        _, _, _, learner, batch = made(pretrain_env_steps=100, optimizer=optimizer)
+    def test_the_high_level_waits_for_the_low_one(self):
+        """With LAMB, which would decay weights by a gradient of 0 too."""
+        _, _, _, learner, batch = made(pretrain_env_steps=100, optimizer="lamb")
         values = lambda net: [v.numpy() for v in net.trainable_variables]
         high, low = learner.policy.high, learner.policy.low
         update = tf.function(lambda: learner.update(batch, tf.constant([0, 1])).metrics)
