@@ -31,6 +31,7 @@ class TeamsLearningTest(parameterized.TestCase):
         result = self.train(**TWO_STEP, mixer=mixer, total_env_steps=12_000)
         self.assertEqual(result.return_mean, score)
 
+    @pytest.mark.slow
     def test_a_feed_forward_team_finds_the_joint_action_that_pays_most(self):
         result = self.train(
             **TWO_STEP, core="none", add_last_action=False, total_env_steps=4_000, learning_rate=2e-3,

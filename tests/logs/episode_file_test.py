@@ -7,6 +7,7 @@ import time
 
 import gymnasium as gym
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -117,6 +118,7 @@ class EpisodeFileTest(parameterized.TestCase):
         self.assertEqual(list(kept[0]), [*episode_file.COLUMNS, "even", "new"])
 
     @parameterized.parameters(dict(), dict(backend="processes", num_actors=2))
+    @pytest.mark.slow
     def test_runs_write_every_episode(self, **settings):
         result = tfrl.train(
             "dqn", env=lambda: Told(), num_envs=2, total_env_steps=300, min_replay=100, hidden_sizes=(8,),

@@ -18,6 +18,13 @@ DIFFERS = {
 ACTIVATIONS = {
     QNetworkSettings: "relu", ActorCriticSettings: "tanh", actor_critic_replay.Settings: "relu",
 }  # fmt: skip
+# Algorithms without a family of networks: one with defaults of its own, and those with networks of another kind.
+DEFAULTS = {"qmix": {"hidden_sizes", "core", "core_size"}}
+OTHER_NETWORKS = (
+    "ars",
+    "es",
+    "hdqn",
+)  # a set of weights for each member; two networks, one of them of goals
 
 
 class ModelSettingsTest(parameterized.TestCase):
@@ -25,15 +32,20 @@ class ModelSettingsTest(parameterized.TestCase):
         families = []
         for algo in algorithms():
             config = algorithm(algo).Config
+            found = [f for f in DIFFERS if issubclass(config, f)]
+            if algo in OTHER_NETWORKS:
+                self.assertFalse(found or issubclass(config, ModelSettings), algo)
+                continue
             self.assertTrue(issubclass(config, ModelSettings), algo)
-            (family,) = (f for f in DIFFERS if issubclass(config, f))
-            families.append(family)
+            self.assertLen(found, 0 if algo in DEFAULTS else 1)
+            families += found
+            differs = DIFFERS[found[0]] if found else DEFAULTS[algo]
             own = {f.name: f for f in dataclasses.fields(config)}
             for field in dataclasses.fields(ModelSettings):
-                if field.name not in DIFFERS[family]:
+                if field.name not in differs:
                     self.assertEqual(own[field.name].metadata, field.metadata)
                     self.assertEqual(own[field.name].default, field.default)
-            self.assertEqual(own["activation"].default, ACTIVATIONS[family])
+            self.assertEqual(own["activation"].default, ACTIVATIONS[found[0]] if found else "relu")
         self.assertSetEqual(set(families), set(DIFFERS))
 
     @parameterized.parameters(*DIFFERS)

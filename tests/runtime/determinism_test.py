@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -40,11 +41,13 @@ class DeterminismTest(tf.test.TestCase, parameterized.TestCase):
         for name, array in first.items():
             self.assertEqual(array.tobytes(), again[name].tobytes(), name)
 
+    @pytest.mark.slow
     def test_another_seed_gives_another_policy(self):
         first, other = (self.weights("a2c", seed=seed) for seed in (1, 2))
         different = [not np.array_equal(first[name], other[name]) for name in first]
         self.assertGreater(sum(different), len(different) // 2)
 
+    @pytest.mark.slow
     def test_what_auto_picked_repeats_it(self):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         settings = dict(SETTINGS, compile="auto", inference="auto", epochs=2, minibatches=2)

@@ -68,6 +68,7 @@ class StopAfterTwo(tfrl.Callback):
 
 
 class EvaluationTest(tf.test.TestCase, parameterized.TestCase):
+    @pytest.mark.slow
     def test_a_fact_of_an_evaluation_reaches_the_environments_of_training(self):
         self.check("inprocess")
 

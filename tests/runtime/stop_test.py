@@ -137,6 +137,7 @@ class StopTest(tf.test.TestCase, parameterized.TestCase):
                 self.assertLen(Signalling.moments, fatal + 1)  # no further step is made
         self.assert_resumes("dqn")
 
+    @pytest.mark.slow
     def test_in_a_later_step_and_the_run_goes_on(self):
         self.check_later_step("dqn", overlap=True)
 
@@ -151,6 +152,7 @@ class StopTest(tf.test.TestCase, parameterized.TestCase):
         self.assertBetween(result.env_steps, 8, 40)
         self.assert_resumes(algo, overlap=overlap)
 
+    @pytest.mark.slow
     def test_an_environment_that_fails_of_the_same_signal(self):
         moments, final = self.moments("ppo")
         for number, fatal in enumerate((len(moments) // 2, final)):

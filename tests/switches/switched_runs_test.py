@@ -14,7 +14,7 @@ from absl.testing import parameterized
 import tfrl
 from tfrl.config import switches
 from tfrl.errors import SettingError
-from tfrl.job import Job, algorithms
+from tfrl.job import Job, algorithm, algorithms
 from tfrl.logs import video
 from tfrl.runtime import finish
 
@@ -29,11 +29,25 @@ ON_POLICY = dict(unroll_length=5, num_envs=2)
 SMALL = dict(
     policy_hidden_sizes=(8,), critic_hidden_sizes=(8,), env="tfrl.testing.fakes:TargetPoint"
 )
+OWN = {
+    "ars": dict(policy="mlp"), "es": {}, "hdqn": dict(total_env_steps=600),
+    "qmix": dict(min_replay=40, total_env_steps=400),
+}  # fmt: skip
 SETTINGS = {
     **{algo: {**OFF_POLICY, **SMALL} for algo in ("ddpg", "td3", "sac")},
     **{algo: OFF_POLICY for algo in ("dqn", "c51", "qr_dqn", "iqn")},
     **{algo: ON_POLICY for algo in ("a2c", "ppo", "impala", "appo", "a3c")},
     "pg": dict(num_envs=2, episodes_per_item=2),
+    # As the conformance suite runs them, and for so long that there are updates.
+    **{
+        algo: {
+            **algorithm(algo).ABOUT.small,
+            "num_envs": 2,
+            "env": algorithm(algo).ABOUT.env,
+            **more,
+        }
+        for algo, more in OWN.items()
+    },
 }
 
 
@@ -52,7 +66,7 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     def test_every_algorithm_runs_with_every_switch(self, algo):
         """All of them at once: each must leave to the next what it needs."""
         run_dir, given = self.folder / "run", [*switches.names(), METRIC]
-        settings = {**TINY, **SETTINGS[algo], "total_env_steps": 160, "final_eval_episodes": 0}
+        settings = {"total_env_steps": 160, **TINY, **SETTINGS[algo], "final_eval_episodes": 0}
         result = tfrl.train(algo, with_=given, run_dir=run_dir, **settings)
         self.assertGreater(result.updates, 0)
         self.assertEqual(list(Job.load(run_dir / "job.json").switches), given)
@@ -79,6 +93,7 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLen(tfrl.evaluate(run_dir, episodes=3).returns, 3)
         self.assertLen(finish.record_run(run_dir, 1, seed=0, greedy=True), 1)
 
+    @pytest.mark.slow
     def test_two_switches_through_a_run_of_processes(self):
         self.check("processes")
 

@@ -256,9 +256,7 @@ class Config(EpsilonSettings, OptimizerSettings):
     )
     optimizer: str = with_default(OptimizerSettings, "optimizer", "rmsprop")
     optimizer_epsilon: float = with_default(OptimizerSettings, "optimizer_epsilon", 1e-5)
-    learning_rate: float = with_default(
-        OptimizerSettings, "learning_rate", 2.5e-4, help="learning rate of the high level"
-    )
+    learning_rate: float = with_default(OptimizerSettings, "learning_rate", 2.5e-4)
     low_learning_rate: float = setting(
         5e-4,
         "learning rate of the low level; it decays as learning_rate does, and a learning_rate_schedule is that of both "

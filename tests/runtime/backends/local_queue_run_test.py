@@ -39,6 +39,7 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
             return {name: file[name].tobytes() for name in file.files}
 
     @parameterized.parameters(("ppo", dict(epochs=2, minibatches=2)), ("impala", MIXED))
+    @pytest.mark.slow
     def test_it_is_the_run_over_a_server_and_opens_no_port(self, algo, settings):
         ports, act = set(), Actor.run
 

@@ -39,6 +39,7 @@ class ProcessesTest(absltest.TestCase):
     def test_short_run_holds_the_ratio_and_resumes(self):
         self.check_resume(*self.check_ratio("learner"))
 
+    @pytest.mark.slow
     def test_short_run_of_a_server_holds_the_ratio(self):
         self.check_ratio("server")
 
@@ -222,6 +223,7 @@ class ProcessesTest(absltest.TestCase):
         run.process.wait()
         self.assertEmpty(end_of(list(children.values()), 10))
 
+    @pytest.mark.slow
     def test_killed_replay_goes_on_from_the_checkpoint(self):
         run = self.start(total_env_steps=8000)
         run.wait_for("checkpoint", lambda: self.checkpoints(run))

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from absl.testing import absltest, parameterized
 
 from tfrl.api import make_job
@@ -34,6 +35,7 @@ class ThreadsTest(parameterized.TestCase):
     def test_policy_and_critics_of_dense_layers_have_one(self, algo, settings, expected):
         self.assertEqual(op_threads(make_job(algo, **settings)), expected)
 
+    @pytest.mark.slow
     def test_a_run_of_a_process_of_its_own_has_them(self):
         done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr[-2000:])

@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -95,6 +96,7 @@ class WarmStartTest(parameterized.TestCase):
             self.assertEqual(float(leaf.count), facts["env_steps"])
 
     @parameterized.parameters("inprocess", "processes")
+    @pytest.mark.slow
     def test_a_run_begins_with_them_and_says_so(self, backend):
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         # So small a step changes nothing that can be seen.
