@@ -226,7 +226,7 @@ def loss(
 
 
 def of_columns(config: Config, team: teams.TeamInputs, batch: Trajectory) -> Trajectory:
-    """What a loss reads of a batch beside observations: a column for each team, or without a mixer for each agent.
+    """The batch in columns of the loss: one for each team, or without a mixer one for each agent.
 
     A column of an agent has the reward that `iql_reward` says, and its steps count while it is alive. Without
     `bootstrap_time_limits` the discount of every last step is 0.

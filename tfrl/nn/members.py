@@ -72,7 +72,7 @@ class MemberNetwork(tf.Module):
 
     @property
     def weights(self) -> Weights:
-        """Those of the variables, the same for all rows."""
+        """The weights of the variables, the same for all rows."""
         return [v.read_value() for v in self._variables]
 
     @property
