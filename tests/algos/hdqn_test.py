@@ -10,6 +10,7 @@ from absl.testing import parameterized
 from tfrl import api
 from tfrl.agent import ActorPlace
 from tfrl.algos import hdqn
+from tfrl.algos.parts.goal_policy import GoalPolicy
 from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan
@@ -299,7 +300,7 @@ class DecisionsTest(tf.test.TestCase, parameterized.TestCase):
         settings = {**SMALL, "goal_space": "hdqn_test:two_goals", "max_goal_length": 3, **settings}
         spec = spec_of("tfrl/Trash-v0", map="a.b/t1.")
         config = hdqn.Config(**settings)
-        policy = hdqn.HDQNPolicy(config, spec, two_goals(spec))
+        policy = GoalPolicy(config, spec, two_goals(spec))
         # Goal 0 is always the best one.
         policy.high._heads[0].kernel.assign(tf.zeros_like(policy.high._heads[0].kernel))
         policy.high._heads[0].bias.assign([1.0, 0.0])

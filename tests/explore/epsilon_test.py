@@ -83,6 +83,16 @@ class ChooseTest(tf.test.TestCase, parameterized.TestCase):
         chosen = epsilon.choose(tf.constant([1, 1]), tf.constant([0.6, 0.4]), noise, None)
         self.assertAllEqual(chosen, [0, 1])
 
+    def test_agents_of_a_team_explore_by_themselves(self):
+        """Two teams of two agents, with an epsilon each; agent 1 may not take action 0."""
+        noise = {
+            "explore": tf.constant([[0.3, 0.3], [0.9, 0.1]]),
+            "action": tf.constant([[[0.9, 0.1, 0.2]] * 2] * 2),
+        }
+        mask = tf.constant([[[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]]] * 2)
+        greedy, share = tf.constant([[1, 1], [1, 1]]), tf.constant([[0.5], [0.2]])
+        self.assertAllEqual(epsilon.choose(greedy, share, noise, mask), [[0, 2], [1, 2]])
+
     def test_noise_declares_what_choose_reads(self):
         declared = epsilon.noise(4)
         self.assertEqual(

@@ -149,6 +149,10 @@ class ElementwiseTest(tf.test.TestCase, parameterized.TestCase):
         q = tf.constant([[1.0, 2.0], [3.0, 4.0], [5.0, value.INVALID_VALUE]])
         self.assertAllEqual(value.select(q, tf.constant([1, 0, 0])), [2.0, 3.0, 5.0])
 
+    def test_select_takes_one_value_for_each_agent(self):
+        q = tf.constant([[[1.0, 2.0], [3.0, 4.0], [5.0, value.INVALID_VALUE]]])
+        self.assertAllEqual(value.select(q, tf.constant([[1, 0, 0]])), [[2.0, 3.0, 5.0]])
+
 
 class DuelingTest(tf.test.TestCase):
     def test_vector(self):

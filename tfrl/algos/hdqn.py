@@ -19,7 +19,8 @@ Differences from the paper: the reward of a goal is discounted within it; an epi
 is reached are not bootstrapped over; the mixer has a target copy; messages pass the gradient; epsilon decays over env
 steps; all agents share their networks unless `shared_parameters` is off, and see which agent they are.
 
-Read `HDQNPolicy.step` first, then `HDQNLearner.update` with `high_loss` and `low_loss`.
+Read `HDQNLearner.update` with `high_loss` and `low_loss` first, then `algos/parts/goal_policy.py` (the acting of both
+levels) and `nn/agent_values.py`.
 """
 
 from __future__ import annotations
@@ -27,138 +28,53 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfrl.agent import About, ActorPlace, Agent, Learner, Network, Periodic, Replay, Windows
-from tfrl.algos.parts import replay_update
+from tfrl.agent import About, Agent, Learner, Network, Periodic, Replay, Windows
+from tfrl.algos.parts import goal_policy, replay_update
+from tfrl.algos.parts.goal_policy import FLAT, GoalPolicy, GoalSettings
 from tfrl.algos.parts.replay_settings import ReplaySettings
 from tfrl.errors import SettingError
 from tfrl.explore import epsilon
-from tfrl.explore.epsilon import EpsilonSettings
 from tfrl.losses import returns, value
 from tfrl.nn import goals as goal_spaces
 from tfrl.nn import inputs, teams
-from tfrl.nn.agent_values import AgentValues
-from tfrl.nn.body import ModelSettings, flat
+from tfrl.nn.body import flat
 from tfrl.nn.mixers import MixerSettings, QMixer
 from tfrl.nn.target import copy_target
-from tfrl.nn.teams import TeamInputs, TeamSettings
-from tfrl.nn.torsos import example_batch
 from tfrl.optim import apply
 from tfrl.optim import settings as optim_settings
 from tfrl.optim.settings import OptimizerSettings
-from tfrl.settings import Except, Points, setting, with_default
-from tfrl.types import EnvSpec, GoalSpace, PolicyStep, Trajectory, UpdateOutput
+from tfrl.settings import Except, setting, with_default
+from tfrl.types import EnvSpec, Trajectory, UpdateOutput
 
-_FLAT, _NO_MIXER = {"levels": 1}, {"coordination": Except(("qmix",))}
+_NO_MIXER = {"coordination": Except(("qmix",))}
 SUCCESS_WINDOW = 1_000.0  # ended goals over which the success of a goal is averaged
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(EpsilonSettings, OptimizerSettings):
-    """Settings of hierarchical DQN; `epsilon_*`, `learning_rate*` and `discount` are those of the high level."""
+class Config(GoalSettings, OptimizerSettings):
+    """Settings of hierarchical DQN; `learning_rate*` and `discount` are those of the high level."""
 
-    coordination: str = setting(
-        "independent",
-        "how the high levels of the agents learn together: independent (Ind-hDQN), comm (hCom) or qmix (hQmix)",
-        choices=("independent", "comm", "qmix"),
-    )
-    levels: int = setting(
-        2, "2: goals and actions; 1: actions alone, the flat baseline", choices=(1, 2)
-    )
-    goal_space: str = setting(
-        "auto",
-        "goals of the high level: auto (those that the environment names) or package.module:function, which takes the "
-        "environment's spec and returns a tfrl.types.GoalSpace",
-        idle_if=_FLAT,
-    )
-    max_goal_length: int = setting(
-        30, "maximum number of steps that a goal holds", unit="env steps", minimum=1, idle_if=_FLAT
-    )
-    decisions: str = setting(
-        "auto",
-        "when an agent chooses a new goal: each (where its own ends), any (all choose where one ends), all (all choose "
-        "where the last one has ended); auto: all with coordination=qmix, else each",
-        choices=("auto", "each", "any", "all"),
-        idle_if=_FLAT,
-    )
     acer: bool = setting(
         True,
         "augmented replay: the high level learns from every step of a goal; false: from the steps at which goals are "
         "chosen",
-        idle_if=_FLAT,
+        idle_if=FLAT,
     )
     goal_reward: float = setting(
-        1.0, "intrinsic reward of the step that reaches the goal", idle_if=_FLAT
+        1.0, "intrinsic reward of the step that reaches the goal", idle_if=FLAT
     )
-    step_reward: float = setting(-0.01, "intrinsic reward of every other step", idle_if=_FLAT)
+    step_reward: float = setting(-0.01, "intrinsic reward of every other step", idle_if=FLAT)
     random_goal_share: float = setting(
         0.0,
         "share of the low level's transitions that are trained for a random goal instead of the one that was acted for",
         minimum=0.0,
         maximum=1.0,
-        idle_if=_FLAT,
-    )
-    pretrain_env_steps: int = setting(
-        0,
-        "env steps at the start in which the low level alone learns, while goals are random; the high level's epsilon "
-        "decays after them. The high level learns nothing in a run that is not longer",
-        unit="env steps",
-        minimum=0,
-        idle_if=_FLAT,
-    )
-    low_epsilon_final: float = setting(
-        0.05,
-        "probability of a random action of the low level after its decay from 1",
-        minimum=0.0,
-        maximum=1.0,
-        resumable=True,
-        idle_if=_FLAT,
-    )
-    low_epsilon_decay_env_steps: int = setting(
-        10_000,
-        "length of the linear decay of the low level's epsilon",
-        unit="env steps",
-        minimum=0,
-        resumable=True,
-        idle_if=_FLAT,
-    )
-    success_greedy_beta: float = setting(
-        0.0,
-        "weight of 1 - (share of times that a goal was reached before it ended) in the low level's epsilon for this "
-        "goal; the decay has the remaining weight",
-        minimum=0.0,
-        maximum=1.0,
-        idle_if=_FLAT,
-    )
-
-    epsilon_initial: float | None = with_default(
-        EpsilonSettings,
-        "epsilon_initial",
-        None,
-        help="initial probability of a random goal, or with levels=1 action; none: 1",
-    )
-    epsilon_final: float | None = with_default(
-        EpsilonSettings,
-        "epsilon_final",
-        None,
-        help="probability of a random goal, or with levels=1 action, after the decay; none: 0.05",
-    )
-    epsilon_decay_env_steps: int = with_default(
-        EpsilonSettings,
-        "epsilon_decay_env_steps",
-        10_000,
-        help="length of epsilon's linear decay, which begins after pretrain_env_steps",
-    )
-    epsilon_schedule: Points = with_default(
-        EpsilonSettings,
-        "epsilon_schedule",
-        (),
-        help="epsilon at given env steps after pretrain_env_steps, interpolated linearly; replaces the three settings "
-        "above, e.g. 0:1,10000:0.1,100000:0.01",
+        idle_if=FLAT,
     )
 
     discount: float = with_default(
@@ -173,7 +89,7 @@ class Config(EpsilonSettings, OptimizerSettings):
         "discount factor per env step, of the low level",
         minimum=0.0,
         maximum=1.0,
-        idle_if=_FLAT,
+        idle_if=FLAT,
     )
     n_step: int = with_default(
         ReplaySettings,
@@ -226,29 +142,6 @@ class Config(EpsilonSettings, OptimizerSettings):
         idle_if=(),
     )
 
-    hidden_sizes: tuple[int, ...] = with_default(
-        ModelSettings,
-        "hidden_sizes",
-        (64, 64),
-        help="units per hidden layer of the high level",
-        idle_if=(),
-    )
-    low_hidden_sizes: tuple[int, ...] = setting(
-        (64, 64), "units per hidden layer of the low level", unit="units", minimum=1, idle_if=_FLAT
-    )
-    activation: str = with_default(
-        ModelSettings,
-        "activation",
-        "relu",
-        help="activation function of the hidden layers",
-        idle_if=(),
-    )
-    shared_parameters: bool = setting(
-        True, "all agents have the same networks; false: each has its own"
-    )
-    add_agent_id: bool = with_default(
-        TeamSettings, "add_agent_id", True, idle_if={"shared_parameters": False}
-    )
     mixing_embed_size: int = with_default(MixerSettings, "mixing_embed_size", 32, idle_if=_NO_MIXER)
     hypernet_layers: int = with_default(MixerSettings, "hypernet_layers", 1, idle_if=_NO_MIXER)
     hypernet_size: int = with_default(
@@ -263,23 +156,13 @@ class Config(EpsilonSettings, OptimizerSettings):
         "levels",
         above=0.0,
         resumable=True,
-        idle_if=(_FLAT, {"learning_rate_schedule": Except(((),))}),
+        idle_if=(FLAT, {"learning_rate_schedule": Except(((),))}),
     )
     gradient_clip_norm: float | None = with_default(OptimizerSettings, "gradient_clip_norm", 10.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        epsilon.check(self)
-        if self.coordination == "comm" and len(self.hidden_sizes) < 2:
-            raise SettingError(
-                f"hidden_sizes={self.hidden_sizes} with coordination=comm: messages pass between hidden layers; "
-                "expected at least two"
-            )
-        if self.coordination == "qmix" and self.decisions == "each":
-            raise SettingError(
-                "decisions=each with coordination=qmix: a mixer joins goals that all agents choose at once; expected "
-                "auto, any or all"
-            )
+        goal_policy.check(self)
         for name, least in (
             ("min_replay", self.min_replay),
             ("batch_size", self.batch_size * self.trained_env_steps),
@@ -294,175 +177,6 @@ class Config(EpsilonSettings, OptimizerSettings):
     def look_ahead(self) -> int:
         """Most env steps from a step to the observation that it bootstraps from."""
         return self.max_goal_length if self.levels == 2 else self.n_step
-
-    @property
-    def together(self) -> str:
-        """'each', 'any' or 'all': whose ends are decisions, see `decisions`."""
-        if self.decisions != "auto":
-            return self.decisions
-        return "all" if self.coordination == "qmix" else "each"
-
-
-class HDQNPolicy(tf.Module):
-    """Goals and actions of N agents; with one level actions alone.
-
-    The state is {'goal': int32 [B, N], 'left': int32 [B, N]}: each agent's goal and the env steps that are left for it,
-    0 where a goal is to be chosen; () with one level.
-
-    Args:
-      config: `Config`.
-      spec: of a team.
-      goals: None with one level.
-
-    Attributes:
-      team: how observations are read.
-      high, low: networks; low is None with one level.
-      success: share of times that each goal was reached before it ended, float32 [G], kept by the learner.
-      noise: what an exploring step draws.
-    """
-
-    def __init__(self, config: Config, spec: EnvSpec, goals: GoalSpace | None):
-        super().__init__()
-        self.team = TeamInputs(spec, config.shared_parameters and config.add_agent_id)
-        self.goals = goals
-        self._together, self._beta = config.together, config.success_greedy_beta
-        agents, actions = self.team.num_agents, self.team.num_actions
-        obs = example_batch(spec.observation_space, 1)
-        width = self.rows(obs).shape[-1]
-        self.num_choices = actions if goals is None else goals.num_goals
-        self.high = AgentValues(
-            agents, width, config.hidden_sizes, config.activation, self.num_choices,
-            config.shared_parameters, config.coordination == "comm",
-        )  # fmt: skip
-        noise = epsilon.noise(self.num_choices, (agents,))
-        if goals is not None:
-            low = epsilon.noise(actions, (agents,))
-            noise |= {f"low_{name}": spec for name, spec in low.items()}
-        self.noise, self.low = noise, None
-        if goals is None:
-            return
-        self._lengths = np.full(goals.num_goals, config.max_goal_length, np.int32)
-        for goal, length in goals.lengths.items():
-            self._lengths[goal] = min(length, config.max_goal_length)
-        code = goal_spaces.code_size(goals, inputs.model_input(obs)[0])
-        self.low = AgentValues(
-            agents, width + code, config.low_hidden_sizes, config.activation, actions, config.shared_parameters,
-        )  # fmt: skip
-        self.success = tf.Variable(tf.zeros([goals.num_goals]), trainable=False, name="success")
-
-    def rows(self, obs: Any) -> tf.Tensor:
-        """What the networks read of each agent, float32 [m, N, F]."""
-        rows = self.team.rows(obs, None)
-        x = inputs.flatten(rows, self.team.spec.observation_space)
-        return tf.reshape(x, [-1, self.team.num_agents, x.shape[-1]])
-
-    def alive(self, obs: Any) -> tf.Tensor:
-        """1 where an agent lives, float32 [m, N]."""
-        return tf.cast(self.team.alive(obs), tf.float32)
-
-    def high_values(self, obs: Any) -> tf.Tensor:
-        """Values of goals [m, N, G]; with one level of actions [m, N, A], those that are not available replaced."""
-        q = self.high(self.rows(obs), self.alive(obs))
-        return q if self.low is not None else self.masked(q, obs)
-
-    def low_values(self, obs: Any, goal: tf.Tensor) -> tf.Tensor:
-        """Values of actions towards goals int32 [m, N]: [m, N, A], those that are not available replaced."""
-        seen, agents = self._seen(obs), self.team.num_agents
-        code = self.goals.encode(seen, tf.one_hot(tf.reshape(goal, [-1]), self.goals.num_goals))
-        code = tf.reshape(code, [-1, agents, code.shape[-1]])
-        q = self.low(tf.concat([self.rows(obs), code], axis=-1), self.alive(obs))
-        return self.masked(q, obs)
-
-    def reached(self, obs: Any, goal: tf.Tensor) -> tf.Tensor:
-        """Whether goals int32 [m, N] are reached in observations, bool [m, N]; never by an agent that does not live."""
-        reached = tf.cast(self.goals.reached(self._seen(obs)), tf.float32)
-        chosen = value.select(reached, tf.reshape(goal, [-1]))
-        return tf.reshape(chosen > 0.0, [-1, self.team.num_agents]) & self.team.alive(obs)
-
-    def masked(self, q: tf.Tensor, obs: Any) -> tf.Tensor:
-        """Action values [m, N, A] with those of unavailable actions replaced by `value.INVALID_VALUE`."""
-        return value.mask_invalid(q, self.team.available(obs))
-
-    def initial_state(self, batch_size: int, noise: Mapping[str, Any]) -> Any:
-        """Implements `Policy.initial_state`: no goal yet."""
-        if self.low is None:
-            return ()
-        none = tf.zeros([batch_size, self.team.num_agents], tf.int32)
-        return {"goal": none, "left": none}
-
-    def step(
-        self,
-        obs: Any,
-        state: Any,
-        knobs: Mapping[str, tf.Tensor],
-        noise: Mapping[str, tf.Tensor],
-        explore: bool,
-    ) -> PolicyStep:
-        """Implements `Policy.step`, with the knobs 'epsilon' and 'low_epsilon'; the action is int32 [B, N].
-
-        Extras of an exploring step with two levels: 'goal' int32 [B, N], and 'decided' bool [B, N], where it was chosen
-        anew in this step.
-        """
-        available = self.team.available(obs)
-        # The best goal of each agent, or with one level its best action.
-        choice = tf.argmax(self.high_values(obs), axis=2, output_type=tf.int32)
-        if explore:
-            mask = available if self.low is None else None
-            choice = self._explore(choice, knobs["epsilon"][:, None], noise, "", mask)
-        if self.low is None:
-            return PolicyStep(choice, (), {})
-        # A goal ends where it is reached or its time is over; whose ends are decisions is a setting.
-        goal, left = state["goal"], state["left"]
-        left = tf.where(self.reached(obs, goal), 0, left)
-        decided, alive = left <= 0, self.team.alive(obs)
-        if self._together == "any":
-            one = tf.reduce_any(decided & alive, axis=1, keepdims=True)
-            decided = one | tf.zeros_like(decided)
-        elif self._together == "all":
-            last = tf.reduce_all(decided | ~alive, axis=1, keepdims=True)
-            decided = last & tf.ones_like(decided)
-        goal = tf.where(decided, choice, goal)
-        chosen = tf.one_hot(goal, self.goals.num_goals, dtype=tf.int32)
-        lengths = tf.reduce_sum(chosen * self._lengths, axis=2)
-        # The time of a goal that waits for those of others stays over.
-        left = tf.maximum(tf.where(decided, lengths, left) - 1, 0)
-        # The action towards the goal.
-        action = tf.argmax(self.low_values(obs, goal), axis=2, output_type=tf.int32)
-        state = {"goal": goal, "left": left}
-        if not explore:
-            return PolicyStep(action, state, {})
-        share = knobs["low_epsilon"][:, None]
-        if self._beta:
-            success = tf.reduce_sum(tf.cast(chosen, tf.float32) * self.success, axis=2)
-            share = (1.0 - self._beta) * share + self._beta * (1.0 - success)
-        action = self._explore(action, share, noise, "low_", available)
-        return PolicyStep(action, state, {"goal": goal, "decided": decided})
-
-    def estimates(self, obs: Any, state: Any) -> Mapping[str, tf.Tensor]:
-        """Implements `Policy.estimates`: 'q_values' of actions with one level [B, N, A]; {} with two."""
-        return {} if self.low is not None else {"q_values": self.high_values(obs)}
-
-    def _seen(self, obs: Any) -> tf.Tensor:
-        """The observations of agents as a `GoalSpace` reads them, [m * N, D]."""
-        x = inputs.model_input(obs)
-        return tf.reshape(x, [-1, x.shape[-1]])
-
-    def _explore(
-        self,
-        greedy: tf.Tensor,
-        share: tf.Tensor,
-        noise: Mapping[str, tf.Tensor],
-        prefix: str,
-        mask: tf.Tensor | None,
-    ) -> tf.Tensor:
-        """Epsilon-greedy choices int32 [B, N] of each agent by itself; `share` [B, 1] or [B, N]."""
-        rows = lambda x: tf.reshape(x, [-1, *x.shape[2:]])
-        draws = {name: rows(noise[prefix + name]) for name in ("explore", "action")}
-        share = share + tf.zeros(greedy.shape)
-        chosen = epsilon.choose(
-            rows(greedy), rows(share), draws, None if mask is None else rows(mask)
-        )
-        return tf.reshape(chosen, [-1, self.team.num_agents])
 
 
 class LevelLoss(NamedTuple):
@@ -481,8 +195,8 @@ class LevelLoss(NamedTuple):
 
 def high_loss(
     config: Config,
-    policy: HDQNPolicy,
-    target: HDQNPolicy,
+    policy: GoalPolicy,
+    target: GoalPolicy,
     mixer: QMixer | None,
     target_mixer: QMixer | None,
     batch: Trajectory,
@@ -512,9 +226,9 @@ def high_loss(
     selector = policy.high_values(obs) if config.double else q_target
     best = tf.argmax(selector, axis=2, output_type=tf.int32)
     alive = by_step(policy.alive(obs))
-    q_next = by_step(_select(q_target, best)) * alive
+    q_next = by_step(value.select(q_target, best)) * alive
     # Value of the present goals by the online network [P, b, N].
-    q = by_step(_select(policy.high_values(early), flat(goal[:steps]))) * alive[:steps]
+    q = by_step(value.select(policy.high_values(early), flat(goal[:steps]))) * alive[:steps]
     # Reward, discount and duration to the end of each agent's goal, and the observation after it [P, b, N].
     ahead = to_the_end(config, batch)
     reward, discount = ahead.reward[:steps], ahead.discount[:steps]
@@ -562,7 +276,7 @@ def to_the_end(config: Config, batch: Trajectory) -> returns.NStepReturns:
 
 
 def low_loss(
-    config: Config, policy: HDQNPolicy, target: HDQNPolicy, batch: Trajectory, seed: tf.Tensor
+    config: Config, policy: GoalPolicy, target: GoalPolicy, batch: Trajectory, seed: tf.Tensor
 ) -> LevelLoss:
     """(Q(s, g, a) - y)^2, y = r + gamma (1 - reached) max_a' Q'(s', g, a'), r the intrinsic reward of the goal.
 
@@ -592,8 +306,8 @@ def low_loss(
     # max_a' Q'(s', g, a') over the available actions, and Q(s, g, a).
     q_next = target.low_values(then, goal)
     selector = policy.low_values(then, goal) if config.double else q_next
-    ahead = _select(q_next, tf.argmax(selector, axis=2, output_type=tf.int32))
-    q = _select(policy.low_values(now, goal), flat(batch.action[:steps]))
+    ahead = value.select(q_next, tf.argmax(selector, axis=2, output_type=tf.int32))
+    q = value.select(policy.low_values(now, goal), flat(batch.action[:steps]))
     discount = config.low_discount * tf.cast(goes_on, tf.float32)
     counts = flat(batch.valid[:steps, :, None]) & policy.team.alive(now)
     return _loss(config, q, tf.stop_gradient(reward + discount * ahead), counts, "learner/low_")
@@ -612,14 +326,8 @@ def _loss(
     return LevelLoss(loss, counts, metrics)
 
 
-def _select(q: tf.Tensor, choice: tf.Tensor) -> tf.Tensor:
-    """Values of choices: [m, N, A], int32 [m, N] -> [m, N]."""
-    chosen = value.select(tf.reshape(q, [-1, q.shape[2]]), tf.reshape(choice, [-1]))
-    return tf.reshape(chosen, [-1, q.shape[1]])
-
-
 def _random_goals(
-    config: Config, policy: HDQNPolicy, goal: tf.Tensor, seed: tf.Tensor
+    config: Config, policy: GoalPolicy, goal: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
     """Goals [P, b, N] of which a share is replaced by uniform ones; the same for any number of replicas."""
     steps, width, agents = goal.shape
@@ -642,7 +350,7 @@ class HDQNLearner(Learner):
 
     Args:
       config: `Config`.
-      make_policy: builds an `HDQNPolicy`.
+      make_policy: builds an `GoalPolicy`.
 
     Attributes:
       policy, target: online and target policy.
@@ -650,7 +358,7 @@ class HDQNLearner(Learner):
       optimizer, low_optimizer: of the high level with its mixer, and of the low one (None with one level).
     """
 
-    def __init__(self, config: Config, make_policy: Callable[[], HDQNPolicy]):
+    def __init__(self, config: Config, make_policy: Callable[[], GoalPolicy]):
         super().__init__()
         self._config = config
         self.policy, self.target = make_policy(), make_policy()
@@ -816,22 +524,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         goals = goal_spaces.find(config.goal_space, spec)
         goal_spaces.code_size(goals, tf.zeros(seen.shape))
 
-    def make_policy() -> HDQNPolicy:
-        return HDQNPolicy(config, spec, goals)
-
-    high = epsilon.knob(config, noisy=False)
-
-    def knobs(place: ActorPlace, env_steps: int, facts: Mapping[str, float]) -> Mapping[str, Any]:
-        if goals is None:
-            return high(place, env_steps, facts)
-        # Goals are random while the low level is trained alone; then epsilon decays.
-        since = env_steps - config.pretrain_env_steps
-        shares = dict(high(place, max(since, 0), facts))
-        if since < 0:
-            shares["epsilon"] = np.ones_like(shares["epsilon"])
-        decay = config.low_epsilon_decay_env_steps
-        now = epsilon.linear(1.0, config.low_epsilon_final, decay, env_steps)
-        return {**shares, "low_epsilon": np.full(place.num_envs, now, np.float32)}
+    def make_policy() -> GoalPolicy:
+        return GoalPolicy(config, spec, goals)
 
     # The steps that are trained on, and those after them in which a goal may end.
     period = config.trained_env_steps
@@ -847,7 +541,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             batch_size=config.batch_size,
             updates_per_call=config.updates_per_call,
         ),
-        knobs=knobs,
+        knobs=goal_policy.knobs(config),
         in_metrics=epsilon.in_metrics(config),
         notes=_notes(config),
     )

@@ -195,23 +195,22 @@ def loss(
     q_target = target.unrolled_values(batch, burn_in)
     q = policy.unrolled_values(batch, burn_in, training=True)
     obs = tf.nest.map_structure(lambda x: x[burn_in:], batch.obs)
-    lead, obs = list(q.shape[:2]), flat(obs)
+    obs = flat(obs)
+    by_step = lambda x: tf.reshape(x, [*q.shape[:2], *x.shape[1:]])
     # What each agent did, and would do at the next observation: the best of its available actions.
-    chosen = value.select(_rows(q[:-1]), tf.reshape(batch.action[burn_in:], [-1]))
-    selector = value.mask_invalid(
-        _rows(q if config.double else q_target), _rows(team.available(obs))
-    )
-    best = tf.argmax(tf.stop_gradient(selector), axis=1, output_type=tf.int32)
-    ahead = value.select(_rows(q_target), best)
+    chosen = value.select(q[:-1], batch.action[burn_in:])
+    available = by_step(team.available(obs))
+    selector = value.mask_invalid(q if config.double else q_target, available)
+    best = tf.argmax(tf.stop_gradient(selector), axis=3, output_type=tf.int32)
+    ahead = value.select(q_target, best)
     # Agents that are dead add nothing.
-    alive = tf.cast(tf.reshape(team.alive(obs), [*lead, -1]), tf.float32)
-    chosen = tf.reshape(chosen, alive[:-1].shape) * alive[:-1]
-    ahead = tf.reshape(ahead, alive.shape) * alive
-    state = tf.reshape(team.state(obs), [*lead, -1])
+    alive = tf.cast(by_step(team.alive(obs)), tf.float32)
+    chosen, ahead = chosen * alive[:-1], ahead * alive
+    state = by_step(team.state(obs))
     if mixer is None:
         # Each agent is a team of its own: [.., b, N] -> [.., b * N, 1].
         chosen, ahead = (tf.reshape(x, [x.shape[0], -1, 1]) for x in (chosen, ahead))
-        state = tf.zeros([lead[0], chosen.shape[1], 0])
+        state = tf.zeros([ahead.shape[0], ahead.shape[1], 0])
         mixer = target_mixer = VDNMixer(1)
     # Steps with their n-step returns, and the value of the joint action here and where they bootstrap.
     steps = q_steps.late_steps(columns, config.n_step, burn_in)
@@ -349,11 +348,6 @@ def episodes(config: Config, spec: EnvSpec) -> Episodes:
             f"n_step={config.n_step} with episodes of up to {length} steps: expected at most {length}"
         )
     return Episodes(length, config.discount, count=1)
-
-
-def _rows(x: tf.Tensor) -> tf.Tensor:
-    """[..., A] -> [n, A]."""
-    return tf.reshape(x, [-1, x.shape[-1]])
 
 
 ABOUT = About(

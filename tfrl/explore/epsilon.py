@@ -193,16 +193,17 @@ def noise(num_actions: int, agents: tuple[int, ...] = ()) -> dict[str, NoiseSpec
 def choose(
     greedy: tf.Tensor, epsilon: tf.Tensor, noise: dict[str, tf.Tensor], mask: tf.Tensor | None
 ) -> tf.Tensor:
-    """Epsilon-greedy actions int32 [B]; the random ones are uniform over valid actions.
+    """Epsilon-greedy actions int32 [...], of environments or agents; the random ones are uniform over valid actions.
 
     Args:
-      greedy: int32 [B].
-      epsilon: float32 [B].
-      noise: 'explore' uniform [B], 'action' uniform [B, A]: the largest entry among valid actions is the random choice.
-      mask: 1 where an action is valid [B, A], or None.
+      greedy: int32 [...].
+      epsilon: float32 [...], or a shape that broadcasts to it.
+      noise: 'explore' uniform [...], 'action' uniform [..., A]: the largest entry among valid actions is the random
+        choice.
+      mask: 1 where an action is valid [..., A], or None.
     """
     scores = noise["action"]
     if mask is not None:
         scores = tf.where(tf.cast(mask, tf.bool), scores, -1.0)
-    random = tf.argmax(scores, axis=1, output_type=tf.int32)
+    random = tf.argmax(scores, axis=-1, output_type=tf.int32)
     return tf.where(noise["explore"] < epsilon, random, greedy)

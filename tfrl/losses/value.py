@@ -71,8 +71,8 @@ def mask_invalid(q: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     """Replaces the values of invalid actions by a large negative finite number.
 
     Args:
-      q: action values [B, A].
-      mask: 1 where an action is valid [B, A] of any numeric dtype, or None when all are.
+      q: action values [..., A].
+      mask: 1 where an action is valid [..., A] of any numeric dtype, or None when all are.
     """
     if mask is None:
         return q
@@ -178,8 +178,11 @@ def joint_q_learning(
 def select(q: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
     """q[b, action[b]]: [B, A], int32 [B] -> [B], or [B, A, K] -> [B, K].
 
-    A product with a one-hot, which compiles better than a gather.
+    For teams [..., N, A], int32 [..., N] -> [..., N]. A product with a one-hot, which compiles better than a gather.
     """
+    if action.shape.rank > 1:
+        rows = select(tf.reshape(q, [-1, q.shape[-1]]), tf.reshape(action, [-1]))
+        return tf.reshape(rows, tf.shape(action))
     one_hot = tf.one_hot(action, q.shape[1], on_value=True, off_value=False, dtype=tf.bool)
     if q.shape.rank == 3:
         one_hot = one_hot[:, :, None]

@@ -67,20 +67,17 @@ class TeamQPolicy(ReplayPolicy):
         """Implements `Policy.step`, with the knob 'epsilon'; the action is int32 [B, N]."""
         obs = self.inputs(obs)
         q, core = self._one_step(obs, state)
-        action = tf.argmax(q, axis=1, output_type=tf.int32)
+        action = tf.argmax(q, axis=2, output_type=tf.int32)
         if explore:
             # Every agent of a team explores by itself, with the team's epsilon.
-            epsilon = tf.repeat(knobs["epsilon"], self.team.num_agents)
-            noise = {name: tf.reshape(x, [-1, *x.shape[2:]]) for name, x in noise.items()}
-            action = exploration.choose(action, epsilon, noise, self._mask(obs))
-        action = tf.reshape(action, [-1, self.team.num_agents])
+            available = self.team.available(obs)
+            action = exploration.choose(action, knobs["epsilon"][:, None], noise, available)
         last = (action,) if self._adds_last_action else ()
         return PolicyStep(action, (*core, *last), {})
 
     def estimates(self, obs: Any, state: Any) -> Mapping[str, tf.Tensor]:
         """Implements `Policy.estimates`: 'q_values' of the actions of each agent [B, N, A]."""
-        q, _ = self._one_step(self.inputs(obs), state)
-        return {"q_values": tf.reshape(q, [-1, self.team.num_agents, self.team.num_actions])}
+        return {"q_values": self._one_step(self.inputs(obs), state)[0]}
 
     def unrolled_values(self, batch: Trajectory, burn_in: int, training: bool = False) -> tf.Tensor:
         """Action values of every agent at the observations after the burn-in, float32 [T + 1 - burn_in, B, N, A].
@@ -107,13 +104,11 @@ class TeamQPolicy(ReplayPolicy):
         )
 
     def _one_step(self, obs: Any, state: Any) -> tuple[tf.Tensor, Any]:
-        """Action values [B * N, A], of unavailable ones `value.INVALID_VALUE`, and the state of the memory after it."""
+        """Action values [B, N, A], of unavailable ones `value.INVALID_VALUE`, and the state of the memory after it."""
         core, last = self._parts(state)
         features, core = self.body.step(self.team.rows(obs, last), core)
-        return value.mask_invalid(self._head(features), self._mask(obs)), self._by_team(core)
-
-    def _mask(self, obs: Any) -> tf.Tensor:
-        return tf.reshape(self.team.available(obs), [-1, self.team.num_actions])
+        q, *core = self._by_team((self._head(features), *core))
+        return value.mask_invalid(q, self.team.available(obs)), tuple(core)
 
     def _parts(self, state: Any) -> tuple[Any, tf.Tensor | None]:
         """The memory's state, leaves [B * N, ...], and the last actions [B, N] or None."""
