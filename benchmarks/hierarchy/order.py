@@ -17,6 +17,8 @@ import pathlib
 import statistics
 from typing import Any
 
+from tfrl.benchmark import study
+
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 RUNS = HERE.parent / "runs" / "hdqn"
@@ -61,20 +63,12 @@ def run(method: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def load() -> list[dict[str, Any]]:
-    """The runs that have been made."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
 def train(folder: pathlib.Path, seeds: list[int], methods: list[str]) -> None:
     """Trains what is not there yet, and adds it to `results.json`."""
     for seed in seeds:
         for method in methods:
-            entries = load()
-            if not any((e["method"], e["seed"]) == (method, seed) for e in entries):
-                entries.append(run(method, seed, folder))
-                lines = ",\n".join(json.dumps(entry) for entry in entries)
-                RESULTS.write_text(f"[\n{lines}\n]\n")
+            if not study.of(study.load(RESULTS), method=method, seed=seed):
+                study.append(RESULTS, run(method, seed, folder))
 
 
 def table() -> str:
@@ -84,7 +78,7 @@ def table() -> str:
         "| --- | --- | --- | --- |",
     ]
     for method in METHODS:
-        found = [entry for entry in load() if entry["method"] == method]
+        found = study.of(study.load(RESULTS), method=method)
         if found:
             seeds = ", ".join(str(entry["seed"]) for entry in found)
             last = [entry["last"] for entry in found]
@@ -95,13 +89,13 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def last_episodes(metrics: pathlib.Path) -> float:
+def last_episodes(run_dir: pathlib.Path) -> float:
     """Mean training return of about the last `LAST` episodes: of the log's rows about them, each of 100 episodes."""
-    with open(metrics, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["actor/episode_return_mean"]]
+    metric = "actor/episode_return_mean"
+    rows = study.logged(run_dir, metric)
     last = float(rows[-1]["run/episodes"])
     near = [row for row in rows if float(row["run/episodes"]) >= last - LAST + 100]
-    return statistics.fmean(float(row["actor/episode_return_mean"]) for row in near)
+    return statistics.fmean(float(row[metric]) for row in near)
 
 
 def trash() -> str:
@@ -112,7 +106,7 @@ def trash() -> str:
     ]
     for folder in sorted(RUNS.glob("trash_*")):
         seeds = sorted(folder.glob("seed-*"))
-        last = ", ".join(f"{last_episodes(seed / 'metrics.csv'):.2f}" for seed in seeds)
+        last = ", ".join(f"{last_episodes(seed):.2f}" for seed in seeds)
         greedy = [json.loads((seed / "result.json").read_text())["return_mean"] for seed in seeds]
         names = ", ".join(seed.name.removeprefix("seed-") for seed in seeds)
         cells = ", ".join(f"{value:.2f}" for value in greedy)
@@ -128,7 +122,7 @@ def figure() -> None:
     import matplotlib.pyplot as plt
 
     colours = dict(zip(METHODS, ("tab:blue", "tab:green", "tab:orange", "0.5", "tab:red")))
-    for entry in load():
+    for entry in study.load(RESULTS):
         share = [(i + 0.5) / len(entry["training"]) for i in range(len(entry["training"]))]
         label = entry["method"] if entry["seed"] == 1 else None
         plt.plot(share, entry["training"], color=colours[entry["method"]], label=label)

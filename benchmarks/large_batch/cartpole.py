@@ -10,7 +10,6 @@ batch x1 are the recorded runs of the tuned configs, in `benchmarks/runs/`. `res
 
 from __future__ import annotations
 
-import csv
 import json
 import pathlib
 import statistics
@@ -18,6 +17,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+from tfrl.benchmark import study
+from tfrl.benchmark.study import evaluations, of
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -76,23 +78,11 @@ def run(algo: str, factor: int, optimizer: str, rate: float, seed: int) -> dict[
         result = tfrl.train(
             algo, run_dir=f"{folder}/run", optimizer=optimizer, learning_rate=rate, seed=seed, **settings
         )  # fmt: skip
-        curve = evaluations(pathlib.Path(folder, "run", "metrics.csv"))
+        curve = evaluations(pathlib.Path(folder, "run"))
     return dict(
         algo=algo, factor=factor, optimizer=optimizer, rate=rate, seed=seed, updates=result.updates,
         train_s=round(result.train_s, 2), evaluations=curve,
     )  # fmt: skip
-
-
-def evaluations(path: pathlib.Path) -> list[list[float]]:
-    """Env steps and mean return of each evaluation in a `metrics.csv`."""
-    with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["evaluator/return_mean"]]
-    return [[int(float(r["run/env_steps"])), float(r["evaluator/return_mean"])] for r in rows]
-
-
-def of(entries: list[dict[str, Any]], **key: Any) -> list[dict[str, Any]]:
-    """The entries with these values."""
-    return [e for e in entries if {name: e[name] for name in key} == key]
 
 
 def score(entry: dict[str, Any]) -> float:
@@ -119,22 +109,16 @@ def wanted(entries: list[dict[str, Any]]) -> Iterator[tuple[str, int, str, float
                     yield algo, factor, optimizer, rate, seed
 
 
-def load() -> list[dict[str, Any]]:
-    """The entries of `results.json`."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
 def train() -> None:
     """Makes every wanted run that is not there, and keeps each at once."""
-    entries = load()
+    entries = study.load(RESULTS)
     for arguments in wanted(entries):
         names = ("algo", "factor", "optimizer", "rate", "seed")
         if of(entries, **dict(zip(names, arguments))):
             continue
         entries.append(run(*arguments))
         print(*arguments, f"{score(entries[-1]):.1f}", flush=True)
-        lines = ",\n".join(json.dumps(entry) for entry in entries)
-        RESULTS.write_text(f"[\n{lines}\n]\n")
+        study.append(RESULTS, entries[-1])
 
 
 def steps_to_goal(entry: dict[str, Any]) -> float:
@@ -148,7 +132,7 @@ def recorded(algo: str) -> list[dict[str, Any]]:
     for seed in SEEDS:
         folder = HERE.parent / "runs" / algo / "cartpole" / f"seed-{seed}"
         updates = json.loads((folder / "result.json").read_text())["updates"]
-        curve = evaluations(folder / "metrics.csv")
+        curve = evaluations(folder)
         found.append({"seed": seed, "updates": updates, "evaluations": curve})
     return found
 
@@ -169,7 +153,7 @@ def rows(entries: list[dict[str, Any]]) -> list[tuple[str, int, str, float, list
 
 def table() -> str:
     """The best rates with all their seeds, as a Markdown table."""
-    entries = load()
+    entries = study.load(RESULTS)
     lines = [
         "| algorithm | batch | optimiser | rate | seeds | updates | mean of evaluations | last evaluation |"
     ]
@@ -191,7 +175,7 @@ def table() -> str:
 
 def rates_table() -> str:
     """Score of every rate with seed 1, as a Markdown table."""
-    entries = load()
+    entries = study.load(RESULTS)
     lines = [
         "| algorithm | batch | optimiser | rate: mean of evaluations |",
         "| --- | --- | --- | --- |",
@@ -238,6 +222,6 @@ def figure(entries: list[dict[str, Any]]) -> None:
 if __name__ == "__main__":
     if "figure" in sys.argv:
         print(table(), rates_table(), sep="\n\n")
-        figure(load())
+        figure(study.load(RESULTS))
     else:
         train()

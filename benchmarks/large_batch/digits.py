@@ -10,12 +10,14 @@ one entry a run: the test accuracy after the last epoch.
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import statistics
 from collections.abc import Iterator
 from typing import Any
+
+from tfrl.benchmark import study
+from tfrl.benchmark.study import of
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "digits.json"
 TRAINED, EPOCHS, DECAY = 1437, 20, 0.01
@@ -84,19 +86,9 @@ def grids() -> Iterator[tuple[str, int, tuple[float, ...]]]:
         yield kind, TRAINED, rates
 
 
-def load() -> list[dict[str, Any]]:
-    """The entries of `digits.json`."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
-def of(entries: list[dict[str, Any]], **key: Any) -> list[dict[str, Any]]:
-    """The entries with these values."""
-    return [e for e in entries if {name: e[name] for name in key} == key]
-
-
 def table() -> str:
     """Mean accuracy over seeds of each rate, as a Markdown table."""
-    entries = load()
+    entries = study.load(RESULTS)
     lines = ["| optimiser | batch | rate: test accuracy |", "| --- | --- | --- |"]
     for kind, batch, rates in grids():
         cells = []
@@ -111,15 +103,13 @@ def table() -> str:
 
 def main() -> None:
     """Trains what is missing, keeps each run at once, and prints the table."""
-    entries = load()
     for kind, batch, rates in grids():
         for rate in rates:
             for seed in SEEDS:
                 key = dict(optimizer=kind, batch=batch, rate=rate, seed=seed)
-                if not of(entries, **key):
-                    entries.append({**key, "accuracy": round(accuracy(kind, batch, rate, seed), 4)})
-                    lines = ",\n".join(json.dumps(entry) for entry in entries)
-                    RESULTS.write_text(f"[\n{lines}\n]\n")
+                if not of(study.load(RESULTS), **key):
+                    found = round(accuracy(kind, batch, rate, seed), 4)
+                    study.append(RESULTS, {**key, "accuracy": found})
     print(table())
 
 

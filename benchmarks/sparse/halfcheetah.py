@@ -11,13 +11,14 @@ The settings are those of `configs/ALGO/halfcheetah_sparse.flags` for 250,000 en
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import pathlib
 import statistics
 import subprocess
 import sys
 from typing import Any
+
+from tfrl.benchmark import study
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -48,20 +49,12 @@ def command(algo: str, mode: str, seed: int, folder: pathlib.Path) -> list[str]:
 def entry(algo: str, mode: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
     """What `results.json` holds of a finished run."""
     result = json.loads((folder / "result.json").read_text())
-    with open(folder / "metrics.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["evaluator/return_mean"]]
-    curve = [[int(float(r["run/env_steps"])), float(r["evaluator/return_mean"])] for r in rows]
     sparse = result.get("artifacts", {}).get("sparse_training", {})
     return dict(
         algo=algo, mode=mode, seed=seed, updates=result["updates"], score=result["return_mean"],
         parameters_ratio=sparse.get("parameters_ratio", 1.0), flops_ratio=sparse.get("flops_ratio", 1.0),
-        rewirings=sparse.get("rewirings", 0), evaluations=curve,
+        rewirings=sparse.get("rewirings", 0), evaluations=study.evaluations(folder),
     )  # fmt: skip
-
-
-def load() -> list[dict[str, Any]]:
-    """The entries of `results.json`."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
 
 
 def train(runs: pathlib.Path, seeds: list[int], algos: list[str]) -> None:
@@ -70,14 +63,12 @@ def train(runs: pathlib.Path, seeds: list[int], algos: list[str]) -> None:
         for seed in seeds:
             for mode in MODES:
                 key = dict(algo=algo, mode=mode, seed=seed)
-                if any({name: e[name] for name in key} == key for e in load()):
+                if study.of(study.load(RESULTS), **key):
                     continue
                 folder = runs / f"{algo}_{mode}_{seed}"
                 if not (folder / "result.json").exists():
                     subprocess.run(command(**key, folder=folder), check=True)
-                entries = [*load(), entry(**key, folder=folder)]
-                lines = ",\n".join(json.dumps(e) for e in entries)
-                RESULTS.write_text(f"[\n{lines}\n]\n")
+                study.append(RESULTS, entry(**key, folder=folder))
 
 
 def final(run: dict[str, Any]) -> float:
@@ -93,18 +84,14 @@ def share_of_steps(run: dict[str, Any], goal: float) -> float:
 
 def table() -> str:
     """All runs as a Markdown table."""
-    entries = load()
+    runs = study.load(RESULTS)
     lines = [
         f"| algorithm | networks | seed | parameters | operations | final (mean of the last {LAST} evaluations) | "
         "share of the steps to the dense run's final score |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for run in entries:
-        dense = [
-            e
-            for e in entries
-            if e["mode"] == "dense" and e["algo"] == run["algo"] and e["seed"] == run["seed"]
-        ]
+    for run in runs:
+        dense = study.of(runs, mode="dense", algo=run["algo"], seed=run["seed"])
         share = share_of_steps(run, final(dense[0])) if dense else float("nan")
         reached = (
             "not reached"
@@ -127,12 +114,12 @@ def figure() -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    entries = load()
-    algos = sorted({e["algo"] for e in entries}, reverse=True)
+    runs = study.load(RESULTS)
+    algos = sorted({run["algo"] for run in runs}, reverse=True)
     colours = {"dense": "0.5", "static": "tab:orange", "dynamic": "tab:blue"}
     _, axes = plt.subplots(1, len(algos), figsize=(5 * len(algos), 3.6), squeeze=False)
     for axis, algo in zip(axes[0], algos):
-        for run in (e for e in entries if e["algo"] == algo):
+        for run in study.of(runs, algo=algo):
             label = f"{run['mode']}, seed {run['seed']}"
             axis.plot(*zip(*run["evaluations"]), color=colours[run["mode"]], label=label)
         axis.set_title(f"{algo.upper()} on HalfCheetah-v5")

@@ -14,9 +14,10 @@ import dataclasses
 import json
 import pathlib
 import sys
-from typing import Any
 
 import numpy as np
+
+from tfrl.benchmark import study
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "two_step.json"
@@ -82,11 +83,6 @@ def learnt(run_dir: pathlib.Path) -> dict[str, list[float]]:
     return {"risky": risky.tolist(), "start": start.tolist()}
 
 
-def load() -> list[dict[str, Any]]:
-    """The entries of `two_step.json`."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-
-
 def table() -> str:
     """Learnt and exact values as a Markdown table."""
     lines = [
@@ -95,7 +91,7 @@ def table() -> str:
     ]
     text = lambda values: ", ".join(f"{x:.2f}" for x in values)
     for name, title in TITLES.items():
-        runs = [run for run in load() if run["name"] == name]
+        runs = study.of(study.load(RESULTS), name=name)
         for run in runs:
             lines.append(
                 f"| {title} | {run['seed']} | {text(run['risky'])} | {text(run['start'])} | {run['score']:g} |"
