@@ -116,6 +116,9 @@ def _dropped(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
 
 
 def split_seed(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """Independent seeds int32 [2] of one, none of them negative: XLA and TensorFlow's kernels agree on those only."""
+    """Independent seeds int32 [2] of one, none of them negative.
+
+    XLA and TensorFlow's kernels draw the same integers from such seeds only; their floats differ with any seed.
+    """
     seeds = tf.random.experimental.stateless_split(seed, count)
     return tf.unstack(tf.bitwise.bitwise_and(seeds, tf.int32.max))

@@ -82,6 +82,17 @@ class RunPlanTest(parameterized.TestCase):
         with self.assertRaisesRegex(SettingError, message):
             plan_run(make_job("dqn", **settings))
 
+    @parameterized.parameters("es", "ars")
+    def test_xla_is_refused_where_it_would_round_perturbations_in_another_way(self, algo):
+        settings = dict(env=IDENTITY, num_envs=1)
+        with self.assertRaisesRegex(
+            SettingError, f"compile=xla with algo={algo}: .*use graph or auto"
+        ):
+            plan_run(make_job(algo, compile="xla", **settings))
+        # Those of a table are copied, not computed.
+        table = dict(noise_source="table", noise_size=10_000)
+        plan_run(make_job(algo, compile="xla", **table, **settings))
+
     def test_a_checkpoint_of_other_spaces_is_refused(self):
         run_dir = self.enter_context(tempfile.TemporaryDirectory())
         job = make_job("dqn", env=IDENTITY, run_dir=run_dir)

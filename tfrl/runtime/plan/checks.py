@@ -24,6 +24,7 @@ def refuse_misfits(run_plan: RunPlan, policy: Policy) -> None:
     """
     _check_overlap(run_plan)
     _check_devices(run_plan)
+    _check_compile(run_plan, policy)
     _check_minibatches(run_plan, policy)
     _check_replay(run_plan)
     _check_shards(run_plan)
@@ -86,7 +87,7 @@ def _check_overlap(run_plan: RunPlan) -> None:
 def _check_devices(run_plan: RunPlan) -> None:
     """Raises SettingError for more devices than there are, or a batch that cannot be shared between them."""
     topology = run_plan.job.topology
-    num_devices, compile_mode = topology.num_learner_devices, topology.compile
+    num_devices = topology.num_learner_devices
     gpus, cpus = tf.config.list_physical_devices("GPU"), tf.config.list_physical_devices("CPU")
     available = len(gpus) or len(tf.config.get_logical_device_configuration(cpus[0]) or [None])
     replicas = _replicas(run_plan)
@@ -103,9 +104,22 @@ def _check_devices(run_plan: RunPlan) -> None:
         raise SettingError(
             f"{what} with {replicas} learner devices: expected a multiple of {replicas}"
         )
-    if compile_mode == "xla" and replicas > 1:
+
+
+def _check_compile(run_plan: RunPlan, policy: Policy) -> None:
+    """Raises SettingError for what XLA cannot serve, or would compute in another way than the actors."""
+    if run_plan.job.topology.compile != "xla":
+        return
+    replicas = _replicas(run_plan)
+    if replicas > 1:
         raise SettingError(
             f"compile=xla with {replicas} learner devices: XLA serves one; use graph or auto"
+        )
+    # XLA has its own logarithm, sine and cosine, of which `explore/noise.py` makes normal numbers.
+    if any(n.seeded and n.kind == "normal" and not n.table for n in policy.noise.values()):
+        raise SettingError(
+            f"compile=xla with algo={run_plan.job.algo}: the learner would make the perturbations of seeds with other "
+            "roundings than the actors that played them; use graph or auto"
         )
 
 
