@@ -40,18 +40,19 @@ class AgentTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(agent.experience.item, Episodes(9, 0.8, count=5))
         self.assertTrue(agent.experience.actors_wait)
 
-    def prepared(self, rewards, discount, **settings):
+    def prepared(self, rewards, discount, ends=True, **settings):
         values = [0.5, 1.0, 1.5, 2.0, 0.0]
         logits = [[0.0, 0.0]] * (len(rewards) + 1)
         settings = dict(discount=discount, unroll_length=len(rewards), **settings)
         learner = linear.learner(pg, logits, values[: len(logits)], **settings)
         batch = linear.unroll([0] * len(rewards), rewards, np.zeros(len(rewards)), discount)
         is_last = np.zeros([len(rewards), 1], bool)
-        is_last[-1] = True
+        is_last[-1] = ends
         return learner.prepare(batch._replace(is_last=tf.constant(is_last)))
 
-    def test_returns_end_with_the_episode(self):
-        rows = self.prepared([1.0, 2.0, 3.0], 0.9)
+    @parameterized.parameters(True, False)
+    def test_returns_end_with_the_episode_or_where_it_is_cut(self, ends):
+        rows = self.prepared([1.0, 2.0, 3.0], 0.9, ends)
         self.assertAllClose(rows.advantages, [5.23, 4.7, 3.0])  # no bootstrap, even if truncated
 
     def test_a_baseline_is_subtracted(self):

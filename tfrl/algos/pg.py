@@ -2,7 +2,7 @@
 
 What it is: REINFORCE (Williams 1992): each action is weighted by the discounted return that followed it. Options: a
 learned baseline and standardised returns. What it is not: bootstrapped. An episode is trained on only after it has
-ended.
+ended, or where it is longer than `unroll_length`, part by part.
 
 Spaces: Discrete, MultiDiscrete, MultiBinary, Box, and Dict or Tuple of them; any observation; action masks; memory.
 Data: whole episodes, side by side, each trained on once.
@@ -35,7 +35,8 @@ class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, M
 
     unroll_length: int = setting(
         0,
-        "maximum episode length; longer episodes are truncated. 0: the environment's time limit",
+        "steps of an episode that an item holds. A longer episode goes on in another item; returns end at the cut, as "
+        "at a time limit. 0: the environment's time limit",
         unit="env steps",
         minimum=0,
     )
