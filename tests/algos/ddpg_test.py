@@ -10,7 +10,7 @@ from absl.testing import parameterized
 
 import tfrl
 from tfrl.agent import ActorPlace
-from tfrl.algos import ddpg, td3
+from tfrl.algos import ddpg, sac, td3
 from tfrl.api import make_job
 from tfrl.errors import SettingError
 from tfrl.explore import action_noise
@@ -109,6 +109,15 @@ class ConfigTest(parameterized.TestCase):
         name = module.__name__.rpartition(".")[2]
         with self.assertRaisesRegex(SettingError, f"algo={name} on e: expected a Box .*finite"):
             module.make(module.Config(), EnvSpec("e", SPEC.observation_space, space))
+
+    @parameterized.parameters(ddpg, td3, sac)
+    def test_a_network_to_be_shared_must_be_there(self, module):
+        module.make(module.Config(shared_torso=True, hidden_sizes=(4,)), SPEC)
+        module.make(module.Config(**MEMORY), SPEC)
+        with self.assertRaisesRegex(
+            SettingError, "shared_torso without hidden_sizes: .*expected hidden_sizes, or"
+        ):
+            module.make(module.Config(shared_torso=True), SPEC)
 
 
 class TargetTest(tf.test.TestCase, parameterized.TestCase):

@@ -20,6 +20,7 @@ from tfrl.algos.parts.replay_policy import ReplayPolicy
 from tfrl.algos.parts.replay_settings import HindsightSettings, ReplaySettings, has_memory
 from tfrl.algos.parts.replay_update import RowWeights
 from tfrl.errors import SettingError
+from tfrl.nn import body as bodies
 from tfrl.nn import torsos, user_model
 from tfrl.nn.body import Body, ModelSettings
 from tfrl.nn.critics import Critics, CriticSettings
@@ -473,7 +474,8 @@ def with_rate(config: Any, rate: float | None) -> Any:
 
 
 def check(algo: str, config: Any, spec: EnvSpec) -> None:
-    """Raises SettingError for an observation or a network that the family cannot serve.
+    """Raises SettingError for an observation or a network that the family cannot serve, or one that is to be shared
+    where there is none.
 
     Args:
       algo: its name, for messages.
@@ -485,3 +487,8 @@ def check(algo: str, config: Any, spec: EnvSpec) -> None:
         )
     torsos.check(config, spec)
     replay_policy.check(config)
+    if config.shared_torso and not has_memory(config) and not bodies.make(config, spec).variables:
+        raise SettingError(
+            f"algo={algo} on {spec.name}: shared_torso without hidden_sizes: no network stands before the layers of "
+            "policy and critics, so that there is nothing to share; expected hidden_sizes, or shared_torso=false"
+        )
