@@ -283,6 +283,17 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
             losses.append(out.loss.numpy()[qmix_rows(columns)])
         self.assertAllClose(*losses, 1e-6, 1e-6)
 
+    def test_statistics_of_observations_are_those_of_agents_that_live(self):
+        learner = learner_of(normalize_observations=True)
+        batch = batch_of(learner.policy)
+        learner.update(tensors(batch), SEED)
+        mean, std = learner.policy.normaliser.moments("observation/observation")
+        for agent in range(AGENTS):
+            counts = batch.valid & (batch.obs["alive"][:-1, :, agent] > 0)
+            seen = batch.obs["observation"][:-1, :, agent][counts]
+            self.assertAllClose(mean[agent], seen.mean(0), 1e-5, 1e-6)
+            self.assertAllClose(std[agent], seen.std(0, ddof=1), 1e-5, 1e-6)
+
     @parameterized.parameters("qmix", "none")
     def test_the_update_trains_network_and_mixer_and_copies_both(self, mixer):
         learner = learner_of(mixer=mixer, target_period_updates=1)

@@ -289,6 +289,40 @@ class ObservationTest(tf.test.TestCase, parameterized.TestCase):
             engine.load([v.numpy() for v in Echo().variables])
 
 
+class TeamTest(tf.test.TestCase):
+    def test_agents_that_do_not_live_are_left_out(self):
+        """Agent 0 lives in all four observations, of which the last is not valid, agent 1 in the first two, agent 2
+        never."""
+        space = spaces.Dict(
+            observation=spaces.Box(-9, 9, (3, 1), np.float32),
+            alive=spaces.Box(0, 1, (3,), np.float32),
+        )
+        obs = {
+            "observation": tf.constant(
+                [[[1.0], [4.0], [0.0]], [[2.0], [8.0], [0.0]], [[6.0], [0.0], [0.0]], [[9.0], [0.0], [0.0]]]
+            ),
+            "alive": tf.constant([[1.0, 1.0, 0.0]] * 2 + [[1.0, 0.0, 0.0]] * 2),
+        }  # fmt: skip
+        moments = normalise.ObservationMoments(space)
+        moments.merge(
+            tf.nest.map_structure(lambda x: x[:, None], obs), [[True], [True], [True], [False]]
+        )
+        leaf = moments.leaves["observation/observation"]
+        self.assertAllClose(leaf.count, [[3.0], [2.0], [0.0]])
+        self.assertAllClose(leaf.mean(), [[3.0], [6.0], [0.0]])
+        self.assertAllClose(leaf.std() ** 2, [[7.0], [8.0], [1.0]])
+        # Without a word on what is valid, all that live count; merged with what was there.
+        moments.merge(tf.nest.map_structure(lambda x: x[3:], obs))
+        self.assertAllClose(leaf.mean(), [[4.5], [6.0], [0.0]])
+        self.assertAllClose(leaf.std()[0] ** 2, [41 / 3])
+        # A policy that is trained further counts as many observations of each agent.
+        normaliser = normalise.ObservationNormaliser(space)
+        normaliser.update(moments)
+        moments.adopt(normaliser, 10)
+        self.assertAllClose(leaf.count, [[10.0], [10.0], [10.0]])
+        self.assertAllClose(leaf.mean(), [[4.5], [6.0], [0.0]])
+
+
 class ReturnScaleTest(tf.test.TestCase, parameterized.TestCase):
     def test_rewards_are_divided_and_not_centred(self):
         scale = normalise.ReturnScale()

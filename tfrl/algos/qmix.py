@@ -12,7 +12,7 @@ Spaces: teams (docs/teams.md) whose agents have Discrete actions of one size; ea
 image. `action_mask` restricts what is chosen, explored and bootstrapped from; agents that are not `alive` add nothing
 to the loss; the mixer reads `state`, or without one all agents' observations. Data: whole episodes, or windows with a
 stored state and burn-in. `normalize_observations` is for the agents' network alone: the mixer reads its input as the
-environment gives it. Its statistics count the zero rows of dead agents, as those of all agents belong to one array.
+environment gives it, and dead agents do not count.
 
 Differences from the papers: dead agents enter the mixer with a value of 0; time limits bootstrap; new episodes get the
 largest priority so far. From RLlib 0.6: the mixer is trained and copied to the target; QMIX and VDN learn from the

@@ -20,9 +20,10 @@ import tensorflow as tf
 
 from tfrl.errors import SettingError
 from tfrl.nn import inputs
+from tfrl.nn.teams import OBSERVATION
 from tfrl.optim import apply
 from tfrl.spaces import leaf_values, leaves
-from tfrl.types import side_inputs
+from tfrl.types import ALIVE, side_inputs
 
 EPSILON = 1e-8
 ROOT = "observation"  # name of an observation that is no nest
@@ -33,13 +34,16 @@ class RunningMoments(tf.Module):
 
     Args:
       shape: of one observation.
+      by_agent: the first axis has the agents of a team, whose observations are counted apart.
     """
 
-    def __init__(self, shape: tuple[int, ...], name: str = "moments"):
+    def __init__(self, shape: tuple[int, ...], name: str = "moments", by_agent: bool = False):
         super().__init__(name=name)
         self.shape = tuple(shape)
+        # Counts are scalars, or [agents, 1, ...].
+        self.counted = (self.shape[0], *[1] * (len(self.shape) - 1)) if by_agent else ()
         zeros = tf.zeros(self.shape, tf.float64)
-        self.count = tf.Variable(tf.zeros([], tf.float64), trainable=False, name="count")
+        self.count = tf.Variable(tf.zeros(self.counted, tf.float64), trainable=False, name="count")
         self._mean = tf.Variable(zeros, trainable=False, name="mean")
         self._m2 = tf.Variable(zeros, trainable=False, name="m2")
 
@@ -51,7 +55,7 @@ class RunningMoments(tf.Module):
 
         Args:
           x: [N, *shape] of any numeric dtype; what stands in invalid rows is not read.
-          valid: bool [N], or None when all are.
+          valid: bool [N], with `by_agent` [N, agents], or None when all are.
 
         Raises:
           ValueError: `x` of another shape.
@@ -62,9 +66,9 @@ class RunningMoments(tf.Module):
         if valid is None:
             rows = tf.cast(tf.shape(x)[0], tf.float64)
         else:
-            mask = tf.reshape(valid, [-1, *[1] * len(self.shape)])
+            mask = tf.reshape(valid, [-1, *(self.counted or [1] * len(self.shape))])
             x = tf.where(mask, x, tf.zeros_like(x))
-            rows = tf.reduce_sum(tf.cast(valid, tf.float64))
+            rows = tf.reshape(tf.reduce_sum(tf.cast(mask, tf.float64), axis=0), self.counted)
         new = apply.reduce_sum(rows)
         new_mean = apply.reduce_sum(tf.reduce_sum(x, axis=0)) / tf.maximum(new, 1.0)
         squares = (x - new_mean) ** 2
@@ -99,7 +103,7 @@ class RunningMoments(tf.Module):
         """Goes on as if it had merged `count` observations with this mean and deviation (n - 1), [*shape]."""
         self._mean.assign(tf.cast(mean, tf.float64))
         self._m2.assign(tf.cast(std, tf.float64) ** 2 * max(count - 1, 0))
-        self.count.assign(float(count))
+        self.count.assign(tf.fill(self.counted, tf.constant(count, tf.float64)))
 
     def mean(self) -> tf.Tensor:
         """float64 [*shape], 0 before anything was merged."""
@@ -121,6 +125,8 @@ class RunningMoments(tf.Module):
 class ObservationMoments(tf.Module):
     """The learner's statistics of an observation space: `RunningMoments` of each leaf that is normalised.
 
+    The rows of agents that do not live, which are zeros, are left out of those of a team's observation.
+
     Args:
       space: observation space.
       reads: side inputs among what is normalised.
@@ -132,7 +138,11 @@ class ObservationMoments(tf.Module):
     def __init__(self, space: gym.Space, reads: Sequence[str] = ()):
         super().__init__()
         self._space, boxes = space, normalised_leaves(space, reads)
-        self.leaves = {path: RunningMoments(box.shape) for path, box in boxes.items()}
+        self._team = f"{ROOT}/{OBSERVATION}" if ALIVE in side_inputs(space) else None
+        self.leaves = {
+            path: RunningMoments(box.shape, by_agent=path == self._team)
+            for path, box in boxes.items()
+        }
 
     def merge(self, obs: Any, valid: tf.Tensor | None = None) -> None:
         """Adds observations, leaves [*lead, *shape], where `valid`, bool [*lead], is True; None: all of them.
@@ -142,10 +152,18 @@ class ObservationMoments(tf.Module):
         valid = None if valid is None else tf.reshape(valid, [-1])
         arrays = by_path(obs, self._space)
         for path, moments in self.leaves.items():
-            moments.merge(tf.reshape(arrays[path], [-1, *moments.shape]), valid)
+            counts = valid
+            if path == self._team:
+                alive = arrays[f"{ROOT}/{ALIVE}"]
+                counts = tf.reshape(alive > 0, [-1, alive.shape[-1]])
+                counts = counts if valid is None else counts & valid[:, None]
+            moments.merge(tf.reshape(arrays[path], [-1, *moments.shape]), counts)
 
     def merge_sums(self, count: tf.Tensor, sums: Any) -> None:
-        """Adds observations of which sums are known, {path: (sum, sum of squares)}; see `RunningMoments.merge_sums`."""
+        """Adds observations of which sums are known, {path: (sum, sum of squares)}; see `RunningMoments.merge_sums`.
+
+        They have the zeros of agents that do not live.
+        """
         for path, moments in self.leaves.items():
             moments.merge_sums(count, *sums[path])
 
