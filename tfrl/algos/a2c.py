@@ -33,7 +33,12 @@ class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, M
     unroll_length: int = setting(
         5, "consecutive steps of each environment in a batch", unit="env steps", minimum=1
     )
-    gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
+    gae_lambda: float = setting(
+        1.0,
+        "lambda of GAE; 1: rewards to the end of the unroll plus the value there",
+        minimum=0.0,
+        maximum=1.0,
+    )
     value_coefficient: float = policy_gradient.value_coefficient(0.5)
     optimizer: str = with_default(OptimizerSettings, "optimizer", "rmsprop")
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 7e-4)

@@ -40,7 +40,12 @@ class Config(policy_gradient.Settings, OptimizerSettings, ActorCriticSettings, M
     unroll_length: int = setting(
         10, "consecutive steps of each environment per gradient", unit="env steps", minimum=1
     )
-    gae_lambda: float = setting(1.0, "lambda of GAE; 1: n-step returns", minimum=0.0, maximum=1.0)
+    gae_lambda: float = setting(
+        1.0,
+        "lambda of GAE; 1: rewards to the end of the unroll plus the value there",
+        minimum=0.0,
+        maximum=1.0,
+    )
     value_coefficient: float = policy_gradient.value_coefficient(0.5)
     learning_rate: float = with_default(OptimizerSettings, "learning_rate", 1e-3)
     queue_items: int = gradients.queue_items()

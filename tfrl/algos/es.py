@@ -40,7 +40,7 @@ class Config(population.Settings, OptimizerSettings):
     )
     min_steps_per_batch: int = setting(
         0,
-        "an iteration has as many rounds as it takes to reach so many env steps",
+        "an iteration has as many rounds as it takes to reach so many env steps; 0: one round",
         unit="env steps",
         minimum=0,
     )

@@ -44,7 +44,10 @@ class Config(
 
     value_coefficient: float = policy_gradient.value_coefficient(0.5)
     gae_lambda: float = setting(
-        0.95, "lambda of GAE; 1: Monte Carlo returns", minimum=0.0, maximum=1.0
+        0.95,
+        "lambda of GAE; 1: rewards to the end of the unroll plus the value there",
+        minimum=0.0,
+        maximum=1.0,
     )
     epochs: int = setting(10, "number of passes over each batch", minimum=1)
     minibatches: int = setting(4, "number of minibatches per epoch, one update each", minimum=1)

@@ -105,7 +105,7 @@ class Config(family.Settings, RandomStartSettings, OptimizerSettings, ModelSetti
     )
     num_quantiles: int | None = setting(
         None,
-        "quantiles of each critic (TQC: 25, with 5 critics); none: each gives its mean",
+        "quantiles of each critic (TQC: 25, with 5 critics); none: each gives one value, the expected return",
         unit="quantiles",
         minimum=1,
     )

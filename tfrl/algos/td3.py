@@ -47,7 +47,10 @@ class Config(deterministic_policy.Settings, OptimizerSettings, ModelSettings):
         minimum=0.0,
     )
     target_noise_clip: float = setting(
-        0.5, "largest magnitude of this noise", minimum=0.0, idle_if={"target_noise": 0.0}
+        0.5,
+        "largest magnitude of the noise on the target policy's action",
+        minimum=0.0,
+        idle_if={"target_noise": 0.0},
     )
 
     policy_period_updates: int = with_default(family.Settings, "policy_period_updates", 2)

@@ -70,7 +70,7 @@ class ActionNoiseSettings(RandomStartSettings):
     )
     noise_final: float = setting(
         1.0,
-        "share of the noise that is left after its linear decay",
+        "share of the noise that is left after its linear decay; 1: no decay",
         minimum=0.0,
         maximum=1.0,
         resumable=True,

@@ -43,8 +43,8 @@ class CriticSettings:
     )
     shared_torso: bool = setting(
         False,
-        "policy and critics share the network before their layers, which only the critics' loss trains; a memory is "
-        "always shared",
+        "policy and critics share the network before their layers (that of images, or hidden_sizes), which only the "
+        "critics' loss trains; a memory is always shared",
         idle_if={"core": frozenset(("lstm", "gru", "gtrxl"))},
     )
 

@@ -35,20 +35,20 @@ class OptimizerSettings:
     )
     learning_rate_final: float | None = setting(
         None,
-        "learning rate after linear decay over learning_rate_env_steps or learning_rate_updates; none: no decay",
+        "learning rate after a decay over learning_rate_env_steps or learning_rate_updates; none: no decay",
         minimum=0.0,
         resumable=True,
     )
     learning_rate_env_steps: int = setting(
         0,
-        "length of the learning rate's decay in env steps",
+        "length of the learning rate's decay in env steps; 0: it is given in updates",
         unit="env steps",
         minimum=0,
         resumable=True,
     )
     learning_rate_updates: int = setting(
         0,
-        "length of the learning rate's decay in updates; it begins after the warm-up",
+        "length of the learning rate's decay in updates, which begins after the warm-up; 0: it is given in env steps",
         unit="updates",
         minimum=0,
         resumable=True,
@@ -88,7 +88,7 @@ class OptimizerSettings:
     learning_rate_schedule: Points = setting(
         (),
         "learning rates at given env steps or updates, see learning_rate_schedule_unit, interpolated linearly; "
-        "replaces the settings above, e.g. 0:1e-3,50000:1e-4",
+        "replaces learning_rate and its decay, but not the warm-up, e.g. 0:1e-3,50000:1e-4",
         minimum=0.0,
         resumable=True,
     )
@@ -101,7 +101,7 @@ class OptimizerSettings:
     )
     optimizer_epsilon: float = setting(
         1e-7,
-        "epsilon of Adam, AdamW, LAMB or RMSProp",
+        "constant added to the denominator of Adam, AdamW, LAMB or RMSProp",
         above=0.0,
         idle_if={"optimizer": _ADAMS | _RMSPROPS},
     )
@@ -147,8 +147,8 @@ class OptimizerSettings:
     )
     trust_clip: tuple[float, float] | None = setting(
         None,
-        "lowest and highest norm of a layer's weights that the length of its steps of LAMB or LARS is proportional to; "
-        "none: no limits",
+        "limits of the norm of a layer's weights, to which the length of its steps is proportional with LAMB or LARS: "
+        "lowest,highest; none: no limits",
         minimum=0.0,
         idle_if={"optimizer": _LAYER_WISE},
     )
@@ -159,14 +159,15 @@ class OptimizerSettings:
     )
     lars_variant: str = setting(
         "heavy_ball",
-        "LARS that scales the gradient before the momentum, or the momentum (paper)",
+        "what LARS scales to the norm of a layer's weights: the gradient, before the momentum takes it in "
+        "(heavy_ball), or the momentum (paper)",
         choices=("heavy_ball", "paper"),
         idle_if={"optimizer": Except(("lars",))},
     )
     lars_trust_coefficient: float = setting(
         1e-3,
-        "heavy_ball: length of a step along the gradient, as a part of the norm of the layer's weights and of the "
-        "learning rate",
+        "heavy_ball: the gradient is scaled to this times the norm of the layer's weights, before the learning rate "
+        "multiplies it",
         above=0.0,
         idle_if=({"optimizer": Except(("lars",))}, {"lars_variant": "paper"}),
     )

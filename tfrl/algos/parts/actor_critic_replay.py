@@ -58,7 +58,7 @@ class Settings(ReplaySettings, HindsightSettings, CriticSettings):
     l2_penalty: float = setting(
         0.0,
         "L2 penalty: this times half the sum of squared weights, biases left out, is added to the losses of critics "
-        "and policy",
+        "and policy; 0: none",
         minimum=0.0,
     )
 

@@ -58,16 +58,17 @@ class Settings:
         "both signs of a perturbation play an episode of the same seed, where environments can be seeded one by one",
     )
     reward_shift: float = setting(
-        0.0, "subtracted from every reward of training, e.g. a bonus for staying alive"
+        0.0,
+        "subtracted from every reward of training, but not from logged returns, e.g. a bonus for staying alive",
     )
     l2_coeff: float = setting(
         0.0,
-        "coefficient of the squared weights' half in what is minimised: it pulls weights to zero",
+        "L2 penalty: this times half the sum of squared weights is subtracted from what is maximised; 0: none",
         minimum=0.0,
     )
     action_noise: float = setting(
         0.0,
-        "standard deviation of the noise on Box actions in training",
+        "standard deviation of the noise on Box actions in training, in units of the action; 0: none",
         minimum=0.0,
         idle_if={"box_actions": False},
     )

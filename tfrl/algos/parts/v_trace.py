@@ -49,7 +49,9 @@ class AsyncSettings:
     vtrace: bool = setting(
         True, "correct for outdated acting weights with V-trace; false: uncorrected GAE advantages"
     )
-    trace_lambda: float = setting(1.0, "lambda of V-trace or GAE", minimum=0.0, maximum=1.0)
+    trace_lambda: float = setting(
+        1.0, "lambda of V-trace, or with vtrace=false of GAE", minimum=0.0, maximum=1.0
+    )
     rho_bar: float | None = setting(
         1.0,
         "upper limit of the importance ratio in value targets; none: no limit",
@@ -66,7 +68,7 @@ class AsyncSettings:
         "none", "standardise advantages over the batch, or not at all", choices=("batch", "none")
     )
     replay_proportion: float = setting(
-        0.0, "replayed unrolls per new unroll in training", minimum=0.0
+        0.0, "replayed unrolls per new unroll in training; 0: none", minimum=0.0
     )
     replay_unrolls: int = setting(
         100, "number of unrolls kept for replay", minimum=1, idle_if={"replay_proportion": 0.0}
