@@ -380,7 +380,7 @@ class Episodes:
 
     Attributes:
       length: T, env steps of a column. A longer episode goes on in another column, which begins with the state of the
-        memory that it has there; at the cut a column ends as at a time limit.
+        memory that it has there; at the cut no step is the last one, and its observation is bootstrapped from.
       discount: gamma, per env step.
       count: least number of episodes of an item; 1 in a replay.
 

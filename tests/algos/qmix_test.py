@@ -203,6 +203,18 @@ class LossTest(tf.test.TestCase, parameterized.TestCase):
                 mine.append(0.7 * own.max() + 0.3 * own.mean() + 1e-6)
             self.assertAllClose(out.priorities[b], np.mean(mine), 1e-4, 1e-5)
 
+    def test_without_bootstraps_at_time_limits_only_ends_of_episodes_count(self):
+        """Column 2 was truncated at step 4; column 3 is a part of an episode that goes on, cut after the last step."""
+        learner = learner_of(mixer="vdn", bootstrap_time_limits=False)
+        batch = batch_of(learner.policy)
+        found = qmix.of_columns(learner._config, learner.policy.team, tensors(batch))
+        self.assertEqual(batch.discount[4, 2], np.float32(DISCOUNT))
+        expected = batch.discount.copy()
+        expected[4, 2] = 0.0
+        valid = batch.valid
+        self.assertAllEqual(found.discount.numpy()[valid], expected[valid])
+        self.assertEqual(found.discount[LENGTH - 1, 3], np.float32(DISCOUNT))
+
     def test_the_mask_and_the_target_by_hand(self):
         td = value.joint_q_learning(
             tf.constant([3.5, 1.0, 9.0]),

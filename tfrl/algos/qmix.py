@@ -68,8 +68,8 @@ class Config(MixerSettings, TeamSettings, ValueSettings, OptimizerSettings, Mode
     episode_length: int = setting(
         0,
         "steps that an item holds. A longer episode goes on, and what follows is an item that begins with the stored "
-        "state of the memory; the last observation of a part is bootstrapped from, as at a time limit. 0: the "
-        "environment's time limit",
+        "state of the memory; the last observation of a part is always bootstrapped from. 0: the environment's time "
+        "limit",
         unit="env steps",
         minimum=0,
         idle_if={"replay_of": "windows"},
@@ -77,7 +77,7 @@ class Config(MixerSettings, TeamSettings, ValueSettings, OptimizerSettings, Mode
     bootstrap_time_limits: bool = setting(
         True,
         "bootstrap from the last observation of an episode that a time limit has ended; false: count it as a "
-        "termination, for tasks that always take the whole time",
+        "termination, where values that only a time limit ends would drift. Parts that episode_length cuts are no ends",
     )
     sequence_length: int = with_default(
         ReplaySettings,
@@ -228,7 +228,8 @@ def of_columns(config: Config, team: teams.TeamInputs, batch: Trajectory) -> Tra
     """The batch in columns of the loss: one for each team, or without a mixer one for each agent.
 
     A column of an agent has the reward that `iql_reward` says, and its steps count while it is alive. Without
-    `bootstrap_time_limits` the discount of every last step is 0.
+    `bootstrap_time_limits` the discount of every step that ended an episode is 0; the last step of a part that
+    `episode_length` has cut ended none.
 
     Args:
       batch: leaves [T, b, ...].

@@ -121,14 +121,16 @@ class EpisodeBuilder:
         self._open[: len(opened)], self._item[:, : item.shape[1]] = opened, item
 
     def _lay(self, row: int) -> None:
-        """The finished episode of a row becomes the next column of the item."""
+        """The finished episode of a row, or the part of one that fills a column, becomes the next column of the item.
+
+        Its last step is marked as last where the episode ended, and not where it was cut: the column ends there anyway.
+        """
         length, column = self._length[row], self._column
         begun_by = int(self._begun_by[row])
         self._oldest = min(self._oldest, begun_by) if column else begun_by
         self._item[:, column] = np.zeros((), self._item.dtype)
-        self._item["is_last"][:, column] = True
         self._item[: length + 1, column] = self._open[: length + 1, row]
-        self._item["is_last"][length - 1 :, column] = True
+        self._item["is_last"][length:, column] = True
         self._item["valid"][length:, column] = False
         self._item_states[column] = self._states[row]
         self._length[row] = 0

@@ -270,8 +270,8 @@ def whole_episodes(
     """The steps of each episode, in the order in which they end (of the same vector step: by row).
 
     A step is a dict with 'obs', 'action', 'extras', 'state' (before it), 'reward', 'rewards', 'discount',
-    'discounted_return', 'is_first', 'next_obs' and the 'version' of the weights that acted. An episode longer than
-    `length` is cut there, and what follows is an episode of its own.
+    'discounted_return', 'is_first', 'is_last', 'next_obs' and the 'version' of the weights that acted. An episode
+    longer than `length` is cut there, where no step is the last one, and what follows is an episode of its own.
     """
     rows = range(len(records[0].step.reward))
     episodes: list[list[dict[str, Any]]] = []
@@ -298,10 +298,11 @@ def whole_episodes(
                     "discounted_return": last["discount"] * last["discounted_return"]
                     + float(step.reward[b]),
                     "is_first": begins,
+                    "is_last": bool(step.terminated[b] or step.truncated[b]),
                     "version": version,
                 }
             )
-            if step.terminated[b] or step.truncated[b] or len(open_[b]) == length:
+            if open_[b][-1]["is_last"] or len(open_[b]) == length:
                 episodes.append(open_[b])
                 open_[b] = []
     return episodes
