@@ -133,7 +133,9 @@ class ConfigsTest(parameterized.TestCase):
         result = json.loads((RUNS / run / "result.json").read_text())
         self.assertGreaterEqual(result["return_mean"], 0.9)
 
-    @parameterized.parameters(*[(run,) for run in RECORDED if run.startswith("ppo/grid_")])
+    @parameterized.parameters(
+        *[(run,) for run in RECORDED if run.startswith(("ppo/grid_", "qmix/loads"))]
+    )
     def test_agents_that_share_a_policy_lift_loads_together(self, run):
         """Chance lifts 3 loads in a hundred, no agent lifts one alone."""
         result = json.loads((RUNS / run / "result.json").read_text())
