@@ -253,19 +253,9 @@ class PolicyLossTest(tf.test.TestCase, parameterized.TestCase):
         learner, batch = actor_critic.learner_and_batch(
             sac, SPEC, hidden_sizes=(4,), l2_penalty=0.1, **own, **options
         )
-        parts = {network.name: network.variables for network in learner.networks()}
-        values = lambda: {name: numbers(found) for name, found in parts.items()}
-        changed = lambda a, b: {n for n in parts if conformance.apart(a[n], b[n]) > 0}
-        critics = {
-            "critic_body",
-            *(f"critic_{i}" for i in range(len(learner.critics.critics.heads))),
-        }
-        before = values()
-        learner.update(batch, SEED)
-        between = values()
-        learner.update_policy(batch, SEED)
-        self.assertEqual(changed(before, between), critics)
-        self.assertEqual(changed(between, values()), {"policy", "temperature"})
+        critics, policy = actor_critic.trained(learner, batch, SEED)
+        heads = {f"critic_{i}" for i in range(len(learner.critics.critics.heads))}
+        self.assertEqual((critics, policy), ({"critic_body", *heads}, {"policy", "temperature"}))
 
     @parameterized.parameters("min", "mean")
     def test_the_policy_climbs_the_value_of_the_critics(self, policy_value):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 import sys
-import tempfile
 import types
 from unittest import mock
 
@@ -17,6 +15,7 @@ from tfrl.config import resolve
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, Job
 from tfrl.settings import setting
+from tfrl.testing import runs
 
 ALGO = "toy.algo"
 
@@ -30,13 +29,7 @@ class Config:
 class ResolveTestCase(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        module = types.ModuleType(ALGO)
-        module.Config, module.make = Config, lambda config, spec: None
-        self.enter_context(mock.patch.dict(sys.modules, {ALGO: module}))
-        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
-        here = os.getcwd()
-        os.chdir(self.folder)
-        self.addCleanup(os.chdir, here)
+        self.folder = runs.toy_algorithm(self, ALGO, Config)
 
     def assert_refused(self, pattern, *argv):
         before = sorted(self.folder.rglob("*"))

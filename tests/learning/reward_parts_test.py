@@ -19,8 +19,7 @@ from tfrl.job import Job
 from tfrl.replay.learner_replay import LearnerReplay
 from tfrl.runtime.plan.run_plan import plan_run
 from tfrl.runtime.storage import checkpoint_files
-from tfrl.runtime.storage.checkpoint import restore_learner
-from tfrl.testing import conformance
+from tfrl.testing.runs import newest_learner
 
 VALUE = 1 / (1 - 0.9 * 0.5)
 COMMON = dict(
@@ -78,9 +77,7 @@ class LearningTest(TrainingCase):
     )
     def test_ppo_learns_the_value_under_both_discounts(self, settings):
         _, run_dir = self.train("ppo", **PPO, **settings)
-        run_plan = plan_run(Job.load(run_dir / "job.json"))
-        loop = conformance.loop(run_plan.agent, run_plan.spec)
-        restore_learner(run_plan.checkpoints.newest(), loop)
+        loop, _ = newest_learner(run_dir)
         value = loop.learner.policy.heads(tf.constant(ONES)).values
         self.assertAllClose(value, [VALUE], rtol=0.1)
 

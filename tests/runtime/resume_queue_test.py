@@ -1,17 +1,14 @@
 """An on-policy run that is resumed: everything of the learner, and schedules over the env steps of the whole run."""
 
-import json
 import pathlib
 import tempfile
 
 import tensorflow as tf
 
 import tfrl
-from tfrl.job import Job
 from tfrl.logs import csv_file
-from tfrl.runtime.plan.run_plan import plan_run
-from tfrl.runtime.storage.checkpoint import restore_learner
 from tfrl.testing import conformance
+from tfrl.testing.runs import newest_learner
 
 SETTINGS = dict(
     env="tfrl.testing.fakes:IdentityGame", env_kwargs={"length": 7}, num_envs=4, unroll_length=8,
@@ -26,14 +23,6 @@ UPDATES = 4  # of a batch of 8 vector steps
 
 
 class ResumeTest(tf.test.TestCase):
-    def saved(self, run_dir):
-        """The learner of the newest checkpoint and the numbers beside it."""
-        run_plan = plan_run(Job.load(run_dir / "job.json"))
-        found = run_plan.checkpoints.newest()
-        loop = conformance.loop(run_plan.agent, run_plan.spec)
-        restore_learner(found, loop)
-        return loop, json.loads((found.folder / "state.json").read_text())
-
     def count(self, loop):
         """Observations that the statistics hold."""
         statistics = loop.learner._training.statistics
@@ -44,7 +33,7 @@ class ResumeTest(tf.test.TestCase):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         first = tfrl.train("ppo", run_dir=str(run_dir), **SETTINGS)
         self.assertBetween(first.env_steps, 400, 431)
-        loop, state = self.saved(run_dir)
+        loop, state = newest_learner(run_dir)
         self.assertEqual(int(loop.updates), first.updates)
         self.assertEqual(first.updates, state["written"] * UPDATES)
         self.assertEqual((state["written"], state["compile"]), (state["sampled"], "graph"))
@@ -53,7 +42,7 @@ class ResumeTest(tf.test.TestCase):
 
         with self.subTest("with nothing left to do, nothing changes"):
             tfrl.train("ppo", run_dir=str(run_dir), resume=True)
-            again, same = self.saved(run_dir)
+            again, same = newest_learner(run_dir)
             self.assertEqual(
                 conformance.apart(conformance.values(loop), conformance.values(again)), 0.0
             )
@@ -61,7 +50,7 @@ class ResumeTest(tf.test.TestCase):
 
         second = tfrl.train("ppo", run_dir=str(run_dir), resume=True, total_env_steps=800)
         self.assertBetween(second.env_steps, 800, 831)
-        loop, state = self.saved(run_dir)
+        loop, state = newest_learner(run_dir)
         self.assertEqual(second.updates, state["written"] * UPDATES)
         self.assertEqual(self.count(loop), {float(second.env_steps)})
         rows = csv_file.read(run_dir / "metrics.csv")

@@ -106,6 +106,17 @@ def learner_and_batch(module: types.ModuleType, spec: EnvSpec, **settings: Any) 
     return made.make_learner(), decoded(made, spec)
 
 
+def trained(learner: Any, batch: Any, seed: Any) -> tuple[set[str], set[str]]:
+    """Names of the networks that the update of the critics changes, and of those that the one of the policy does."""
+    values = lambda: {n.name: [v.numpy() for v in n.variables] for n in learner.networks()}
+    found = [values()]
+    for update in (learner.update, learner.update_policy):
+        update(batch, seed)
+        found.append(values())
+    changed = lambda a, b: {name for name in a if conformance.apart(a[name], b[name]) > 0}
+    return changed(*found[:2]), changed(*found[1:])
+
+
 def solve_bandit(
     module: types.ModuleType, updates: int = 1_000, **settings: Any
 ) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 """A recurrent DQN as a whole: a run in one process over a replay of sequences, saved and resumed."""
 
-import json
 import pathlib
 import tempfile
 from unittest import mock
@@ -13,9 +12,9 @@ from tfrl.job import Job
 from tfrl.logs import csv_file
 from tfrl.runtime.acting.actor import Actor
 from tfrl.runtime.plan.run_plan import plan_run
-from tfrl.runtime.storage.checkpoint import restore_learner
 from tfrl.testing import conformance
 from tfrl.testing.ports import listening
+from tfrl.testing.runs import newest_learner
 
 SETTINGS = dict(
     env="tfrl.envs.memory:RepeatPrevious", env_kwargs={"length": 9}, num_envs=4, hidden_sizes=(8,),
@@ -29,14 +28,6 @@ SETTINGS = dict(
 
 
 class SequenceReplayTest(tf.test.TestCase):
-    def saved(self, run_dir):
-        """The learner of the newest checkpoint and the numbers beside it."""
-        run_plan = plan_run(Job.load(run_dir / "job.json"))
-        found = run_plan.checkpoints.newest()
-        loop = conformance.loop(run_plan.agent, run_plan.spec)
-        restore_learner(found, loop)
-        return loop, json.loads((found.folder / "state.json").read_text())
-
     def test_a_run_keeps_its_ratio_and_goes_on_where_it_was(self):
         self.check("learner")
 
@@ -55,7 +46,7 @@ class SequenceReplayTest(tf.test.TestCase):
         with mock.patch.object(Actor, "run", look):
             first = tfrl.train("dqn", run_dir=str(run_dir), **SETTINGS, replay_residency=residency)
         self.assertLen(ports, int(residency == "server"))
-        loop, state = self.saved(run_dir)
+        loop, state = newest_learner(run_dir)
         self.assertEqual(int(loop.updates), first.updates)
         # 8 sequences an update, of which an env step brings a quarter, and 8 env steps for an update.
         allowed = (state["written"] - 20) * 4
@@ -67,14 +58,14 @@ class SequenceReplayTest(tf.test.TestCase):
 
         with self.subTest("with nothing left to do, nothing changes"):
             tfrl.train("dqn", run_dir=str(run_dir), resume=True)
-            again, same = self.saved(run_dir)
+            again, same = newest_learner(run_dir)
             self.assertEqual(
                 conformance.apart(conformance.values(loop), conformance.values(again)), 0.0
             )
             self.assertEqual((same["written"], same["rng"]), (state["written"], state["rng"]))
 
         second = tfrl.train("dqn", run_dir=str(run_dir), resume=True, total_env_steps=800)
-        loop, later = self.saved(run_dir)
+        loop, later = newest_learner(run_dir)
         self.assertEqual((second.env_steps, int(loop.updates)), (800, second.updates))
         self.assertEqual(later["sampled"], 8 * second.updates)
         self.assertBetween((later["written"] - 20) * 4 - later["sampled"], 0, 16)

@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -19,6 +17,7 @@ from tfrl.errors import SettingError
 from tfrl.job import Job
 from tfrl.runtime.storage import folders, owner
 from tfrl.settings import setting
+from tfrl.testing import runs
 
 ALGO = "toy.algo"
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -41,13 +40,7 @@ class Config:
 class OwnerTest(parameterized.TestCase):
     def setUp(self):
         super().setUp()
-        module = types.ModuleType(ALGO)
-        module.Config, module.make = Config, lambda config, spec: None
-        self.enter_context(mock.patch.dict(sys.modules, {ALGO: module}))
-        self.folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
-        here = os.getcwd()
-        os.chdir(self.folder)
-        self.addCleanup(os.chdir, here)
+        self.folder = runs.toy_algorithm(self, ALGO, Config)
 
     def job(self, run_dir="", **settings):
         return Job(algo=ALGO, config=Config(), run_dir=run_dir, **settings)
