@@ -492,8 +492,9 @@ class RunsTest(tf.test.TestCase, parameterized.TestCase):
             "hdqn", env="tfrl/Trash-v0", env_kwargs={"map": "ta1/tb2"}, run_dir=f"{out}/run", seed=1,
             total_env_steps=30_000, max_episode_steps=20, num_envs=32, hidden_sizes=(32, 32), low_hidden_sizes=(32,),
             max_goal_length=4, optimizer="adam", learning_rate=2e-3, low_learning_rate=3e-3, coordination=coordination,
-            low_discount=0.8, random_goal_share=0.5, env_steps_per_update=8, batch_size=8, target_period_updates=50,
-            epsilon_decay_env_steps=20_000, low_epsilon_decay_env_steps=10_000, eval_every_env_steps=10_000,
+            discount=0.9, low_discount=0.8, random_goal_share=0.5, env_steps_per_update=8, batch_size=8,
+            target_period_updates=50, epsilon_decay_env_steps=15_000, low_epsilon_decay_env_steps=10_000,
+            eval_every_env_steps=2_500,
             console="none", tensorboard=False,
         )  # fmt: skip
         self.assertGreaterEqual(result.return_mean, 0.9)
