@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
 from absl.testing import absltest, parameterized
 
 import tfrl
@@ -55,8 +56,14 @@ class CallbacksTest(parameterized.TestCase):
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         return tfrl.train(algo, **{**SETTINGS, "run_dir": folder, **settings})
 
-    @parameterized.parameters("inprocess", "processes")
-    def test_every_hook_is_called_and_may_add_metrics_and_stop(self, backend):
+    def test_every_hook_is_called_and_may_add_metrics_and_stop(self):
+        self.check_hooks("inprocess")
+
+    @pytest.mark.slow
+    def test_every_hook_is_called_with_processes_too(self):
+        self.check_hooks("processes")
+
+    def check_hooks(self, backend):
         recorder = Recorder(stop_at=200)
         result = self.train(callbacks=[recorder], backend=backend, total_env_steps=100_000)
         self.assertEqual(recorder.calls[0], ("start", (8,), None))

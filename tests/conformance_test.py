@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -17,6 +18,7 @@ from tfrl.testing import algorithm_checks
 
 # 'dqn' or 'dqn with lstm': the algorithm and its settings.
 CASES = {name: (name, algorithm(name).ABOUT.small) for name in algorithms()}
+PLAIN = tuple(CASES)
 for _name in algorithms():
     for _variant, _changes in algorithm(_name).ABOUT.variants.items():
         CASES[f"{_name} {_variant}"] = (_name, {**algorithm(_name).ABOUT.small, **_changes})
@@ -37,11 +39,19 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.named_parameters(
         (f"_{case}_{check.__name__}".replace(" ", "_"), case, check)
         for case, check in itertools.product(CASES, algorithm_checks.CHECKS)
+        if case in PLAIN or check is not algorithm_checks.eager_equals_traced
     )
     def test_every_algorithm_passes(self, case, check):
         check(subject(case))
         if check is algorithm_checks.networks_have_every_variable_once:
             self.assertNotEmpty(subject(case).straight.learner.networks())
+
+    @pytest.mark.slow
+    @parameterized.named_parameters(
+        (f"_{case}".replace(" ", "_"), case) for case in CASES if case not in PLAIN
+    )
+    def test_variants_are_alike_eager_and_traced(self, case):
+        algorithm_checks.eager_equals_traced(subject(case))
 
     @parameterized.named_parameters((f"_{name}", name) for name in algorithms())
     def test_an_unknown_setting_is_refused_with_the_nearest(self, name):

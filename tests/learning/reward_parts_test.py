@@ -55,9 +55,15 @@ class LearningTest(TrainingCase):
     @parameterized.named_parameters(
         ("beside_the_learner", dict(replay_residency="learner")),
         ("in_a_server", dict(replay_residency="server")),
-        ("in_processes", dict(backend="processes", num_actors=1, total_env_steps=3_000)),
     )
     def test_dqn_learns_the_value_under_both_discounts(self, settings):
+        self.check_dqn(settings)
+
+    @pytest.mark.slow
+    def test_dqn_does_so_in_processes(self):
+        self.check_dqn(dict(backend="processes", num_actors=1, total_env_steps=3_000))
+
+    def check_dqn(self, settings):
         result, run_dir = self.train("dqn", **{**DQN, **settings})
         q = tfrl.load(run_dir).q_values(ONES)
         self.assertAllClose(q, np.full_like(q, VALUE), rtol=0.1)
@@ -71,11 +77,14 @@ class LearningTest(TrainingCase):
         q = policy.q_values(ONES)
         self.assertAllClose(q, np.full_like(q, VALUE), rtol=0.15)
 
-    @parameterized.named_parameters(
-        ("in_one_process", {}),
-        ("in_processes", dict(backend="processes", num_actors=1)),
-    )
-    def test_ppo_learns_the_value_under_both_discounts(self, settings):
+    def test_ppo_learns_the_value_under_both_discounts(self):
+        self.check_ppo({})
+
+    @pytest.mark.slow
+    def test_ppo_does_so_in_processes(self):
+        self.check_ppo(dict(backend="processes", num_actors=1))
+
+    def check_ppo(self, settings):
         _, run_dir = self.train("ppo", **PPO, **settings)
         loop, _ = newest_learner(run_dir)
         value = loop.learner.policy.heads(tf.constant(ONES)).values

@@ -30,12 +30,20 @@ class DeterminismTest(tf.test.TestCase, parameterized.TestCase):
             return {name: file[name] for name in file.files}
 
     @parameterized.parameters(
-        ("ppo", dict(epochs=2, minibatches=4, core="gru", core_size=6)),
-        ("a2c", {}),
         ("pg", dict(unroll_length=40, episodes_per_item=4)),
         ("impala", dict(batch_env_steps=0, passes=2, replay_proportion=0.5)),
     )
     def test_a_seed_gives_one_policy(self, algo, settings):
+        self.check(algo, settings)
+
+    @pytest.mark.slow
+    @parameterized.parameters(
+        ("ppo", dict(epochs=2, minibatches=4, core="gru", core_size=6)), ("a2c", {})
+    )
+    def test_a_seed_gives_one_policy_of_the_others_too(self, algo, settings):
+        self.check(algo, settings)
+
+    def check(self, algo, settings):
         first, again = (self.weights(algo, seed=1, **settings) for _ in range(2))
         self.assertEqual(first.keys(), again.keys())
         for name, array in first.items():

@@ -31,8 +31,14 @@ def rows(path):
 
 
 class RunTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters("inprocess", "processes")
-    def test_a_fact_of_the_learner_reaches_knobs_and_environments(self, backend):
+    def test_a_fact_of_the_learner_reaches_knobs_and_environments(self):
+        self.check("inprocess")
+
+    @pytest.mark.slow
+    def test_a_fact_of_the_learner_reaches_those_of_other_processes(self):
+        self.check("processes")
+
+    def check(self, backend):
         with tempfile.TemporaryDirectory() as place:
             folder = pathlib.Path(place) / "run"
             tfrl.train("tfrl.testing.guided", run_dir=folder, backend=backend, **SETTINGS)

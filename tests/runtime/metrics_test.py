@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 
+import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -33,6 +34,7 @@ class MetricsTest(tf.test.TestCase):
         tfrl.train(algo, **settings)
         return csv_file.read(run_dir / "metrics.csv"), run_dir
 
+    @pytest.mark.slow
     def test_runs_emit_every_metric_of_the_tables(self):
         emitted, histograms = set(), set()
         for algo, settings in (

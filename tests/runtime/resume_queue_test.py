@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 
+import pytest
 import tensorflow as tf
 
 import tfrl
@@ -29,6 +30,7 @@ class ResumeTest(tf.test.TestCase):
         moments = [*statistics.observations.leaves.values(), statistics.rewards.moments]
         return {float(m.count) for m in moments}
 
+    @pytest.mark.slow
     def test_it_continues(self):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         first = tfrl.train("ppo", run_dir=str(run_dir), **SETTINGS)

@@ -28,6 +28,7 @@ SETTINGS = dict(
 
 
 class SequenceReplayTest(tf.test.TestCase):
+    @pytest.mark.slow
     def test_a_run_keeps_its_ratio_and_goes_on_where_it_was(self):
         self.check("learner")
 
