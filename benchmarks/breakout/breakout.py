@@ -16,7 +16,6 @@ import pathlib
 import subprocess
 import sys
 
-from tfrl import files
 from tfrl.benchmark import study
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -64,8 +63,7 @@ def keep(folder: pathlib.Path, algo: str) -> None:
         algo=algo, seed=SEED, env_steps=result["env_steps"], updates=result["updates"],
         train_s=round(result["train_s"]), training=training, evaluations=study.evaluations(folder),
     )  # fmt: skip
-    others = [json.dumps(e) for e in study.load(RESULTS) if e["algo"] != algo]
-    files.write_text(RESULTS, "[\n" + ",\n".join([*others, json.dumps(entry)]) + "\n]\n")
+    study.append(RESULTS, entry, replaces=["algo"])
 
 
 def table() -> str:

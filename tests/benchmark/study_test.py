@@ -22,6 +22,15 @@ class StudyTest(absltest.TestCase):
         self.assertEqual(path.read_text(), f"[\n{json.dumps(first)},\n{json.dumps(second)}\n]\n")
         self.assertEqual(study.load(path), [first, second])
 
+    def test_an_entry_replaces_those_of_its_key(self):
+        path = self.folder() / "results.json"
+        for entry in ({"algo": "dqn", "score": 1}, {"algo": "ppo", "score": 2}):
+            study.append(path, entry)
+        study.append(path, {"algo": "dqn", "score": 3}, replaces=["algo"])
+        self.assertEqual(
+            study.load(path), [{"algo": "ppo", "score": 2}, {"algo": "dqn", "score": 3}]
+        )
+
     def test_entries_of_a_key(self):
         runs = [{"algo": a, "seed": s} for a in ("dqn", "ppo") for s in (1, 2)]
         self.assertEqual(study.of(runs, algo="ppo"), runs[2:])

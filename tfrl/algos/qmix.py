@@ -194,8 +194,7 @@ def loss(
     # Values of all actions of every agent, by both networks [T' + 1, b, N, A].
     q_target = target.unrolled_values(batch, burn_in)
     q = policy.unrolled_values(batch, burn_in, training=True)
-    obs = tf.nest.map_structure(lambda x: x[burn_in:], batch.obs)
-    obs = flat(obs)
+    obs = flat(tf.nest.map_structure(lambda x: x[burn_in:], batch.obs))
     by_step = lambda x: tf.reshape(x, [*q.shape[:2], *x.shape[1:]])
     # What each agent did, and would do at the next observation: the best of its available actions.
     chosen = value.select(q[:-1], batch.action[burn_in:])

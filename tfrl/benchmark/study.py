@@ -25,9 +25,19 @@ def of(entries: Sequence[dict[str, Any]], **key: Any) -> list[dict[str, Any]]:
     return [entry for entry in entries if {name: entry[name] for name in key} == key]
 
 
-def append(path: pathlib.Path, entry: dict[str, Any]) -> None:
-    """Adds an entry to a file, which has one on each line. It is read anew: another process may have added to it."""
-    lines = ",\n".join(json.dumps(each) for each in (*load(path), entry))
+def append(path: pathlib.Path, entry: dict[str, Any], replaces: Sequence[str] = ()) -> None:
+    """Adds an entry to a file, which has one on each line. It is read anew: another process may have added to it.
+
+    Args:
+      path: of the file.
+      entry: of a run.
+      replaces: names of values; entries that have the same ones are taken out. () takes out none.
+    """
+    entries = load(path)
+    if replaces:
+        same = of(entries, **{name: entry[name] for name in replaces})
+        entries = [each for each in entries if each not in same]
+    lines = ",\n".join(json.dumps(each) for each in (*entries, entry))
     files.write_text(path, f"[\n{lines}\n]\n")
 
 
