@@ -46,10 +46,10 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         if check is algorithm_checks.networks_have_every_variable_once:
             self.assertNotEmpty(subject(case).straight.learner.networks())
 
-    @pytest.mark.slow
     @parameterized.named_parameters(
         (f"_{case}".replace(" ", "_"), case) for case in CASES if case not in PLAIN
     )
+    @pytest.mark.slow
     def test_variants_are_alike_eager_and_traced(self, case):
         algorithm_checks.eager_equals_traced(subject(case))
 

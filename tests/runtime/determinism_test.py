@@ -36,10 +36,10 @@ class DeterminismTest(tf.test.TestCase, parameterized.TestCase):
     def test_a_seed_gives_one_policy(self, algo, settings):
         self.check(algo, settings)
 
-    @pytest.mark.slow
     @parameterized.parameters(
         ("ppo", dict(epochs=2, minibatches=4, core="gru", core_size=6)), ("a2c", {})
     )
+    @pytest.mark.slow
     def test_a_seed_gives_one_policy_of_the_others_too(self, algo, settings):
         self.check(algo, settings)
 
