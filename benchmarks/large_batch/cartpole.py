@@ -123,7 +123,7 @@ def train() -> None:
 
 def steps_to_goal(entry: dict[str, Any]) -> float:
     """Env steps at the first evaluation that reaches `GOAL`; infinite where none does."""
-    return next((at for at, value in entry["evaluations"] if value >= GOAL), float("inf"))
+    return study.env_steps_to(GOAL, entry["evaluations"])
 
 
 def recorded(algo: str) -> list[dict[str, Any]]:

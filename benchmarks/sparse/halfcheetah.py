@@ -78,8 +78,7 @@ def final(run: dict[str, Any]) -> float:
 
 def share_of_steps(run: dict[str, Any], goal: float) -> float:
     """Share of all env steps at the first evaluation that reaches `goal`; infinite where none does."""
-    steps = next((at for at, value in run["evaluations"] if value >= goal), float("inf"))
-    return steps / ENV_STEPS
+    return study.env_steps_to(goal, run["evaluations"]) / ENV_STEPS
 
 
 def table() -> str:

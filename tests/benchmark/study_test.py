@@ -45,6 +45,12 @@ class StudyTest(absltest.TestCase):
         self.assertEqual(study.evaluations(folder), [[200, 7.5], [400, 9.0]])
         self.assertLen(study.logged(folder, "run/env_steps"), 4)
 
+    def test_the_first_evaluation_that_reaches_a_goal(self):
+        evaluations = [[100, 3.0], [200, 7.5], [300, 6.0], [400, 9.0]]
+        self.assertEqual(study.env_steps_to(7.5, evaluations), 200)
+        self.assertEqual(study.env_steps_to(10.0, evaluations), float("inf"))
+        self.assertEqual(study.env_steps_to(0.0, []), float("inf"))
+
 
 if __name__ == "__main__":
     absltest.main()

@@ -51,3 +51,8 @@ def evaluations(run_dir: pathlib.Path) -> list[list[float]]:
     """[env steps, mean return] of each evaluation of a run."""
     at, score = "run/env_steps", "evaluator/return_mean"
     return [[int(float(row[at])), float(row[score])] for row in logged(run_dir, score)]
+
+
+def env_steps_to(goal: float, evaluations: Sequence[Sequence[float]]) -> float:
+    """Env steps of the first of the `evaluations` whose return is `goal` or more; infinite where none has it."""
+    return next((at for at, value in evaluations if value >= goal), float("inf"))
