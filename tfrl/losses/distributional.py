@@ -95,15 +95,18 @@ def categorical_projection(
     below = tf.clip_by_value(tf.cast(place, tf.int32), 0, count - 2)
     # Share of the atom above; rounding must not make the other one's negative.
     above = tf.minimum(place - tf.cast(below, tf.float32), 1.0)
-    index = below + count * tf.range(rows)[:, None]
-    # m_i, the sums of the shares that reach atom i. Sums into places, not a product with the [B, K, K] shares: that is
-    # memory that a CPU's cache does not hold.
-    projected = tf.scatter_nd(
-        tf.reshape(tf.stack([index, index + 1]), [-1, 1]),
-        tf.reshape(tf.stack([probabilities * (1.0 - above), probabilities * above]), [-1]),
-        [rows * count],
+    # m_i, the sums of the shares that reach atom i: those that stay at the atom below, and those of the atom above, which
+    # are summed at the one below too and then moved by one. Sums into places, not a product with the [B, K, K] shares:
+    # that is memory that a CPU's cache does not hold.
+    segments = tf.reshape(below + count * tf.range(rows)[:, None], [-1])
+
+    def summed(shares: tf.Tensor) -> tf.Tensor:
+        at_below = tf.math.unsorted_segment_sum(tf.reshape(shares, [-1]), segments, rows * count)
+        return tf.reshape(at_below, [rows, count])
+
+    return summed(probabilities * (1.0 - above)) + tf.pad(
+        summed(probabilities * above)[:, :-1], [[0, 0], [1, 0]]
     )
-    return tf.reshape(projected, [rows, count])
 
 
 def categorical_q_learning(
