@@ -294,6 +294,31 @@ _ARS = {
     "l2_coeff": 0.0,
     "gradient_clip_norm": None,
 }
+# As many episodes of a round as environments, or a multiple, so that no actor waits for another.
+_ES = {
+    "policy": "mlp",
+    "core": "none",
+    "hidden_sizes": (64, 64),
+    "normalize_observations": True,
+    "episodes_per_batch": 32,
+    "min_steps_per_batch": 0,
+    "noise_stdev": 0.02,
+    "optimizer": "adam",
+    "learning_rate": 0.01,
+}
+_TWO_ACTORS = {"backend": "processes", "num_actors": 2, "num_envs": 8, "env_backend": "sync"}
+_ONE_ACTOR = {**_TWO_ACTORS, "num_actors": 1, "num_envs": 16}
+# End of a workload's name, who acts in words, the settings of it, and whether rivals run beside it.
+_ACTING = (
+    ("", "2 actor processes", _TWO_ACTORS, True),
+    ("-1", "1 actor process", _ONE_ACTOR, False),
+    (
+        "-envpool",
+        "2 actor processes, environments of EnvPool",
+        {**_TWO_ACTORS, "env_backend": "envpool"},
+        True,
+    ),
+)
 
 WORKLOADS = {
     w.name: w
@@ -514,28 +539,30 @@ WORKLOADS = {
         ),
         *(
             Workload(
-                name=f"ars-{env.partition('-')[0].lower()}{'-1' if actors == 1 else ''}",
-                what=f"ARS {env}, linear policy, 8 directions, {actors} actor process{'es' if actors > 1 else ''}",
+                name=f"ars-{env.partition('-')[0].lower()}{suffix}",
+                what=f"ARS {env}, linear policy, 8 directions, {what}",
                 algo="ars",
-                settings={
-                    **_ARS,
-                    "env": env,
-                    "num_envs": 16 // actors,
-                    "env_backend": "sync",
-                    "backend": "processes",
-                    "num_actors": actors,
-                },
+                settings={**_ARS, "env": env, **acting},
                 warmup_env_steps=warmup,
                 timed_env_steps=timed,
-                rivals={"sb3": Rival("sb3_ars.py", {"env_steps_per_s": 6.0})}
-                if actors == 2
-                else {},
+                rivals={"sb3": Rival("sb3_ars.py", {"env_steps_per_s": 6.0})} if races else {},
             )
             for env, warmup, timed in (
                 ("Pendulum-v1", 20_000, 200_000),
                 ("Swimmer-v5", 32_000, 160_000),
             )
-            for actors in (1, 2)
+            for suffix, what, acting, races in _ACTING
+        ),
+        *(
+            Workload(
+                name=f"es-swimmer{suffix}",
+                what=f"ES Swimmer-v5, MLP 64x64, 32 episodes a round, {what}",
+                algo="es",
+                settings={**_ES, "env": "Swimmer-v5", **acting},
+                warmup_env_steps=32_000,
+                timed_env_steps=160_000,
+            )
+            for suffix, what, acting, _ in _ACTING[:2]
         ),
         Workload(
             name="impala-pong",
