@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import pathlib
 import tempfile
 
 from absl.testing import absltest, parameterized
@@ -14,6 +16,7 @@ from tfrl.logs.logger import Logger
 from tfrl.logs.window import EpisodeWindow
 from tfrl.runtime.books import Books, Report, Totals
 from tfrl.runtime.plan.run_plan import plan_run
+from tfrl.runtime.storage.checkpoint import Checkpoint
 
 RATES = ("run/env_steps_per_s", "run/updates_per_s")
 
@@ -55,7 +58,7 @@ class RatesTest(parameterized.TestCase):
 class BooksTest(absltest.TestCase):
     """Rows of both backends are made here."""
 
-    def books(self, **settings):
+    def books(self, state=None, **settings):
         folder = self.enter_context(tempfile.TemporaryDirectory())
         job = make_job(
             run_dir=folder, env="tfrl.testing.fakes:IdentityGame", console="none", tensorboard=False, **settings
@@ -63,7 +66,10 @@ class BooksTest(absltest.TestCase):
         logger = Logger(folder, job.log, job.total_env_steps)
         self.addCleanup(logger.close)
         self.now = 0.0
-        return Books(plan_run(job), logger, lambda: self.now)
+        plan = plan_run(job)
+        if state is not None:
+            plan = dataclasses.replace(plan, found=Checkpoint(pathlib.Path(folder), state))
+        return Books(plan, logger, lambda: self.now)
 
     def row(self, books, lags=None, metrics=None, knobs=(), size=None, waiting=None):
         rows = []
@@ -85,6 +91,16 @@ class BooksTest(absltest.TestCase):
     def test_a_queue_is_shown_where_actors_do_not_wait_for_it(self):
         self.assertEqual(self.row(self.books(algo="impala"), waiting=3)["replay/queue_items"], 3)
         self.assertNotIn("replay/queue_items", self.row(self.books(algo="ppo"), waiting=3))
+
+    def test_a_resumed_population_counts_the_iterations_that_its_learner_has_made(self):
+        # A stop came between a result and its actor's report: 100 env steps that the totals lack.
+        for reported, whole, expected in ((900, 1_000, 1_000), (1_050, 1_000, 1_050)):
+            totals = dataclasses.asdict(Totals(env_steps=reported))
+            state = {"totals": totals, "population_env_steps": whole}
+            books = self.books(state, algo="ars")
+            self.assertEqual(books.totals.env_steps, expected)
+        books = self.books({"totals": dataclasses.asdict(Totals(env_steps=7))}, algo="dqn")
+        self.assertEqual(books.totals.env_steps, 7)
 
     def test_seconds_are_added_by_part_and_rows_are_due(self):
         books = self.books(algo="dqn", log_every_s=2.0)

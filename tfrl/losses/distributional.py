@@ -95,9 +95,9 @@ def categorical_projection(
     below = tf.clip_by_value(tf.cast(place, tf.int32), 0, count - 2)
     # Share of the atom above; rounding must not make the other one's negative.
     above = tf.minimum(place - tf.cast(below, tf.float32), 1.0)
-    # m_i, the sums of the shares that reach atom i: those that stay at the atom below, and those of the atom above, which
-    # are summed at the one below too and then moved by one. Sums into places, not a product with the [B, K, K] shares:
-    # that is memory that a CPU's cache does not hold.
+    # m_i, the sums of the shares that reach atom i: those that stay at the atom below, and those of the atom above,
+    # which are summed at the one below too and then moved by one. Sums into places, not a product with the [B, K, K]
+    # shares: that is memory that a CPU's cache does not hold.
     segments = tf.reshape(below + count * tf.range(rows)[:, None], [-1])
 
     def summed(shares: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,7 @@ from tfrl.logs.window import EpisodeWindow
 from tfrl.runtime.divergence import diverged
 from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.report import peak_memory_mb
+from tfrl.runtime.storage.checkpoint import EXACT_ENV_STEPS
 
 PARTS = ("env", "act", "write", "sample", "learn")
 DIVERGES = re.compile(r"learner/(\w*loss|gradient_norm)")  # not finite: learning has diverged
@@ -137,7 +138,12 @@ class Books:
         self, run_plan: RunPlan, logger: Logger, clock: Callable[[], float] = time.monotonic
     ):
         job, self._found = run_plan.job, run_plan.found
-        self.totals = Totals(**self._found.state["totals"]) if self._found else Totals()
+        self.totals = Totals()
+        if self._found:
+            state = self._found.state
+            self.totals = Totals(**state["totals"])
+            # At a stop, results of a population come to the learner that its actors have not reported yet.
+            self.totals.env_steps = max(self.totals.env_steps, state.get(EXACT_ENV_STEPS, 0))
         self._run_plan, self._logger, self._clock = run_plan, logger, clock
         min_items = run_plan.agent.experience.min_items
         self._report = Report(job.total_env_steps, min_items, self.totals)

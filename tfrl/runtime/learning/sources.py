@@ -27,13 +27,13 @@ from tfrl.replay.tables import EXPERIENCE
 from tfrl.replay.write_chunks import Chunks
 from tfrl.runtime.link import Link
 from tfrl.runtime.plan.run_plan import RunPlan
+from tfrl.runtime.storage.checkpoint import EXACT_ENV_STEPS
 from tfrl.runtime.storage.replay_server import save_contents, save_shards
 
 SAMPLE_TIMEOUT_S = 300.0  # of one attempt; the next one follows: slow environments are no failure
 FETCH_S = 0.1  # longest wait for samples that are paid for, between two looks at the orders
 DRY_S = 5.0  # at the end: without samples for so long, there are none left
 QUEUE_DRY_S = 1.0  # the same for chunks, which need not wait for each other
-EXACT_ENV_STEPS = "population_env_steps"  # in the state of a checkpoint
 
 
 class Feed:

@@ -18,7 +18,6 @@ from tfrl.runtime.learning.batches import Batcher
 from tfrl.runtime.learning.learner import LearnerLoop
 from tfrl.runtime.learning.sources import (
     DRY_S,
-    EXACT_ENV_STEPS,
     LearnerReplaySource,
     PopulationSource,
     TableSource,
@@ -55,7 +54,9 @@ def main(job: Job, spec: EnvSpec, index: int, slot: int, link: Link) -> None:
         items = batcher.fetch_items
         if run_plan.population:
             state = found.state if found else {}
-            env_steps = state.get(EXACT_ENV_STEPS, state.get("totals", {}).get("env_steps", 0))
+            env_steps = state.get(
+                checkpoint.EXACT_ENV_STEPS, state.get("totals", {}).get("env_steps", 0)
+            )
             source = PopulationSource(run_plan, link, loop.version, env_steps, index)
         elif replay is None:
             source = TableSource(run_plan, link, items)

@@ -26,6 +26,7 @@ from tfrl.types import EnvSpec
 
 ARTIFACTS = "artifacts.npz"  # results of the learner that are not weights
 ACTING = "acting.npz"  # the state of acting in a run in one process
+EXACT_ENV_STEPS = "population_env_steps"  # in the state: those of whole iterations of a population
 
 
 @dataclasses.dataclass(frozen=True)
