@@ -39,6 +39,15 @@ class RatesTest(parameterized.TestCase):
         report = Report(1_000, 0, Totals(env_steps=500, train_s=1.0))
         self.assertEqual(self.rates(report, env_steps=500, train_s=2.0), (0, 0))
 
+    def test_seconds_of_rows_without_env_steps_are_in_the_next_row_that_has_some(self):
+        report, window = Report(1_000, 0, Totals(seconds={"env": 5.0})), EpisodeWindow(100)
+        rows = [
+            report.row(Totals(env_steps=steps, seconds={"env": spent}), window, {})
+            for steps, spent in ((0, 6.0), (0, 7.0), (100, 8.0), (100, 9.0), (150, 11.0))
+        ]
+        spent_us = [row.get("time/env_us") for row in rows]
+        self.assertEqual(spent_us, [None, None, 3.0 / 100 * 1e6, None, 3.0 / 50 * 1e6])
+
     @parameterized.parameters(
         ("learner/loss", True), ("learner/value_loss", True), ("learner/alpha_loss", True),
         ("learner/gradient_norm", True), ("learner/q_mean", False), ("actor/loss", False),

@@ -51,7 +51,7 @@ class Totals:
 
 
 class Report:
-    """Makes rows; rates are over the time since the row before.
+    """Makes rows; rates are over the time since the row before, seconds by part since the last row with env steps.
 
     Args:
       total_env_steps: length of the run.
@@ -62,6 +62,8 @@ class Report:
         self._total, self._min_items = total_env_steps, min_items
         self._start = time.monotonic()
         self._last = dataclasses.replace(before, seconds=dict(before.seconds))
+        # A population counts the env steps of whole episodes: of the seconds of rows without any, none may be lost.
+        self._timed = self._last
 
     def row(
         self, totals: Totals, window: EpisodeWindow, more: Mapping[str, float]
@@ -95,7 +97,7 @@ class Report:
             row.update(kept)
         if steps > 0:
             for part, spent in totals.seconds.items():
-                row[f"time/{part}_us"] = (spent - last.seconds.get(part, 0.0)) / steps * 1e6
+                row[f"time/{part}_us"] = (spent - self._timed.seconds.get(part, 0.0)) / steps * 1e6
         if totals.items_sampled and totals.items_inserted > self._min_items:
             row["replay/samples_per_insert"] = totals.items_sampled / (
                 totals.items_inserted - self._min_items
@@ -103,6 +105,8 @@ class Report:
         row.update(window.metrics())
         row.update(more)
         self._last = dataclasses.replace(totals, seconds=dict(totals.seconds))
+        if steps > 0:
+            self._timed = self._last
         return {name: float(value) for name, value in row.items() if math.isfinite(value)}
 
 
