@@ -1,6 +1,10 @@
 """Atari on a real ROM: both paths to it, and what they have in common."""
 
+import dataclasses
+import importlib
 import importlib.util
+import os
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -173,6 +177,29 @@ class EnvPoolTest(parameterized.TestCase):
             self.assertIs(step.next_obs, step.obs)
         self.assertNotEmpty(lengths)
         self.assertLessEqual(max(lengths), 40)
+
+    @parameterized.parameters("CartPole-v1", "ALE/Breakout-v5")
+    def test_threads_are_arguments_of_the_pool_alone(self, name):
+        plan = EnvPlan(env=name, env_backend="envpool", env_kwargs={"num_threads": 1})
+        vector = make.make_vector(plan, 2, 0)
+        self.addCleanup(vector.close)
+        self.assertEqual(vector.spec, make.make_spec(plan))
+        make.make_env(plan).close()
+        for other in ("sync", "auto"):
+            with self.assertRaisesRegex(SettingError, "num_threads"):
+                make.make_vector(dataclasses.replace(plan, env_backend=other), 2, 0)
+
+    def test_vectors_of_a_run_share_the_cores(self):
+        envpool = importlib.import_module("envpool")
+        plan = EnvPlan(env="CartPole-v1", env_backend="envpool")
+        given = dataclasses.replace(plan, env_kwargs={"num_threads": 3})
+        cores = len(os.sched_getaffinity(0))
+        for asked, num_vectors, expected in (
+            (plan, 1, 0), (plan, 2, max(1, cores // 2)), (plan, 10 * cores, 1), (given, 2, 3),
+        ):  # fmt: skip
+            with mock.patch.object(envpool, "make_gymnasium", wraps=envpool.make_gymnasium) as made:
+                make.make_vector(asked, 2, 0, num_vectors=num_vectors).close()
+            self.assertEqual(made.call_args.kwargs["num_threads"], expected)
 
 
 class WithoutEnvPoolTest(absltest.TestCase):

@@ -88,7 +88,9 @@ def why_not(found: Resolved) -> str:
     return f"its vector environment does not take env_kwargs {', '.join(others)}" if others else ""
 
 
-def make_vector(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+def make_vector(
+    found: Resolved, num_envs: int, seed: int, options: dict[str, Any], num_threads: int
+) -> BatchVector:
     """Games in ale-py's own vector environment, in C++."""
     plan = found.plan
     spec = make_spec(found)
@@ -96,6 +98,7 @@ def make_vector(found: Resolved, num_envs: int, seed: int, options: dict[str, An
     env = vector_env.AtariVectorEnv(
         games()[found.game],
         num_envs,
+        num_threads=num_threads,
         # It counts frames from the end of the reset, so this is exact in env steps.
         max_num_frames_per_episode=limit(found) * plan.atari_frame_skip,
         repeat_action_probability=plan.atari_sticky_actions,

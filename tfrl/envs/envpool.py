@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 from typing import Any
@@ -13,8 +14,20 @@ from tfrl.envs import atari
 from tfrl.envs import spaces as space_lib
 from tfrl.envs.names import Resolved
 from tfrl.envs.vector import BatchVector
+from tfrl.job import EnvPlan
 from tfrl.settings import nearest
 from tfrl.types import EnvSpec
+
+# Arguments of a pool, which the same environment outside one does not take.
+_OF_POOLS = ("num_threads", "thread_affinity_offset")
+
+
+def without_pool(plan: EnvPlan) -> EnvPlan:
+    """The plan of one such environment outside a pool, as it is built to read its spaces or to draw it."""
+    if plan.env_backend != "envpool":
+        return plan
+    kwargs = {name: value for name, value in plan.env_kwargs.items() if name not in _OF_POOLS}
+    return dataclasses.replace(plan, env_backend="sync", env_kwargs=kwargs)
 
 
 def why_not(found: Resolved) -> str:
@@ -28,12 +41,14 @@ def why_not(found: Resolved) -> str:
     return "" if name in known else f"EnvPool has no {name}{nearest(name, known)}"
 
 
-def make_vector(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+def make_vector(
+    found: Resolved, num_envs: int, seed: int, options: dict[str, Any], num_threads: int
+) -> BatchVector:
     """An EnvPool of this environment."""
     plan = found.plan
-    kwargs = dict(plan.env_kwargs)
+    kwargs = {"num_threads": num_threads, **plan.env_kwargs}
     if found.game is not None:
-        spec = atari.make_spec(found)
+        spec = atari.make_spec(dataclasses.replace(found, plan=without_pool(plan)))
         kwargs.update(
             max_episode_steps=atari.limit(found),
             stack_num=plan.atari_frame_stack,

@@ -5,8 +5,10 @@ Nothing here imports TensorFlow: processes that only step environments must stay
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -57,6 +59,7 @@ def make_vector(
     training: bool = True,
     info_names: Sequence[str] = (),
     switches: Mapping[str, Any] = {},  # noqa: B006 - only read
+    num_vectors: int = 1,
 ) -> VectorEnv:
     """Builds `num_envs` environments behind one interface.
 
@@ -65,6 +68,7 @@ def make_vector(
       training: False for evaluation: rewards are not clipped and a lost life ends nothing.
       info_names: of numbers in the info of an episode's last step, kept in `Episode.infos`.
       switches: that change the environments, see `Job.switches`.
+      num_vectors: that a run steps at the same time on this machine; those with threads of their own share its cores.
 
     Raises:
       SettingError: as `make_spec`, or a backend that cannot serve this environment or these
@@ -84,7 +88,10 @@ def make_vector(
         "info_names": tuple(info_names),
         "team_reward": plan.team_reward,
     }
-    vector = BACKENDS[_pick(found, num_envs)].make(found, num_envs, seed, options)
+    # ale-py and EnvPool take all cores unless they are told; 0 leaves the choice to them.
+    num_threads = max(1, len(os.sched_getaffinity(0)) // num_vectors) if num_vectors > 1 else 0
+    make = BACKENDS[_pick(found, num_envs)].make
+    vector = make(found, num_envs, seed, options, num_threads)
     if found.game is not None:
         vector = atari.with_lives(vector, found, training)
     vector = switched(vector, switches, seed, training)
@@ -155,6 +162,7 @@ def make_goal_rewards(plan: EnvPlan, check: bool = False) -> GoalRewards:
 
 def _inner_spec(found: Resolved) -> EnvSpec:
     """The spec before switches and `observe_previous`."""
+    found = _without_pool(found)
     if found.game is not None:
         return atari.make_spec(found)
     env, limit = _build(found)
@@ -167,6 +175,7 @@ def _inner_spec(found: Resolved) -> EnvSpec:
 
 def _build(found: Resolved) -> tuple[gym.Env, int | None]:
     """One environment and the time limit left to the caller to count; None: it limits itself."""
+    found = _without_pool(found)
     if found.game is not None:
         return atari.build(found), atari.limit(found)
     env, limit = _build_plain(found)
@@ -174,6 +183,11 @@ def _build(found: Resolved) -> tuple[gym.Env, int | None]:
     for name in found.plan.env_wrappers:
         env = _wrapped(found.plan, env, name)
     return env, limit
+
+
+def _without_pool(found: Resolved) -> Resolved:
+    """See `envpool.without_pool`."""
+    return dataclasses.replace(found, plan=envpool.without_pool(found.plan))
 
 
 def _build_plain(found: Resolved) -> tuple[gym.Env, int | None]:
@@ -322,8 +336,11 @@ def _observation_space(space: gym.Space, name: str) -> gym.Space:
         raise SettingError(f"{error}; {advice}") from error
 
 
-def _sync(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) -> SyncVector:
+def _sync(
+    found: Resolved, num_envs: int, seed: int, options: dict[str, Any], num_threads: int
+) -> SyncVector:
     """Environments in a plain loop."""
+    del num_threads
     first, limit = _build(found)
     spec = spec_of(found.plan, first, limit)
     factories = [lambda: first] + [lambda: _build(found)[0]] * (num_envs - 1)
@@ -331,8 +348,11 @@ def _sync(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) ->
     return SyncVector(factories, spec, seed, time_limit=limit, closes_envs=owned, **options)
 
 
-def _async(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+def _async(
+    found: Resolved, num_envs: int, seed: int, options: dict[str, Any], num_threads: int
+) -> BatchVector:
     """Environments in processes of their own."""
+    del num_threads
     spec = _inner_spec(found)
     with neutral_main():
         declared = space_lib.Declared(spec.num_agents, spec.reward_parts, spec.step_discount)
@@ -367,8 +387,11 @@ def _vector_class(found: Resolved) -> Any:
     return entry if callable(entry) else gym.envs.registration.load_env_creator(entry)
 
 
-def _native(found: Resolved, num_envs: int, seed: int, options: dict[str, Any]) -> BatchVector:
+def _native(
+    found: Resolved, num_envs: int, seed: int, options: dict[str, Any], num_threads: int
+) -> BatchVector:
     """Environments in the vector class of their id."""
+    del num_threads
     spec = _inner_spec(found)
     kwargs = dict(found.plan.env_kwargs)
     if found.plan.max_episode_steps:
@@ -388,11 +411,11 @@ class Backend(NamedTuple):
 
     Attributes:
       why_not: (resolved) -> why it cannot serve this environment with these settings; '' if it can.
-      make: (resolved, num_envs, seed, options of the vector) -> the vector.
+      make: (resolved, num_envs, seed, options of the vector, num_threads) -> the vector; 0 threads: as it chooses.
     """
 
     why_not: Callable[[Resolved], str]
-    make: Callable[[Resolved, int, int, dict[str, Any]], VectorEnv]
+    make: Callable[[Resolved, int, int, dict[str, Any], int], VectorEnv]
 
 
 # By the name of `--env_backend`.

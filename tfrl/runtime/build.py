@@ -143,7 +143,12 @@ def environments(run_plan: RunPlan, seed: int) -> VectorEnv:
     job = run_plan.job
     names = job.log.info_metrics
     env = run_plan.env or make_vector(
-        job.env, job.topology.num_envs, seed, info_names=names, switches=job.switches
+        job.env,
+        job.topology.num_envs,
+        seed,
+        info_names=names,
+        switches=job.switches,
+        num_vectors=job.topology.num_actors,
     )
     if run_plan.sequences:
         check_restarts(env)

@@ -17,6 +17,7 @@ from tfrl import files
 from tfrl.agent import Policy
 from tfrl.config import objects, trust
 from tfrl.config.resolve import load_job
+from tfrl.envs import envpool
 from tfrl.envs.make import make_vector
 from tfrl.envs.names import atari_game
 from tfrl.envs.vector import VectorEnv
@@ -225,7 +226,7 @@ def record_run(run_dir: pathlib.Path, episodes: int, seed: int, greedy: bool) ->
       SettingError: no finished run there, or an environment that cannot be drawn.
     """
     run_plan, policy = load_policy(run_dir)
-    plan = run_plan.job.env
+    plan = envpool.without_pool(run_plan.job.env)
     trust.check_env(plan.env, plan.env_wrappers)
     drawn = {**plan.env_kwargs, "render_mode": "rgb_array"}
     plan = dataclasses.replace(plan, env_backend="sync", env_kwargs=drawn)
