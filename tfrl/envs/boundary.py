@@ -149,16 +149,20 @@ class Boundary:
         Raises:
           SettingError: they are missing, or no finite numbers of float32's range, or not as many as were declared.
         """
-        names, key = self.reward_parts, f"info[{REWARD_PARTS!r}]"
+        names, given = self.reward_parts, info.get(REWARD_PARTS)
+        if given.__class__ is np.ndarray and given.shape == (len(names),):
+            if given.dtype == np.float32 and is_finite(given):
+                return given.copy()
+        key = f"info[{REWARD_PARTS!r}]"
         expected = f"{len(names)} finite numbers: {', '.join(names)}"
         if REWARD_PARTS not in info:
             self.refuse(row, step, f"{key} is missing", expected)
         try:
-            array = np.asarray(info[REWARD_PARTS])
+            array = np.asarray(given)
         except ValueError:  # lists of unequal lengths
             array = np.empty((), object)
         if array.shape != (len(names),) or array.dtype.kind not in "biuf":
-            self.refuse(row, step, f"{key} is {kind(info[REWARD_PARTS])}", expected)
+            self.refuse(row, step, f"{key} is {kind(given)}", expected)
         wrong = np.flatnonzero(~(np.abs(array) <= MOST))
         if len(wrong):
             at = int(wrong[0])
@@ -202,7 +206,7 @@ class Boundary:
             leaf = self.leaves[index]
             # Negative numbers are large ones without their sign.
             wrong = arrays[index].view(f"u{leaf.dtype.itemsize}") >= count
-            if wrong.any():
+            if np.count_nonzero(wrong):
                 row, *at = (int(i) for i in np.argwhere(wrong)[0])
                 start = np.broadcast_to(leaf.start, leaf.shape)[tuple(at)]
                 value, most = (

@@ -51,10 +51,13 @@ class CheckedMasks(VectorWrapper):
         return step
 
     def _check(self, obs: Any, ended: np.ndarray) -> None:
-        valid = np.maximum.reduceat(obs[ACTION_MASK], self._starts, axis=1).min(1) > 0
+        mask = obs[ACTION_MASK]
+        if np.count_nonzero(mask) == mask.size:
+            return
+        valid = np.maximum.reduceat(mask, self._starts, axis=1).min(1) > 0
         bad = np.flatnonzero(~(valid | ended))
         if len(bad):
             raise SettingError(
-                f"env={self.spec.name!r}: {ACTION_MASK} {obs[ACTION_MASK][bad[0]].astype(int).tolist()} of a state "
+                f"env={self.spec.name!r}: {ACTION_MASK} {mask[bad[0]].astype(int).tolist()} of a state "
                 "that is not terminal has no valid action; expected one at least (for each part of the action)"
             )

@@ -126,7 +126,9 @@ class Team(gym.Env):
         if self._state_space is not None:
             parts["state"] = spaces.Box(-np.inf, np.inf, (self._state_space.size,), np.float32)
         self.observation_space = spaces.Dict(parts)
-        self._alive = np.zeros(self.num_agents, np.int8)
+        self._form = parts["observation"].shape, parts["observation"].dtype
+        self._known, self._everyone = frozenset(self.agents), list(enumerate(self.agents))
+        self._acting: list[tuple[int, Any]] = []  # (place, id) of the agents that are alive
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
@@ -140,9 +142,11 @@ class Team(gym.Env):
         self._steps = 0
         observations, infos = self._dicts("reset", result, ("observations", "infos"))
         self._check_known(observations)
-        self._alive = self._present()
-        self._check_there(self._members(), observations=observations)
-        return self._observe(observations, infos, self._alive, False), {}
+        there = set(self.env.agents)
+        alive = [agent in there for agent in self.agents]
+        self._acting = [member for member in self._everyone if alive[member[0]]]
+        self._check_there(self._acting, observations=observations)
+        return self._observe(observations, infos, alive, False), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
         """Implements `gymnasium.Env.step`: the reward is the sum of the agents' rewards, which the info has as parts.
@@ -150,7 +154,7 @@ class Team(gym.Env):
         Raises:
           SettingError: something is missing in the dicts of a step, or an agent left without an end.
         """
-        acting = self._members()
+        acting = self._acting
         actions = {agent: self._actions.of(i, action[i]) for i, agent in acting}
         result = self.env.step(actions)
         self._steps += 1
@@ -161,34 +165,36 @@ class Team(gym.Env):
         self._check_there(
             acting, rewards=rewards, terminations=terminations, truncations=truncations
         )
-        # Who has come to an end, and who is there now.
-        parts = np.zeros(self.num_agents, np.float32)
-        ended, cut = np.zeros((2, self.num_agents), np.bool_)
+        # Who has come to an end, and who is there now. Teams are small: lists are faster than arrays.
+        earned = [0.0] * self.num_agents
+        ended, cut = [False] * self.num_agents, [False] * self.num_agents
         for i, agent in acting:
-            parts[i] = self._reward(agent, rewards[agent])
+            earned[i] = self._reward(agent, rewards[agent])
             ended[i] = self._flag(agent, "termination", terminations[agent])
             cut[i] = self._flag(agent, "truncation", truncations[agent])
-        present = self._present()
-        gone = [agent for i, agent in acting if not (present[i] or ended[i] or cut[i])]
+        there = set(self.env.agents)
+        gone = [agent for i, agent in acting if not (ended[i] or cut[i] or agent in there)]
         if gone:
             raise SettingError(
                 f"{self._where}: step {self._steps}: agents {gone} are gone from `agents` without a termination or a "
                 "truncation"
             )
-        self._alive = present & ~(ended | cut)
+        shown = [agent in there and not (ended[i] or cut[i]) for i, agent in self._everyone]
+        self._acting = [member for member in self._everyone if shown[member[0]]]
         # The team ends with its last agents; where one was cut, a value follows its observation.
-        over = not self._alive.any()
-        truncated = over and bool((cut & ~ended).any())
-        shown = self._alive
+        over = not self._acting
+        truncated = over and any(c and not e for c, e in zip(cut, ended))
         if truncated:
-            shown = (cut & ~ended).astype(np.int8)
+            shown = [c and not e for c, e in zip(cut, ended)]
         elif over:  # where the environment still gives their observations
-            shown = (ended & [agent in observations for agent in self.agents]).astype(np.int8)
+            shown = [ended[i] and agent in observations for i, agent in self._everyone]
         self._check_there(
-            [x for x in enumerate(self.agents) if shown[x[0]]], observations=observations
+            [member for member in self._everyone if shown[member[0]]], observations=observations
         )
         obs = self._observe(observations, infos, shown, over and not truncated)
-        return obs, float(parts.sum()), over and not truncated, truncated, {"reward_parts": parts}
+        parts = np.array(earned, np.float32)
+        reward = float(np.add.reduce(parts))
+        return obs, reward, over and not truncated, truncated, {"reward_parts": parts}
 
     def render(self) -> Any:
         """Implements `gymnasium.Env.render`."""
@@ -198,29 +204,21 @@ class Team(gym.Env):
         """Implements `gymnasium.Env.close`."""
         self.env.close()
 
-    def _members(self) -> list[tuple[int, Any]]:
-        """(place, id) of the agents that act."""
-        return [(i, agent) for i, agent in enumerate(self.agents) if self._alive[i]]
-
-    def _present(self) -> np.ndarray:
-        """Flags of the agents that the environment has now, int8 [N]."""
-        there = set(self.env.agents)
-        return np.array([agent in there for agent in self.agents], np.int8)
-
     def _observe(
-        self, observations: Mapping, infos: Mapping, shown: np.ndarray, terminated: bool
+        self, observations: Mapping, infos: Mapping, shown: Sequence[bool], terminated: bool
     ) -> dict[str, np.ndarray]:
         """The observation of the row.
 
         Args:
-          shown: int8 [N], agents whose observations are read; zeros for the others.
+          shown: [N], agents whose observations are read; zeros for the others.
           terminated: neither state nor masks are read, since nothing follows.
         """
-        space = self.observation_space["observation"]
-        seen = np.zeros(space.shape, space.dtype)
+        seen = np.zeros(*self._form)
         mask = self._actions.masks.none() if self._actions.masks else None
-        for i in np.flatnonzero(shown):
-            agent, view = self.agents[i], self._views[i]
+        for i, agent in self._everyone:
+            if not shown[i]:
+                continue
+            view = self._views[i]
             value = observations[agent]
             if self._images is None:
                 view.flatten(value, seen[i])
@@ -236,7 +234,7 @@ class Team(gym.Env):
             self._refuse(
                 self.agents[i], f"number {at} of its observation is {seen[i, at]}", "finite numbers"
             )
-        found = {"observation": seen, "alive": shown.copy()}
+        found = {"observation": seen, "alive": np.array(shown, np.int8)}
         if mask is not None:
             found[ACTION_MASK] = mask.reshape(-1)
         if self._state_space is not None:
@@ -295,8 +293,8 @@ class Team(gym.Env):
         )
 
     def _check_known(self, observations: Mapping) -> None:
-        unknown = [a for a in (*observations, *self.env.agents) if a not in self.agents]
-        if unknown:
+        if not (self._known.issuperset(observations) and self._known.issuperset(self.env.agents)):
+            unknown = [a for a in (*observations, *self.env.agents) if a not in self._known]
             raise SettingError(
                 f"{self._where}: step {self._steps}: agents {sorted({*map(str, unknown)})} are not among the team's "
                 f"{self.agents}; its members are those of `possible_agents`"
@@ -507,9 +505,11 @@ def _writer(space: gym.Space) -> tuple[Callable[[np.ndarray], np.ndarray], np.nd
     size = int(np.prod(space.shape))
     if isinstance(space, spaces.MultiBinary):
         return lambda x: x.reshape(-1), np.zeros(size, np.float32), np.ones(size, np.float32)
-    scale = np.float32(1 / 255) if _is_image(space) else np.float32(1)
-    low, high = (np.asarray(x, np.float32).reshape(-1) * scale for x in (space.low, space.high))
-    return lambda x: x.reshape(-1) * scale, low, high
+    low, high = (np.asarray(x, np.float32).reshape(-1) for x in (space.low, space.high))
+    if not _is_image(space):
+        return lambda x: x.reshape(-1), low, high
+    scale = np.float32(1 / 255)
+    return lambda x: x.reshape(-1) * scale, low * scale, high * scale
 
 
 def _is_image(space: gym.Space) -> bool:
@@ -579,6 +579,7 @@ class _Actions:
 
     def __init__(self, each: Sequence[gym.Space], agents: Sequence[Any], where: str):
         self._each = each
+        self._starts = [int(getattr(space, "start", 0)) for space in each]
         self.masks = None
         if isinstance(each[0], spaces.Discrete):
             counts = [int(space.n) for space in each]
@@ -593,9 +594,9 @@ class _Actions:
 
     def of(self, place: int, action: Any) -> Any:
         """The action of one agent as its own space has it."""
-        space = self._each[place]
         if self.masks:
-            return int(action) + int(space.start)
+            return int(action) + self._starts[place]
+        space = self._each[place]
         size = int(np.prod(space.shape))
         own = np.asarray(action)[:size].reshape(space.shape).astype(space.dtype)
         return np.clip(own, space.low, space.high)

@@ -74,7 +74,7 @@ def form_problems(observations: gym.Space, actions: gym.Space, declared: Declare
 def reward_of(form: str) -> Callable[[np.ndarray], np.ndarray]:
     """The function from the agents' rewards [..., N] to the team's float32 [...], by the setting `team_reward`."""
     return {
-        "sum": lambda rewards: np.sum(rewards, axis=-1, dtype=np.float32),
+        "sum": lambda rewards: np.add.reduce(rewards, axis=-1, dtype=np.float32),
         "mean": lambda rewards: np.mean(rewards, axis=-1, dtype=np.float32),
         "first": lambda rewards: rewards[..., 0].copy(),
     }[form]
