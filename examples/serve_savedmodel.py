@@ -23,8 +23,14 @@ def main() -> None:
         print(f"state of {batch_size}:", state)
 
         # The signature has one named tensor per leaf, which is what TensorFlow Serving shows.
-        inputs = {k: tf.zeros([batch_size, *s.shape[1:]], s.dtype) for k, s in specs.items()}
-        print(f"actions of {batch_size}:", serving(**inputs)["action"].numpy().tolist())
+        # An action mask of zeros would forbid every action, hence the ones.
+        inputs = {k: tf.ones([batch_size, *s.shape[1:]], s.dtype) for k, s in specs.items()}
+        inputs |= {f"state_{i}": x for i, x in enumerate(tf.nest.flatten(state))}
+        outputs = serving(**inputs)
+        # One action, or for a Dict or a Tuple of actions one output for each of its leaves.
+        for name in sorted(outputs):
+            if name.startswith("action"):
+                print(f"{name}s of {batch_size}:", outputs[name].numpy().tolist())
 
     # Action values or probabilities, if the algorithm has them.
     for name in ("q_values", "probabilities"):

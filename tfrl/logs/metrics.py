@@ -148,31 +148,35 @@ METRICS: dict[str, Metric] = {
     "replay/items_inserted": Metric("items", "items inserted"),
     "replay/items_sampled": Metric("items", "items sampled"),
     "time/env_us": Metric(
-        "us", "time spent stepping environments, per env step since the last row with any"
+        "us",
+        "time spent stepping environments, per env step since the last row in which some were counted",
     ),
     "time/act_us": Metric(
-        "us", "time spent choosing actions, per env step since the last row with any"
+        "us",
+        "time spent choosing actions, per env step since the last row in which some were counted",
     ),
     "time/write_us": Metric(
-        "us", "time spent writing to the replay, per env step since the last row with any"
+        "us",
+        "time spent writing to the replay, per env step since the last row in which some were counted",
     ),
     "time/sample_us": Metric(
-        "us", "time spent waiting for samples, per env step since the last row with any"
+        "us",
+        "time spent waiting for samples, per env step since the last row in which some were counted",
     ),
     "time/learn_us": Metric(
-        "us", "time spent on updates, per env step since the last row with any"
+        "us", "time spent on updates, per env step since the last row in which some were counted"
     ),
     "time/room_us": Metric(
         "us",
-        "time that actors waited for space in the replay, per env step since the last row with any",
+        "time that actors waited for space in the replay, per env step since the last row in which some were counted",
     ),
     "time/weights_us": Metric(
         "us",
-        "time that actors waited for weights trained on their unrolls, per env step since the last row with any",
+        "time that actors waited for weights trained on their unrolls, per env step since the last row in which some were counted",
     ),
     "time/experience_us": Metric(
         "us",
-        "time that the learner waited for experience, per env step since the last row with any",
+        "time that the learner waited for experience, per env step since the last row in which some were counted",
     ),
     "evaluator/return_mean": Metric("reward", "mean return of the evaluation episodes"),
     "evaluator/return_std": Metric("reward", "standard deviation of these returns"),
