@@ -22,6 +22,22 @@ PLAIN = tuple(CASES)
 for _name in algorithms():
     for _variant, _changes in algorithm(_name).ABOUT.variants.items():
         CASES[f"{_name} {_variant}"] = (_name, {**algorithm(_name).ABOUT.small, **_changes})
+# The last algorithm of each family: what compiles longest is tried of these alone, and of all in the slow tests.
+LAST = {algorithm(name).ABOUT.family: name for name in algorithms()}.values()
+
+
+def is_slow(case, check):
+    if check is algorithm_checks.eager_equals_traced:
+        return case not in LAST
+    return check is algorithm_checks.two_devices_equal_one and case not in PLAIN
+
+
+def checks(slow):
+    return [
+        (f"_{case}_{check.__name__}".replace(" ", "_"), case, check)
+        for case, check in itertools.product(CASES, algorithm_checks.CHECKS)
+        if is_slow(case, check) == slow
+    ]
 
 
 # The tests of a case come soon after each other, and share what it has made.
@@ -36,22 +52,16 @@ def subject(case):
 
 
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.named_parameters(
-        (f"_{case}_{check.__name__}".replace(" ", "_"), case, check)
-        for case, check in itertools.product(CASES, algorithm_checks.CHECKS)
-        if case in PLAIN or check is not algorithm_checks.eager_equals_traced
-    )
+    @parameterized.named_parameters(*checks(slow=False))
     def test_every_algorithm_passes(self, case, check):
         check(subject(case))
         if check is algorithm_checks.networks_have_every_variable_once:
             self.assertNotEmpty(subject(case).straight.learner.networks())
 
-    @parameterized.named_parameters(
-        (f"_{case}".replace(" ", "_"), case) for case in CASES if case not in PLAIN
-    )
+    @parameterized.named_parameters(*checks(slow=True))
     @pytest.mark.slow
-    def test_variants_are_alike_eager_and_traced(self, case):
-        algorithm_checks.eager_equals_traced(subject(case))
+    def test_every_algorithm_passes_what_compiles_longest(self, case, check):
+        check(subject(case))
 
     @parameterized.named_parameters((f"_{name}", name) for name in algorithms())
     def test_an_unknown_setting_is_refused_with_the_nearest(self, name):
