@@ -1,5 +1,6 @@
 """Where libraries print to, for one run and for several in threads."""
 
+import logging
 import os
 import pathlib
 import sys
@@ -29,6 +30,15 @@ class NativeOutputTest(absltest.TestCase):
         print("after", file=sys.stderr)
         self.assertEqual((self.folder / "a").read_text(), "library\n")
         self.assertEqual(self.user.read_text(), "mine\nafter\n")
+
+    def test_a_handler_that_was_made_in_a_run_works_after_it_and_in_the_next_one(self):
+        with native_output_to(self.folder / "a"):
+            handler = logging.StreamHandler()  # keeps the stream of this moment
+        record = logging.LogRecord("library", logging.ERROR, "", 0, "told", None, None)
+        handler.emit(record)
+        with native_output_to(self.folder / "b"):
+            handler.emit(record)
+        self.assertEqual(self.user.read_text(), "told\ntold\n")
 
     def test_runs_that_overlap_leave_open_streams_whoever_ends_first(self):
         first, second = (native_output_to(self.folder / name) for name in "ab")

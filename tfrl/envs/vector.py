@@ -600,6 +600,8 @@ class BatchVector(VectorEnv):
         self._dtype, self._is_float = self._leaves[0].dtype, self._leaves[0].dtype.kind == "f"
         self._channel_last = channel_last
         self._copy = shared_buffer
+        self._rows_shape = (self.num_envs,)
+        self._ones = np.ones(self.num_envs, np.int64)  # added faster than a number
         self._shapes = [(self.num_envs, *leaf.shape) for leaf in self._leaves]
         self.place = Place(getattr(env, "unanswered", list))
         self._cast = space_lib.action_cast(env.single_action_space)
@@ -634,7 +636,7 @@ class BatchVector(VectorEnv):
             action = self._cast(action)
         action = action.copy() if action.__class__ is np.ndarray else copied(action)
         raw, reward, terminated, truncated, info = self._call(self.env.step, action)
-        self._lengths += 1
+        self._lengths += self._ones
         valid = self._all
         if self._pending is not None:
             valid = ~self._pending
@@ -655,11 +657,11 @@ class BatchVector(VectorEnv):
             self.lives = np.array(info["lives"], np.int32)
         episodes: tuple[Episode, ...] = ()
         if done is not self._none:
+            rows = done.nonzero()[0].tolist()
+            ended = zip(rows, self._returns[rows].tolist(), self._lengths[rows].tolist())
+            reads = bool(self._info_names)
             episodes = tuple(
-                Episode(
-                    int(i), float(self._returns[i]), int(self._lengths[i]), self._infos(info, i)
-                )
-                for i in np.flatnonzero(done)
+                [Episode(i, r, n, self._infos(info, i) if reads else ()) for i, r, n in ended]
             )
             if self.restarts_in_step:
                 next_obs = self._with_final(obs, info, done)
@@ -667,7 +669,8 @@ class BatchVector(VectorEnv):
                 self._pending = done
             self._returns[done] = 0.0
             self._lengths[done] = 0
-            self._part_sums[done] = 0.0
+            if self._reads_info:
+                self._part_sums[done] = 0.0
         if self._clip:
             np.sign(paid, out=paid)
         return VectorStep(
@@ -739,7 +742,7 @@ class BatchVector(VectorEnv):
 
     def _rewards(self, reward: Any) -> np.ndarray:
         """A copy of the rewards, float32 [B]."""
-        if reward.__class__ is np.ndarray and reward.shape == self._all.shape:
+        if reward.__class__ is np.ndarray and reward.shape == self._rows_shape:
             paid = reward.astype(np.float32)
             if is_finite(paid):
                 return paid
@@ -748,20 +751,20 @@ class BatchVector(VectorEnv):
 
     def _flags(self, terminated: Any, truncated: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Copies of the flags, bool [B], and where one of them is set; all are `_none` where none is."""
-        terminated = self._flag("terminated", terminated)
-        truncated = self._flag("truncated", truncated)
+        if not (
+            terminated.__class__ is truncated.__class__ is np.ndarray
+            and terminated.dtype is truncated.dtype is _BOOL
+            and terminated.shape == truncated.shape == self._rows_shape
+        ):
+            terminated = self._flag("terminated", terminated)
+            truncated = self._flag("truncated", truncated)
         done = terminated | truncated
         if not np.count_nonzero(done):
             return self._none, self._none, self._none
         return terminated.copy(), truncated.copy(), done
 
     def _flag(self, name: str, flags: Any) -> np.ndarray:
-        if (
-            flags.__class__ is np.ndarray
-            and flags.dtype is _BOOL
-            and flags.shape == self._all.shape
-        ):
-            return flags
+        """Flags that are no array of bools, one by one."""
         rows = enumerate(self._rows_of(name, flags))
         return np.array([self._boundary.flag(name, flag, i, self._steps(i)) for i, flag in rows])
 

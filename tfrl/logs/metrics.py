@@ -172,7 +172,8 @@ METRICS: dict[str, Metric] = {
     ),
     "time/weights_us": Metric(
         "us",
-        "time that actors waited for weights trained on their unrolls, per env step since the last row in which some were counted",
+        "time that actors waited for weights trained on their unrolls, per env step since the last row in which some "
+        "were counted",
     ),
     "time/experience_us": Metric(
         "us",

@@ -10,6 +10,9 @@ import pathlib
 import sys
 import threading
 from collections.abc import Iterator
+from typing import TextIO
+
+import absl.logging
 
 
 class _Descriptor2:
@@ -18,13 +21,15 @@ class _Descriptor2:
     def __init__(self) -> None:
         self._lock, self._runs = threading.Lock(), 0
         self._restore = contextlib.ExitStack()
+        # What `sys.stderr` is during runs. It is never closed: a handler of a library may have kept it.
+        self._stream: TextIO | None = None
 
     def take(self, path: pathlib.Path) -> None:
         with self._lock:
             self._runs += 1
             if self._runs == 1:
                 with contextlib.ExitStack() as stack:
-                    _redirect(path, stack)
+                    self._redirect(path, stack)
                     self._restore = stack.pop_all()
 
     def give(self) -> None:
@@ -32,6 +37,32 @@ class _Descriptor2:
             self._runs -= 1
             if self._runs == 0:
                 self._restore.close()
+
+    def _redirect(self, path: pathlib.Path, stack: contextlib.ExitStack) -> None:
+        """Redirects at once; `stack` takes what undoes it."""
+        logger = logging.getLogger("tensorflow")
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        # Its level as absl knows it: LiteRT's converter reads that, and sets it again when it is done.
+        stack.callback(absl.logging.set_verbosity, absl.logging.get_verbosity())
+        absl.logging.set_verbosity(absl.logging.ERROR)
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # missing, broken or closed
+            sys.stderr.flush()
+        try:
+            original = os.dup(2)
+        except OSError:  # closed: libraries have written to nobody, and will again
+            original = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, original)
+        with open(path, "ab") as file:
+            os.dup2(file.fileno(), 2)
+        stack.callback(os.dup2, original, 2)
+        if _writes_to(sys.stderr, 2):  # not where a notebook or a test has put its own stream
+            if self._stream is None:
+                self._stream = os.fdopen(os.dup(original), "w", buffering=1)
+            else:
+                os.dup2(original, self._stream.fileno(), inheritable=False)
+            stack.callback(setattr, sys, "stderr", sys.stderr)
+            sys.stderr = self._stream
 
 
 _DESCRIPTOR_2 = _Descriptor2()
@@ -50,28 +81,6 @@ def native_output_to(path: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         _DESCRIPTOR_2.give()
-
-
-def _redirect(path: pathlib.Path, stack: contextlib.ExitStack) -> None:
-    """Redirects at once; `stack` takes what undoes it."""
-    for name in ("tensorflow", "absl"):
-        logger = logging.getLogger(name)
-        stack.callback(logger.setLevel, logger.level)
-        logger.setLevel(logging.ERROR)
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # missing, broken or closed
-        sys.stderr.flush()
-    try:
-        original = os.dup(2)
-    except OSError:  # closed: libraries have written to nobody, and will again
-        original = os.open(os.devnull, os.O_WRONLY)
-    stack.callback(os.close, original)
-    with open(path, "ab") as file:
-        os.dup2(file.fileno(), 2)
-    stack.callback(os.dup2, original, 2)
-    if _writes_to(sys.stderr, 2):  # not where a notebook or a test has put its own stream
-        stream = stack.enter_context(os.fdopen(os.dup(original), "w", buffering=1))
-        stack.callback(setattr, sys, "stderr", sys.stderr)
-        sys.stderr = stream
 
 
 def _writes_to(stream: object, descriptor: int) -> bool:
