@@ -144,7 +144,7 @@ class Team(gym.Env):
         self._check_known(observations)
         there = set(self.env.agents)
         alive = [agent in there for agent in self.agents]
-        self._acting = [member for member in self._everyone if alive[member[0]]]
+        self._acting = self._members(alive)
         self._check_there(self._acting, observations=observations)
         return self._observe(observations, infos, alive, False), {}
 
@@ -180,7 +180,7 @@ class Team(gym.Env):
                 "truncation"
             )
         shown = [agent in there and not (ended[i] or cut[i]) for i, agent in self._everyone]
-        self._acting = [member for member in self._everyone if shown[member[0]]]
+        self._acting = self._members(shown)
         # The team ends with its last agents; where one was cut, a value follows its observation.
         over = not self._acting
         truncated = over and any(c and not e for c, e in zip(cut, ended))
@@ -188,9 +188,7 @@ class Team(gym.Env):
             shown = [c and not e for c, e in zip(cut, ended)]
         elif over:  # where the environment still gives their observations
             shown = [ended[i] and agent in observations for i, agent in self._everyone]
-        self._check_there(
-            [member for member in self._everyone if shown[member[0]]], observations=observations
-        )
+        self._check_there(self._members(shown), observations=observations)
         obs = self._observe(observations, infos, shown, over and not truncated)
         parts = np.array(earned, np.float32)
         reward = float(np.add.reduce(parts))
@@ -204,6 +202,10 @@ class Team(gym.Env):
         """Implements `gymnasium.Env.close`."""
         self.env.close()
 
+    def _members(self, flags: Sequence[bool]) -> list[tuple[int, Any]]:
+        """(place, id) of the agents whose flag is set."""
+        return [member for member in self._everyone if flags[member[0]]]
+
     def _observe(
         self, observations: Mapping, infos: Mapping, shown: Sequence[bool], terminated: bool
     ) -> dict[str, np.ndarray]:
@@ -215,9 +217,7 @@ class Team(gym.Env):
         """
         seen = np.zeros(*self._form)
         mask = self._actions.masks.none() if self._actions.masks else None
-        for i, agent in self._everyone:
-            if not shown[i]:
-                continue
+        for i, agent in self._members(shown):
             view = self._views[i]
             value = observations[agent]
             if self._images is None:

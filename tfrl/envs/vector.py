@@ -659,10 +659,7 @@ class BatchVector(VectorEnv):
         if done is not self._none:
             rows = done.nonzero()[0].tolist()
             ended = zip(rows, self._returns[rows].tolist(), self._lengths[rows].tolist())
-            reads = bool(self._info_names)
-            episodes = tuple(
-                [Episode(i, r, n, self._infos(info, i) if reads else ()) for i, r, n in ended]
-            )
+            episodes = tuple([Episode(i, r, n, self._infos(info, i)) for i, r, n in ended])
             if self.restarts_in_step:
                 next_obs = self._with_final(obs, info, done)
             else:
