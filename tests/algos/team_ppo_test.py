@@ -322,6 +322,32 @@ class CentralCriticTest(tf.test.TestCase, parameterized.TestCase):
         flat = tf.repeat(tf.reshape(obs["observation"], [4, 6]), 2, axis=0)
         self.assertAllEqual(rows["state"], tf.concat([flat, rows["agent_id"]], 1))
 
+    @parameterized.parameters(LOADS, None)
+    def test_an_agent_specific_state_ends_with_the_agents_own_observation(self, env):
+        spec = spec_of(env) if env else box_spec()  # vectors with a state, images without one
+        if not env:
+            spec = dataclasses.replace(spec, action_space=spaces.MultiDiscrete([3, 3]))
+        policies = [
+            shared_policy.make(config_of(central_critic=True, agent_specific_state=own), spec)
+            for own in (False, True)
+        ]
+        obs = observed(spec, 4)
+        shared, specific = (policy._agents(obs)["state"] for policy in policies)
+        own = tf.cast(tf.reshape(obs["observation"], [8, -1]), tf.float32)
+        own = own if env else own / 255.0
+        state = shared[:, :-2]  # without the agent's number
+        self.assertAllClose(specific, tf.concat([state, own, shared[:, -2:]], 1))
+        # Its value changes with what one agent observes, if the state does not, for that agent alone.
+        rows = policies[1]._agents(obs)
+        changed = rows["state"].numpy()
+        changed[0, state.shape[1]] += 1.0
+        before, after = (
+            policies[1].heads({**rows, "state": tf.constant(x)}).values
+            for x in (rows["state"], changed)
+        )
+        self.assertNotAllClose(before[0], after[0], rtol=0.0, atol=0.0)
+        self.assertAllEqual(before[1:], after[1:])
+
     def test_its_statistics_are_those_of_the_state(self):
         config = config_of(central_critic=True, normalize_observations=True)
         learner = ppo.PPOLearner(config, spec_of())
@@ -334,6 +360,7 @@ class CentralCriticTest(tf.test.TestCase, parameterized.TestCase):
         ("CartPole-v1", dict(central_critic=True), "expected an observation with a part 'state'"),
         (LOADS, dict(central_critic=True, shared_torso=True), "expected shared_torso=false"),
         (LOADS, dict(team_policy="independent", observe_previous=True), "observe_previous adds some"),
+        (LOADS, dict(team_policy="independent", agent_specific_state=True), "agent_specific_state=true: no effect with"),
         (LOADS, dict(individual_rewards=True), "individual_rewards=true: no effect with team_policy=joint"),
         (LOADS, dict(add_agent_id=False), "add_agent_id=false: no effect with team_policy=joint"),
     )  # fmt: skip

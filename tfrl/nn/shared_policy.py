@@ -49,6 +49,12 @@ class TeamPolicySettings:
         "the value function reads the side input state instead of the observation; of a team without one, the "
         "observations of all agents",
     )
+    agent_specific_state: bool = setting(
+        False,
+        "the value function of each agent reads the agent's own observation beside the state (Yu et al. 2022, section "
+        "5.2)",
+        idle_if=(*_NOT_SHARED, {"central_critic": False}),
+    )
 
 
 def make(config: Any, spec: EnvSpec, critic: bool = True) -> ActorCritic:
@@ -100,6 +106,7 @@ def seen_spec(config: Any, spec: EnvSpec) -> EnvSpec:
         parts[ACTION_MASK] = gym.spaces.Box(0.0, 1.0, (team.num_actions,), np.float32)
     if config.central_critic:
         size = team.state_size + config.add_agent_id * team.num_agents
+        size += config.agent_specific_state * team.observation_size
         parts[STATE] = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
     return dataclasses.replace(team.spec, observation_space=gym.spaces.Dict(parts))
 
@@ -119,6 +126,7 @@ class SharedActorCritic(ActorCritic):
         super().__init__(config, seen_spec(config, spec), critic, config.central_critic)
         self._team = TeamInputs(spec, config.add_agent_id)
         self._individual = config.individual_rewards
+        self._agent_specific = config.agent_specific_state
         self.noise = {
             name: dataclasses.replace(noise, shape=(spec.num_agents, *noise.shape))
             for name, noise in self.noise.items()
@@ -197,8 +205,9 @@ class SharedActorCritic(ActorCritic):
             rows[ACTION_MASK] = flat(team.available(obs))
         if STATE in self.seen.side_inputs:
             state = flat(tf.tile(team.state(obs)[:, None], [1, team.num_agents, 1]))
+            own = [flat(team.observations(obs))] if self._agent_specific else []
             ids = [rows[AGENT_ID]] if AGENT_ID in rows else []
-            rows[STATE] = tf.concat([state, *ids], 1)
+            rows[STATE] = tf.concat([state, *own, *ids], 1)
         return rows
 
     def _split(self, nest: Any) -> Any:

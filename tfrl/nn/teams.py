@@ -68,6 +68,7 @@ class TeamInputs:
     Attributes:
       num_agents, num_actions: N, and A, 0 where actions are Boxes.
       spec: of one agent, whose observations are the rows: a Box, or with an agent id or a last action a Dict.
+      observation_size: F, numbers in the observation of one agent.
       state_size: S.
     """
 
@@ -95,6 +96,7 @@ class TeamInputs:
             observation_space=gym.spaces.Dict(parts) if len(parts) > 1 else one,
             action_space=own,
         )
+        self.observation_size = int(np.prod(one.shape))
         self._has_state = STATE in spec.side_inputs
         source = spec.side_inputs[STATE] if self._has_state else box
         self.state_size = int(np.prod(source.shape))
@@ -119,10 +121,14 @@ class TeamInputs:
         """The state of the environment float32 [m, S]; where it gives none, the observations of all agents."""
         if self._has_state:
             return tf.cast(tf.reshape(obs[STATE], [-1, self.state_size]), tf.float32)
+        return tf.reshape(self.observations(obs), [-1, self.state_size])
+
+    def observations(self, obs: Any) -> tf.Tensor:
+        """What each agent observes, in one row of numbers, float32 [m, N, F]."""
         x = inputs.model_input(obs)
         if x.dtype == tf.uint8:  # images
             x = inputs.pixels(x)
-        return tf.cast(tf.reshape(x, [-1, self.state_size]), tf.float32)
+        return tf.cast(tf.reshape(x, [-1, self.num_agents, self.observation_size]), tf.float32)
 
     def available(self, obs: Any) -> tf.Tensor:
         """1 where an agent may take an action, float32 [m, N, A]."""
