@@ -360,7 +360,7 @@ class CentralCriticTest(tf.test.TestCase, parameterized.TestCase):
         ("CartPole-v1", dict(central_critic=True), "expected an observation with a part 'state'"),
         (LOADS, dict(central_critic=True, shared_torso=True), "expected shared_torso=false"),
         (LOADS, dict(team_policy="independent", observe_previous=True), "observe_previous adds some"),
-        (LOADS, dict(team_policy="independent", agent_specific_state=True), "agent_specific_state=true: no effect with"),
+        (LOADS, dict(team_policy="independent", agent_specific_state=True), "agent_specific_state=true: no effect"),
         (LOADS, dict(individual_rewards=True), "individual_rewards=true: no effect with team_policy=joint"),
         (LOADS, dict(add_agent_id=False), "add_agent_id=false: no effect with team_policy=joint"),
     )  # fmt: skip

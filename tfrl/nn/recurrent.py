@@ -56,11 +56,18 @@ def make(
 
 
 class _Gated(tf.Module):
-    """What `Lstm` and `Gru` share: the input enters all gates of all steps by one product, before their loop."""
+    """What `Lstm` and `Gru` share: the input enters all gates of all steps by one product, before their loop.
+
+    Back-propagation through time is written out. Derivatives of the gates are made for all steps at once, the loop
+    backwards has one product a step, and the recurrent kernel's gradient is one product after it. TensorFlow's gradient
+    of a loop adds to that kernel's gradient in each step, and under XLA copies all outputs in each step.
+    """
 
     def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
         """One step: x float32 [B, F] -> out [B, H], and the state after it."""
-        return self._advance(self._project(x), state)
+        recurrent = tf.matmul(state[0], self._recurrent_kernel)
+        state, _ = self._cell(self._project(x), recurrent, state)
+        return state[0], state
 
     def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
         """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
@@ -69,11 +76,56 @@ class _Gated(tf.Module):
           ValueError: `x` is not of rank 3, or `is_first` does not fit it.
         """
         _check(x, is_first)
-        return _loop(self._advance, self._project(x), state, is_first)
+        keep = 1.0 - tf.cast(is_first, tf.float32)[:, :, None]
+
+        @tf.custom_gradient
+        def run(projected: tf.Tensor, kernel: tf.Tensor, *initial: tf.Tensor) -> Any:
+            def forward(values: list[tf.Tensor], state: State) -> tuple[State, State]:
+                projected_t, keep_t = values
+                state = tuple(s * keep_t for s in state)  # zeros where an episode begins
+                state, gates = self._cell(projected_t, tf.matmul(state[0], kernel), state)
+                return (*state, gates), state
+
+            (*states, gates), last = _loop(forward, [projected, keep], initial, len(initial) + 1)
+
+            def gradient(d_outputs: tf.Tensor, *d_last: tf.Tensor) -> Any:
+                # State that each step began with, and derivatives of its gates, for all steps at once.
+                before = [
+                    tf.concat([s[None], after[:-1]], 0) * keep for s, after in zip(initial, states)
+                ]
+                slopes = self._slopes(gates, before, states)
+
+                def backward(values: list[tf.Tensor], d_state: State) -> tuple[State, State]:
+                    d_out, keep_t, *slopes_t = values
+                    d_state = (d_state[0] + d_out, *d_state[1:])
+                    d_projected, (d_before, *rest) = self._back(d_state, slopes_t)
+                    d_recurrent = self._recurrent(d_projected, slopes_t)
+                    d_before += tf.matmul(d_recurrent, kernel, transpose_b=True)
+                    return (d_projected,), tuple(d * keep_t for d in (d_before, *rest))
+
+                (d_projected,), d_initial = _loop(
+                    backward, [d_outputs, keep, *slopes], d_last, 1, backwards=True
+                )
+                d_recurrent = self._recurrent(d_projected, slopes)
+                rows = [tf.reshape(v, [-1, v.shape[-1]]) for v in (before[0], d_recurrent)]
+                return d_projected, tf.matmul(*rows, transpose_a=True), *d_initial
+
+            return (states[0], *last), gradient
+
+        kernel = tf.convert_to_tensor(self._recurrent_kernel)
+        outputs, *last = run(self._project(x), kernel, *state)
+        return outputs, tuple(last)
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """Contribution of the input [..., F] to the gates, [..., gates * H]."""
         return _dense(x, self._kernel, self._bias)
+
+    # A subclass has, with axis -1 for what belongs to the units and any axes before it:
+    # `_cell(projected, recurrent, state) -> (state, gates)`: a step from both contributions to the gates.
+    # `_slopes(gates, before, states) -> [...]`: derivatives from the gates and the states around each step.
+    # `_back(d_state, slopes) -> (d_projected, d_before)`: from the gradient of a state to that of the input's
+    #   contribution, and to what reaches the state before without the product.
+    # `_recurrent(d_projected, slopes) -> d_recurrent`: the gradient of the product's contribution.
 
 
 class Lstm(_Gated):
@@ -95,13 +147,29 @@ class Lstm(_Gated):
         """State of fresh episodes: zeros, (output [B, H], cell [B, H]), float32."""
         return tf.zeros([batch_size, self.output_size]), tf.zeros([batch_size, self.output_size])
 
-    def _advance(self, projected: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        out, cell = state
-        gates = projected + tf.matmul(out, self._recurrent_kernel)
-        i, f, candidate, o = tf.split(gates, 4, axis=1)
-        cell = tf.sigmoid(f) * cell + tf.sigmoid(i) * tf.tanh(candidate)
-        out = tf.sigmoid(o) * tf.tanh(cell)
-        return out, (out, cell)
+    def _cell(
+        self, projected: tf.Tensor, recurrent: tf.Tensor, state: State
+    ) -> tuple[State, tf.Tensor]:
+        i, f, candidate, o = tf.split(projected + recurrent, 4, axis=-1)
+        i, f, candidate, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(candidate), tf.sigmoid(o)
+        cell = f * state[1] + i * candidate
+        return (o * tf.tanh(cell), cell), tf.concat([i, f, candidate, o], -1)
+
+    def _slopes(self, gates: tf.Tensor, before: list, states: list) -> list[tf.Tensor]:
+        i, f, candidate, o = tf.split(gates, 4, axis=-1)
+        output = tf.tanh(states[1])
+        # Of the cell by what enters the first three gates, of the output by what enters the last and by the cell.
+        by_cell = [candidate * i * (1 - i), before[1] * f * (1 - f), i * (1 - candidate**2)]
+        return [tf.concat(by_cell, -1), output * o * (1 - o), o * (1 - output**2), f]
+
+    def _back(self, d_state: State, slopes: list[tf.Tensor]) -> tuple[tf.Tensor, State]:
+        (d_out, d_cell), (by_cell, by_out, out_by_cell, f) = d_state, slopes
+        d_cell += d_out * out_by_cell
+        d_projected = tf.concat([by_cell * tf.concat([d_cell] * 3, -1), d_out * by_out], -1)
+        return d_projected, (tf.zeros_like(d_out), d_cell * f)
+
+    def _recurrent(self, d_projected: tf.Tensor, slopes: list[tf.Tensor]) -> tf.Tensor:
+        return d_projected
 
 
 class Gru(_Gated):
@@ -123,16 +191,32 @@ class Gru(_Gated):
         """State of fresh episodes: zeros, (output [B, H],), float32."""
         return (tf.zeros([batch_size, self.output_size]),)
 
-    def _advance(self, projected: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        (out,) = state
-        update, reset, candidate = tf.split(projected, 3, axis=1)
-        recurrent = tf.matmul(out, self._recurrent_kernel)
-        recurrent_update, recurrent_reset, recurrent_candidate = tf.split(recurrent, 3, axis=1)
+    def _cell(
+        self, projected: tf.Tensor, recurrent: tf.Tensor, state: State
+    ) -> tuple[State, tf.Tensor]:
+        update, reset, candidate = tf.split(projected, 3, axis=-1)
+        recurrent_update, recurrent_reset, recurrent_candidate = tf.split(recurrent, 3, axis=-1)
         update = tf.sigmoid(update + recurrent_update)
         reset = tf.sigmoid(reset + recurrent_reset)
         candidate = tf.tanh(candidate + reset * recurrent_candidate)
-        out = update * out + (1.0 - update) * candidate
-        return out, (out,)
+        out = update * state[0] + (1.0 - update) * candidate
+        return (out,), tf.concat([update, reset, candidate, recurrent_candidate], -1)
+
+    def _slopes(self, gates: tf.Tensor, before: list, states: list) -> list[tf.Tensor]:
+        update, reset, candidate, recurrent_candidate = tf.split(gates, 4, axis=-1)
+        # Of the output by what enters each gate.
+        by_candidate = (1.0 - update) * (1.0 - candidate**2)
+        by_reset = by_candidate * recurrent_candidate * reset * (1.0 - reset)
+        by_update = (before[0] - candidate) * update * (1.0 - update)
+        return [tf.concat([by_update, by_reset, by_candidate], -1), update, reset]
+
+    def _back(self, d_state: State, slopes: list[tf.Tensor]) -> tuple[tf.Tensor, State]:
+        (d_out,), (by_gate, update, _) = d_state, slopes
+        return by_gate * tf.concat([d_out] * 3, -1), (d_out * update,)
+
+    def _recurrent(self, d_projected: tf.Tensor, slopes: list[tf.Tensor]) -> tf.Tensor:
+        d_update, d_reset, d_candidate = tf.split(d_projected, 3, axis=-1)
+        return tf.concat([d_update, d_reset, d_candidate * slopes[2]], -1)
 
 
 class GatedTransformerXL(tf.Module):
@@ -341,29 +425,37 @@ class _LayerNorm(tf.Module):
 
 
 def _loop(
-    advance: Callable[[tf.Tensor, State], tuple[tf.Tensor, State]],
-    inputs: tf.Tensor,
+    body: Callable[[list[tf.Tensor], State], tuple[State, State]],
+    sequences: list[tf.Tensor],
     state: State,
-    is_first: tf.Tensor,
-) -> tuple[tf.Tensor, State]:
-    """Runs `advance` over inputs [T, B, G] -> outputs [T, B, H] and the last state, zeroed where `is_first` [T, B]."""
-    steps = _size(inputs, 0)
-    keep = 1.0 - tf.cast(is_first, tf.float32)[:, :, None]
-    sources = [tf.TensorArray(tf.float32, steps).unstack(x) for x in (inputs, keep)]
-    outputs = tf.TensorArray(tf.float32, steps)
+    num_outputs: int,
+    backwards: bool = False,
+) -> tuple[list[tf.Tensor], State]:
+    """Runs `body` over the T steps of sequences [T, ...], from the first or `backwards` from the last.
 
-    def body(t: tf.Tensor, state: State, outputs: tf.TensorArray) -> Any:
-        x, keep_t = (source.read(t) for source in sources)
-        out, state = advance(x, tuple(s * keep_t for s in state))
-        return t + 1, state, outputs.write(t, out)
+    Args:
+      body: (values of the sequences at a step, state) -> (outputs of the step, state).
+      num_outputs: of a step.
+
+    Returns:
+      Outputs of all steps [T, ...], in the order of time, and the state after the last call.
+    """
+    steps = _size(sequences[0], 0)
+    sources = [tf.TensorArray(tf.float32, steps).unstack(x) for x in sequences]
+    outputs = tuple(tf.TensorArray(tf.float32, steps) for _ in range(num_outputs))
+
+    def one(i: tf.Tensor, state: State, outputs: tuple) -> Any:
+        t = steps - 1 - i if backwards else i
+        made, state = body([source.read(t) for source in sources], state)
+        return i + 1, state, tuple(o.write(t, x) for o, x in zip(outputs, made, strict=True))
 
     _, state, outputs = tf.while_loop(
-        lambda t, *_: t < steps,
-        body,
+        lambda i, *_: i < steps,
+        one,
         (tf.constant(0), tuple(state), outputs),
         maximum_iterations=steps,  # known to XLA, which allocates what the gradient needs
     )
-    return outputs.stack(), state
+    return [x.stack() for x in outputs], state
 
 
 def _dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:

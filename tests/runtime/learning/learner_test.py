@@ -1,6 +1,7 @@
 """The learner loop with DQN: one expected number, and that nothing depends on how it runs."""
 
 import dataclasses
+import os
 from unittest import mock
 
 import gymnasium as gym
@@ -303,6 +304,17 @@ class CompareTest(tf.test.TestCase):
             r"^learning: (graph|xla), 1 updates per call \(graph \d+ us, xla \d+ us per update; compiling and timing "
             r"both took \d+\.\d s, which --compile=(graph|xla) saves\)$",
         )
+
+    def test_what_the_user_sets_in_xla_flags_stands(self):
+        ours = "--xla_disable_hlo_passes=tree_reduction_rewriter"
+        for before, after in (
+            ("", f"--xla_cpu_multi_thread_eigen=false {ours}"),
+            ("--xla_cpu_multi_thread_eigen=true", f"--xla_cpu_multi_thread_eigen=true {ours}"),
+        ):
+            with mock.patch.dict(os.environ, XLA_FLAGS=before):
+                for _ in range(2):  # each learner of a process adds them, once
+                    learner_loop._set_xla_flags()
+                    self.assertEqual(os.environ["XLA_FLAGS"], after)
 
     def test_values_of_variables(self):
         agent = agent_of()
