@@ -18,18 +18,16 @@ from tfrl.testing import algorithm_checks
 
 # 'dqn' or 'dqn with lstm': the algorithm and its settings.
 CASES = {name: (name, algorithm(name).ABOUT.small) for name in algorithms()}
-PLAIN = tuple(CASES)
 for _name in algorithms():
     for _variant, _changes in algorithm(_name).ABOUT.variants.items():
         CASES[f"{_name} {_variant}"] = (_name, {**algorithm(_name).ABOUT.small, **_changes})
-# The last algorithm of each family: what compiles longest is tried of these alone, and of all in the slow tests.
-LAST = {algorithm(name).ABOUT.family: name for name in algorithms()}.values()
+# What compiles longest is tried of one algorithm of each family, and of all in the slow tests.
+FEW = algorithm_checks.one_of_each_family()
+LONG = (algorithm_checks.eager_equals_traced, algorithm_checks.two_devices_equal_one)
 
 
 def is_slow(case, check):
-    if check is algorithm_checks.eager_equals_traced:
-        return case not in LAST
-    return check is algorithm_checks.two_devices_equal_one and case not in PLAIN
+    return check in LONG and case not in FEW
 
 
 def checks(slow):

@@ -17,8 +17,10 @@ from tfrl.errors import SettingError
 from tfrl.job import Job, algorithm, algorithms
 from tfrl.logs import video
 from tfrl.runtime import finish
+from tfrl.testing import algorithm_checks
 
 METRIC = "tfrl.testing.batch_metric"
+FEW = algorithm_checks.one_of_each_family()
 TINY = dict(
     hidden_sizes=(8,), eval_every_env_steps=0, final_eval_episodes=2, console="none",
     compile="graph", inference="function", tensorboard=False, max_episode_steps=30, log_every_s=0.05,
@@ -62,8 +64,16 @@ class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
 
-    @parameterized.parameters(*algorithms())
-    def test_every_algorithm_runs_with_every_switch(self, algo):
+    @parameterized.parameters(*sorted(FEW))
+    def test_an_algorithm_of_each_family_runs_with_every_switch(self, algo):
+        self.check(algo)
+
+    @parameterized.parameters(*sorted({*algorithms()} - FEW))
+    @pytest.mark.slow
+    def test_every_other_algorithm_runs_with_every_switch(self, algo):
+        self.check(algo)
+
+    def check(self, algo):
         """All of them at once: each must leave to the next what it needs."""
         run_dir, given = self.folder / "run", [*switches.names(), METRIC]
         settings = {"total_env_steps": 160, **TINY, **SETTINGS[algo], "final_eval_episodes": 0}

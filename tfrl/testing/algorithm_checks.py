@@ -27,7 +27,7 @@ from tfrl.agent import ActorPlace, Agent, Learner
 from tfrl.config import flags
 from tfrl.envs.make import make_spec
 from tfrl.errors import SettingError
-from tfrl.job import algorithm
+from tfrl.job import algorithm, algorithms
 from tfrl.logs.metrics import METRICS, check_declared, check_names
 from tfrl.nn import torsos, user_model
 from tfrl.runtime.learning.learner import LearnerLoop
@@ -247,6 +247,11 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     metrics_are_declared_well,
     networks_have_every_variable_once,
 )
+
+
+def one_of_each_family() -> frozenset[str]:
+    """Names of algorithms, the last of each family: what takes long is tried of these alone in `make test`."""
+    return frozenset({algorithm(name).ABOUT.family: name for name in algorithms()}.values())
 
 
 def main(argv: Sequence[str]) -> int:
