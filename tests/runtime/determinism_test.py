@@ -12,8 +12,8 @@ from absl.testing import parameterized
 import tfrl
 from tfrl.runtime.storage import folders
 
-# How the parts are compiled is said, not timed: another way rounds in another way. Both of these run on one thread; the
-# kernels of graph mode share sums between threads, and on a busy machine not always alike.
+# How the parts are compiled is said, not timed: another way rounds in another way. Kernels of graph mode share sums between
+# threads, and on a busy machine not always alike; XLA's shares of a matrix product do not depend on that.
 SETTINGS = dict(
     env="CartPole-v1", num_envs=4, unroll_length=16, hidden_sizes=(8,), total_env_steps=600,
     normalize_observations=True, normalize_rewards=True, compile="xla", inference="lite",
@@ -37,7 +37,20 @@ class DeterminismTest(tf.test.TestCase, parameterized.TestCase):
         self.check(algo, settings)
 
     @parameterized.parameters(
-        ("ppo", dict(epochs=2, minibatches=4, core="gru", core_size=6)), ("a2c", {})
+        ("ppo", dict(epochs=2, minibatches=4, core="gru", core_size=6)),
+        ("a2c", {}),
+        # Large enough for threads to share its matrix products.
+        (
+            "ppo",
+            dict(
+                core="lstm",
+                core_size=64,
+                hidden_sizes=(64,),
+                num_envs=16,
+                unroll_length=128,
+                total_env_steps=4096,
+            ),
+        ),
     )
     @pytest.mark.slow
     def test_a_seed_gives_one_policy_of_the_others_too(self, algo, settings):

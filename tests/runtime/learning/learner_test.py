@@ -305,16 +305,17 @@ class CompareTest(tf.test.TestCase):
             r"both took \d+\.\d s, which --compile=(graph|xla) saves\)$",
         )
 
-    def test_what_the_user_sets_in_xla_flags_stands(self):
-        ours = "--xla_disable_hlo_passes=tree_reduction_rewriter"
-        for before, after in (
-            ("", f"--xla_cpu_multi_thread_eigen=false {ours}"),
-            ("--xla_cpu_multi_thread_eigen=true", f"--xla_cpu_multi_thread_eigen=true {ours}"),
-        ):
-            with mock.patch.dict(os.environ, XLA_FLAGS=before):
-                for _ in range(2):  # each learner of a process adds them, once
-                    learner_loop._set_xla_flags()
-                    self.assertEqual(os.environ["XLA_FLAGS"], after)
+    @parameterized.parameters(
+        (False, "", "--xla_cpu_multi_thread_eigen=false"),
+        (True, "", "--xla_cpu_multi_thread_eigen=true"),
+        (True, "--xla_cpu_multi_thread_eigen=false", "--xla_cpu_multi_thread_eigen=false"),
+    )
+    def test_flags_of_xla_are_added_once_to_those_of_the_user(self, sequences, before, threads):
+        with mock.patch.dict(os.environ, XLA_FLAGS=before):
+            for _ in range(2):  # every learner of a process adds them
+                learner_loop._set_xla_flags(sequences)
+                after = f"{threads} --xla_disable_hlo_passes=tree_reduction_rewriter"
+                self.assertEqual(os.environ["XLA_FLAGS"], after)
 
     def test_values_of_variables(self):
         agent = agent_of()
