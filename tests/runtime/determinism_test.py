@@ -12,8 +12,8 @@ from absl.testing import parameterized
 import tfrl
 from tfrl.runtime.storage import folders
 
-# How the parts are compiled is said, not timed: another way rounds in another way. Kernels of graph mode share sums between
-# threads, and on a busy machine not always alike; XLA's shares of a matrix product do not depend on that.
+# How the parts are compiled is said, not timed: another way rounds in another way. Kernels of graph mode share sums
+# between threads, and on a busy machine not always alike; XLA's shares of a matrix product do not depend on that.
 SETTINGS = dict(
     env="CartPole-v1", num_envs=4, unroll_length=16, hidden_sizes=(8,), total_env_steps=600,
     normalize_observations=True, normalize_rewards=True, compile="xla", inference="lite",

@@ -305,17 +305,16 @@ class CompareTest(tf.test.TestCase):
             r"both took \d+\.\d s, which --compile=(graph|xla) saves\)$",
         )
 
-    @parameterized.parameters(
-        (False, "", "--xla_cpu_multi_thread_eigen=false"),
-        (True, "", "--xla_cpu_multi_thread_eigen=true"),
-        (True, "--xla_cpu_multi_thread_eigen=false", "--xla_cpu_multi_thread_eigen=false"),
-    )
-    def test_flags_of_xla_are_added_once_to_those_of_the_user(self, sequences, before, threads):
-        with mock.patch.dict(os.environ, XLA_FLAGS=before):
-            for _ in range(2):  # every learner of a process adds them
-                learner_loop._set_xla_flags(sequences)
-                after = f"{threads} --xla_disable_hlo_passes=tree_reduction_rewriter"
-                self.assertEqual(os.environ["XLA_FLAGS"], after)
+    def test_flags_of_xla_are_added_once_to_those_of_the_user(self):
+        one, several = (f"--xla_cpu_multi_thread_eigen={x}" for x in ("false", "true"))
+        for sequences, before, threads in (
+            (False, "", one), (True, "", several), (True, one, one),
+        ):  # fmt: skip
+            with mock.patch.dict(os.environ, XLA_FLAGS=before):
+                for _ in range(2):  # every learner of a process adds them
+                    learner_loop._set_xla_flags(sequences)
+                    after = f"{threads} --xla_disable_hlo_passes=tree_reduction_rewriter"
+                    self.assertEqual(os.environ["XLA_FLAGS"], after)
 
     def test_values_of_variables(self):
         agent = agent_of()
