@@ -21,8 +21,9 @@ CASES = {name: (name, algorithm(name).ABOUT.small) for name in algorithms()}
 for _name in algorithms():
     for _variant, _changes in algorithm(_name).ABOUT.variants.items():
         CASES[f"{_name} {_variant}"] = (_name, {**algorithm(_name).ABOUT.small, **_changes})
-# What compiles longest is tried of one algorithm of each family, and of all in the slow tests.
-FEW = algorithm_checks.one_of_each_family()
+# What compiles longest is tried of one algorithm of each family, and of all in the slow tests. With an LSTM and a
+# burn-in, an update unrolls one core twice.
+FEW = algorithm_checks.one_of_each_family() | {"dqn with lstm"}
 LONG = (algorithm_checks.eager_equals_traced, algorithm_checks.two_devices_equal_one)
 
 

@@ -323,7 +323,7 @@ class CentralCriticTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllEqual(rows["state"], tf.concat([flat, rows["agent_id"]], 1))
 
     @parameterized.parameters(LOADS, None)
-    def test_an_agent_specific_state_ends_with_the_agents_own_observation(self, env):
+    def test_an_agent_specific_state_holds_the_agents_own_observation(self, env):
         spec = spec_of(env) if env else box_spec()  # vectors with a state, images without one
         if not env:
             spec = dataclasses.replace(spec, action_space=spaces.MultiDiscrete([3, 3]))

@@ -153,6 +153,24 @@ class UnrollTest(tf.test.TestCase, parameterized.TestCase):
             )
 
     @parameterized.parameters(*recurrent.KINDS)
+    def test_gradients_where_lengths_are_unknown(self, kind):
+        core = core_of(kind)
+        signature = [
+            tf.TensorSpec([None, None, F]),
+            tuple(tf.TensorSpec([None, *s.shape[1:]]) for s in core.initial_state(1)),
+            tf.TensorSpec([None, None], tf.bool),
+        ]
+        traced = tf.function(
+            lambda *args: with_gradients(unroll, core, *args), signature, autograph=False
+        )
+        for steps, batch in ((1, 2), (5, 3), (7, 1)):
+            is_first = np.zeros((steps, batch), bool)
+            is_first[steps // 2, 0] = True
+            args = inputs_of(steps, batch), self.warm_state(core, batch), tf.constant(is_first)
+            expected = with_gradients(step_loop, core, *args)
+            self.assertAllClose(traced(*args)[1], expected[1], rtol=1e-5, atol=3e-5)
+
+    @parameterized.parameters(*recurrent.KINDS)
     def test_wrong_shapes(self, kind):
         core = core_of(kind)
         with self.assertRaisesRegex(ValueError, r"is_first \[T, B\], got \(4, 3, 5\) and \(3, 4\)"):

@@ -241,6 +241,7 @@ ABOUT = About(
     variants={
         "team": dict(
             env="tfrl/TwoStep-v0", core="none", team_policy="independent", central_critic=True,
+            agent_specific_state=True,
         ),
     },
 )  # fmt: skip

@@ -4,7 +4,7 @@ All cores have one interface:
 
 - `initial_state(batch_size)`: state of fresh episodes, a tuple of float32 [B, ...], all zeros.
 - `step(x [B, F], state) -> (out [B, H], state)`: one step; for acting.
-- `unroll(x [T, B, F], state, fresh bool [T, B]) -> (out [T, B, H], state)`: T steps, time-major;
+- `unroll(x [T, B, F], state, is_first bool [T, B]) -> (out [T, B, H], state)`: T steps, time-major;
   rows with `is_first[t]` restart from the initial state before step t. Same numbers as a loop of
   `step`, gradients included.
 - `output_size`: H.
@@ -56,11 +56,14 @@ def make(
 
 
 class _Gated(tf.Module):
-    """What `Lstm` and `Gru` share: the input enters all gates of all steps by one product, before their loop.
+    """Base of `Lstm` and `Gru`. One matrix product before the loop brings the inputs of all T steps to all gates.
 
-    Back-propagation through time is written out. Derivatives of the gates are made for all steps at once, the loop
-    backwards has one product a step, and the recurrent kernel's gradient is one product after it. TensorFlow's gradient
-    of a loop adds to that kernel's gradient in each step, and under XLA copies all outputs in each step.
+    `unroll` computes its own gradient. The derivatives of the gates are computed for all steps at once. A loop from
+    the last step to the first has one matrix product per step. One product after that loop gives the gradient of the
+    recurrent kernel. TensorFlow's gradient of a loop would add to the kernel's gradient in every step, and under XLA
+    copy all outputs in every step.
+
+    A subclass has `_kernel`, `_recurrent_kernel` and `_bias` for G gates of H units, and the four methods at the end.
     """
 
     def step(self, x: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
@@ -70,7 +73,7 @@ class _Gated(tf.Module):
         return state[0], state
 
     def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
-        """T steps: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
+        """T steps: x float32 [T, B, F], is_first bool [T, B] -> out [T, B, H], and the state after the last.
 
         Raises:
           ValueError: `x` is not of rank 3, or `is_first` does not fit it.
@@ -89,9 +92,12 @@ class _Gated(tf.Module):
             (*states, gates), last = _loop(forward, [projected, keep], initial, len(initial) + 1)
 
             def gradient(d_outputs: tf.Tensor, *d_last: tf.Tensor) -> Any:
+                d_outputs = tf.ensure_shape(d_outputs, states[0].shape)
+                d_last = [tf.ensure_shape(d, s.shape) for d, s in zip(d_last, last, strict=True)]
                 # State that each step began with, and derivatives of its gates, for all steps at once.
                 before = [
-                    tf.concat([s[None], after[:-1]], 0) * keep for s, after in zip(initial, states)
+                    tf.concat([s[None], after[:-1]], 0) * keep
+                    for s, after in zip(initial, states, strict=True)
                 ]
                 slopes = self._slopes(gates, before, states)
 
@@ -120,12 +126,37 @@ class _Gated(tf.Module):
         """Contribution of the input [..., F] to the gates, [..., gates * H]."""
         return _dense(x, self._kernel, self._bias)
 
-    # A subclass has, with axis -1 for what belongs to the units and any axes before it:
-    # `_cell(projected, recurrent, state) -> (state, gates)`: a step from both contributions to the gates.
-    # `_slopes(gates, before, states) -> [...]`: derivatives from the gates and the states around each step.
-    # `_back(d_state, slopes) -> (d_projected, d_before)`: from the gradient of a state to that of the input's
-    #   contribution, and to what reaches the state before without the product.
-    # `_recurrent(d_projected, slopes) -> d_recurrent`: the gradient of the product's contribution.
+    def _cell(
+        self, projected: tf.Tensor, recurrent: tf.Tensor, state: State
+    ) -> tuple[State, tf.Tensor]:
+        """One step, from what input and state contribute to the gates, float32 [B, G H] each, and the state [B, H].
+
+        Returns:
+          The state after it, whose first part is the output, and what `_slopes` needs of the step, [B, 4 H].
+        """
+        raise NotImplementedError
+
+    def _slopes(self, gates: tf.Tensor, before: list, states: list) -> list[tf.Tensor]:
+        """Derivatives that `_back` and `_recurrent` read, float32 [T, B, n H] each.
+
+        Args:
+          gates: what `_cell` gave besides the state, [T, B, 4 H].
+          before, states: parts of the states before and after the steps, [T, B, H] each.
+        """
+        raise NotImplementedError
+
+    def _back(self, d_state: State, slopes: list[tf.Tensor]) -> tuple[tf.Tensor, State]:
+        """One step back, from the gradient of the state after it, [B, H] each.
+
+        Returns:
+          Gradients of what the input contributes, [B, G H], and of the state before the step without what passes the
+          recurrent product, [B, H] each.
+        """
+        raise NotImplementedError
+
+    def _recurrent(self, d_projected: tf.Tensor, slopes: list[tf.Tensor]) -> tf.Tensor:
+        """The gradient of what the state contributes, from that of what the input contributes, both [..., G H]."""
+        raise NotImplementedError
 
 
 class Lstm(_Gated):
@@ -158,7 +189,8 @@ class Lstm(_Gated):
     def _slopes(self, gates: tf.Tensor, before: list, states: list) -> list[tf.Tensor]:
         i, f, candidate, o = tf.split(gates, 4, axis=-1)
         output = tf.tanh(states[1])
-        # Of the cell by what enters the first three gates, of the output by what enters the last and by the cell.
+        # Of the cell by what enters the first three gates; below of the output by what enters the last gate and by the
+        # cell, and of the cell by the one before.
         by_cell = [candidate * i * (1 - i), before[1] * f * (1 - f), i * (1 - candidate**2)]
         return [tf.concat(by_cell, -1), output * o * (1 - o), o * (1 - output**2), f]
 
@@ -284,7 +316,7 @@ class GatedTransformerXL(tf.Module):
         return embedding[:, 0], (tf.stack(memories, axis=1), count)
 
     def unroll(self, x: tf.Tensor, state: State, is_first: tf.Tensor) -> tuple[tf.Tensor, State]:
-        """T steps at once: x float32 [T, B, F], fresh bool [T, B] -> out [T, B, H], and the state after the last.
+        """T steps at once: x float32 [T, B, F], is_first bool [T, B] -> out [T, B, H], and the state after the last.
 
         Attention over the memory and the T steps, masked where an episode or the memory's length ends.
 
@@ -431,14 +463,17 @@ def _loop(
     num_outputs: int,
     backwards: bool = False,
 ) -> tuple[list[tf.Tensor], State]:
-    """Runs `body` over the T steps of sequences [T, ...], from the first or `backwards` from the last.
+    """Calls `body` once for each step of the sequences, from the first step, or with `backwards` from the last.
 
     Args:
-      body: (values of the sequences at a step, state) -> (outputs of the step, state).
-      num_outputs: of a step.
+      body: takes the values of all sequences at one step and the state; returns the outputs of the step and the state.
+      sequences: float32 [T, ...] each.
+      state: before the first call, float32 [B, ...] each.
+      num_outputs: number of outputs that `body` returns.
+      backwards: the last step comes first; outputs still stand in the order of time.
 
     Returns:
-      Outputs of all steps [T, ...], in the order of time, and the state after the last call.
+      The outputs, float32 [T, ...] each, and the state after the last call.
     """
     steps = _size(sequences[0], 0)
     sources = [tf.TensorArray(tf.float32, steps).unstack(x) for x in sequences]
@@ -453,7 +488,7 @@ def _loop(
         lambda i, *_: i < steps,
         one,
         (tf.constant(0), tuple(state), outputs),
-        maximum_iterations=steps,  # known to XLA, which allocates what the gradient needs
+        maximum_iterations=steps,  # a second derivative under XLA needs to know it
     )
     return [x.stack() for x in outputs], state
 

@@ -250,7 +250,10 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
 
 
 def one_of_each_family() -> frozenset[str]:
-    """Names of algorithms, the last of each family: what takes long is tried of these alone in `make test`."""
+    """The name of one algorithm of each family, the last in the alphabet.
+
+    `make test` runs its longest tests on these algorithms, the slow tests on all others.
+    """
     return frozenset({algorithm(name).ABOUT.family: name for name in algorithms()}.values())
 
 
