@@ -82,8 +82,11 @@ def share_of_steps(run: dict[str, Any], goal: float) -> float:
 
 
 def table() -> str:
-    """All runs as a Markdown table."""
-    runs = study.load(RESULTS)
+    """All runs as a Markdown table, seed by seed."""
+    order = {mode: number for number, mode in enumerate(MODES)}
+    runs = sorted(
+        study.load(RESULTS), key=lambda r: (r["algo"] != "td3", r["seed"], order[r["mode"]])
+    )
     lines = [
         f"| algorithm | networks | seed | parameters | operations | final (mean of the last {LAST} evaluations) | "
         "share of the steps to the dense run's final score |",
@@ -107,7 +110,7 @@ def table() -> str:
 
 
 def figure() -> None:
-    """Evaluations over env steps, a panel for each algorithm, a curve for each run."""
+    """Evaluations over env steps, a panel for each algorithm: a thin curve for each run, a thick one for their mean."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -118,9 +121,16 @@ def figure() -> None:
     colours = {"dense": "0.5", "static": "tab:orange", "dynamic": "tab:blue"}
     _, axes = plt.subplots(1, len(algos), figsize=(5 * len(algos), 3.6), squeeze=False)
     for axis, algo in zip(axes[0], algos):
-        for run in study.of(runs, algo=algo):
-            label = f"{run['mode']}, seed {run['seed']}"
-            axis.plot(*zip(*run["evaluations"]), color=colours[run["mode"]], label=label)
+        for mode, colour in colours.items():
+            curves = [run["evaluations"] for run in study.of(runs, algo=algo, mode=mode)]
+            for curve in curves:
+                axis.plot(*zip(*curve), color=colour, linewidth=0.5)
+            # Runs are evaluated at steps that differ by a few.
+            mean = [
+                [statistics.fmean(numbers) for numbers in zip(*points)] for points in zip(*curves)
+            ]
+            label = f"{mode}, {len(curves)} seeds" if len(curves) > 1 else mode
+            axis.plot(*zip(*mean), color=colour, linewidth=1.8, label=label)
         axis.set_title(f"{algo.upper()} on HalfCheetah-v5")
         axis.set_xlabel("env steps")
         axis.set_ylabel("greedy return")
