@@ -51,6 +51,16 @@ def unroll(core, x, state, is_first):
     return core.unroll(x, state, is_first)
 
 
+def of_unknown_lengths(core, run):
+    """`run` of inputs, state and starts of episodes, traced once for all numbers of steps and rows."""
+    signature = [
+        tf.TensorSpec([None, None, F]),
+        tuple(tf.TensorSpec([None, *s.shape[1:]]) for s in core.initial_state(1)),
+        tf.TensorSpec([None, None], tf.bool),
+    ]
+    return tf.function(run, input_signature=signature, autograph=False)
+
+
 def with_gradients(run, core, x, state, is_first):
     """Outputs, states and the gradients of a function of all of them."""
     with tf.GradientTape() as tape:
@@ -139,12 +149,7 @@ class UnrollTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(*recurrent.KINDS)
     def test_lengths_may_be_unknown(self, kind):
         core = core_of(kind)
-        signature = [
-            tf.TensorSpec([None, None, F]),
-            tuple(tf.TensorSpec([None, *s.shape[1:]]) for s in core.initial_state(1)),
-            tf.TensorSpec([None, None], tf.bool),
-        ]
-        traced = tf.function(core.unroll, input_signature=signature, autograph=False)
+        traced = of_unknown_lengths(core, core.unroll)
         for steps, batch in ((1, 2), (4, 3), (7, 1)):
             x, state = inputs_of(steps, batch), core.initial_state(batch)
             is_first = np.zeros((steps, batch), bool)
@@ -155,14 +160,7 @@ class UnrollTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.parameters(*recurrent.KINDS)
     def test_gradients_where_lengths_are_unknown(self, kind):
         core = core_of(kind)
-        signature = [
-            tf.TensorSpec([None, None, F]),
-            tuple(tf.TensorSpec([None, *s.shape[1:]]) for s in core.initial_state(1)),
-            tf.TensorSpec([None, None], tf.bool),
-        ]
-        traced = tf.function(
-            lambda *args: with_gradients(unroll, core, *args), signature, autograph=False
-        )
+        traced = of_unknown_lengths(core, lambda *args: with_gradients(unroll, core, *args))
         for steps, batch in ((1, 2), (5, 3), (7, 1)):
             is_first = np.zeros((steps, batch), bool)
             is_first[steps // 2, 0] = True
