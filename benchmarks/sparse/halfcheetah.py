@@ -83,9 +83,9 @@ def share_of_steps(run: dict[str, Any], goal: float) -> float:
 
 def table() -> str:
     """All runs as a Markdown table, seed by seed."""
-    order = {mode: number for number, mode in enumerate(MODES)}
+    order = list(MODES).index
     runs = sorted(
-        study.load(RESULTS), key=lambda r: (r["algo"] != "td3", r["seed"], order[r["mode"]])
+        study.load(RESULTS), key=lambda r: (r["algo"] != "td3", r["seed"], order(r["mode"]))
     )
     lines = [
         f"| algorithm | networks | seed | parameters | operations | final (mean of the last {LAST} evaluations) | "
