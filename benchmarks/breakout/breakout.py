@@ -35,7 +35,7 @@ def train(runs: pathlib.Path, algo: str, minutes: float) -> None:
     """Trains for so long, from where the run in the folder stands, and keeps what it has reached."""
     folder = runs / algo
     if (folder / "job.json").exists():
-        arguments = [f"--resume={folder}"]
+        arguments = ["--resume", f"--run_dir={folder}"]
     else:
         config = ROOT / "configs" / algo / "breakout_rllib2018.flags"
         arguments = [

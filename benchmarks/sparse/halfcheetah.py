@@ -1,16 +1,18 @@
 """Dense, static sparse and dynamic sparse networks on HalfCheetah-v5: TD3 and SAC at half of the weights.
 
     python benchmarks/sparse/halfcheetah.py --runs=FOLDER   # trains what results.json does not have yet
+    python benchmarks/sparse/halfcheetah.py --runs=FOLDER --env_steps=1000000 --algos td3 --modes dense dynamic
     python benchmarks/sparse/halfcheetah.py figure          # draws figure.png from it, and prints the table
 
-The settings are those of `configs/ALGO/halfcheetah_sparse.flags` for 250,000 env steps, with the last rewiring after
-95% of them. Run folders are kept in FOLDER; one that is there already is resumed, or read if it is finished.
-`results.json` has one entry a run.
+The settings are those of `configs/ALGO/halfcheetah_sparse.flags`, for 250,000 env steps or for the paper's 1,000,000,
+with the last rewiring after 95% of them. Run folders are kept in FOLDER; one that is there already is resumed, or read
+if it is finished. `results.json` has one entry a run.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import pathlib
 import statistics
@@ -23,52 +25,54 @@ from tfrl.benchmark import study
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
-ENV_STEPS = 250_000
-LAST_REWIRING = 237_500
+REWIRED = 0.95  # of the env steps, with rewiring
 LAST = 5  # evaluations whose mean is the final score
-MODES = {
-    "dense": [],
-    "static": ["--with=sparse", "--sparse_lambdas=7,64", "--sparse_rewire_updates=0"],
-    "dynamic": [
-        "--with=sparse", "--sparse_lambdas=7,64", f"--sparse_stop_env_steps={LAST_REWIRING}",
-    ],
-}  # fmt: skip
+MODES = ("dense", "static", "dynamic")
 
 
-def command(algo: str, mode: str, seed: int, folder: pathlib.Path) -> list[str]:
+def mode_flags(mode: str, env_steps: int) -> list[str]:
+    """The flags that make the networks of a run dense, sparse with a mask that stays, or sparse and rewired."""
+    if mode == "dense":
+        return []
+    until = f"--sparse_stop_env_steps={round(REWIRED * env_steps)}"
+    own = "--sparse_rewire_updates=0" if mode == "static" else until
+    return ["--with=sparse", "--sparse_lambdas=7,64", own]
+
+
+def command(algo: str, mode: str, seed: int, env_steps: int, folder: pathlib.Path) -> list[str]:
     """The command of a run; of the flagfile everything but its sparse settings."""
+    launcher, where = [sys.executable, str(ROOT / "launchers" / "run.py")], f"--run_dir={folder}"
+    if (folder / "job.json").exists():
+        return [*launcher, "--resume", where]
     lines = (ROOT / "configs" / algo / "halfcheetah_sparse.flags").read_text().splitlines()
     flags = [x for x in lines if x.startswith("--") and "sparse" not in x]
-    where = "--resume=" if (folder / "job.json").exists() else "--run_dir="
-    own = [f"--algo={algo}", f"--seed={seed}", f"--total_env_steps={ENV_STEPS}", f"{where}{folder}"]
-    if where == "--resume=":
-        return [sys.executable, str(ROOT / "launchers" / "run.py"), own[-1]]
-    return [sys.executable, str(ROOT / "launchers" / "run.py"), *flags, *own, *MODES[mode]]
+    own = [f"--algo={algo}", f"--seed={seed}", f"--total_env_steps={env_steps}", where]
+    return [*launcher, *flags, *own, *mode_flags(mode, env_steps)]
 
 
-def entry(algo: str, mode: str, seed: int, folder: pathlib.Path) -> dict[str, Any]:
+def entry(algo: str, mode: str, seed: int, env_steps: int, folder: pathlib.Path) -> dict[str, Any]:
     """What `results.json` holds of a finished run."""
     result = json.loads((folder / "result.json").read_text())
     sparse = result.get("artifacts", {}).get("sparse_training", {})
     return dict(
-        algo=algo, mode=mode, seed=seed, updates=result["updates"], score=result["return_mean"],
+        algo=algo, mode=mode, seed=seed, env_steps=env_steps, updates=result["updates"], score=result["return_mean"],
         parameters_ratio=sparse.get("parameters_ratio", 1.0), flops_ratio=sparse.get("flops_ratio", 1.0),
         rewirings=sparse.get("rewirings", 0), evaluations=study.evaluations(folder),
     )  # fmt: skip
 
 
-def train(runs: pathlib.Path, seeds: list[int], algos: list[str]) -> None:
+def train(
+    runs: pathlib.Path, seeds: list[int], algos: list[str], modes: list[str], env_steps: int
+) -> None:
     """Makes every run that is not in `results.json`, and keeps each at once."""
-    for algo in algos:
-        for seed in seeds:
-            for mode in MODES:
-                key = dict(algo=algo, mode=mode, seed=seed)
-                if study.of(study.load(RESULTS), **key):
-                    continue
-                folder = runs / f"{algo}_{mode}_{seed}"
-                if not (folder / "result.json").exists():
-                    subprocess.run(command(**key, folder=folder), check=True)
-                study.append(RESULTS, entry(**key, folder=folder))
+    for algo, seed, mode in itertools.product(algos, seeds, modes):
+        key = dict(algo=algo, mode=mode, seed=seed, env_steps=env_steps)
+        if study.of(study.load(RESULTS), **key):
+            continue
+        folder = runs / f"{algo}_{mode}_{seed}_{env_steps}"
+        if not (folder / "result.json").exists():
+            subprocess.run(command(**key, folder=folder), check=True)
+        study.append(RESULTS, entry(**key, folder=folder))
 
 
 def final(run: dict[str, Any]) -> float:
@@ -78,22 +82,26 @@ def final(run: dict[str, Any]) -> float:
 
 def share_of_steps(run: dict[str, Any], goal: float) -> float:
     """Share of all env steps at the first evaluation that reaches `goal`; infinite where none does."""
-    return study.env_steps_to(goal, run["evaluations"]) / ENV_STEPS
+    return study.env_steps_to(goal, run["evaluations"]) / run["env_steps"]
+
+
+def _panel(run: dict[str, Any]) -> tuple[int, int]:
+    """What orders the panels of the figure: TD3 before SAC, then by length."""
+    return ["td3", "sac"].index(run["algo"]), run["env_steps"]
 
 
 def table() -> str:
     """All runs as a Markdown table, seed by seed."""
-    order = list(MODES).index
-    runs = sorted(
-        study.load(RESULTS), key=lambda r: (r["algo"] != "td3", r["seed"], order(r["mode"]))
-    )
+    runs = study.load(RESULTS)
+    runs.sort(key=lambda r: (*_panel(r), r["seed"], MODES.index(r["mode"])))
     lines = [
-        f"| algorithm | networks | seed | parameters | operations | final (mean of the last {LAST} evaluations) | "
-        "share of the steps to the dense run's final score |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| algorithm | env steps | networks | seed | parameters | operations | "
+        f"final (mean of the last {LAST} evaluations) | share of the steps to the dense run's final score |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for run in runs:
-        dense = study.of(runs, mode="dense", algo=run["algo"], seed=run["seed"])
+        same = {name: run[name] for name in ("algo", "seed", "env_steps")}
+        dense = study.of(runs, mode="dense", **same)
         share = share_of_steps(run, final(dense[0])) if dense else float("nan")
         reached = (
             "not reached"
@@ -103,8 +111,8 @@ def table() -> str:
             else "unknown"
         )
         lines.append(
-            f"| {run['algo'].upper()} | {run['mode']} | {run['seed']} | {run['parameters_ratio']:.3f} | "
-            f"{run['flops_ratio']:.3f} | {final(run):,.0f} | {reached} |"
+            f"| {run['algo'].upper()} | {run['env_steps']:,} | {run['mode']} | {run['seed']} | "
+            f"{run['parameters_ratio']:.3f} | {run['flops_ratio']:.3f} | {final(run):,.0f} | {reached} |"
         )
     return "\n".join(lines)
 
@@ -117,12 +125,15 @@ def figure() -> None:
     import matplotlib.pyplot as plt
 
     runs = study.load(RESULTS)
-    algos = sorted({run["algo"] for run in runs}, reverse=True)
+    panels = sorted({_panel(run) for run in runs})
     colours = {"dense": "0.5", "static": "tab:orange", "dynamic": "tab:blue"}
-    _, axes = plt.subplots(1, len(algos), figsize=(5 * len(algos), 3.6), squeeze=False)
-    for axis, algo in zip(axes[0], algos):
+    _, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), squeeze=False)
+    for axis, panel in zip(axes[0], panels):
+        shown = [run for run in runs if _panel(run) == panel]
         for mode, colour in colours.items():
-            curves = [run["evaluations"] for run in study.of(runs, algo=algo, mode=mode)]
+            curves = [run["evaluations"] for run in study.of(shown, mode=mode)]
+            if not curves:
+                continue
             for curve in curves:
                 axis.plot(*zip(*curve), color=colour, linewidth=0.5)
             # Runs are evaluated at steps that differ by a few.
@@ -131,7 +142,7 @@ def figure() -> None:
             ]
             label = f"{mode}, {len(curves)} seeds" if len(curves) > 1 else mode
             axis.plot(*zip(*mean), color=colour, linewidth=1.8, label=label)
-        axis.set_title(f"{algo.upper()} on HalfCheetah-v5")
+        axis.set_title(f"{shown[0]['algo'].upper()} on HalfCheetah-v5")
         axis.set_xlabel("env steps")
         axis.set_ylabel("greedy return")
         axis.legend(fontsize=8)
@@ -145,9 +156,11 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/sparse"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--algos", nargs="+", choices=["td3", "sac"], default=["td3", "sac"])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--env_steps", type=int, default=250_000)
     options = parser.parse_args()
     if options.action == "figure":
         print(table())
         figure()
     else:
-        train(options.runs, options.seeds, options.algos)
+        train(options.runs, options.seeds, options.algos, options.modes, options.env_steps)

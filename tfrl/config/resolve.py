@@ -33,11 +33,13 @@ def job_from_argv(argv: Sequence[str]) -> Job:
     """
     tokens = flags.expand(argv)
     # Only what absl reads as false: a bare --resume gives 'true', or the argument that follows it.
-    resume = (flags.peek(tokens, "resume") or "false").lower() not in ("false", "f", "0")
-    if not resume or flags.wants_help(tokens):
+    word = flags.peek(tokens, "resume") or "false"
+    if word.lower() in ("false", "f", "0") or flags.wants_help(tokens):
         return check(flags.parse_given(tokens).job())
     run_dir = flags.peek(tokens, "run_dir")
     if not run_dir:
+        if pathlib.Path(word).is_dir():  # the folder, given as if it were the flag's value
+            raise SettingError(f"--resume={word}: expected --resume --run_dir={word}")
         raise SettingError("--resume: expected --run_dir with the folder of the run to continue")
     named = ("env", "env_wrappers", "network", "optimizer", "with", "eval_worlds")
     given = {name: flags.peek(tokens, name) for name in named}
