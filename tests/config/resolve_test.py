@@ -109,6 +109,12 @@ class ResumeTest(ResolveTestCase):
         argv = ["--resume", "--run_dir=a", f"--algo={ALGO}", "--seed=4", "--sizes=64,64"]
         self.assertEqual(resolve.job_from_argv(argv).seed, 4)
 
+    def test_the_folder_is_named_by_run_dir(self):
+        self.save("a")
+        self.assert_refused("^--resume: expected --run_dir with the folder", "--resume")
+        for argv in (["--resume=a"], ["--resume", "a"]):
+            self.assert_refused("^--resume=a: expected --resume --run_dir=a$", *argv)
+
     @parameterized.parameters(
         ("--seed=1", "--seed=1: the run in a has seed=0; a resumed run may change only"),
         ("--batch_size=8", "--batch_size=8: the run in a has batch_size=32;"),
