@@ -250,6 +250,7 @@ class TargetsTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(int(learner.optimizer.iterations), 1)
         self.assertGreater(float(metrics["learner/gradient_norm"]), 0.0)
 
+    @pytest.mark.slow
     def test_it_waits_on_two_devices_too(self):
         spec = spec_of()
         agent = hdqn.make(hdqn.Config(**{**SMALL, "batch_size": 4}, pretrain_env_steps=100), spec)

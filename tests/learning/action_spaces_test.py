@@ -50,16 +50,16 @@ class LearningTest(tf.test.TestCase, parameterized.TestCase):
         ("MatchBox", True),
         ("MatchMultiDiscrete", False),
         ("MatchMultiBinary", False),
-        ("MatchDict", True),
         ("MatchTuple", False),
         ("MaskedPair", False),
     )
     def test_every_space_is_learnt(self, name, squash):
         self.check(name, squash)
 
+    @parameterized.parameters(True, False)
     @pytest.mark.slow
-    def test_a_dict_is_learnt_without_squashing(self):
-        self.check("MatchDict", squash=False)
+    def test_a_dict_is_learnt(self, squash):
+        self.check("MatchDict", squash)
 
     def check(self, name, squash):
         plan = EnvPlan(env=f"tfrl.testing.fakes:{name}", env_kwargs={"length": 1_000})

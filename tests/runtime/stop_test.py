@@ -116,7 +116,23 @@ class StopTest(tf.test.TestCase, parameterized.TestCase):
         self.run_dir = self.run_dir.with_name("again")
         return moments, max(i for i, moment in enumerate(moments) if moment == "make")
 
-    def test_anywhere_in_a_run(self):
+    def test_while_it_starts_trains_and_ends(self):
+        self.check_places(
+            "the construction of the second row",
+            "the third step of both rows",
+            "the final episodes",
+        )
+
+    @pytest.mark.slow
+    def test_at_other_places(self):
+        self.check_places(
+            "a reset at the start",
+            "the last evaluation of training",
+            "the construction for the final episodes",
+        )
+
+    def check_places(self, *names):
+        """Stops a run at each of the places, and resumes the last one."""
         moments, final = self.moments("dqn")
         self.assertEqual(moments[:3].count("make"), 3)  # for the spaces and for the two rows
         trained = [i for i, moment in enumerate(moments) if moment == "make"][3]
@@ -128,13 +144,13 @@ class StopTest(tf.test.TestCase, parameterized.TestCase):
             "the construction for the final episodes": final,
             "the final episodes": final + 4,
         }
-        for number, (where, fatal) in enumerate(places.items()):
+        for number, where in enumerate(names):
             with self.subTest(where):
                 self.run_dir = self.run_dir.with_name(str(number))
                 Signalling.cut = 0
-                self.assert_left(self.train("dqn", fatal))
+                self.assert_left(self.train("dqn", places[where]))
                 self.assertEqual(Signalling.cut, 1)
-                self.assertLen(Signalling.moments, fatal + 1)  # no further step is made
+                self.assertLen(Signalling.moments, places[where] + 1)  # no further step is made
         self.assert_resumes("dqn")
 
     @pytest.mark.slow

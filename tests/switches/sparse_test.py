@@ -296,6 +296,7 @@ class SparseTest(tf.test.TestCase, parameterized.TestCase):
         self.assertBetween(np.mean(first[inactive] != 0), least, most)
         self.assertGreater(np.mean(first[~inactive] != 0), 0.3)
 
+    @pytest.mark.slow
     def test_two_devices_equal_one(self):
         arrays = []
         for strategy in (None, replicas.two_cpus()):
