@@ -21,11 +21,11 @@ CASES = {name: (name, algorithm(name).ABOUT.small) for name in algorithms()}
 for _name in algorithms():
     for _variant, _changes in algorithm(_name).ABOUT.variants.items():
         CASES[f"{_name} {_variant}"] = (_name, {**algorithm(_name).ABOUT.small, **_changes})
-# What compiles longest is tried of one algorithm of each family, and of all in the slow tests; of hDQN, which compiles
-# longest of all, only there. With an LSTM and a burn-in, an update unrolls one core twice.
-FEW = algorithm_checks.one_of_each_family() - {"hdqn"} | {"dqn with lstm"}
+# What compiles longest is tried of few algorithms, and of all others in the slow tests. With an LSTM and a burn-in, an
+# update unrolls one core twice.
+FEW = algorithm_checks.few() | {"dqn with lstm"}
 LONG = (algorithm_checks.eager_equals_traced, algorithm_checks.two_devices_equal_one)
-# Other settings of an algorithm are tried in the slow tests, but for those whose networks are of another kind.
+# Other settings of an algorithm are tried in the slow tests, but for one with a memory, teams, and an MLP of ARS.
 OTHERS = frozenset(CASES) - frozenset(algorithms()) - {"dqn with lstm", "ppo team", "ars mlp"}
 
 
@@ -55,14 +55,17 @@ def subject(case):
 class ConformanceTest(tf.test.TestCase, parameterized.TestCase):
     @parameterized.named_parameters(*checks(slow=False))
     def test_every_algorithm_passes(self, case, check):
-        check(subject(case))
-        if check is algorithm_checks.networks_have_every_variable_once:
-            self.assertNotEmpty(subject(case).straight.learner.networks())
+        self.run_check(case, check)
 
     @parameterized.named_parameters(*checks(slow=True))
     @pytest.mark.slow
     def test_every_algorithm_passes_what_takes_long(self, case, check):
+        self.run_check(case, check)
+
+    def run_check(self, case, check):
         check(subject(case))
+        if check is algorithm_checks.networks_have_every_variable_once:
+            self.assertNotEmpty(subject(case).straight.learner.networks())
 
     @parameterized.named_parameters((f"_{name}", name) for name in algorithms())
     def test_an_unknown_setting_is_refused_with_the_nearest(self, name):

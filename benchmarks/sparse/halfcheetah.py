@@ -27,6 +27,7 @@ ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
 REWIRED = 0.95  # of the env steps, with rewiring
 LAST = 5  # evaluations whose mean is the final score
+ALGOS = ("td3", "sac")
 MODES = ("dense", "static", "dynamic")
 
 
@@ -87,7 +88,7 @@ def share_of_steps(run: dict[str, Any], goal: float) -> float:
 
 def _panel(run: dict[str, Any]) -> tuple[int, int]:
     """What orders the panels of the figure: TD3 before SAC, then by length."""
-    return ["td3", "sac"].index(run["algo"]), run["env_steps"]
+    return ALGOS.index(run["algo"]), run["env_steps"]
 
 
 def table() -> str:
@@ -155,7 +156,7 @@ if __name__ == "__main__":
     parser.add_argument("action", nargs="?", choices=["train", "figure"], default="train")
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/sparse"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--algos", nargs="+", choices=["td3", "sac"], default=["td3", "sac"])
+    parser.add_argument("--algos", nargs="+", choices=ALGOS, default=list(ALGOS))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--env_steps", type=int, default=250_000)
     options = parser.parse_args()

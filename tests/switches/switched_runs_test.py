@@ -20,7 +20,7 @@ from tfrl.runtime import finish
 from tfrl.testing import algorithm_checks
 
 METRIC = "tfrl.testing.batch_metric"
-FEW = algorithm_checks.one_of_each_family() - {"hdqn"}  # which compiles longest
+FEW = algorithm_checks.few()
 TINY = dict(
     hidden_sizes=(8,), eval_every_env_steps=0, final_eval_episodes=2, console="none",
     compile="graph", inference="function", tensorboard=False, max_episode_steps=30, log_every_s=0.05,
