@@ -149,14 +149,16 @@ class TargetTest(tf.test.TestCase, parameterized.TestCase):
         self.assertAllClose(out.metrics["learner/loss"], np.mean(weights * [0.5, 2.0]))
         self.assertAllClose(out.priorities, [1.0, 2.0], atol=1e-5)
 
-    def test_the_penalty_is_on_kernels_only(self):
-        learner = actor_critic.learner(ddpg, l2_penalty=0.5)
+    @parameterized.parameters(False, True)
+    def test_the_penalty_is_on_kernels_and_on_biases_if_asked(self, l2_biases):
+        learner = actor_critic.learner(ddpg, l2_penalty=0.5, l2_biases=l2_biases)
         for part in (learner.critics, learner.policy):
             for variable in part.variables:
                 if len(variable.shape) == 1:
                     variable.assign(tf.fill(variable.shape, 7.0))
+        counted = (1, 2) if l2_biases else (2,)
         of = lambda variables: (
-            0.25 * sum(float(tf.reduce_sum(v**2)) for v in variables if len(v.shape) == 2)
+            0.25 * sum(float(tf.reduce_sum(v**2)) for v in variables if len(v.shape) in counted)
         )
         critics, policy = of(learner.critics.variables), of(learner.policy.variables)
         out = learner.update(actor_critic.batch([1.0, 2.0], [0.0, 0.0]), SEED)

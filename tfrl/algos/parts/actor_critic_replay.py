@@ -61,6 +61,11 @@ class Settings(ReplaySettings, HindsightSettings, CriticSettings):
         "and policy; 0: none",
         minimum=0.0,
     )
+    l2_biases: bool = setting(
+        False,
+        "l2_penalty counts biases and scales too, which is the weight decay of PyTorch's Adam",
+        idle_if={"l2_penalty": 0.0},
+    )
 
     batch_size: int = with_default(ReplaySettings, "batch_size", 256)
     env_steps_per_update: float = with_default(ReplaySettings, "env_steps_per_update", 1.0)
@@ -445,7 +450,8 @@ class ActorCriticLearner(Learner):
     def _extra(self, body: Body | None, variables: Sequence[tf.Variable]) -> tf.Tensor | None:
         terms = list(body.losses()) if body is not None else []
         if self._config.l2_penalty:
-            squares = [tf.nn.l2_loss(v) for v in variables if v.shape.rank >= 2]
+            every = self._config.l2_biases
+            squares = [tf.nn.l2_loss(v) for v in variables if every or v.shape.rank >= 2]
             terms.append(self._config.l2_penalty * tf.add_n(squares))
         return apply.global_mean(tf.add_n(terms)) if terms else None
 
