@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 import tfrl
@@ -186,8 +187,16 @@ class VideoTest(parameterized.TestCase):
         self.assertGreater(pictures[-1].std(), 1.0)
         return len(pictures)
 
-    @parameterized.parameters(("CartPole-v1", (600, 400)), ("ALE/Pong-v5", (320, 420)))
+    @parameterized.parameters(("CartPole-v1", (600, 400)))
     def test_games_with_their_score(self, env, size):
+        self.check_games(env, size)
+
+    @parameterized.parameters(("ALE/Pong-v5", (320, 420)))
+    @pytest.mark.slow
+    def test_atari_games_with_their_score(self, env, size):
+        self.check_games(env, size)
+
+    def check_games(self, env, size):
         run = untrained_run(self.folder / "a", env=env, max_episode_steps=20)
         argv = (f"--run_dir={run}", "--episodes=1", "--record_video", "--video_episodes=2")
         code, out, lines, _ = call(self.folder, *argv)

@@ -10,6 +10,7 @@ import tempfile
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -93,8 +94,16 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
         space.seed(0)
         return {"observation": np.stack([space.sample() for _ in range(count)])}
 
-    @parameterized.parameters("CartPole-v1", "ALE/Pong-v5", "tfrl.testing.fakes:MaskedBandit")
+    @parameterized.parameters("CartPole-v1", "tfrl.testing.fakes:MaskedBandit")
     def test_runs_without_tfrl(self, env):
+        self.check_export(env)
+
+    @parameterized.parameters("ALE/Pong-v5")
+    @pytest.mark.slow
+    def test_runs_without_tfrl_on_pixels(self, env):
+        self.check_export(env)
+
+    def check_export(self, env):
         run = untrained_run(self.folder / "run", env=env)
         done = self.launch(f"--run_dir={run}")
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -127,8 +136,16 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
             ],
         )
 
-    @parameterized.parameters("CartPole-v1", "tfrl.testing.fakes:MaskedBandit")
+    @parameterized.parameters("CartPole-v1")
     def test_lite(self, env):
+        self.check_lite(env)
+
+    @parameterized.parameters("tfrl.testing.fakes:MaskedBandit")
+    @pytest.mark.slow
+    def test_lite_with_masks(self, env):
+        self.check_lite(env)
+
+    def check_lite(self, env):
         run = untrained_run(self.folder / "run", env=env)
         done = self.launch(f"--run_dir={run}", "--lite")
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -5,6 +5,7 @@ import tempfile
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 import tree
 from absl.testing import parameterized
@@ -160,11 +161,15 @@ class NetworksTest(tf.test.TestCase, parameterized.TestCase):
             all(np.array_equal(a, b) for a, b in zip(outputs(features), expected, strict=True))
         )
 
-    @parameterized.parameters(
-        ("dqn", dict(min_replay=50, batch_size=8, updates_per_call=4, env_steps_per_update=4)),
-        ("ppo", dict(unroll_length=16)),
-    )
-    def test_they_travel_with_the_experience_and_masks_hold(self, algo, settings):
+    def test_they_travel_with_the_experience_and_masks_hold(self):
+        self.check_run("ppo", dict(unroll_length=16))
+
+    @pytest.mark.slow
+    def test_they_travel_with_a_replay_and_masks_hold(self):
+        replay = dict(min_replay=50, batch_size=8, updates_per_call=4, env_steps_per_update=4)
+        self.check_run("dqn", replay)
+
+    def check_run(self, algo, settings):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         # The environment raises an error for an action that its mask forbids.
         result = tfrl.train(

@@ -203,8 +203,16 @@ class DivergedTest(absltest.TestCase):
 
 
 class ResumeTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters("server", "learner")
+    @parameterized.parameters("learner")
     def test_it_continues(self, residency):
+        self.check_continues(residency)
+
+    @parameterized.parameters("server")
+    @pytest.mark.slow
+    def test_it_continues_with_a_server(self, residency):
+        self.check_continues(residency)
+
+    def check_continues(self, residency):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
         Interrupting.left = 333
         settings = {**SETTINGS, "replay_residency": residency}

@@ -309,6 +309,7 @@ class SparseTest(tf.test.TestCase, parameterized.TestCase):
                     self.assertAllEqual(*[v.numpy() for v in variable.values])
         self.assertLess(conformance.apart(*arrays), 1e-6)
 
+    @pytest.mark.slow
     def test_xla_equals_a_graph(self):
         settings = dict(sparse_rewire_updates=2, sparse_stop_env_steps=50, updates=2)
         found = []

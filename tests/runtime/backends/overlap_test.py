@@ -4,6 +4,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -39,13 +40,19 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
         name = "learner/policy_lag_max_updates"
         return {row[name] for row in rows if name in row and row[name] > 0}
 
+    def test_it_lags_by_one_batch_and_trains_on_all(self):
+        self.check_lag("ppo", dict(epochs=2, minibatches=3), 6, {6})
+
     @parameterized.parameters(
-        ("ppo", dict(epochs=2, minibatches=3), 6, {6}),
         ("a2c", {}, 1, {1}),
         # Of whole episodes the lag counts from their start; of one environment none is open at an update.
         ("pg", dict(unroll_length=40, episodes_per_item=1, num_envs=1), 1, {1}),
     )
-    def test_it_lags_by_one_batch_and_trains_on_all(self, algo, settings, updates, lags):
+    @pytest.mark.slow
+    def test_others_lag_by_one_batch_and_train_on_all(self, algo, settings, updates, lags):
+        self.check_lag(algo, settings, updates, lags)
+
+    def check_lag(self, algo, settings, updates, lags):
         settings = {**settings, **QUICK}
         result, _, rows = self.train(algo, overlap=True, **settings)
         self.assertNotEmpty(self.lags(rows))
@@ -56,8 +63,14 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
         rows = self.train(algo, **settings)[2]
         self.assertEmpty(self.lags(rows))  # in turns
 
-    @parameterized.parameters(1, 4)
-    def test_the_lag_of_whole_episodes_counts_from_their_start(self, episodes):
+    def test_the_lag_of_whole_episodes_counts_from_their_start(self):
+        self.check_lag_of_episodes(4)
+
+    @pytest.mark.slow
+    def test_the_lag_of_single_episodes_counts_from_their_start(self):
+        self.check_lag_of_episodes(1)
+
+    def check_lag_of_episodes(self, episodes):
         settings = dict(unroll_length=40, episodes_per_item=episodes, **QUICK)
         result, _, rows = self.train("pg", overlap=True, **settings)
         last = [row for row in rows if "replay/items_inserted" in row][-1]

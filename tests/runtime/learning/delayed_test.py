@@ -68,13 +68,14 @@ class DelayedTest(tf.test.TestCase, parameterized.TestCase):
                 self.assertAllClose(metrics["learner/delayed_at_updates"], np.mean(due))
                 self.assertGreater(float(metrics["learner/delayed_loss"]), 0.0)
 
-    @parameterized.parameters("prioritized", "queue", "beside the learner")
+    @parameterized.parameters("prioritized", "queue")
     def test_graph_xla_eager_and_two_devices_agree(self, kind):
         self.check_agreement(kind)
 
+    @parameterized.parameters("uniform", "beside the learner")
     @pytest.mark.slow
-    def test_graph_xla_eager_and_two_devices_agree_without_priorities(self):
-        self.check_agreement("uniform")
+    def test_graph_xla_eager_and_two_devices_agree_with_other_replays(self, kind):
+        self.check_agreement(kind)
 
     def check_agreement(self, kind):
         def trained(**how):
@@ -142,11 +143,20 @@ class DelayedTest(tf.test.TestCase, parameterized.TestCase):
 
     @parameterized.parameters(
         dict(kind="prioritized", replay_residency="learner"),
-        dict(kind="uniform", replay_residency="server"),
-        dict(kind="queue", replay_residency="learner"),
         dict(kind="queue", replay_residency="server"),
     )
     def test_whole_runs_make_it(self, **settings):
+        self.check_run(**settings)
+
+    @parameterized.parameters(
+        dict(kind="uniform", replay_residency="server"),
+        dict(kind="queue", replay_residency="learner"),
+    )
+    @pytest.mark.slow
+    def test_whole_runs_with_the_other_residency_make_it(self, **settings):
+        self.check_run(**settings)
+
+    def check_run(self, **settings):
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))
         result = tfrl.train(
             "tfrl.testing.delayed", env="tfrl.testing.fakes:IdentityGame", total_env_steps=400, seed=1,

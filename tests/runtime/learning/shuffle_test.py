@@ -53,16 +53,17 @@ class OrdersTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class DevicesTest(tf.test.TestCase, parameterized.TestCase):
+    def test_two_devices_make_the_updates_of_one(self):
+        # 7 rows of 30 in a minibatch, of which a device has 3 or 4.
+        self.check(minibatches=4, normalize_observations=True)
+
     @parameterized.parameters(
         dict(minibatches=3),  # 30 rows, 10 to a minibatch
-        dict(minibatches=4, normalize_observations=True),  # 7 of 30, of which a device has 3 or 4
+        dict(minibatches=2, core="gru", core_size=6),  # 3 of 6 sequences
     )
-    def test_two_devices_make_the_updates_of_one(self, **settings):
-        self.check(**settings)
-
     @pytest.mark.slow
-    def test_two_devices_make_the_updates_of_one_with_sequences(self):
-        self.check(minibatches=2, core="gru", core_size=6)  # 3 of 6 sequences
+    def test_two_devices_make_the_updates_of_one_in_other_forms(self, **settings):
+        self.check(**settings)
 
     def check(self, **settings):
         """20 updates and more. With sgd, as Adam makes steps of noise out of rounded zeros."""
