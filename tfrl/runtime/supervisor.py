@@ -146,7 +146,7 @@ class Supervisor:
         return not ended and not self.hooks.stopped
 
     def _start_all(self, restore: bool) -> None:
-        """All at once: each of them first imports TensorFlow for seconds.
+        """All at once: TensorFlow is first imported for seconds, by each of them or for them.
 
         Args:
           restore: the replay starts with the contents of the newest checkpoint.

@@ -54,7 +54,7 @@ class Run:
             for child in psutil.Process(self.process.pid).children(recursive=True):
                 if child.pid not in self._children and os.path.exists(f"/proc/{child.pid}/fd/1"):
                     log = os.path.basename(os.readlink(f"/proc/{child.pid}/fd/1"))
-                    if log.endswith(".log") and log != "native.log":
+                    if log.endswith(".log") and log not in ("native.log", "fork_server.log"):
                         self._children[child.pid] = (log.removesuffix(".log"), child)
         except (psutil.NoSuchProcess, FileNotFoundError):
             pass  # it ended while it was looked at

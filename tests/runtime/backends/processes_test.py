@@ -224,6 +224,18 @@ class ProcessesTest(absltest.TestCase):
         self.assertEmpty(end_of(list(children.values()), 10))
 
     @pytest.mark.slow
+    def test_killed_fork_server_takes_its_processes_along_and_the_run_goes_on(self):
+        run = self.start(total_env_steps=12000)
+        run.wait_for("checkpoint", lambda: self.checkpoints(run))
+        actor = run.children()["actor-0"]
+        self.assertNotEqual(actor.ppid(), run.process.pid)
+        psutil.Process(actor.ppid()).kill()
+        self.assertEqual(run.wait(), 0, run.text())
+        self.assertIn("was killed by SIGKILL", run.text())
+        self.assertBetween(run.result()["env_steps"], 12000, 12000 + 3 * 4)
+        self.assertEmpty(end_of(list(run.children().values()), 5))
+
+    @pytest.mark.slow
     def test_killed_replay_goes_on_from_the_checkpoint(self):
         run = self.start(total_env_steps=8000)
         run.wait_for("checkpoint", lambda: self.checkpoints(run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ import traceback
 from multiprocessing.connection import Connection
 
 from tfrl.lifeline import die_with
+from tfrl.runtime.backends.fork_server import print_to
 from tfrl.runtime.backends.isolation import enter
 from tfrl.runtime.link import MAX_TEXT, Abandoned, Link
 from tfrl.settings import import_dotted
@@ -36,7 +36,7 @@ def child_main(
       slot: which of the actors this one is or replaces.
       payload: what the role is made of, pickled.
       log: file that takes what the process prints.
-      parent: process id of the supervisor.
+      parent: process id of the parent, with which it ends.
       namespaces: descriptors of those that it enters, see `Isolation`.
     """
     # First: a process with threads may not, and the kernel then forgets whom to die with.
@@ -46,10 +46,7 @@ def child_main(
         # The supervisor decides when to end; unlike SIG_IGN this is not inherited.
         signal.signal(number, lambda *_: None)
     die_with(parent)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    faulthandler.enable()  # a crash of native code leaves its Python lines in the log
+    print_to(log)
     link = Link(connection)
     error = None
     try:

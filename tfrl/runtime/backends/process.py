@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,14 +38,8 @@ class Process:
         descriptors: Sequence[int] = (),
     ):
         self.pipe, theirs = multiprocessing.Pipe()
-        module, _, name = function.partition(":")
-        # The child looks for modules where this process does.
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from {module} import {name}; "
-            f"from {__name__} import receive; {name}(*receive({theirs.fileno()}))"
-        )
         self._popen = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", code_of(function, theirs.fileno())],
             stdin=subprocess.DEVNULL,
             env={**os.environ, **environment},
             pass_fds=(theirs.fileno(), *descriptors),
@@ -64,13 +59,25 @@ class Process:
         return self._popen.poll() is None
 
     def kill(self) -> None:
-        """Ends it at once by SIGKILL."""
+        """Ends it at once by SIGKILL, and its process group where it leads one."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self._popen.kill()
 
     def join(self, timeout_s: float) -> None:
         """Waits for its end, at most so long."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout_s)
+
+
+def code_of(function: str, descriptor: int) -> str:
+    """Python code that calls 'package.module:function' with what `receive` gives of this descriptor."""
+    module, _, name = function.partition(":")
+    # The child looks for modules where this process does.
+    return (
+        f"import sys; sys.path[:] = {sys.path!r}; from {module} import {name}; "
+        f"from {__name__} import receive; {name}(*receive({descriptor}))"
+    )
 
 
 def receive(descriptor: int) -> tuple:

@@ -12,6 +12,7 @@ from typing import Any
 from tfrl.config import objects
 from tfrl.logs.logger import Logger
 from tfrl.runtime.backends.child import environment
+from tfrl.runtime.backends.fork_server import Forked, ForkServer
 from tfrl.runtime.backends.isolation import Isolation, network_line
 from tfrl.runtime.backends.process import Process
 from tfrl.runtime.hooks import Hooks
@@ -22,7 +23,8 @@ from tfrl.runtime.plan.run_plan import RunPlan
 from tfrl.runtime.stop import Stop
 from tfrl.runtime.supervisor import Supervisor
 
-START, ENTRY = "tfrl.runtime.backends.child:child_main", "tfrl.runtime.roles.play:play"
+IMPORTED = "tfrl.runtime.roles.play"
+START, ENTRY = "tfrl.runtime.backends.child:child_main", f"{IMPORTED}:play"
 
 
 def run(run_plan: RunPlan, logger: Logger, stop: Stop, hooks: Hooks) -> dict[str, Any]:
@@ -58,15 +60,29 @@ class Processes(Placement):
         self._logs = run_plan.run_dir / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
         self._isolation = Isolation() if topology.isolate else None
-        self._processes: dict[Member, Process] = {}
+        self._namespaces = self._isolation.descriptors if self._isolation else ()
+        self._fork_server = self._new_fork_server()
+        self._processes: dict[Member, Process | Forked] = {}
+
+    def _new_fork_server(self) -> ForkServer:
+        log = str(self._logs / "fork_server.log")
+        return ForkServer([IMPORTED], environment("actor"), log, self._namespaces)
 
     def start(self, member: Member) -> None:
-        """Implements `Placement.start`."""
-        namespaces = self._isolation.descriptors if self._isolation else ()
+        """Implements `Placement.start`; all but a learner are forked, since a learner sees accelerators."""
+        if not self._fork_server.is_alive():
+            self._fork_server.close()
+            self._fork_server = self._new_fork_server()
+        alone = member.role == "learner"
+        parent = os.getpid() if alone else self._fork_server.pid
         args = (
-            ENTRY, member.role, member.index, member.slot, self._payload, self.where(member), os.getpid(), namespaces,
+            ENTRY, member.role, member.index, member.slot, self._payload, self.where(member), parent, self._namespaces,
         )  # fmt: skip
-        self._processes[member] = Process(START, args, environment(member.role), namespaces)
+        self._processes[member] = (
+            Process(START, args, environment(member.role), self._namespaces)
+            if alone
+            else self._fork_server.start(START, args)
+        )
 
     def poll(self, timeout_s: float) -> list[tuple[Member, Status]]:
         """Implements `Placement.poll`; the pipe of a process that dies ends, which ends the wait too."""
@@ -97,9 +113,7 @@ class Processes(Placement):
     def kill(self, member: Member) -> None:
         """Implements `Placement.kill`."""
         process = self._processes.pop(member)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()  # it may not have its own group yet
+        process.kill()
         process.join(5)
         process.pipe.close()
 
@@ -111,5 +125,6 @@ class Processes(Placement):
         """Implements `Placement.close`."""
         for member in list(self._processes):
             self.kill(member)
+        self._fork_server.close()
         if self._isolation:
             self._isolation.close()
