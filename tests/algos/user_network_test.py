@@ -399,14 +399,12 @@ class GlobalPolicyTest(tf.test.TestCase, parameterized.TestCase):
         tf.keras.backend.set_floatx("float32")
         super().tearDown()
 
-    @parameterized.parameters(("ppo", "mixed_float16"))
-    def test_named_networks_stay_float32(self, algo, policy):
-        self.check_float32(algo, policy)
+    def test_named_networks_stay_float32(self):
+        self.check_float32("ppo", "mixed_float16")
 
-    @parameterized.parameters(("iqn", "float64"))
     @pytest.mark.slow
-    def test_named_networks_stay_float32_under_float64(self, algo, policy):
-        self.check_float32(algo, policy)
+    def test_named_networks_stay_float32_under_float64(self):
+        self.check_float32("iqn", "float64")
 
     def check_float32(self, algo, policy):
         losses = []

@@ -98,10 +98,9 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
     def test_runs_without_tfrl(self, env):
         self.check_export(env)
 
-    @parameterized.parameters("ALE/Pong-v5")
     @pytest.mark.slow
-    def test_runs_without_tfrl_on_pixels(self, env):
-        self.check_export(env)
+    def test_runs_without_tfrl_on_pixels(self):
+        self.check_export("ALE/Pong-v5")
 
     def check_export(self, env):
         run = untrained_run(self.folder / "run", env=env)
@@ -136,14 +135,12 @@ class ExportTest(tf.test.TestCase, parameterized.TestCase):
             ],
         )
 
-    @parameterized.parameters("CartPole-v1")
-    def test_lite(self, env):
-        self.check_lite(env)
+    def test_lite(self):
+        self.check_lite("CartPole-v1")
 
-    @parameterized.parameters("tfrl.testing.fakes:MaskedBandit")
     @pytest.mark.slow
-    def test_lite_with_masks(self, env):
-        self.check_lite(env)
+    def test_lite_with_masks(self):
+        self.check_lite("tfrl.testing.fakes:MaskedBandit")
 
     def check_lite(self, env):
         run = untrained_run(self.folder / "run", env=env)

@@ -203,14 +203,12 @@ class DivergedTest(absltest.TestCase):
 
 
 class ResumeTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters("learner")
-    def test_it_continues(self, residency):
-        self.check_continues(residency)
+    def test_it_continues(self):
+        self.check_continues("learner")
 
-    @parameterized.parameters("server")
     @pytest.mark.slow
-    def test_it_continues_with_a_server(self, residency):
-        self.check_continues(residency)
+    def test_it_continues_with_a_server(self):
+        self.check_continues("server")
 
     def check_continues(self, residency):
         run_dir = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"

@@ -61,28 +61,24 @@ class Processes(Placement):
         self._logs.mkdir(parents=True, exist_ok=True)
         self._isolation = Isolation() if topology.isolate else None
         self._namespaces = self._isolation.descriptors if self._isolation else ()
-        self._fork_server = self._new_fork_server()
+        self._fork_server: ForkServer | None = None
         self._processes: dict[Member, Process | Forked] = {}
 
-    def _new_fork_server(self) -> ForkServer:
-        log = str(self._logs / "fork_server.log")
-        return ForkServer([IMPORTED], environment("actor"), log, self._namespaces)
-
     def start(self, member: Member) -> None:
-        """Implements `Placement.start`; all but a learner are forked, since a learner sees accelerators."""
-        if not self._fork_server.is_alive():
-            self._fork_server.close()
-            self._fork_server = self._new_fork_server()
-        alone = member.role == "learner"
-        parent = os.getpid() if alone else self._fork_server.pid
-        args = (
-            ENTRY, member.role, member.index, member.slot, self._payload, self.where(member), parent, self._namespaces,
-        )  # fmt: skip
-        self._processes[member] = (
-            Process(START, args, environment(member.role), self._namespaces)
-            if alone
-            else self._fork_server.start(START, args)
-        )
+        """Implements `Placement.start`: forks all but a learner, which sees accelerators."""
+        variables, path = environment(member.role), self.where(member)
+        args = (ENTRY, member.role, member.index, member.slot, self._payload, path)
+        if member.role == "learner":
+            whole = (*args, os.getpid(), self._namespaces)
+            self._processes[member] = Process(START, whole, variables, self._namespaces)
+            return
+        if self._fork_server is None or not self._fork_server.is_alive():
+            if self._fork_server is not None:
+                self._fork_server.close()
+            log = str(self._logs / "fork_server.log")
+            self._fork_server = ForkServer([IMPORTED], variables, log, self._namespaces)
+        whole = (*args, self._fork_server.pid, self._namespaces)
+        self._processes[member] = self._fork_server.start(START, whole)
 
     def poll(self, timeout_s: float) -> list[tuple[Member, Status]]:
         """Implements `Placement.poll`; the pipe of a process that dies ends, which ends the wait too."""
@@ -125,6 +121,7 @@ class Processes(Placement):
         """Implements `Placement.close`."""
         for member in list(self._processes):
             self.kill(member)
-        self._fork_server.close()
+        if self._fork_server is not None:
+            self._fork_server.close()
         if self._isolation:
             self._isolation.close()
