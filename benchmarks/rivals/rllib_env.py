@@ -46,8 +46,9 @@ def network(job: dict[str, Any]) -> dict[str, Any]:
             "vf_share_layers": True,
         }
     return {
-        "fcnet_hiddens": list(config["hidden_sizes"]),
+        "fcnet_hiddens": list(config.get("critic_hidden_sizes", config["hidden_sizes"])),
         "fcnet_activation": config["activation"],
+        "head_fcnet_hiddens": [],
         "vf_share_layers": False,
     }
 

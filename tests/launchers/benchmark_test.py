@@ -105,15 +105,33 @@ class WorkloadsTest(parameterized.TestCase):
         arguments = rival_script("sb3_dqn.py").translate(job)
         self.assertEqual(arguments["policy_kwargs"]["n_quantiles"], 25)
 
-    @parameterized.parameters("sac", "td3")
-    def test_sbx_does_the_same_work(self, algo):
+    @parameterized.product(algo=("sac", "td3"), library=("sbx", "stable_baselines3"))
+    def test_stable_baselines3_and_sbx_do_the_same_work_in_continuous_actions(self, algo, library):
         job = json.loads(job_of(WORKLOADS[f"{algo}-halfcheetah"]).to_json())
-        script, config = rival_script("sbx_continuous.py"), job["config"]
-        arguments = script.translate(job)
+        script, config = rival_script("sb3_continuous.py"), job["config"]
+        arguments = script.translate(job, library)
         env_steps = arguments["train_freq"] * job["topology"]["num_envs"]
         self.assertEqual(env_steps / arguments["gradient_steps"], config["env_steps_per_update"])
         self.assertEqual(arguments["policy_kwargs"]["net_arch"], config["critic_hidden_sizes"])
         for name, value in (("n_step", 3), ("critic_dropout", 0.1), ("policy_period_updates", 3)):
+            changed = {**job, "config": {**config, name: value}}
+            with self.assertRaisesRegex(ValueError, name):
+                script.translate(changed, library)
+        changed = {**job, "config": {**config, "policy_learning_rate": 1e-5}}
+        if library == "sbx":
+            rates = script.translate(changed, library)
+            self.assertNotEqual(rates["learning_rate"], rates["qf_learning_rate"])
+        else:
+            with self.assertRaisesRegex(ValueError, "policy_learning_rate"):
+                script.translate(changed, library)
+
+    def test_rllib_does_the_same_work_in_continuous_actions(self):
+        job = json.loads(job_of(WORKLOADS["sac-halfcheetah"]).to_json())
+        script, config = rival_script("rllib_sac.py"), job["config"]
+        arguments = script.translate(job)
+        self.assertEqual(arguments["train_batch_size_per_learner"], config["batch_size"])
+        self.assertEqual(arguments["critic_lr"], config["learning_rate"])
+        for name, value in (("env_steps_per_update", 2.0), ("n_step", 3), ("temperature", 0.1)):
             changed = {**job, "config": {**config, name: value}}
             with self.assertRaisesRegex(ValueError, name):
                 script.translate(changed)

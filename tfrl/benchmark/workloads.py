@@ -491,9 +491,16 @@ WORKLOADS = {
                 warmup_env_steps=1_500,
                 timed_env_steps=3_000,
                 figure="updates_per_s",
-                rivals={"sbx": Rival("sbx_continuous.py", {"updates_per_s": 1.5})},
+                rivals={
+                    "sbx": Rival("sb3_continuous.py", {"updates_per_s": 1.5}, {"library": "sbx"}),
+                    "sb3": Rival("sb3_continuous.py"),
+                    **others,
+                },
             )
-            for algo, title in (("sac", "SAC"), ("td3", "TD3"))
+            for algo, title, others in (
+                ("sac", "SAC", {"rllib": Rival("rllib_sac.py")}),
+                ("td3", "TD3", {}),  # which RLlib no longer has
+            )
         ),
         Workload(
             name="qmix-two-step",
