@@ -169,6 +169,7 @@ class OneEnvironmentTest(absltest.TestCase):
         with self.assertRaisesRegex(SettingError, "backend=processes with env='<Counted instance"):
             self.train(env, backend="processes")
 
+    @pytest.mark.slow
     def test_nothing_is_played_where_no_evaluation_is_asked_for(self):
         result = self.train(Counted, eval_every_env_steps=0, final_eval_episodes=0)
         self.assertEqual(result.episodes, 0)

@@ -1,6 +1,7 @@
 """Schedules over updates."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -114,12 +115,19 @@ class LearnersTest(tf.test.TestCase, parameterized.TestCase):
     """Step sizes of real learners follow `learning_rate_schedule` by env steps."""
 
     @parameterized.parameters(
-        ("dqn", dict(batch_size=4, updates_per_call=2)),
-        ("dqn", dict(sends_gradients=True, unroll_length=3)),
-        ("a2c", dict(unroll_length=3)),
-        ("impala", dict(unroll_length=3)),
+        ("dqn", dict(batch_size=4, updates_per_call=2)), ("impala", dict(unroll_length=3))
     )
     def test_the_rate_is_that_of_the_env_steps(self, algo, settings):
+        self.check_rate(algo, settings)
+
+    @parameterized.parameters(
+        ("dqn", dict(sends_gradients=True, unroll_length=3)), ("a2c", dict(unroll_length=3))
+    )
+    @pytest.mark.slow
+    def test_the_rate_of_other_learners_is_that_of_the_env_steps(self, algo, settings):
+        self.check_rate(algo, settings)
+
+    def check_rate(self, algo, settings):
         points = [[0, 1e-2], [100, 1e-3]]
         job = make_job(
             algo, env="tfrl.testing.fakes:MaskedBandit", hidden_sizes=(4,),

@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 import tree
 from absl.testing import parameterized
@@ -369,8 +370,16 @@ class FramesTest(UnrollTestCase):
 
 
 class EpisodeWriterTest(UnrollTestCase):
-    @parameterized.product(state=sorted(STATES), length=(4, 12), nested=(False, True))
-    def test_whole_episodes_lie_side_by_side(self, state, length, nested):
+    @parameterized.product(state=sorted(STATES), length=(4, 12))
+    def test_whole_episodes_lie_side_by_side(self, state, length):
+        self.check_episodes(state, length, nested=True)
+
+    @parameterized.product(state=sorted(STATES), length=(4, 12))
+    @pytest.mark.slow
+    def test_whole_episodes_of_plain_observations_lie_side_by_side(self, state, length):
+        self.check_episodes(state, length, nested=False)
+
+    def check_episodes(self, state, length, nested):
         spec = EnvSpec("e", NESTED if nested else PLAIN, ACTIONS["nested"])
         least, num_envs = 3, 4
         records = recorded(spec, num_envs, 60, 7, "nested", state)

@@ -29,14 +29,11 @@ class DeterminismTest(tf.test.TestCase, parameterized.TestCase):
         with np.load(run_dir / folders.POLICY) as file:
             return {name: file[name] for name in file.files}
 
-    @parameterized.parameters(
-        ("pg", dict(unroll_length=40, episodes_per_item=4)),
-        ("impala", dict(batch_env_steps=0, passes=2, replay_proportion=0.5)),
-    )
-    def test_a_seed_gives_one_policy(self, algo, settings):
-        self.check(algo, settings)
+    def test_a_seed_gives_one_policy(self):
+        self.check("impala", dict(batch_env_steps=0, passes=2, replay_proportion=0.5))
 
     @parameterized.parameters(
+        ("pg", dict(unroll_length=40, episodes_per_item=4)),
         ("ppo", dict(epochs=2, minibatches=4, core="gru", core_size=6)),
         ("a2c", {}),
         # Large enough for threads to share its matrix products.

@@ -279,6 +279,7 @@ class ResumeTest(tf.test.TestCase, parameterized.TestCase):
             self.assertGreater(len(np.unique(weights)), 50)  # and their priorities neither
         self.assertEqual(size, 500)  # full: what the first part wrote was not lost
 
+    @pytest.mark.slow
     def test_the_replay_stays_where_it_is(self):
         self.check_stays("server", "learner")
 
@@ -298,6 +299,7 @@ class ResumeTest(tf.test.TestCase, parameterized.TestCase):
         more = dict(resume=True, replay_residency="auto", total_env_steps=200)
         self.assertBetween(tfrl.train("dqn", run_dir=str(run_dir), **more).env_steps, 200, 207)
 
+    @pytest.mark.slow
     def test_a_replay_beside_the_learner_repeats_bit_for_bit(self):
         """Unlike Reverb's, its draws are seeded."""
         folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()))

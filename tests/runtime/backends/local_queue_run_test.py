@@ -54,9 +54,12 @@ class RunTest(tf.test.TestCase, parameterized.TestCase):
         self.assertLen(ports, 1)  # what would have been seen
         self.assertEqual(self.policy(here), self.policy(there))
 
-    @parameterized.parameters(("a2c", {}, "server"), ("impala", MIXED, "auto"))
-    def test_it_goes_on_with_another_number_of_environments(self, algo, settings, residency):
-        self.check_goes_on(algo, settings, residency)
+    def test_it_goes_on_with_another_number_of_environments(self):
+        self.check_goes_on("impala", MIXED, "auto")
+
+    @pytest.mark.slow
+    def test_a_server_goes_on_with_another_number_of_environments(self):
+        self.check_goes_on("a2c", {}, "server")
 
     @pytest.mark.slow
     def test_gradients_of_actors_go_on_with_another_number_of_environments(self):

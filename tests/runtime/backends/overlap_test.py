@@ -81,6 +81,7 @@ class OverlapTest(tf.test.TestCase, parameterized.TestCase):
         self.assertGreaterEqual(max(overlapped), 2)
         self.assertLess(max(self.lags(rows), default=0), max(overlapped) + 1)
 
+    @pytest.mark.slow
     def test_a_checkpoint_and_an_evaluation_do_not_depend_on_who_is_faster(self):
         settings = dict(overlap=True, eval_every_env_steps=200, checkpoint_every_env_steps=300)
         (_, one, _), (_, two, _) = self.train(**settings), self.train(**settings)

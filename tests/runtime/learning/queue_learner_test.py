@@ -309,6 +309,7 @@ class SameUpdateTest(tf.test.TestCase, parameterized.TestCase):
         learning_rate=1e-2,
     )  # fmt: skip
 
+    @pytest.mark.slow
     def test_two_items_equal_one_of_twice_the_width(self):
         agent = agent_of(a2c, **self.SETTINGS)
         two = conformance.loop(agent, SPECS[MASKED], num_envs=4)

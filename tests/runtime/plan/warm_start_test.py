@@ -60,8 +60,14 @@ class WarmStartTest(parameterized.TestCase):
         self.assertEqual(loop.version, 0)
         self.assertRegex(lines[0], "^initial weights: .*policy.npz, trained for 200 env steps$")
 
-    @parameterized.parameters({}, dict(shared_torso=True))
-    def test_targets_that_move_slowly_begin_as_copies(self, **settings):
+    def test_targets_that_move_slowly_begin_as_copies(self):
+        self.check_copies()
+
+    @pytest.mark.slow
+    def test_targets_of_a_shared_body_begin_as_copies(self):
+        self.check_copies(shared_torso=True)
+
+    def check_copies(self, **settings):
         settings = dict(
             env="tfrl.testing.fakes:TargetPoint", tau=0.01, min_replay=20, batch_size=8, updates_per_call=4,
             policy_hidden_sizes=(4,), critic_hidden_sizes=(4,), **settings,
