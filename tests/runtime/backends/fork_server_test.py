@@ -86,6 +86,7 @@ class ForkServerTest(absltest.TestCase):
         late = self.ask(server, "wait")
         with self.assertRaises(EOFError):
             late.pipe.recv()
+        self.assertFalse(late.is_alive())
 
     def test_an_error_and_a_module_that_is_not_there_are_in_the_log(self):
         process = self.ask(self.server("tfrl.no_such_module"))  # lacks its variable

@@ -61,6 +61,8 @@ class ForkServer:
         key = next(self._keys)
         pipe, theirs = Pipe()
         forked = self._forked[key] = Forked(self, key, pipe, args)
+        if self._gone:
+            forked.ended(-signal.SIGKILL)
         with theirs:
             self._tell("start", key, function)
             with contextlib.suppress(OSError):
@@ -183,10 +185,15 @@ def serve(connection: Connection, modules: Sequence[str], log: str | None, paren
                 request, key, function = connection.recv()
                 if request == "start":
                     descriptor = reduction.recv_handle(connection)
-                    pid = _start(connection, function, descriptor)
+                    try:
+                        pid = _start(connection, function, descriptor)
+                    except OSError:  # as many processes as this user may have
+                        traceback.print_exc()
+                        connection.send((key, ENDED, 1))
+                    else:
+                        keys[pid] = key
+                        connection.send((key, STARTED, pid))
                     os.close(descriptor)
-                    keys[pid] = key
-                    connection.send((key, STARTED, pid))
                 else:
                     for pid in [pid for pid, of in keys.items() if of == key]:
                         os.kill(pid, signal.SIGKILL)
@@ -194,7 +201,8 @@ def serve(connection: Connection, modules: Sequence[str], log: str | None, paren
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     break
-                connection.send((keys.pop(pid), ENDED, os.waitstatus_to_exitcode(status)))
+                if pid in keys:  # and not one that an imported module has started
+                    connection.send((keys.pop(pid), ENDED, os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 
