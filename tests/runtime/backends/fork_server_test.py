@@ -60,6 +60,7 @@ class ForkServerTest(absltest.TestCase):
         process.kill()
         process.join(10)
         self.assertEqual(process.exitcode, -9)
+        self.assertFalse(process.with_server)
 
     def test_one_that_is_killed_before_it_starts_is_not_waited_for(self):
         server = self.server()
@@ -83,6 +84,7 @@ class ForkServerTest(absltest.TestCase):
         while server.is_alive():
             time.sleep(0.01)
         self.assertEqual([process.exitcode for process in processes], [-9, -9])
+        self.assertTrue(processes[0].with_server)
         late = self.ask(server, "wait")
         with self.assertRaises(EOFError):
             late.pipe.recv()

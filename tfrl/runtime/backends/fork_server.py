@@ -62,7 +62,7 @@ class ForkServer:
         pipe, theirs = Pipe()
         forked = self._forked[key] = Forked(self, key, pipe, args)
         if self._gone:
-            forked.ended(-signal.SIGKILL)
+            forked.ended(-signal.SIGKILL, with_server=True)
         with theirs:
             self._tell("start", key, function)
             with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ class ForkServer:
         except (EOFError, OSError):  # it is dead, and the kernel has killed all that it forked
             self._gone = True
             for forked in self._forked.values():
-                forked.ended(-signal.SIGKILL)
+                forked.ended(-signal.SIGKILL, with_server=True)
             self._forked.clear()
 
     def kill(self, key: int) -> None:
@@ -115,10 +115,11 @@ class Forked:
       pipe: this end of a two-way pipe; it ends when the process does.
       pid: of the process; None until it has started.
       exitcode: the exit code; minus the number of the signal that ended it; None while it runs or is to start.
+      with_server: it ended since the fork server did.
     """
 
     def __init__(self, server: ForkServer, key: int, pipe: Connection, args: tuple):
-        self.pipe, self.pid, self.exitcode = pipe, None, None
+        self.pipe, self.pid, self.exitcode, self.with_server = pipe, None, None, False
         self._server, self._key, self._args = server, key, args
 
     def started(self, pid: int) -> None:
@@ -128,9 +129,9 @@ class Forked:
             with contextlib.suppress(OSError):  # it is dead already, as its end tells
                 self.pipe.send(self._args)
 
-    def ended(self, exitcode: int) -> None:
+    def ended(self, exitcode: int, with_server: bool = False) -> None:
         """Of the server: how it ended."""
-        self.exitcode = exitcode
+        self.exitcode, self.with_server = exitcode, with_server
 
     def is_alive(self) -> bool:
         """Whether it runs, or is still to start."""

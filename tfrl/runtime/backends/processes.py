@@ -24,6 +24,7 @@ from tfrl.runtime.stop import Stop
 from tfrl.runtime.supervisor import Supervisor
 
 IMPORTED = "tfrl.runtime.roles.play"
+FORK_LOG = "fork_server.log"
 START, ENTRY = "tfrl.runtime.backends.child:child_main", f"{IMPORTED}:play"
 
 
@@ -75,7 +76,7 @@ class Processes(Placement):
         if self._fork_server is None or not self._fork_server.is_alive():
             if self._fork_server is not None:
                 self._fork_server.close()
-            log = str(self._logs / "fork_server.log")
+            log = str(self._logs / FORK_LOG)
             self._fork_server = ForkServer([IMPORTED], variables, log, self._namespaces)
         whole = (*args, self._fork_server.pid, self._namespaces)
         self._processes[member] = self._fork_server.start(START, whole)
@@ -100,8 +101,13 @@ class Processes(Placement):
         return self._processes[member].is_alive()
 
     def exit_text(self, member: Member) -> str:
-        """Implements `Placement.exit_text`: the signal or the exit code."""
-        code = self._processes[member].exitcode
+        """Implements `Placement.exit_text`: the signal, the exit code, or the fork server."""
+        process = self._processes[member]
+        if isinstance(process, Forked) and process.with_server:
+            return (
+                f"ended with the fork server, which was killed or crashed ({self._logs / FORK_LOG})"
+            )
+        code = process.exitcode
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return f"ended with exit code {code}"
