@@ -123,14 +123,14 @@ class Forked:
         self._server, self._key, self._args = server, key, args
 
     def started(self, pid: int) -> None:
-        """Of the server: it runs, and takes its arguments."""
+        """Notes the process id and sends the arguments; the server calls it when the process runs."""
         self.pid = pid
         if self.exitcode is None:  # or the order to kill it is on its way
             with contextlib.suppress(OSError):  # it is dead already, as its end tells
                 self.pipe.send(self._args)
 
     def ended(self, exitcode: int, with_server: bool = False) -> None:
-        """Of the server: how it ended."""
+        """Notes how the process ended; the server calls it."""
         self.exitcode, self.with_server = exitcode, with_server
 
     def is_alive(self) -> bool:
