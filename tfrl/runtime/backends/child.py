@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
 
-from tfrl.lifeline import die_with
-from tfrl.runtime.backends.fork_server import print_to
 from tfrl.runtime.backends.isolation import enter
+from tfrl.runtime.backends.process import settle
 from tfrl.runtime.link import MAX_TEXT, Abandoned, Link
 from tfrl.settings import import_dotted
 
@@ -41,12 +39,7 @@ def child_main(
     """
     # First: a process with threads may not, and the kernel then forgets whom to die with.
     enter(namespaces)
-    os.setsid()  # a group of its own: no Ctrl-C reaches it, and what it starts dies with it
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The supervisor decides when to end; unlike SIG_IGN this is not inherited.
-        signal.signal(number, lambda *_: None)
-    die_with(parent)
-    print_to(log)
+    settle(parent, log)
     link = Link(connection)
     error = None
     try:

@@ -8,7 +8,6 @@ its first operation. Nothing here imports TensorFlow before the process is start
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
 import itertools
@@ -22,7 +21,7 @@ from multiprocessing import Pipe, reduction
 from multiprocessing.connection import Connection
 
 from tfrl.lifeline import die_with
-from tfrl.runtime.backends.process import Process, code_of, receive
+from tfrl.runtime.backends.process import Process, code_of, receive, settle
 
 POLL_S = 0.05  # between two looks at processes that may have ended
 # Of the fork server to the run.
@@ -35,7 +34,7 @@ class ForkServer:
     Args:
       modules: are imported; one that fails to be is left to the processes that need it.
       environment: variables that replace those of this process, in all of them.
-      log: file that takes what it prints; None: where this process prints.
+      log: file that takes what it prints.
       descriptors: files that all of them find open under the same numbers.
 
     Attributes:
@@ -46,7 +45,7 @@ class ForkServer:
         self,
         modules: Sequence[str],
         environment: Mapping[str, str],
-        log: str | None = None,
+        log: str,
         descriptors: Sequence[int] = (),
     ):
         args = (tuple(modules), log, os.getpid())
@@ -158,7 +157,7 @@ class Forked:
             self._server.read(max(0.0, end - time.monotonic()))
 
 
-def serve(connection: Connection, modules: Sequence[str], log: str | None, parent: int) -> None:
+def serve(connection: Connection, modules: Sequence[str], log: str, parent: int) -> None:
     """What the fork server does; ends the process when the pipe ends.
 
     Args:
@@ -167,12 +166,7 @@ def serve(connection: Connection, modules: Sequence[str], log: str | None, paren
       modules, log: see `ForkServer`.
       parent: process id of the run.
     """
-    os.setsid()  # no Ctrl-C reaches it
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
-    die_with(parent)
-    if log is not None:
-        print_to(log)
+    settle(parent, log)
     for module in modules:
         try:
             importlib.import_module(module)
@@ -205,14 +199,6 @@ def serve(connection: Connection, modules: Sequence[str], log: str | None, paren
                 if pid in keys:  # and not one that an imported module has started
                     connection.send((keys.pop(pid), ENDED, os.waitstatus_to_exitcode(status)))
     os._exit(0)
-
-
-def print_to(log: str) -> None:
-    """Lets this process print to the end of a file, Python's lines of a crash of native code included."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    faulthandler.enable()
 
 
 def _start(server: Connection, function: str, descriptor: int) -> int:

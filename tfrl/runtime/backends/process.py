@@ -7,6 +7,7 @@ Nothing here imports TensorFlow.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,8 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
+
+from tfrl.lifeline import die_with
 
 
 class Process:
@@ -85,3 +88,21 @@ def receive(descriptor: int) -> tuple:
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     return (connection, *connection.recv())
+
+
+def settle(parent: int, log: str) -> None:
+    """In the child: leaves its end to those who started it, and prints to a file.
+
+    Args:
+      parent: process id of the parent, with which it ends.
+      log: file that takes what it prints, Python's lines of a crash of native code included.
+    """
+    os.setsid()  # a group of its own: no Ctrl-C reaches it, and what it starts dies with it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # The supervisor decides when to end; unlike SIG_IGN this is not inherited.
+        signal.signal(number, lambda *_: None)
+    die_with(parent)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    faulthandler.enable()
