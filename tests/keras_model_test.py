@@ -5,7 +5,8 @@ import tensorflow as tf
 from absl.testing import parameterized
 
 from tfrl.errors import SettingError
-from tfrl.keras import LAMB, SparseTraining
+from tfrl.keras import LAMB, LARS, SparseTraining
+from tfrl.testing import replicas
 
 keras = tf.keras
 
@@ -67,8 +68,58 @@ class SparseTrainingTest(tf.test.TestCase, parameterized.TestCase):
         model.fit(x, y, batch_size=16, epochs=1, verbose=0, callbacks=[sparse])
         self.assertEqual(int(sparse.topology.rewirings), 3)
 
+    @parameterized.named_parameters(
+        ("lamb", lambda: LAMB(1e-2)),
+        ("lars", lambda: LARS(1e-2, variant="paper")),
+        ("lars_heavy_ball", lambda: LARS(10.0, 0.0, trust_coefficient=1e-3)),
+    )
+    def test_a_step_has_the_length_of_the_active_weights(self, optimizer):
+        model, sparse = model_of(optimizer()), SparseTraining(0.2, rewire_updates=0, seed=1)
+        x, y = data()
+        model.fit(x, y, batch_size=256, verbose=0, callbacks=[sparse])
+        before = [layer.kernel.numpy() for layer in model.layers]
+        model.fit(x, y, batch_size=256, verbose=0, callbacks=[sparse])
+        for old, layer in zip(before, model.layers, strict=True):
+            length = np.linalg.norm(layer.kernel.numpy() - old) / np.linalg.norm(old)
+            self.assertAllClose(length, 0.01, rtol=1e-3)
+
+    def test_two_devices(self):
+        with replicas.two_cpus().scope():
+            model = model_of("adam")
+        sparse = SparseTraining(0.3, rewire_updates=2, seed=1)
+        x, y = data()
+        model.fit(x, y, batch_size=64, verbose=0, callbacks=[sparse])
+        self.assertEqual(sparse.summary()["rewirings"], 2)
+        kernel = model.layers[1].kernel
+        copies = [copy.numpy() for copy in kernel.values]
+        self.assertAllEqual(*copies)
+        self.assertBetween(np.mean(copies[0] != 0), 0.1, 0.35)
+
+    def test_an_embedding_stays_dense(self):
+        layers = keras.layers
+        model = keras.Sequential(
+            [layers.Embedding(50, 8, input_length=1), layers.Flatten(), layers.Dense(32), layers.Dense(1)]
+        )  # fmt: skip
+        model.compile("sgd", "mse")
+        x, sparse = np.arange(32)[:, None] % 50, SparseTraining(0.3, rewire_updates=0)
+        model.fit(x, np.ones(32), verbose=0, callbacks=[sparse])
+        self.assertAllInRange(np.abs(model.layers[0].embeddings.numpy()), 1e-12, np.inf)
+        self.assertBetween(np.mean(model.layers[2].kernel.numpy() != 0), 0.1, 0.5)
+        active = np.count_nonzero(model.layers[2].kernel.numpy())
+        self.assertEqual(sparse.summary()["forward_flops"], 2 * (active + 32))
+
     def test_refused(self):
         x, y = data()
+        sparse = SparseTraining()
+        model_of("sgd").fit(x, y, verbose=0, callbacks=[sparse])
+        with self.assertRaisesRegex(
+            SettingError, "^SparseTraining: fit of model 'sequential.*' with the masks of another"
+        ):
+            model_of("sgd").fit(x, y, verbose=0, callbacks=[sparse])
+        late = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1)])
+        late.compile("sgd", "mse")
+        with self.assertRaisesRegex(SettingError, "no weights before its first batch.*build"):
+            late.fit(x, y, verbose=0, callbacks=[SparseTraining()])
         with self.assertRaisesRegex(SettingError, "^SparseTraining: density=0"):
             SparseTraining(0.0)
         with self.assertRaisesRegex(SettingError, "seed=-1"):

@@ -131,10 +131,12 @@ class Network(NamedTuple):
     def kernels(self) -> tuple[tf.Variable, ...]:
         """The variables of at least two axes: weights of dense, convolutional and recurrent layers, no biases.
 
-        They are in the order in which they were made, which is that of the layers. (`tf.Module` gives the last layer of
-        a Keras model before its others.)
+        Tables of `tf.keras.layers.Embedding` are none: their rows are looked up and multiply nothing. They are in the
+        order in which they were made, which is that of the layers. (`tf.Module` gives the last layer of a Keras model
+        before its others.)
         """
-        return tuple(sorted((v for v in self.variables if v.shape.rank >= 2), key=_made))
+        found = (v for v in self.variables if v.shape.rank >= 2 and not _is_embedding(v))
+        return tuple(sorted(found, key=_made))
 
     @property
     def hidden_kernels(self) -> tuple[tf.Variable, ...]:
@@ -142,6 +144,10 @@ class Network(NamedTuple):
         outputs = self.kernels[-1:] if self.outputs is None else self.outputs
         outputs = {id(variable) for variable in outputs}
         return tuple(v for v in self.kernels if id(v) not in outputs)
+
+
+def _is_embedding(variable: tf.Variable) -> bool:
+    return variable.name.rpartition("/")[2].startswith("embeddings:")
 
 
 def _made(variable: tf.Variable) -> int:

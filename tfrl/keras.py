@@ -43,8 +43,8 @@ class SparseTraining(tf.keras.callbacks.Callback):
 
     At the start of the first `fit` the hidden kernels get Erdos-Renyi masks, and inactive weights become 0. After each
     batch they are set to 0 again; every `rewire_updates` batches the weights of each sign nearest to 0 are dropped and
-    as many grow at random places. The kernel of the last layer, biases and normalisation stay dense. A further `fit`
-    with the same callback goes on with the same masks.
+    as many grow at random places. The kernel of the last layer, embeddings, biases and normalisation stay dense. A
+    further `fit` of the model with the same callback goes on with the same masks.
 
     Args:
       density: fraction of the weights of the sparse layers that are active.
@@ -60,7 +60,8 @@ class SparseTraining(tf.keras.callbacks.Callback):
 
     Raises:
       SettingError: a number out of its range; in `fit`: no layer can be sparse, or not as many lambdas as layers that
-        can; or a model compiled with `steps_per_execution` above 1, which calls back after several batches only.
+        can; a model without weights before its first batch, or another one than in the first `fit`; or one compiled
+        with `steps_per_execution` above 1, which calls back after several batches only.
     """
 
     def __init__(
@@ -92,20 +93,33 @@ class SparseTraining(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Draws the masks, in the first `fit` of this callback."""
         del logs
-        steps = self.model._steps_per_execution
-        if steps is not None and int(steps) > 1:
+        model = self.model
+        steps = model._steps_per_execution
+        steps = 1 if steps is None else int(tf.keras.backend.get_value(steps))
+        if steps > 1:
             raise SettingError(
-                f"SparseTraining: the model has steps_per_execution={int(steps)}; expected 1, since inactive weights "
-                "are set to 0 after each batch"
+                f"SparseTraining: the model has steps_per_execution={steps}; expected 1, since inactive weights are "
+                "set to 0 after each batch"
             )
-        if self.topology is None:
-            network = Network(self.model.name, self.model.trainable_variables, self.model.optimizer)
-            with _own_names():
-                self.topology = sparse.Topology(
-                    self._config, [network], self.model.name, self._seed
+        if self.topology is not None:
+            if model is not self._trained:
+                raise SettingError(
+                    f"SparseTraining: fit of model {model.name!r} with the masks of another one, "
+                    f"{self._trained.name!r}; expected a callback of its own for each model"
                 )
-            self._project = tf.function(self.topology.project)
-            self._rewire = tf.function(lambda: self.topology.rewire(self._updates))
+            return
+        if not model.built:
+            raise SettingError(
+                f"SparseTraining: model {model.name!r} has no weights before its first batch; expected one with an "
+                "input shape (tf.keras.Input), or a call of model.build(input_shape) before fit"
+            )
+        network = Network(model.name, model.trainable_variables, model.optimizer)
+        strategy = model.distribute_strategy
+        with _own_names(), strategy.scope():
+            self.topology = sparse.Topology(self._config, [network], model.name, self._seed)
+        self._trained = model
+        self._project = tf.function(lambda: strategy.run(self.topology.project))
+        self._rewire = tf.function(lambda: self.topology.rewire(self._updates))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Sets the inactive weights to 0, and rewires when it is due."""

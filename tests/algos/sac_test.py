@@ -347,6 +347,25 @@ class MaskTest(tf.test.TestCase, parameterized.TestCase):
             self.assertAllInRange(value, -1e6, 1e6)
         self.assertNotIn("learner/saturated_ratio", metrics)
 
+    @parameterized.parameters({}, MEMORY)
+    def test_a_terminal_state_may_have_no_valid_action(self, **options):
+        learner, batch = actor_critic.learner_and_batch(sac, MASKED, **options)
+        if options:  # the last observation of an episode is a step that does not count
+            self.assertBetween(np.mean(batch.valid), 0.5, 0.99)
+            counts = tf.concat([batch.valid, tf.ones_like(batch.valid[:1])], 0)
+            mask = batch.obs["action_mask"] * tf.cast(counts, tf.int8)[..., None]
+            batch = batch._replace(obs={**batch.obs, "action_mask": mask})
+        else:
+            mask = tf.zeros_like(batch.obs_t["action_mask"])
+            batch = batch._replace(
+                obs_t={**batch.obs_t, "action_mask": mask}, discount_t=tf.zeros([8])
+            )
+        learner.update(batch, SEED)
+        learner.update_policy(batch, SEED)
+        for value in numbers(learner.variables):
+            self.assertAllInRange(value, -1e6, 1e6)
+        self.assertNotAllClose(learner.log_alpha, 0.0, atol=1e-7)
+
     def test_the_target_entropy_is_a_share_of_what_a_mask_leaves(self):
         learner, batch = actor_critic.learner_and_batch(sac, MASKED, target_entropy_ratio=0.6)
         obs = batch.obs_tm1

@@ -399,6 +399,20 @@ class VocabularyTest(tf.test.TestCase, parameterized.TestCase):
         self.assertEqual(mine, expected)
         self.assertAllClose(optimizer.learning_rate, 0.125)  # of the first update
 
+    @parameterized.parameters(("sac", {}), ("ppo", dict(free_log_std=True)))
+    def test_deviations_of_gsde_are_no_layer(self, algo, settings):
+        settings |= dict(state_dependent_exploration=True, optimizer="lamb", weight_decay=0.1)
+        spec, module = make_spec(EnvPlan(env="tfrl.testing.fakes:TargetPoint")), algorithm(algo)
+        learner = module.make(module.Config(**settings), spec).make_learner()
+        (deviations, optimizer) = next(
+            (v, n.optimizer) for n in learner.networks() for v in n.variables if "log_std" in v.name
+        )
+        self.assertEqual(deviations.shape.rank, 2)
+        place = optimizer._place(deviations)
+        self.assertEqual(optimizer._decays[place], 0.0)
+        self.assertFalse(optimizer._adapts[place])
+        self.assertIn(0.1, optimizer._decays)
+
     def subject(self, algo, settings):
         module = algorithm(algo)
         spec = make_spec(EnvPlan(env=module.ABOUT.env))

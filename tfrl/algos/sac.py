@@ -443,8 +443,10 @@ class SACLearner(ActorCriticLearner):
         mask = inputs.action_mask(obs)
         if mask is None or self._config.target_entropy is not None:
             return self._target_entropy
-        # A share of what is possible there: with one valid action the entropy is 0 whatever the temperature.
+        # A share of what is possible there: with one valid action the entropy is 0 whatever the temperature. A terminal
+        # state may have none; its row has weight 0, which a logarithm of 0 would turn into a gradient that is NaN.
         valid = tf.reduce_sum(tf.cast(tf.cast(mask, tf.bool), tf.float32), axis=1)
+        valid = tf.maximum(valid, 1.0)
         return self._config.target_entropy_ratio * tf.math.log(valid)
 
     def _policy_weights(self) -> tuple[tf.Variable, ...]:

@@ -82,6 +82,7 @@ class LayerWise(tf.keras.optimizers.Optimizer):
             "exclude_from_layer_adaptation", exclude_from_layer_adaptation
         )
         self._learning_rate = self._build_learning_rate(learning_rate)
+        self._mask_of: Callable[[Any], tf.Variable | None] = lambda key: None
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
         """Makes the slots of the variables; names are looked at here, once, so that replicas agree."""
@@ -105,6 +106,24 @@ class LayerWise(tf.keras.optimizers.Optimizer):
 
     def _slots(self, variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
         return [self.add_variable_from_reference(v, name) for v in variables]
+
+    def mask(self, masks: Sequence[tuple[tf.Variable, tf.Variable]]) -> None:
+        """From now on the norm of some variables' steps is that of the entries that their masks leave.
+
+        For variables whose other entries are set to 0 after each step (docs/sparse.md): what is taken back would
+        shorten the step of the rest. Moments are those of all entries.
+
+        Args:
+          masks: variables and their masks of 0 and 1, of the same shapes and dtypes.
+        """
+        found = {self._var_key(variable): mask for variable, mask in masks}
+        # A function, since a dictionary of variables would become part of checkpoints.
+        self._mask_of = found.get
+
+    def _step_norm(self, step: tf.Tensor, variable: tf.Variable) -> tf.Tensor:
+        """Norm of a step or gradient, without the entries that a mask leaves out."""
+        mask = self._mask_of(self._var_key(variable))
+        return norm(step if mask is None else step * _wide(mask))
 
     def _apply_weight_decay(self, variables: Sequence[tf.Variable]) -> None:
         """Keras would subtract the decay before the step; here it is part of each variable's direction."""
@@ -215,7 +234,7 @@ class LAMB(LayerWise):
         # A step of length rate * phi(||x||) along it.
         rate = tf.cast(tf.convert_to_tensor(self.learning_rate), x.dtype)
         if self._adapts[place]:
-            rate *= trust_ratio(norm(x), norm(u), self.trust_clip)
+            rate *= trust_ratio(norm(x), self._step_norm(u, variable), self.trust_clip)
         _assign(variable, x - rate * u)
 
     def get_config(self) -> dict[str, Any]:
@@ -291,7 +310,8 @@ class LARS(LayerWise):
         if self.variant == "heavy_ball":
             if adapts:
                 weights = norm(x)
-                update = norm(g) + decay * weights if decay else norm(g)
+                update = self._step_norm(g, variable)
+                update += decay * weights
                 rate *= trust_ratio(weights, update, self.trust_clip, self.trust_coefficient)
             # m = momentum m + rate trust (g + decay x), the step.
             added = rate * direction
@@ -303,7 +323,7 @@ class LARS(LayerWise):
             m += added
             along = self.momentum * m + added if self.nesterov else m
             if adapts:
-                rate *= trust_ratio(norm(x), norm(along), self.trust_clip)
+                rate *= trust_ratio(norm(x), self._step_norm(along, variable), self.trust_clip)
             step = rate * along
         _assign(self._moment[place], m)
         _assign(variable, x - step)

@@ -7,6 +7,7 @@ The step size is a constant, a linear decay, or a piecewise-linear schedule, eac
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,7 +142,7 @@ class OptimizerSettings:
     weight_decay: float = setting(
         0.01,
         "weight decay. AdamW: an update subtracts learning_rate * weight_decay times each variable. LAMB and LARS: "
-        "part of the direction, of variables with at least two axes",
+        "part of the direction, of variables with at least two axes but the deviations of gSDE",
         minimum=0.0,
         idle_if={"optimizer": _LAYER_WISE | {"adamw"}},
     )
@@ -344,7 +345,11 @@ def _options(config: OptimizerSettings) -> dict[str, Any]:
     momentum = {"momentum": config.momentum or 0.0}
     betas = {"beta_1": config.adam_beta_1, "beta_2": config.adam_beta_2}
     epsilon, decay = {"epsilon": config.optimizer_epsilon}, {"weight_decay": config.weight_decay}
-    layers = {**decay, "trust_clip": config.trust_clip}
+    layers = {
+        **decay,
+        "trust_clip": config.trust_clip,
+        "exclude_from_weight_decay": _is_no_layer,
+    }
     if kind == "adam":
         return {**betas, **epsilon}
     if kind == "adamw":
@@ -364,6 +369,16 @@ def _options(config: OptimizerSettings) -> dict[str, Any]:
     if kind in OPTIMIZERS:  # the forms of RMSProp
         return {"decay": config.rmsprop_decay, **momentum, **epsilon}
     return {}
+
+
+def _is_no_layer(variable: Any) -> bool:
+    """Whether LAMB and LARS leave a variable's step as it is: biases, scales, and logarithms of deviations.
+
+    The latter are a matrix with gSDE, whose norm says nothing of the length of a step, and 0 is a deviation of 1.
+    """
+    from tfrl.optim.lamb import rank_at_most_one
+
+    return rank_at_most_one(variable) or bool(re.search(r"(^|/)log_std(:|$)", variable.name))
 
 
 def check(config: Any) -> None:

@@ -22,6 +22,7 @@ from tfrl.agent import Agent, Delayed, Learner, Network, Periodic
 from tfrl.errors import SettingError
 from tfrl.nn import sparsity
 from tfrl.optim import apply
+from tfrl.optim.lamb import LayerWise
 from tfrl.settings import Except, setting, validate
 from tfrl.types import EnvSpec, UpdateOutput
 
@@ -160,9 +161,12 @@ class Topology(tf.Module):
         self._counts_flops = all(v.shape.rank == 2 for n in networks for v in n.kernels)
         numbers = self._measured(tf.convert_to_tensor(self._active), tf.constant(0))
         self._numbers = _variable(numbers, "numbers")
-        if config.sparse_moments == "frozen":
-            for optimizer in {id(n.optimizer): n.optimizer for n in networks}.values():
-                apply.mask_gradients(optimizer, list(zip(self._kernels, self._masks)))
+        masks = list(zip(self._kernels, self._masks, strict=True))
+        for optimizer in {id(n.optimizer): n.optimizer for n in networks}.values():
+            if config.sparse_moments == "frozen":
+                apply.mask_gradients(optimizer, masks)
+            if isinstance(optimizer, LayerWise):
+                optimizer.mask(masks)
         self.start()
 
     def start(self) -> None:
