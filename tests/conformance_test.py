@@ -21,9 +21,9 @@ CASES = {name: (name, algorithm(name).ABOUT.small) for name in algorithms()}
 for _name in algorithms():
     for _variant, _changes in algorithm(_name).ABOUT.variants.items():
         CASES[f"{_name} {_variant}"] = (_name, {**algorithm(_name).ABOUT.small, **_changes})
-# What compiles longest is tried of few algorithms, and of all others in the slow tests. With an LSTM and a burn-in, an
-# update unrolls one core twice.
-FEW = algorithm_checks.few() | {"dqn with lstm"}
+# What compiles longest is tried of few algorithms, and of all others in the slow tests. For the value-based ones stands
+# DQN with an LSTM and a burn-in, whose update unrolls one core twice.
+FEW = algorithm_checks.few() - {"qr_dqn"} | {"dqn with lstm"}
 LONG = (algorithm_checks.eager_equals_traced, algorithm_checks.two_devices_equal_one)
 # Other settings of an algorithm are tried in the slow tests, but for one with a memory, teams, and an MLP of ARS.
 OTHERS = frozenset(CASES) - frozenset(algorithms()) - {"dqn with lstm", "ppo team", "ars mlp"}

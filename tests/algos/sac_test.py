@@ -6,6 +6,7 @@ import math
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -541,13 +542,19 @@ class ActingTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class LearningTest(tf.test.TestCase, parameterized.TestCase):
+    @parameterized.parameters((GSDE | dict(activation="tanh"),), (TQC,))
+    def test_a_bandit_without_a_future(self, settings):
+        self.check_bandit(settings)
+
     @parameterized.parameters(
         ({},),
-        (GSDE | dict(activation="tanh"),),
-        (TQC,),
         (dict(num_critics=3, target_critics=2, policy_value="mean", policy_period_updates=2),),
     )
-    def test_a_bandit_without_a_future(self, settings):
+    @pytest.mark.slow
+    def test_a_bandit_without_a_future_for_other_critics(self, settings):
+        self.check_bandit(settings)
+
+    def check_bandit(self, settings):
         """The critics converge to the reward -(a - 0.3)^2, and the policy to its maximum."""
         learner, q, reward = actor_critic.solve_bandit(sac, **settings)
         if "num_quantiles" not in settings:

@@ -13,6 +13,7 @@ import textwrap
 from unittest import mock
 
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
 
 import tfrl
@@ -240,8 +241,16 @@ class TrustTest(parameterized.TestCase):
                 tfrl.load(self.run)
         self.assertFalse(self.marker.exists())
 
-    @parameterized.parameters("evaluate", "run", "plot")
+    @parameterized.parameters("run", "evaluate")
     def test_launchers_in_a_folder_with_such_a_module(self, launcher):
+        self.check_launcher(launcher)
+
+    @parameterized.parameters(("plot",))
+    @pytest.mark.slow
+    def test_the_curve_of_a_folder_with_such_a_module(self, launcher):
+        self.check_launcher(launcher)
+
+    def check_launcher(self, launcher):
         """The working directory is where a user's modules are looked for."""
         self.change("env", env="evil_run:make")
         self.change("config", network="evil_run:build")

@@ -7,6 +7,7 @@ from unittest import mock
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import absltest, parameterized
 
@@ -145,13 +146,18 @@ class ReaderTest(tf.test.TestCase, parameterized.TestCase):
 
 
 class PolicyTest(tf.test.TestCase, parameterized.TestCase):
-    @parameterized.parameters(
-        (dqn, box((3, 40, 40))),
-        (ppo, box((2, 36, 36, 3))),
-        (ppo, box((7, 7, 3))),
-        (dqn, box((12, 12, 2), np.float32, -np.inf, np.inf)),
-    )
+    @parameterized.parameters((dqn, box((3, 40, 40))), (ppo, box((2, 36, 36, 3))))
     def test_an_update_and_both_engines(self, algo, space):
+        self.check_update(algo, space)
+
+    @parameterized.parameters(
+        (ppo, box((7, 7, 3))), (dqn, box((12, 12, 2), np.float32, -np.inf, np.inf))
+    )
+    @pytest.mark.slow
+    def test_an_update_and_both_engines_of_small_images(self, algo, space):
+        self.check_update(algo, space)
+
+    def check_update(self, algo, space):
         spec = EnvSpec("e", space, spaces.Discrete(3), max_episode_steps=5)
         settings = dict(batch_size=4, updates_per_call=1) if algo is dqn else dict(unroll_length=4)
         agent = algo.make(algo.Config(**settings), spec)

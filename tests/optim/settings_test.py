@@ -328,11 +328,11 @@ class OwnOptimizerTest(tf.test.TestCase, parameterized.TestCase):
         trust.name_settings("dqn", {"optimizer": f"{OWN}:lion"})
         trust.check_optimizer(f"{OWN}:lion")
 
-    @parameterized.parameters(("dqn", f"{OWN}:Halving", 2), ("a2c", "sgd", 1))
+    @parameterized.parameters(("dqn", f"{OWN}:Halving", 2))
     def test_a_learner_goes_on_exactly(self, algo, kind, devices):
         self.check_goes_on(algo, kind, devices)
 
-    @parameterized.parameters(("dqn", "adamw", 1), ("dqn", "rmsprop", 2))
+    @parameterized.parameters(("dqn", "adamw", 1), ("dqn", "rmsprop", 2), ("a2c", "sgd", 1))
     @pytest.mark.slow
     def test_a_learner_with_other_optimizers_goes_on_exactly(self, algo, kind, devices):
         self.check_goes_on(algo, kind, devices)

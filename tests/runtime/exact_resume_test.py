@@ -124,7 +124,7 @@ RUNS = {
 SLOW = (
     "dqn, native", "dqn, noisy", "dqn, overlap", "ppo, native", "ppo, lstm", "ppo, mujoco", "impala",
     "impala, old unrolls", "a3c", "qmix", "dqn, observation noise", "ddpg", "td3, lstm", "hdqn", "ppo, team",
-    "dqn, hindsight",
+    "dqn, hindsight", "pg", "ppo, observation noise",
 )  # fmt: skip
 
 

@@ -68,11 +68,11 @@ class DelayedTest(tf.test.TestCase, parameterized.TestCase):
                 self.assertAllClose(metrics["learner/delayed_at_updates"], np.mean(due))
                 self.assertGreater(float(metrics["learner/delayed_loss"]), 0.0)
 
-    @parameterized.parameters("prioritized", "queue")
+    @parameterized.parameters(("prioritized",))
     def test_graph_xla_eager_and_two_devices_agree(self, kind):
         self.check_agreement(kind)
 
-    @parameterized.parameters("uniform", "beside the learner")
+    @parameterized.parameters("uniform", "beside the learner", "queue")
     @pytest.mark.slow
     def test_graph_xla_eager_and_two_devices_agree_with_other_replays(self, kind):
         self.check_agreement(kind)

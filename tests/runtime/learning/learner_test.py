@@ -6,6 +6,7 @@ from unittest import mock
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import tensorflow as tf
 from absl.testing import parameterized
 
@@ -81,8 +82,16 @@ class SameResultTest(tf.test.TestCase, parameterized.TestCase):
             conformance.apart(conformance.values(a), conformance.values(b)), tolerance
         )
 
-    @parameterized.parameters(False, True)
+    @parameterized.parameters((True,))
     def test_eager_equals_traced_equals_xla(self, prioritized):
+        self.check_modes(prioritized)
+
+    @parameterized.parameters((False,))
+    @pytest.mark.slow
+    def test_eager_equals_traced_equals_xla_without_priorities(self, prioritized):
+        self.check_modes(prioritized)
+
+    def check_modes(self, prioritized):
         agent = agent_of(updates_per_call=4, prioritized=prioritized, dueling=True)
         blocks = self.blocks(agent, 2)
         graph, graph_out = self.run_blocks(agent, blocks)
@@ -101,8 +110,16 @@ class SameResultTest(tf.test.TestCase, parameterized.TestCase):
             conformance.apart(conformance.values(fresh)[:8], conformance.values(graph)[:8]), 1e-4
         )
 
-    @parameterized.parameters(False, True)
+    @parameterized.parameters((True,))
     def test_two_devices_equal_one(self, prioritized):
+        self.check_devices(prioritized)
+
+    @parameterized.parameters((False,))
+    @pytest.mark.slow
+    def test_two_devices_equal_one_without_priorities(self, prioritized):
+        self.check_devices(prioritized)
+
+    def check_devices(self, prioritized):
         agent = agent_of(updates_per_call=4, prioritized=prioritized, gradient_clip_norm=0.5)
         blocks = self.blocks(agent, 2)
         one, one_out = self.run_blocks(agent, blocks)
