@@ -5,7 +5,7 @@
     python benchmarks/sparse/halfcheetah.py figure          # draws figure.png from it, and prints the table
 
 The settings are those of `configs/ALGO/halfcheetah_sparse.flags`, for 250,000 env steps or for the paper's 1,000,000,
-with the last rewiring after 95% of them. Run folders are kept in FOLDER; one that is there already is resumed, or read
+with the last rewiring after 95% of them ("dynamic") or after 40% ("early"). Run folders are kept in FOLDER; one that is there already is resumed, or read
 if it is finished. `results.json` has one entry a run.
 """
 
@@ -25,18 +25,19 @@ from tfrl.benchmark import study
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
-REWIRED = 0.95  # of the env steps, with rewiring
 LAST = 5  # evaluations whose mean is the final score
 ALGOS = ("td3", "sac")
-MODES = ("dense", "static", "dynamic")
+# Networks, and the share of the env steps with rewiring; dense ones have none to rewire.
+MODES = {"dense": None, "static": 0.0, "dynamic": 0.95, "early": 0.4}
 
 
 def mode_flags(mode: str, env_steps: int) -> list[str]:
     """The flags that make the networks of a run dense, sparse with a mask that stays, or sparse and rewired."""
-    if mode == "dense":
+    rewired = MODES[mode]
+    if rewired is None:
         return []
-    until = f"--sparse_stop_env_steps={round(REWIRED * env_steps)}"
-    own = "--sparse_rewire_updates=0" if mode == "static" else until
+    until = f"--sparse_stop_env_steps={round(rewired * env_steps)}"
+    own = until if rewired else "--sparse_rewire_updates=0"
     return ["--with=sparse", "--sparse_lambdas=7,64", own]
 
 
@@ -94,7 +95,7 @@ def _panel(run: dict[str, Any]) -> tuple[int, int]:
 def table() -> str:
     """All runs as a Markdown table, seed by seed."""
     runs = study.load(RESULTS)
-    runs.sort(key=lambda r: (*_panel(r), r["seed"], MODES.index(r["mode"])))
+    runs.sort(key=lambda r: (*_panel(r), r["seed"], list(MODES).index(r["mode"])))
     lines = [
         f"| algorithm | env steps | networks | seed | parameters | operations | "
         f"final (mean of the last {LAST} evaluations) | share of the steps to the dense run's final score |",
@@ -127,7 +128,7 @@ def figure() -> None:
 
     runs = study.load(RESULTS)
     panels = sorted({_panel(run) for run in runs})
-    colours = {"dense": "0.5", "static": "tab:orange", "dynamic": "tab:blue"}
+    colours = dict(zip(MODES, ("0.5", "tab:orange", "tab:blue", "tab:green"), strict=True))
     _, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), squeeze=False)
     for axis, panel in zip(axes[0], panels):
         shown = [run for run in runs if _panel(run) == panel]
@@ -157,7 +158,7 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=pathlib.Path, default=pathlib.Path("runs/sparse"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--algos", nargs="+", choices=ALGOS, default=list(ALGOS))
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     parser.add_argument("--env_steps", type=int, default=250_000)
     options = parser.parse_args()
     if options.action == "figure":
