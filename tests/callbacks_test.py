@@ -122,6 +122,8 @@ class CallbacksTest(parameterized.TestCase):
     def test_what_is_no_callback_is_refused_before_anything_starts(self):
         with self.assertRaisesRegex(SettingError, "callbacks: 'x' is no tfrl.Callback"):
             self.train(callbacks=["x"])
+        with self.assertRaisesRegex(SettingError, r"callbacks: Callback; expected a list"):
+            self.train(callbacks=tfrl.Callback())
 
     def test_stop_at_return_of_evaluations(self):
         result = self.train(stop_at_return=1.0, total_env_steps=100_000)
@@ -154,6 +156,8 @@ class OneEnvironmentTest(absltest.TestCase):
         self.assertRegex(result.stopped_by, "stop_at_return=-1e.09: training return ")
         self.assertIsNone(result.return_mean)
         self.assertEqual(result.episodes, 0)
+        facts = json.loads((result.run_dir / "result.json").read_text())
+        self.assertEqual((facts["exported"], facts["return_mean"]), ("last", None))
         rows = csv_file.read(result.run_dir / "metrics.csv")
         self.assertFalse([row for row in rows if "evaluator/return_mean" in row])
         self.assertTrue([row for row in rows if "actor/episode_return_mean" in row])

@@ -106,7 +106,8 @@ def type_name(kind: Any) -> str:
     if kind == Points:
         return "list of step:value"
     if typing.get_origin(kind) is tuple:
-        return f"list of {type_name(typing.get_args(kind)[0])}"
+        first, *rest = typing.get_args(kind)
+        return f"{'list' if rest == [...] else 'pair'} of {type_name(first)}"
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return " or ".join(type_name(k) for k in typing.get_args(kind))
     if kind is type(None):

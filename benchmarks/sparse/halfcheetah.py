@@ -5,8 +5,8 @@
     python benchmarks/sparse/halfcheetah.py figure          # draws figure.png from it, and prints the table
 
 The settings are those of `configs/ALGO/halfcheetah_sparse.flags`, for 250,000 env steps or for the paper's 1,000,000,
-with the last rewiring after 95% of them ("dynamic") or after 40% ("early"). Run folders are kept in FOLDER; one that is there already is resumed, or read
-if it is finished. `results.json` has one entry a run.
+with the last rewiring after 95% of them ("dynamic") or after 40% ("early"). Run folders are kept in FOLDER; one that is
+there already is resumed, or read if it is finished. `results.json` has one entry a run.
 """
 
 from __future__ import annotations

@@ -248,6 +248,23 @@ class FlagfileTest(FlagsTestCase):
                     f"--flagfile={wrong}: no such file; did you mean configs/dqn/cartpole.flags?",
                 )
 
+    def test_missing_file_of_a_name_that_several_algorithms_have(self):
+        for algo in ("ddpg", "sac", "td3"):
+            self.write(f"configs/{algo}/pendulum.flags", "")
+        cases = {
+            ("--algo=sac", "--flagfile=pendulum"): "sac/pendulum",
+            ("--flagfile=sac/pendulun",): "sac/pendulum",
+            ("--flagfile=pendulun.flags", "--algo=td3"): "td3/pendulum",
+            ("--algo=sac", "--flagfile=tf3/pendulum"): "sac/pendulum",
+            ("--flagfile=tdd3/pendulum",): "td3/pendulum",
+            ("--flagfile=/nowhere/x.flags",): None,
+        }
+        with mock.patch.object(flags, "CONFIGS", self.folder / "configs"):
+            for argv, nearest in cases.items():
+                end = f"; did you mean configs/{nearest}.flags\\?" if nearest else ""
+                with self.assertRaisesRegex(SettingError, f"no such file{end}$"):
+                    self.parse(*argv)
+
     def test_folder_and_binary_file(self):
         with self.assertRaisesRegex(SettingError, "cannot be read .Is a directory"):
             self.parse(f"--flagfile={self.folder}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import sys
 import types
 from unittest import mock
@@ -161,6 +162,9 @@ class ResumeTest(ResolveTestCase):
     def test_nothing_to_resume(self):
         self.assert_refused("expected --run_dir", "--resume")
         self.assert_refused("run_dir='a': no run to resume", "--resume", "--run_dir=a")
+        os.makedirs("runs/abc")
+        pathlib.Path("runs/abc/job.json").write_text("{}")
+        self.assert_refused("no job.json; did you mean runs/abc", "--resume", "--run_dir=runs/abd")
         with self.assertRaisesRegex(SettingError, "no run to resume"):
             resolve.check(Job(algo=ALGO, config=Config(), run_dir="a", resume=True))
         with self.assertRaisesRegex(SettingError, "expected run_dir"):

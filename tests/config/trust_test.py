@@ -1,5 +1,6 @@
 """A run folder from elsewhere runs no code that its user has not named."""
 
+import dataclasses
 import io
 import json
 import os
@@ -181,6 +182,23 @@ class TrustTest(parameterized.TestCase):
                 self.assertEqual(self.resume(*argv).env.env, "evil_run:make")
         trust._named.clear()
         self.assertLen(tfrl.load(self.run, network="evil_run:build").variables, 6)
+
+    def test_the_flags_that_a_resume_needs_are_those_that_name_such_modules(self):
+        job = resolve.load_job(str(self.run))
+        self.assertEqual(trust.flags_to_name(job), [])
+        env = dataclasses.replace(
+            job.env, env="evil_run:make", env_wrappers=("gymnasium.wrappers:TimeAwareObservation",)
+        )
+        config = dataclasses.replace(job.config, network="evil_run:build")
+        job = dataclasses.replace(job, env=env, config=config)
+        found = trust.flags_to_name(job)
+        self.assertEqual(found, ["--env=evil_run:make", "--network=evil_run:build"])
+        self.change("env", env="evil_run:make")
+        self.change("config", network="evil_run:build")
+        with self.assertRaisesRegex(SettingError, "named by a run folder"):
+            self.resume()
+        resumed = self.resume(*found)
+        self.assertEqual((resumed.env.env, resumed.config.network), (env.env, config.network))
 
     def test_a_class_of_this_process_needs_no_name(self):
         self.change("env", env=f"{__name__}:Plain")

@@ -179,6 +179,7 @@ class CurveTest(absltest.TestCase):
         (broken / "job.json").write_text("{")
         for name, message in (
             ("absent", "not a run folder, no job.json there"),
+            ("brokn", "not a run folder, no job.json there; did you mean .*/broken"),
             ("empty", "not a run folder, no job.json there"),
             ("broken", "the run folder is damaged"),
         ):

@@ -176,7 +176,7 @@ class SettingsTest(tf.test.TestCase, parameterized.TestCase):
         (dict(learning_rate_batch_base=0), "learning_rate_batch_base=0: expected at least 1"),
         (dict(trust_clip=(2.0, 1.0)), "trust_clip=.*: expected the lowest norm first"),
         (dict(trust_clip=(-1.0, 1.0)), "trust_clip=-1.0: expected at least 0"),
-        (dict(trust_clip=(1.0,)), "trust_clip=.*: expected "),
+        (dict(trust_clip=(1.0,)), "trust_clip=.*: expected pair of float"),
         (dict(lars_variant="heavy"), "lars_variant='heavy': .* did you mean heavy_ball"),
         (
             dict(lars_trust_coefficient=0.0),

@@ -56,23 +56,24 @@ def main(argv: list[str]) -> int:
 
             video.prepare()
         trust.name(options.trust_modules)
+        from tfrl.logs import native
         from tfrl.runtime import finish  # after the checks: TensorFlow
 
         out = sys.stderr if options.json else sys.stdout
         greedy = not options.stochastic
         files = []
-        if (
-            options.record_video
-        ):  # first, so that an environment that cannot be drawn is refused before the episodes
-            files = finish.record_run(run_dir, options.video_episodes, options.seed, greedy)
-        evaluation = finish.evaluate_run(
-            run_dir,
-            options.episodes,
-            options.seed,
-            greedy,
-            options.num_envs,
-            world=options.world,
-        )
+        with native.quiet():
+            # First, so that an environment that cannot be drawn is refused before the episodes.
+            if options.record_video:
+                files = finish.record_run(run_dir, options.video_episodes, options.seed, greedy)
+            evaluation = finish.evaluate_run(
+                run_dir,
+                options.episodes,
+                options.seed,
+                greedy,
+                options.num_envs,
+                world=options.world,
+            )
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

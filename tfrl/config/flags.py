@@ -217,10 +217,11 @@ def expand(argv: Iterable[str]) -> list[Token]:
     Raises:
       SettingError: a file that does not exist or includes itself, or a line that is not a flag.
     """
-    return _expand([Token(text, "") for text in argv], ())
+    tokens = [Token(text, "") for text in argv]
+    return _expand(tokens, (), peek(tokens, "algo") or "")
 
 
-def _expand(tokens: list[Token], parents: tuple[pathlib.Path, ...]) -> list[Token]:
+def _expand(tokens: list[Token], parents: tuple[pathlib.Path, ...], algo: str) -> list[Token]:
     result: list[Token] = []
     rest = iter(tokens)
     for token in rest:
@@ -232,11 +233,13 @@ def _expand(tokens: list[Token], parents: tuple[pathlib.Path, ...]) -> list[Toke
             continue
         if not equals:
             path = next(rest, Token("", "")).text
-        result.extend(_read_flagfile(path, token.origin, parents))
+        result.extend(_read_flagfile(path, token.origin, parents, algo))
     return result
 
 
-def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) -> list[Token]:
+def _read_flagfile(
+    path: str, origin: str, parents: tuple[pathlib.Path, ...], algo: str
+) -> list[Token]:
     where = f" ({origin})" if origin else ""
     if not path:
         raise SettingError(f"--flagfile: expected the path of a file{where}")
@@ -249,7 +252,7 @@ def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) ->
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise SettingError(
-            f"--flagfile={path}: no such file{_nearest_config(path)}{where}"
+            f"--flagfile={path}: no such file{_nearest_config(path, algo)}{where}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
@@ -263,7 +266,7 @@ def _read_flagfile(path: str, origin: str, parents: tuple[pathlib.Path, ...]) ->
         if not name.startswith("--") or len(name.split()) != 1 or name == "--":
             raise SettingError(f"{path}:{number}: {line!r}: expected --name=value")
         tokens.append(Token(line, f"{path}:{number}"))
-    return _expand(tokens, (*parents, file.resolve()))
+    return _expand(tokens, (*parents, file.resolve()), algo)
 
 
 def _packaged(path: str) -> list[pathlib.Path]:
@@ -275,15 +278,20 @@ def _packaged(path: str) -> list[pathlib.Path]:
     return [CONFIGS / inside, CONFIGS / f"{inside}.flags"]
 
 
-def _nearest_config(path: str) -> str:
-    # As the user would type them in the checkout; the file's own name decides before its folder.
-    known = [str(p.relative_to(CONFIGS.parent)) for p in sorted(CONFIGS.rglob("*.flags"))]
-    name = pathlib.PurePath(path).name
-    names = [pathlib.PurePath(k).name for k in known]
-    close = difflib.get_close_matches(name, sorted(set(names)), n=1, cutoff=0.7)
-    known = [k for k, n in zip(known, names) if n in close]
-    best = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-    return f"; did you mean {best[0]}?" if best else ""
+def _nearest_config(path: str, algo: str) -> str:
+    """The config of tfrl whose name is nearest, for a message; among equals that of the folder given, or of `algo`."""
+    name = pathlib.PurePath(path)
+    wanted = name.stem if name.suffix == ".flags" else name.name
+    known = sorted(CONFIGS.rglob("*.flags"))
+    close = difflib.get_close_matches(wanted, sorted({p.stem for p in known}), n=1, cutoff=0.7)
+    alike = [p for p in known if p.stem in close]
+    if not alike:
+        return ""
+    near = difflib.get_close_matches(name.parent.name, [p.parent.name for p in alike], n=1)
+    folders = [name.parent.name, algo, *near]
+    rank = lambda p: folders.index(p.parent.name) if p.parent.name in folders else len(folders)
+    # As the user would type it in the checkout.
+    return f"; did you mean {min(alike, key=rank).relative_to(CONFIGS.parent)}?"
 
 
 def peek(tokens: Sequence[Token], name: str) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tfrl.config import flags, json_form, objects, switches, trust
 from tfrl.errors import SettingError
-from tfrl.job import PLANS, Job
+from tfrl.job import PLANS, Job, nearest_run
 
 # A resumed run may change its length, the place of its parts and its output.
 _FREE_SECTIONS = ("topology", "log")
@@ -126,7 +126,9 @@ def load_job(run_dir: str) -> Job:
     try:
         return Job.load(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise SettingError(f"run_dir={run_dir!r}: no run to resume there, no job.json") from None
+        raise SettingError(
+            f"run_dir={run_dir!r}: no run to resume there, no job.json{nearest_run(run_dir)}"
+        ) from None
     except OSError as error:
         raise SettingError(f"run_dir={run_dir!r}: cannot read job.json, {error.strerror}") from None
     except SettingError as error:
@@ -156,7 +158,9 @@ def refuse_taken(job: Job) -> None:
     folder = pathlib.Path(job.run_dir)
     taken = _exists(folder / "job.json")
     if job.resume and not taken:
-        raise SettingError(f"run_dir={job.run_dir!r}: no run to resume there, no job.json")
+        raise SettingError(
+            f"run_dir={job.run_dir!r}: no run to resume there, no job.json{nearest_run(folder)}"
+        )
     if taken and not job.resume:
         raise SettingError(
             f"run_dir={job.run_dir!r}: taken by another run; continue it with --resume, or choose "

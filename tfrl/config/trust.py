@@ -82,6 +82,29 @@ def check_job(job: Any) -> None:
         check_env(plan.env, plan.env_wrappers)
 
 
+def flags_to_name(job: Any) -> list[str]:
+    """The flags without which a resume of this run would be refused here, e.g. ['--env=mine:make'].
+
+    Environments of single worlds of an evaluation are not among them.
+    """
+    config, own = job.config, []
+    names = {
+        "env": (job.env.env, _ENVIRONMENTS),
+        "network": (getattr(config, "network", None), ()),
+        "optimizer": (getattr(config, "optimizer", None), _OPTIMIZERS),
+        "goal_space": (getattr(config, "goal_space", None), _GOALS),
+    }
+    for flag, (value, known) in names.items():
+        if _is_path(value) and value.partition(":")[0] not in known:
+            own.append(f"--{flag}={value}")
+    wrappers = [w for w in job.env.env_wrappers if _is_path(w)]
+    if any(w.partition(":")[0] not in _WRAPPERS for w in wrappers):
+        own.append(f"--env_wrappers={','.join(job.env.env_wrappers)}")
+    if any("." in switch for switch in job.switches):
+        own.append(f"--with={','.join(job.switches)}")
+    return own if "." not in job.algo else [f"--algo={job.algo}", *own]
+
+
 def check_algorithm(algo: str) -> None:
     """Raises SettingError for an algorithm of a run folder whose module may not be imported."""
     if "." in algo and not _may_import(algo) and algo not in sys.modules:

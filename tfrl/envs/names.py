@@ -204,11 +204,11 @@ def _check_atari(name: str) -> None:
         raise SettingError(
             f"env={name!r}: observations of the machine's memory are not offered; use {use}"
         )
-    settings = "--atari_frame_skip=4" if old["kind"] == "Deterministic" else "--atari_frame_skip"
+    skipped = "" if old["kind"] == "Deterministic" else ", which skipped 2 to 4 frames at random"
     sticky = "0.25" if old["version"] in ("0", "5") else "0"
     raise SettingError(
-        f"env={name!r}: this form of Atari id is not used any more; use {use} "
-        f"(or {old['game']}NoFrameskip-v4) with {settings} --atari_sticky_actions={sticky}"
+        f"env={name!r}: this form of Atari id{skipped} is not used any more; use {use} "
+        f"(or {old['game']}NoFrameskip-v4) with --atari_frame_skip=4 --atari_sticky_actions={sticky}"
     )
 
 
@@ -235,11 +235,30 @@ def _call(plan: EnvPlan, function: Any, *args: Any, **kwargs: Any) -> Any:
         ) from error
 
 
+# Words of an environment's entry point or error -> the extra that has the package, and the package.
+_EXTRAS = {
+    "box2d": ("box2d", "Box2D"),
+    "mujoco": ("mujoco", "mujoco"),
+    "ale_py": ("atari", "ale_py"),
+    "opencv": ("atari", "cv2"),
+}
+
+
 def _missing_extra(name: str, error: Exception) -> str:
     entry = str(gym.registry[name].entry_point) if name in gym.registry else ""
     text = f"{entry} {error}".lower()
-    extras = {"box2d": "box2d", "mujoco": "mujoco", "ale_py": "atari", "opencv": "atari"}
-    for word, extra in extras.items():
-        if word in text:
+    for word, (extra, package) in _EXTRAS.items():
+        if word in text and importlib.util.find_spec(package) is None:
             return f"a package is missing; pip install 'tfrl[{extra}]'"
+    newest = _newest(name)
+    if newest != name:
+        return f"this version is not offered any more; use {newest}"
     return f"a package is missing: {error}"
+
+
+def _newest(name: str) -> str:
+    """The id of the newest registered version of an environment; the name itself where there is no newer one."""
+    base, _, version = name.rpartition("-v")
+    newer = [k for k in gym.registry if k.rpartition("-v")[0] == base and base]
+    versions = [int(k.rpartition("-v")[2]) for k in newer if k.rpartition("-v")[2].isdigit()]
+    return f"{base}-v{max(versions)}" if version.isdigit() and versions else name

@@ -19,6 +19,7 @@ from matplotlib.ticker import EngFormatter
 from tfrl import files
 from tfrl.config.flags import value_text
 from tfrl.errors import SettingError
+from tfrl.job import nearest_run
 from tfrl.logs import csv_file
 from tfrl.logs.console import number
 
@@ -74,7 +75,9 @@ def read_run(run_dir: str | os.PathLike) -> Run:
         facts = _read_object(result, {"env_steps": int}) if result.exists() else {}
     except (FileNotFoundError, NotADirectoryError) as error:
         missing = pathlib.Path(error.filename).name
-        raise SettingError(f"{str(folder)!r}: not a run folder, no {missing} there") from None
+        raise SettingError(
+            f"{str(folder)!r}: not a run folder, no {missing} there{nearest_run(folder)}"
+        ) from None
     except OSError as error:
         raise SettingError(f"{str(folder)!r}: cannot be read, {error.strerror}") from None
     except ValueError as error:

@@ -32,7 +32,11 @@ class OptimizerSettings:
         "(inside the root, mean square starts at 1), sgd, lamb, lars, or package.module:name of a Keras optimiser",
     )
     learning_rate: float = setting(
-        3e-4, "learning rate of the optimiser", above=0.0, resumable=True
+        3e-4,
+        "learning rate of the optimiser",
+        above=0.0,
+        resumable=True,
+        idle_if={"learning_rate_schedule": Except([()])},
     )
     learning_rate_final: float | None = setting(
         None,

@@ -67,10 +67,10 @@ def finish(
     artifacts = _write_artifacts(run_plan)
     # Before the episodes: whatever ends these leaves a policy that other programs can use.
     if not stop.hurried:
-        logger.announce(f"exporting the {job.evaluation.export_policy} policy")
+        logger.announce(f"exporting the {job.evaluation.exported} policy")
     export_dir = None if stop.hurried else save_export(rehearsed.exported, run_dir / "export")
     plan = job.evaluation
-    if plan.final_eval_episodes and not stop.requested:
+    if plan.plays and plan.final_eval_episodes and not stop.requested:
         logger.announce(f"scoring it over {plan.final_eval_episodes:,} {plan.eval_mode} episodes")
     played = evaluator.final(arrays)
     evaluation = played.get(plan.judge)
@@ -110,7 +110,8 @@ def finish(
     if outcome["stopped_by"]:
         logger.announce(f"stopped by {outcome['stopped_by']}")
     if interrupted:
-        logger.announce(f"interrupted; continue with --resume --run_dir={run_dir}")
+        again = " ".join(["--resume", f"--run_dir={run_dir}", *trust.flags_to_name(job)])
+        logger.announce(f"interrupted; continue with {again}")
     return {
         "run_dir": run_dir,
         **score,

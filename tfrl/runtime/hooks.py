@@ -41,6 +41,11 @@ class Hooks:
 
     def __init__(self, run_plan: RunPlan, callbacks: Sequence[Callback] = ()):
         job = run_plan.job
+        if isinstance(callbacks, Callback):
+            raise SettingError(
+                f"callbacks: {type(callbacks).__name__}; expected a list of callbacks, e.g. "
+                f"[{type(callbacks).__name__}(...)]"
+            )
         for callback in callbacks:
             if not isinstance(callback, Callback):
                 raise SettingError(

@@ -46,7 +46,7 @@ def result_facts(
         "seed": job.seed,
         **score,
         "evaluation_mode": job.evaluation.eval_mode,
-        "exported": job.evaluation.export_policy,
+        "exported": job.evaluation.exported,
         "exported_env_steps": exported_env_steps,
         "env_steps": totals.env_steps,
         "updates": totals.updates,

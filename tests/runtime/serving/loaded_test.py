@@ -123,6 +123,9 @@ class PredictTest(tf.test.TestCase, parameterized.TestCase):
         (spaces.Discrete(4, start=10), 3, "observation is 3: expected values of Discrete"),
         (spaces.Discrete(4, start=10), [10, 14], r"is \[10, 14\]: expected values of Discrete"),
         (spaces.Discrete(4), 1.0, "dtype float64: expected int64"),
+        (BOX, (OBS[0], {"info": 1}), "is a tuple of 2: expected Box.*; an environment's reset gives"),
+        (BOX, [OBS[0], [1.0]], "is a list of 2: expected Box.*float64.$"),
+        (BOX, [np.nan, 0.0, 0.0], "observation has values that are not finite"),
         (spaces.Dict(a=BOX), OBS, r"observation\['a'\] is missing"),
         (spaces.Dict(a=BOX, b=BOX), {"a": OBS, "b": OBS[0]}, r"observation\['b'\] has shape \[3\], .*batch of 6"),
     )  # fmt: skip

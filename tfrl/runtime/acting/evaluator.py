@@ -280,9 +280,7 @@ class Evaluator:
 
     def exported(self) -> tuple[list[np.ndarray], dict[str, float]]:
         """The policy to export and the facts stored with it."""
-        # Without scores the first policy kept would stay the best.
-        name = self._plan.export_policy if self._plan.plays else "last"
-        return checkpoint.load_arrays(self.folder / f"{name}.npz")
+        return checkpoint.load_arrays(self.folder / f"{self._plan.exported}.npz")
 
     def final(self, arrays: Sequence[np.ndarray]) -> dict[str, Evaluation]:
         """The scores of a policy on fresh episodes by world; {} where none are asked for, or a stop ended them."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfrl import spaces as space_lib
 from tfrl.errors import SettingError
+from tfrl.job import nearest_run
 from tfrl.runtime.storage import checkpoint, checkpoint_files, folders
 from tfrl.types import EnvSpec
 
@@ -42,6 +43,7 @@ def read(run_dir: str, spec: EnvSpec, variables: Sequence[Any]) -> Weights:
     if not found:
         raise SettingError(
             f"{where}: expected the folder of a run with a policy, there is no {folders.POLICY}"
+            f"{'' if (folder / 'job.json').is_file() else nearest_run(folder)}"
         )
     _check_spaces(where, folder, spec)
     arrays, facts = checkpoint.load_arrays(found[0])

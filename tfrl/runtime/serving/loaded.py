@@ -268,7 +268,14 @@ def _array(obs: Any, path: tuple, space: gym.Space, part: str) -> np.ndarray:
             obs = obs[key]
         except (KeyError, IndexError, TypeError):
             raise SettingError(f"{part} is missing: expected {space}") from None
-    array = np.asarray(obs)
+    try:
+        array = np.asarray(obs)
+    except ValueError:  # parts of different shapes
+        what = f"a {type(obs).__name__} of {len(obs)}"
+        hint = ""
+        if isinstance(obs, tuple) and len(obs) == 2 and isinstance(obs[1], Mapping):
+            hint = "; an environment's reset gives obs, info"
+        raise SettingError(f"{part} is {what}: expected {space}{hint}") from None
     if not np.can_cast(array.dtype, space.dtype, "same_kind"):
         raise SettingError(
             f"{part} has dtype {array.dtype}: expected {space.dtype}, as {space} says"
@@ -278,6 +285,10 @@ def _array(obs: Any, path: tuple, space: gym.Space, part: str) -> np.ndarray:
         index = np.subtract(array, space.start, dtype=np.int64, casting="unsafe")
         if (index < 0).any() or (index >= counts).any():
             raise SettingError(f"{part} is {array.tolist()}: expected values of {space}")
+    elif np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        raise SettingError(
+            f"{part} has values that are not finite: expected numbers, as in training"
+        )
     return array.astype(space.dtype, copy=False)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import pathlib
 import tempfile
 
 from tfrl.errors import SettingError
+from tfrl.job import nearest_run
 from tfrl.runtime.storage.owner import owner_of
 
 POLICY = pathlib.Path("checkpoints", "policy.npz")  # the exported policy's variables
@@ -23,10 +23,10 @@ def finished_run(run_dir: str | os.PathLike) -> pathlib.Path:
     """
     folder = pathlib.Path(run_dir)
     if not str(run_dir):
-        raise SettingError(f"run_dir: not given; expected the folder of a run{_suggestion('')}")
+        raise SettingError(f"run_dir: not given; expected the folder of a run{nearest_run('')}")
     try:
         if not (folder / "job.json").exists():
-            raise SettingError(f"run_dir={str(folder)!r}: no run there{_suggestion(folder)}")
+            raise SettingError(f"run_dir={str(folder)!r}: no run there{nearest_run(folder)}")
         if not (folder / POLICY).exists():
             owner = owner_of(folder)
             if owner is not None:
@@ -52,18 +52,3 @@ def check_writable(out: pathlib.Path, suffix: str = "") -> None:
             pass
     except OSError as error:
         raise SettingError(f"out={str(out)!r}: cannot be written: {error.strerror}") from None
-
-
-def _suggestion(wanted: str | os.PathLike) -> str:
-    places = {pathlib.Path("runs")}
-    if wanted:
-        places.add(pathlib.Path(wanted).parent)
-    known = sorted({str(job.parent) for place in places for job in place.glob("*/job.json")})
-    if not known:
-        return ""
-    names = {pathlib.PurePath(path).name: path for path in known}
-    close = difflib.get_close_matches(pathlib.PurePath(wanted).name, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {names[close[0]]}?"
-    newest = max(known, key=lambda path: (pathlib.Path(path) / "job.json").stat().st_mtime)
-    return f"; the newest run is {newest}"
