@@ -72,7 +72,8 @@ class RefusalTest(parameterized.TestCase):
         ((), "run_dir: not given; expected the folder of a run; the newest run is runs/"),
         (("--run_dir=runs/dqn-CartPol-v1-1",), "run_dir='runs/dqn-CartPol-v1-1': no run there; "
          "did you mean runs/dqn-CartPole-v1-1?"),
-        (("--run_dir=runs/unfinished/export",), "no run there; did you mean runs/unfinished?"),
+        (("--run_dir=runs/unfinished/export",), "run_dir='runs/unfinished/export': no run there; "
+         "did you mean runs/unfinished?"),
         (("--run_dir=runs/unfinished",), "run_dir='runs/unfinished': this run has not finished"),
         (("--run_dri=a",), "--run_dri: unknown flag; did you mean --run_dir?"),
         (("--episodes=0",), "episodes=0: expected at least 1"),
