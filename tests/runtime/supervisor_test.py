@@ -285,11 +285,16 @@ class SupervisorTest(parameterized.TestCase):
         self.assertEqual(supervisor.run()["totals"].env_steps, 40_000)
         self.assertEqual(self.names("actor")[-1], "actor 5")
 
-    @parameterized.parameters("SettingError: no", "tfrl.errors.RunFailed: diverged")
-    def test_what_would_come_to_the_same_again_is_not_tried_again(self, error):
+    @parameterized.parameters(
+        ("SettingError: no", ""), ("tfrl.errors.RunFailed: diverged", "trace")
+    )
+    def test_what_would_come_to_the_same_again_is_not_tried_again(self, error, trace):
         supervisor = self.make()
-        self.at(8.0, self.end("actor 0", error=(error, "trace")))
-        self.assert_fails(supervisor, f"actor 0 failed: {error}; its log: the log of actor 0$")
+        self.at(8.0, self.end("actor 0", error=(error, trace)))
+        start = f"{trace}\n" if trace else ""
+        self.assert_fails(
+            supervisor, f"^{start}actor 0 failed: {error}; its log: the log of actor 0$"
+        )
         self.assertEqual(self.names("actor"), ["actor 0", "actor 1"])
 
     @parameterized.parameters(True, False)

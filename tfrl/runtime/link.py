@@ -40,7 +40,7 @@ class Status:
       episodes: (return, length in env steps, infos) of episodes that ended.
       texts: lines for the user.
       row: a row of metrics, or None.
-      error: (name of the exception, trace) if the role failed.
+      error: (the exception, its trace) if the role failed; of a SettingError no trace, "".
       done: the role ended well.
     """
 

@@ -383,7 +383,7 @@ class Supervisor:
         shard = member.role == "replay" and self._num_shards > 1
         if (member.role == "actor" or shard) and self._clock() - member.ready_at > STEADY_S:
             self._failures.pop(key, None)
-        trace = f"{member.error[1]}\n" if member.error else ""
+        trace = f"{member.error[1]}\n" if member.error and member.error[1] else ""
         failures = self._failures.setdefault(key, [])
         failures.append(f"{trace}{member.name} {what}; its log: {where}")
         hopeless = member.error is not None and any(name in member.error[0] for name in HOPELESS)

@@ -9,6 +9,7 @@ import time
 
 from absl.testing import absltest
 
+from tfrl.errors import SettingError
 from tfrl.runtime import link as link_lib
 from tfrl.runtime.backends import child
 from tfrl.runtime.backends.process import Process
@@ -88,6 +89,13 @@ class LinkTest(absltest.TestCase):
         self.link.close(("ValueError: bad", "the trace"))
         self.assertEqual(self.supervisor.statuses[-1].error, ("ValueError: bad", "the trace"))
         self.assertFalse(self.supervisor.statuses[-1].done)
+
+    def test_a_setting_that_is_refused_is_told_in_one_line(self):
+        self.assertEqual(
+            child._told(SettingError("env='a': no")), ("tfrl.errors.SettingError: env='a': no", "")
+        )
+        last, trace = child._told(ValueError("no"))
+        self.assertEqual((last, trace), ("ValueError: no", "ValueError: no\n"))
 
     def test_status_stays_small_whatever_is_told(self):
         self.link.say("x" * 1_000_000)

@@ -7,6 +7,7 @@ import sys
 import traceback
 from multiprocessing.connection import Connection
 
+from tfrl.errors import SettingError
 from tfrl.runtime.backends.isolation import enter
 from tfrl.runtime.backends.process import settle
 from tfrl.runtime.link import MAX_TEXT, Abandoned, Link
@@ -48,7 +49,7 @@ def child_main(
         pass  # as ordered
     except BaseException as failure:
         traceback.print_exc()
-        error = (_last_line(failure), _shorten(traceback.format_exc()))
+        error = _told(failure)
     link.close(error)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -62,6 +63,14 @@ def environment(role: str) -> dict[str, str]:
     if role != "learner":
         values.update(CUDA_VISIBLE_DEVICES="-1", OMP_NUM_THREADS="1")
     return values
+
+
+def _told(failure: BaseException) -> tuple[str, str]:
+    """`Status.error`. A setting is what the user changes, whatever line refused it, and the log has that."""
+    known = isinstance(failure, SettingError)
+    return _last_line(failure), "" if known else _shorten(
+        "".join(traceback.format_exception(failure))
+    )
 
 
 def _last_line(error: BaseException) -> str:
