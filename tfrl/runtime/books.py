@@ -158,6 +158,7 @@ class Books:
         plan = self._run_plan
         for line in (
             plan.arithmetic,
+            plan.too_short_line,
             plan.residency_line,
             plan.hindsight_line,
             plan.exploration_line,

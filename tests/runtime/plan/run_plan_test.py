@@ -35,6 +35,26 @@ class RunPlanTest(parameterized.TestCase):
             "256 env steps -> 128 updates of 64 items, 32 samples per insert, starting at 1,000 items",
         )
 
+    @parameterized.parameters(
+        ("dqn", dict(min_replay=1_000), 900, 1_000),
+        ("dqn", dict(min_replay=1_000), 999, 1_000),
+        ("dqn", dict(min_replay=1_000, num_envs=8), 993, None),
+        ("dqn", dict(min_replay=500, core="lstm", sequence_length=20, sequence_period=10, burn_in=2), 300, 500),
+        ("a2c", dict(unroll_length=5, num_envs=4), 10, None),
+        ("ppo", dict(unroll_length=8, num_envs=1, num_actors=4, backend="processes"), 20, None),
+        ("impala", dict(unroll_length=5, num_envs=1, batch_env_steps=40), 30, 40),
+    )  # fmt: skip
+    def test_a_run_without_an_update_is_told_at_its_start(self, algo, settings, total, needed):
+        job = make_job(algo, env=IDENTITY, total_env_steps=total, **settings)
+        line = plan_run(job).too_short_line
+        if needed is None:
+            self.assertEqual(line, "")
+        else:
+            self.assertEqual(
+                line,
+                f"no update will be made: the first one needs {needed:,} env steps, total_env_steps is {total}",
+            )
+
     def test_an_environment_that_shows_the_previous_action(self):
         job = make_job("dqn", env="tfrl.testing.fakes:MaskedBandit", observe_previous=True)
         run_plan = plan_run(job)

@@ -189,6 +189,20 @@ class RunPlan:
         return max(1, round(items / self.agent.experience.samples_per_insert))
 
     @property
+    def too_short_line(self) -> str:
+        """The start-up line of a run that ends before its first update; '' where one is made, or episodes decide."""
+        if self.whole_episodes or self.found is not None:
+            return ""
+        items = self.batch_items if self.queue else self.agent.experience.min_items
+        needed, total = math.ceil(items * self.item_env_steps), self.job.total_env_steps
+        topology = self.job.topology
+        # A run ends with the vector step, or with the unrolls, in which it has made its env steps.
+        steps = self.item_env_steps if self.queue else topology.num_envs
+        if total + steps * topology.num_actors > needed:
+            return ""
+        return f"no update will be made: the first one needs {needed:,} env steps, total_env_steps is {total:,}"
+
+    @property
     def residency_line(self) -> str:
         """The start-up line with the place of the replay or the queue, and the reason; '' where there is no choice."""
         what = "queue" if self.queue else "replay"
