@@ -204,7 +204,7 @@ def _check_atari(name: str) -> None:
         raise SettingError(
             f"env={name!r}: observations of the machine's memory are not offered; use {use}"
         )
-    skipped = "" if old["kind"] == "Deterministic" else ", which skipped 2 to 4 frames at random"
+    skipped = "" if old["kind"] == "Deterministic" else ", which skipped 2 to 4 frames at random,"
     sticky = "0.25" if old["version"] in ("0", "5") else "0"
     raise SettingError(
         f"env={name!r}: this form of Atari id{skipped} is not used any more; use {use} "
