@@ -257,8 +257,10 @@ def _missing_extra(name: str, error: Exception) -> str:
 
 
 def _newest(name: str) -> str:
-    """The id of the newest registered version of an environment; the name itself where there is no newer one."""
+    """The id of the newest registered version of an environment; the name itself where it has no version."""
     base, _, version = name.rpartition("-v")
-    newer = [k for k in gym.registry if k.rpartition("-v")[0] == base and base]
-    versions = [int(k.rpartition("-v")[2]) for k in newer if k.rpartition("-v")[2].isdigit()]
-    return f"{base}-v{max(versions)}" if version.isdigit() and versions else name
+    if not base or not version.isdigit():
+        return name
+    parts = (known.rpartition("-v") for known in gym.registry)
+    others = [int(v) for known, _, v in parts if known == base and v.isdigit()]
+    return f"{base}-v{max(others, default=int(version))}"
