@@ -68,9 +68,8 @@ def environment(role: str) -> dict[str, str]:
 def _told(failure: BaseException) -> tuple[str, str]:
     """`Status.error`. A setting is what the user changes, whatever line refused it, and the log has that."""
     known = isinstance(failure, SettingError)
-    return _last_line(failure), "" if known else _shorten(
-        "".join(traceback.format_exception(failure))
-    )
+    trace = "" if known else _shorten("".join(traceback.format_exception(failure)))
+    return _last_line(failure), trace
 
 
 def _last_line(error: BaseException) -> str:
