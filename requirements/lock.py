@@ -38,7 +38,7 @@ SUPPORTED = ("3.10", "3.11")
 DEFAULT_EXTRAS = ("atari", "box2d", "dev", "mujoco", "video")
 # Clients of services that a user runs, what needs an older mujoco than the lock's, and the data of one script of the
 # benchmarks; whoever wants one installs it beside the lock.
-UNLOCKED = {"dm_control", "mlflow", "sklearn", "wandb"}
+UNLOCKED = {"dm_control", "mlflow", "robotics", "sklearn", "wandb"}
 # Never a dependency of tfrl: it is what the benchmarks compare with.
 FORBIDDEN = ("torch",)
 

@@ -19,6 +19,7 @@ FILES = sorted(str(p.relative_to(ROOT)) for p in ROOT.rglob("*.flags"))
 HEADER = ("source", "seeds", "score", "env steps", "wall time", "command")
 EXTRAS = {
     "ALE/": "ale_py",
+    "Fetch": "gymnasium_robotics",
     "MinAtar/": "minatar",
     "MiniGrid-": "minigrid",
     "mpe2/": "mpe2",

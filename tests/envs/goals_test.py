@@ -114,6 +114,11 @@ class OneByOne(Reach):
         return bool(np.linalg.norm(achieved_goal - desired_goal) < 1.0)  # one number for a batch
 
 
+class Forever(Reach):
+    def compute_terminated(self, achieved_goal, desired_goal, info):
+        return False  # for a batch too, as robots of gymnasium-robotics do
+
+
 class NeedsInfo(Reach):
     def compute_reward(self, achieved_goal, desired_goal, info):
         return -info["cost"]
@@ -145,6 +150,13 @@ class GoalRewardsTest(parameterized.TestCase):
             np.testing.assert_array_equal(ends, expected > -1.0)
         else:
             self.assertIsNone(ends)
+
+    def test_one_termination_for_all_goals_serves_a_batch(self):
+        rewards = GoalRewards(Forever(), "reach")
+        self.assertEqual(rewards.note, "")
+        ends = rewards.terminated(*np.zeros((2, 3, 2), np.float32))
+        self.assertEqual(ends.dtype, np.bool_)
+        np.testing.assert_array_equal(ends, [False] * 3)
 
     def test_clipped_rewards_are_signs(self):
         rewards = GoalRewards(Reach(), "reach", clips=True)

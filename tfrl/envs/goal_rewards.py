@@ -125,7 +125,8 @@ class GoalRewards:
             batch = np.asarray(function(achieved.copy(), desired.copy(), {}), np.float64)
         except Exception:  # it is one for single goals
             return False
-        return batch.shape == (len(singles),) and np.allclose(batch, singles, 1e-4, 1e-4)
+        # One number for all rows is that of goals which do not matter, such as `return False`.
+        return batch.shape in ((), (len(singles),)) and np.allclose(batch, singles, 1e-4, 1e-4)
 
     def _call(
         self, which: str, achieved: np.ndarray, desired: np.ndarray, dtype: Any
@@ -135,6 +136,7 @@ class GoalRewards:
         achieved, desired = (x.astype(self._dtype) for x in (achieved, desired))
         if self._batch[which]:
             found = np.asarray(function(achieved, desired, {}))
+            found = np.full(len(achieved), found) if found.shape == () else found
         else:
             found = np.array([_number(function(*goals, {})) for goals in zip(achieved, desired)])
         if found.shape != (len(achieved),) or not np.isfinite(found).all():

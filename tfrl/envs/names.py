@@ -156,7 +156,11 @@ _PACKAGES = {
     ("MinAtar/",): ("minatar", ("minatar",), "MinAtar/Breakout-v1"),
     ("MiniGrid-", "BabyAI-"): ("minigrid", ("minigrid",), "MiniGrid-Empty-5x5-v0"),
     ("dm_control/",): ("dm_control", ("shimmy", "dm_control"), "dm_control/cartpole-balance-v0"),
-}
+    (
+        "FetchPickAndPlace", "FetchPush", "FetchReach", "FetchSlide", "HandManipulate", "HandReach", "AdroitHand",
+        "AntMaze_", "PointMaze_", "FrankaKitchen",
+    ): ("robotics", ("gymnasium_robotics",), "FetchReach-v4"),
+}  # fmt: skip
 
 
 def _register(name: str) -> None:
@@ -164,7 +168,7 @@ def _register(name: str) -> None:
     if name.startswith("tfrl/"):
         ids.register()
     for beginnings, (extra, packages, known) in _PACKAGES.items():
-        if not name.startswith(beginnings):
+        if name in gym.registry or not name.startswith(beginnings):
             continue
         if any(importlib.util.find_spec(package) is None for package in packages):
             raise SettingError(f"env={name!r}: a package is missing; pip install 'tfrl[{extra}]'")

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import tempfile
 
 import numpy as np
@@ -134,6 +135,12 @@ class WarmStartTest(parameterized.TestCase):
         self.assertFalse(
             (folder / "job.json").exists() and json.loads((folder / "job.json").read_text())
         )
+
+    def test_a_misspelt_folder_gets_the_nearest_run(self):
+        misspelt = self.runs["dqn"].with_name("dqm")
+        hint = f"did you mean .*{re.escape(str(self.runs['dqn']))}"
+        with self.assertRaisesRegex(SettingError, hint):
+            warm_start.read(str(misspelt), None, ())
 
 
 if __name__ == "__main__":
