@@ -41,8 +41,8 @@ EXTRAS = {
     # DeepMind's control suite as gymnasium environments, ids like dm_control/cartpole-balance-v0. dm_control 1.0.50
     # does not load with mujoco 4, although it asks for no less; the locks may have that, so it is not among them.
     "dm_control": ["shimmy[dm-control]>=2.0,<3", "mujoco>=3.1,<4"],
-    # The environments with goals of Plappert et al. 2018, mazes, hands and a kitchen. Their 1.4.2 does not work with the
-    # mujoco of the locks, although it asks for no less; so it is not among them.
+    # The environments with goals of Plappert et al. 2018, mazes, hands and a kitchen. Version 1.4.2 does not work with
+    # the mujoco of the locks, although it asks for no less; so it is not among them.
     "robotics": ["gymnasium-robotics>=1.4,<2", "mujoco>=3.1,<3.11"],
     # No release of EnvPool for Python 3.10 works with gymnasium alone: there this extra is empty.
     "envpool": ['envpool>=1.0; python_version >= "3.11"'],

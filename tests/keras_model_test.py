@@ -20,6 +20,17 @@ def model_of(optimizer, **compiled):
     return model
 
 
+class Own(keras.Model):
+    """A model that is never built; another layer is before one with weights from its start."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first, self.inner = first, model_of("sgd")
+
+    def call(self, x):
+        return self.inner(self.first(x))
+
+
 def data():
     x = np.random.default_rng(0).normal(size=(256, 8)).astype(np.float32)
     return x, x[:, :1] * x[:, 1:2]
@@ -83,6 +94,32 @@ class SparseTrainingTest(tf.test.TestCase, parameterized.TestCase):
             length = np.linalg.norm(layer.kernel.numpy() - old) / np.linalg.norm(old)
             self.assertAllClose(length, 0.01, rtol=1e-3)
 
+    @parameterized.named_parameters(
+        ("compiled_anew", lambda model: model.compile(LAMB(1e-2), "mse"), True),
+        (
+            "inside_another_one",
+            lambda model: model.compile(
+                keras.mixed_precision.LossScaleOptimizer(LAMB(1e-2)), "mse"
+            ),
+            True,
+        ),
+        ("trained_without_masks_before", lambda model: model.fit(*data(), verbose=0), True),
+        ("without_masks_afterwards", lambda model: None, False),
+    )
+    def test_lamb_counts_what_is_trained(self, change, masked):
+        model, sparse = model_of(LAMB(1e-2)), SparseTraining(0.2, rewire_updates=0, seed=1)
+        x, y = data()
+        model.fit(x, y, batch_size=256, verbose=0, callbacks=[sparse])
+        places = [layer.kernel.numpy() != 0 for layer in model.layers]
+        change(model)
+        before = [layer.kernel.numpy() for layer in model.layers]
+        if masked:
+            before = [kernel * place for kernel, place in zip(before, places, strict=True)]
+        model.fit(x, y, batch_size=256, verbose=0, callbacks=[sparse] if masked else [])
+        for old, layer in zip(before, model.layers, strict=True):
+            length = np.linalg.norm(layer.kernel.numpy() - old) / np.linalg.norm(old)
+            self.assertAllClose(length, 0.01, rtol=1e-3)
+
     def test_two_devices(self):
         with replicas.two_cpus().scope():
             model = model_of("adam")
@@ -108,6 +145,13 @@ class SparseTrainingTest(tf.test.TestCase, parameterized.TestCase):
         active = np.count_nonzero(model.layers[2].kernel.numpy())
         self.assertEqual(sparse.summary()["forward_flops"], 2 * (active + 32))
 
+    def test_a_model_of_ones_own_with_weights_from_its_start(self):
+        model, sparse = Own(keras.layers.Dropout(0.1)), SparseTraining(0.3, rewire_updates=0)
+        self.assertFalse(model.built)
+        model.compile("sgd", "mse")
+        model.fit(*data(), verbose=0, callbacks=[sparse])
+        self.assertBetween(np.mean(model.inner.layers[1].kernel.numpy() != 0), 0.1, 0.5)
+
     def test_refused(self):
         x, y = data()
         sparse = SparseTraining()
@@ -116,10 +160,12 @@ class SparseTrainingTest(tf.test.TestCase, parameterized.TestCase):
             SettingError, "^SparseTraining: fit of model 'sequential.*' with the masks of another"
         ):
             model_of("sgd").fit(x, y, verbose=0, callbacks=[sparse])
-        late = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(1)])
-        late.compile("sgd", "mse")
-        with self.assertRaisesRegex(SettingError, "no weights before its first batch.*build"):
-            late.fit(x, y, verbose=0, callbacks=[SparseTraining()])
+        dense = keras.layers.Dense
+        late = keras.Sequential([dense(4), dense(1)])
+        for model in (late, Own(dense(8))):
+            model.compile("sgd", "mse")
+            with self.assertRaisesRegex(SettingError, "has no weights, or not all, before .*build"):
+                model.fit(x, y, verbose=0, callbacks=[SparseTraining()])
         with self.assertRaisesRegex(SettingError, "^SparseTraining: density=0"):
             SparseTraining(0.0)
         with self.assertRaisesRegex(SettingError, "seed=-1"):

@@ -220,7 +220,7 @@ def _run(run_plan: RunPlan, started: float, callbacks: Sequence[Callback], stop:
     from tfrl.logs.logger import Logger
     from tfrl.logs.native import native_output_to
     from tfrl.runtime import rehearsal
-    from tfrl.runtime.backends.last_words import last_words
+    from tfrl.runtime.backends.last_words import VANISHED, last_words
     from tfrl.runtime.finish import finish
     from tfrl.runtime.hooks import Hooks
     from tfrl.runtime.plan import memory
@@ -239,9 +239,14 @@ def _run(run_plan: RunPlan, started: float, callbacks: Sequence[Callback], stop:
     hooks = Hooks(run_plan, callbacks)
     job.save(run_plan.run_dir / "job.json")
     files.write_text(run_plan.run_dir / folders.SPEC, json.dumps(run_plan.spec.to_json()) + "\n")
+    run_dir = run_plan.run_dir
+    vanished = (
+        f"error: the run in {run_dir} has ended without a word: {VANISHED}; its logs are in {run_dir / 'logs'}, "
+        f"{trust.resume_flags(run_dir, job)} goes on from the newest checkpoint"
+    )
     with (
         native_output_to(run_plan.run_dir / "logs" / "native.log"),
-        last_words(run_plan.run_dir),
+        last_words(vanished),
         Logger(
             run_plan.run_dir,
             job.log,

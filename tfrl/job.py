@@ -6,9 +6,7 @@ Every field below is also a command-line flag of the same name.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -501,29 +499,6 @@ def _decode(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
         if isinstance(value, dict):
             settings[name] = json_form.decode(value)
-
-
-def nearest_run(wanted: str | os.PathLike) -> str:
-    """The run folder that a wrong one may have meant, for the end of a message; '' where none is known.
-
-    Args:
-      wanted: what was given; '' where nothing was.
-    """
-    for folder in pathlib.Path(wanted).parents if str(wanted) else ():
-        if (folder / "job.json").exists() and folder != pathlib.Path():
-            return f"; did you mean {folder}?"
-    places = {pathlib.Path("runs")}
-    if wanted:
-        places.add(pathlib.Path(wanted).parent)
-    known = sorted({str(job.parent) for place in places for job in place.glob("*/job.json")})
-    if not known:
-        return ""
-    names = {pathlib.PurePath(path).name: path for path in known}
-    close = difflib.get_close_matches(pathlib.PurePath(wanted).name, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {names[close[0]]}?"
-    newest = max(known, key=lambda path: (pathlib.Path(path) / "job.json").stat().st_mtime)
-    return f"; the newest run is {newest}"
 
 
 def settings_classes(algo: str, with_: Iterable[str] = ()) -> dict[str, type]:

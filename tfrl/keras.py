@@ -44,7 +44,7 @@ class SparseTraining(tf.keras.callbacks.Callback):
     At the start of the first `fit` the hidden kernels get Erdos-Renyi masks, and inactive weights become 0. After each
     batch they are set to 0 again; every `rewire_updates` batches the weights of each sign nearest to 0 are dropped and
     as many grow at random places. The kernel of the last layer, embeddings, biases and normalisation stay dense. A
-    further `fit` of the model with the same callback goes on with the same masks.
+    further `fit` of the model with the same callback goes on with the same masks, one without it is dense.
 
     Args:
       density: fraction of the weights of the sparse layers that are active.
@@ -101,34 +101,52 @@ class SparseTraining(tf.keras.callbacks.Callback):
                 f"SparseTraining: the model has steps_per_execution={steps}; expected 1, since inactive weights are "
                 "set to 0 after each batch"
             )
-        if self.topology is not None:
-            if model is not self._trained:
-                raise SettingError(
-                    f"SparseTraining: fit of model {model.name!r} with the masks of another one, "
-                    f"{self._trained.name!r}; expected a callback of its own for each model"
-                )
-            return
-        if not model.built:
+        if self.topology is None:
+            self._start(model)
+        elif model is not self._trained:
             raise SettingError(
-                f"SparseTraining: model {model.name!r} has no weights before its first batch; expected one with an "
-                "input shape (tf.keras.Input), or a call of model.build(input_shape) before fit"
+                f"SparseTraining: fit of model {model.name!r} with the masks of another one, "
+                f"{self._trained.name!r}; expected a callback of its own for each model"
             )
+        # The model may have been compiled anew, or trained without this callback, since the last fit.
+        with model.distribute_strategy.scope():
+            self.topology.start()
+        if self.topology.bind(model.optimizer):
+            model.make_train_function(force=True)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """From now on all weights count for LAMB and LARS: a `fit` without this callback is dense."""
+        del logs
+        if self.topology.unbind(self.model.optimizer):
+            self.model.train_function = None  # the next fit traces it
+
+    def _start(self, model: tf.keras.Model) -> None:
+        """Draws the masks of a model, which is the one that this callback serves."""
+        self._refuse_unless(bool(_variables(model)))
         network = Network(model.name, model.trainable_variables, model.optimizer)
         strategy = model.distribute_strategy
         with _own_names(), strategy.scope():
             self.topology = sparse.Topology(self._config, [network], model.name, self._seed)
-        self._trained = model
+        self._trained, self._num_variables = model, len(model.trainable_variables)
         self._project = tf.function(lambda: strategy.run(self.topology.project))
         self._rewire = tf.function(lambda: self.topology.rewire(self._updates))
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Sets the inactive weights to 0, and rewires when it is due."""
         del batch, logs
+        self._refuse_unless(len(self.model.trainable_variables) == self._num_variables)
         self._project()
         self._updates.assign_add(1)
         every = self._config.sparse_rewire_updates
         if every and int(self._updates) % every == 0:
             self._rewire()
+
+    def _refuse_unless(self, complete: bool) -> None:
+        if not complete:
+            raise SettingError(
+                f"SparseTraining: model {self.model.name!r} has no weights, or not all, before its first batch; "
+                "expected one with an input shape (tf.keras.Input), or a call of model.build(input_shape) before fit"
+            )
 
     def summary(self) -> dict[str, Any]:
         """Parameters and operations, sparse, dense and their ratio: {'parameters', 'parameters_dense', ...}.
@@ -139,3 +157,11 @@ class SparseTraining(tf.keras.callbacks.Callback):
         if self.topology is None:
             raise SettingError("SparseTraining: no summary before the first fit")
         return self.topology.summary()
+
+
+def _variables(model: tf.keras.Model) -> list[tf.Variable]:
+    """The trainable variables that there are."""
+    try:
+        return model.trainable_variables
+    except ValueError:  # of Keras, for a model that has not been built
+        return []

@@ -7,6 +7,9 @@ import io
 import json
 import os
 import pathlib
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +24,10 @@ from absl.testing import absltest, parameterized
 from tfrl import cli
 from tfrl.config import flags
 from tfrl.errors import SettingError
+from tfrl.testing import fakes
+from tfrl.testing.runs import untrained_run
 
+HERE = __name__
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -87,6 +93,51 @@ class ConfigTest(parameterized.TestCase):
     def test_nothing_else_is(self, name):
         with self.assertRaisesRegex(SettingError, "no such file"):
             flags.parse(["--algo=dqn", f"--flagfile={name}"])
+
+
+class Noisy(fakes.IdentityGame):
+    """Writes as C++ libraries do, and may then crash as they do."""
+
+    def __init__(self, crashes=False):
+        super().__init__()
+        self._crashes = crashes
+
+    def step(self, action):
+        os.write(2, b"a notice of a library\n")
+        if self._crashes:
+            os.abort()
+        return super().step(action)
+
+
+class QuietTest(absltest.TestCase):
+    def evaluate(self, **kwargs):
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory()), "run")
+        run = untrained_run(folder, env=f"{HERE}:Noisy", env_kwargs=kwargs)
+        trusted = f"--trust_modules={HERE}"
+        return subprocess.run(
+            [sys.executable, "-m", "tfrl", "evaluate", f"--run_dir={run}", "--episodes=1", "--json", trusted],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}, timeout=300,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def test_notices_of_libraries_are_not_shown(self):
+        done = self.evaluate()
+        self.assertEqual(done.returncode, 0)
+        self.assertNotIn("a notice", done.stderr)
+        self.assertStartsWith(done.stderr, "return: ")
+        self.assertEqual(json.loads(done.stdout)["episodes"], 1)
+
+    def test_a_crash_is_told_and_leaves_them(self):
+        done = self.evaluate(crashes=True)
+        self.assertEqual(done.returncode, -signal.SIGABRT)
+        self.assertIn("cli_test.py", done.stderr)  # the line of Python that led to it
+        last = done.stderr.strip().splitlines()[-1]
+        found = re.fullmatch(
+            "error: the evaluation of .*/run has ended without a word: .* is in (.*)", last
+        )
+        log = pathlib.Path(found[1])
+        self.addCleanup(shutil.rmtree, log.parent)
+        self.assertIn("a notice of a library\n", log.read_text())
 
 
 @pytest.mark.slow

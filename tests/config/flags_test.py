@@ -257,9 +257,15 @@ class FlagfileTest(FlagsTestCase):
             ("--flagfile=pendulun.flags", "--algo=td3"): "td3/pendulum",
             ("--algo=sac", "--flagfile=tf3/pendulum"): "sac/pendulum",
             ("--flagfile=tdd3/pendulum",): "td3/pendulum",
+            ("--algo=ddpg", "--flagfile=pendulum_tqc"): "ddpg/pendulum",
             ("--flagfile=/nowhere/x.flags",): None,
         }
+        self.write("configs/td3/pendulum_tqc.flags", "")
         with mock.patch.object(flags, "CONFIGS", self.folder / "configs"):
+            with self.assertRaisesRegex(
+                SettingError, "the nearest is configs/ddpg/pendulum.flags, of another algorithm$"
+            ):
+                self.parse("--algo=dqn", "--flagfile=pendulun")
             for argv, nearest in cases.items():
                 end = f"; did you mean configs/{nearest}.flags\\?" if nearest else ""
                 with self.assertRaisesRegex(SettingError, f"no such file{end}$"):

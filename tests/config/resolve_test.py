@@ -15,7 +15,7 @@ from absl.testing import absltest, parameterized
 from tfrl.config import resolve
 from tfrl.errors import SettingError
 from tfrl.job import EnvPlan, Job
-from tfrl.settings import setting
+from tfrl.settings import Except, Points, setting
 from tfrl.testing import runs
 
 ALGO = "toy.algo"
@@ -25,6 +25,10 @@ ALGO = "toy.algo"
 class Config:
     batch_size: int = setting(32, "items per update")
     sizes: tuple[int, ...] = setting((64, 64), "units of the layers")
+    rate: float = setting(
+        1.0, "of learning", resumable=True, idle_if={"rate_schedule": Except([()])}
+    )
+    rate_schedule: Points = setting((), "points", resumable=True)
 
 
 class ResolveTestCase(parameterized.TestCase):
@@ -40,7 +44,7 @@ class ResolveTestCase(parameterized.TestCase):
         self.assertEqual(sorted(self.folder.rglob("*")), before)
 
     def save(self, name, **changes):
-        job = Job(algo=ALGO, config=Config(), run_dir=name, **changes)
+        job = Job(**{"algo": ALGO, "config": Config(), "run_dir": name, **changes})
         (self.folder / name).mkdir()
         job.save(self.folder / name / "job.json")
         return job
@@ -105,6 +109,16 @@ class ResumeTest(ResolveTestCase):
         self.assertEqual((job.total_env_steps, job.log.console), (99, "none"))
         self.assertEqual(job.topology.num_envs, 3)
 
+    def test_a_change_without_an_effect_is_refused(self):
+        self.save("a", config=Config(rate_schedule=((0, 1.0), (9, 0.1)), rate=0.5))
+        argv = ["--resume", "--run_dir=a"]
+        self.assert_refused(
+            "^rate=0.2: no effect with rate_schedule=0:1.0,9:0.1;", *argv, "--rate=0.2"
+        )
+        self.assertEqual(resolve.job_from_argv([*argv, "--rate=0.5"]).config.rate, 0.5)
+        job = resolve.job_from_argv([*argv, "--rate=0.2", "--rate_schedule="])
+        self.assertEqual((job.config.rate, job.config.rate_schedule), (0.2, ()))
+
     def test_the_command_that_started_it_continues_it(self):
         self.save("a", seed=4)
         argv = ["--resume", "--run_dir=a", f"--algo={ALGO}", "--seed=4", "--sizes=64,64"]
@@ -165,6 +179,9 @@ class ResumeTest(ResolveTestCase):
         os.makedirs("runs/abc")
         pathlib.Path("runs/abc/job.json").write_text("{}")
         self.assert_refused("no job.json; did you mean runs/abc", "--resume", "--run_dir=runs/abd")
+        (self.folder / "other").mkdir()
+        self.save("other/abc")
+        self.assert_refused("did you mean other/abc?", "--resume", "--run_dir=other/abd")
         with self.assertRaisesRegex(SettingError, "no run to resume"):
             resolve.check(Job(algo=ALGO, config=Config(), run_dir="a", resume=True))
         with self.assertRaisesRegex(SettingError, "expected run_dir"):

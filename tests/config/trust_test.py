@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -193,12 +195,29 @@ class TrustTest(parameterized.TestCase):
         job = dataclasses.replace(job, env=env, config=config)
         found = trust.flags_to_name(job)
         self.assertEqual(found, ["--env=evil_run:make", "--network=evil_run:build"])
-        self.change("env", env="evil_run:make")
-        self.change("config", network="evil_run:build")
-        with self.assertRaisesRegex(SettingError, "named by a run folder"):
+
+    @parameterized.parameters(
+        ("dqn", "env", dict(env="evil_run:make")),
+        ("dqn", "env", dict(env_wrappers=["evil_run:make"])),
+        ("dqn", "config", dict(network="evil_run:build")),
+        ("dqn", "config", dict(optimizer="evil_run:build")),
+        ("hdqn", "config", dict(goal_space="evil_run:build")),
+        ("dqn", "evaluation", dict(eval_worlds={"own": {"env": "evil_run:make"}})),
+        ("dqn", "evaluation", dict(eval_worlds={"a": {"env_wrappers": ["evil_run:make"]}})),
+    )
+    def test_a_resume_goes_on_with_the_flags_that_it_asks_for(self, algo, part, changes):
+        job = tfrl.api.make_job(algo, env="tfrl.testing.fakes:IdentityGame")
+        (self.run / "job.json").write_text(job.to_json())
+        self.change(part, **changes)
+        with self.assertRaisesRegex(SettingError, "named by a run folder") as refused:
             self.resume()
-        resumed = self.resume(*found)
-        self.assertEqual((resumed.env.env, resumed.config.network), (env.env, config.network))
+        asked = re.search("name that: (.*) to resume", str(refused.exception))[1]
+        self.assert_untouched()
+        told = trust.resume_flags(self.run, resolve.load_job(str(self.run)))
+        self.assertEqual(told, f"--resume --run_dir={self.run} {asked}")
+        resumed = json.loads(resolve.job_from_argv(shlex.split(told)).to_json())
+        ((name, value),) = changes.items()
+        self.assertEqual(resumed[part][name], value)
 
     def test_a_class_of_this_process_needs_no_name(self):
         self.change("env", env=f"{__name__}:Plain")

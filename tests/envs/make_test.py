@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import subprocess
 import sys
+import unittest
 
 import gymnasium as gym
 import numpy as np
@@ -97,12 +98,20 @@ class UserVectorEnv(gym.vector.VectorEnv):
 
 
 class NamesTest(parameterized.TestCase):
+    @unittest.skipIf(importlib.util.find_spec("jax"), "jax is installed")
+    def test_a_missing_package_is_named_also_where_there_is_a_newer_version(self):
+        with self.assertRaisesRegex(SettingError, "a package is missing: No module named 'jax'"):
+            make.make_spec(EnvPlan(env="phys2d/CartPole-v0"))
+
     @parameterized.parameters(
         ("CartPoel-v1", "did you mean CartPole-v1"),
         ("CartPole", "version is missing.*CartPole-v1"),
         ("CartPole-v7", "no version v7.*CartPole-v1"),
         ("LunarLander-v2", "no version v2.*LunarLander-v3"),
         ("HalfCheetah-v3", "this version is not offered any more; use HalfCheetah-v5$"),
+        ("HalfCheeta-v3", "did you mean HalfCheetah-v5"),
+        ("cartpol", "did you mean CartPole-v1"),
+        ("PandaReach-v3", "of this name; expected a gymnasium id, 'package:id' of another package"),
         ("Taxi-v1", "no version v1.*current one is Taxi-v"),
         ("ALE/Pongg-v5", "no such Atari game; did you mean ALE/Pong-v5"),
         (

@@ -8,7 +8,7 @@ import tempfile
 
 from absl.testing import absltest
 
-from tfrl.logs.native import native_output_to, quiet
+from tfrl.logs.native import native_output_to
 
 
 class NativeOutputTest(absltest.TestCase):
@@ -30,13 +30,6 @@ class NativeOutputTest(absltest.TestCase):
         print("after", file=sys.stderr)
         self.assertEqual((self.folder / "a").read_text(), "library\n")
         self.assertEqual(self.user.read_text(), "mine\nafter\n")
-
-    def test_quiet_throws_away_what_libraries_write_and_nothing_else(self):
-        with quiet():
-            os.write(2, b"library\n")
-            print("mine", file=sys.stderr)
-        os.write(2, b"later\n")
-        self.assertEqual(self.user.read_text(), "mine\nlater\n")
 
     def test_a_handler_that_was_made_in_a_run_works_after_it_and_in_the_next_one(self):
         with native_output_to(self.folder / "a"):

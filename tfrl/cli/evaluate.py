@@ -56,13 +56,13 @@ def main(argv: list[str]) -> int:
 
             video.prepare()
         trust.name(options.trust_modules)
-        from tfrl.logs import native
+        from tfrl.cli.quiet import quiet
         from tfrl.runtime import finish  # after the checks: TensorFlow
 
         out = sys.stderr if options.json else sys.stdout
         greedy = not options.stochastic
         files = []
-        with native.quiet():
+        with quiet(f"the evaluation of {run_dir}"):
             # First, so that an environment that cannot be drawn is refused before the episodes.
             if options.record_video:
                 files = finish.record_run(run_dir, options.video_episodes, options.seed, greedy)

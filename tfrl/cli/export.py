@@ -45,10 +45,10 @@ def main(argv: list[str]) -> int:
         out = pathlib.Path(options.out) if options.out else run_dir / "export"
         _check_out(out)
         trust.name(options.trust_modules)
-        from tfrl.logs import native
+        from tfrl.cli.quiet import quiet
         from tfrl.runtime import finish  # after the checks: TensorFlow
 
-        with native.quiet():
+        with quiet(f"the export of {run_dir}"):
             finish.export_run(run_dir, out, options.lite)
     except SettingError as error:
         print(f"error: {error}", file=sys.stderr)

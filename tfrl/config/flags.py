@@ -279,19 +279,22 @@ def _packaged(path: str) -> list[pathlib.Path]:
 
 
 def _nearest_config(path: str, algo: str) -> str:
-    """The config of tfrl whose name is nearest, for a message; among equals that of the folder given, or of `algo`."""
+    """The config of tfrl whose name is nearest, for a message: of the folder given, of `algo`, or of any algorithm."""
     name = pathlib.PurePath(path)
     wanted = name.stem if name.suffix == ".flags" else name.name
     known = sorted(CONFIGS.rglob("*.flags"))
-    close = difflib.get_close_matches(wanted, sorted({p.stem for p in known}), n=1, cutoff=0.7)
-    alike = [p for p in known if p.stem in close]
-    if not alike:
-        return ""
-    near = difflib.get_close_matches(name.parent.name, [p.parent.name for p in alike], n=1)
-    folders = [name.parent.name, algo, *near]
-    rank = lambda p: folders.index(p.parent.name) if p.parent.name in folders else len(folders)
-    # As the user would type it in the checkout.
-    return f"; did you mean {min(alike, key=rank).relative_to(CONFIGS.parent)}?"
+    algos = sorted({p.parent.name for p in known})
+    folder = difflib.get_close_matches(name.parent.name, algos, n=1)
+    for places in ([name.parent.name], [algo], folder, algos):
+        here = [p for p in known if p.parent.name in places]
+        close = difflib.get_close_matches(wanted, sorted({p.stem for p in here}), n=1, cutoff=0.7)
+        if close:
+            found = next(p for p in here if p.stem == close[0])
+            place = found.relative_to(CONFIGS.parent)  # as the user would type it in the checkout
+            if algo and found.parent.name not in (algo, name.parent.name, *folder):
+                return f"; the nearest is {place}, of another algorithm"
+            return f"; did you mean {place}?"
+    return ""
 
 
 def peek(tokens: Sequence[Token], name: str) -> str | None:

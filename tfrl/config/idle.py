@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from tfrl.config import json_form
 from tfrl.errors import SettingError
 from tfrl.settings import Except, value_text
 
@@ -78,6 +79,7 @@ def _words(key: str, value: Any) -> str:
 
 
 def _is(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, Except):
-        return value not in wanted
-    return value in wanted if isinstance(wanted, frozenset) else value == wanted
+    """Whether a value meets a condition; points of a schedule may be lists."""
+    values = wanted if isinstance(wanted, frozenset) else (wanted,)
+    found = any(json_form.same(value, each) for each in values)
+    return not found if isinstance(wanted, Except) else found

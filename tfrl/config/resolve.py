@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfrl.config import flags, json_form, objects, switches, trust
+from tfrl.config.near import nearest_run
 from tfrl.errors import SettingError
-from tfrl.job import PLANS, Job, nearest_run
+from tfrl.job import PLANS, Job
 
 # A resumed run may change its length, the place of its parts and its output.
 _FREE_SECTIONS = ("topology", "log")
@@ -41,7 +42,7 @@ def job_from_argv(argv: Sequence[str]) -> Job:
         if pathlib.Path(word).is_dir():  # the folder, given as if it were the flag's value
             raise SettingError(f"--resume={word}: expected --resume --run_dir={word}")
         raise SettingError("--resume: expected --run_dir with the folder of the run to continue")
-    named = ("env", "env_wrappers", "network", "optimizer", "with", "eval_worlds")
+    named = ("env", "env_wrappers", "network", "optimizer", "goal_space", "with", "eval_worlds")
     given = {name: flags.peek(tokens, name) for name in named}
     trust.name_settings(flags.peek(tokens, "algo"), given)
     saved = load_job(run_dir)
@@ -84,6 +85,7 @@ def change(
     own = {switches.key(name): config for name, config in saved.switches.items()}
     holders = {"job": saved, **{key: getattr(saved, key) for key in ("config", *PLANS)}, **own}
     taken: dict[str, dict[str, Any]] = {key: {} for key in holders}
+    changed_names = []
     for key, values in given.items():
         holder = holders[key]
         for name, value in values.items():
@@ -93,6 +95,8 @@ def change(
                 if not isinstance(value, objects.Live):  # the object that job.json has the name of
                     continue
             taken[key][name] = value
+            if not json_form.same(value, getattr(holder, name)):
+                changed_names.append(name)
     parts = {
         key: dataclasses.replace(getattr(saved, key), **taken[key]) for key in ("config", *PLANS)
     }
@@ -101,6 +105,7 @@ def change(
         for name, config in saved.switches.items()
     }
     scalars = {**taken["job"], "run_dir": str(run_dir), "resume": True}
+    scalars["asked_for"] = tuple(changed_names)  # one without an effect is refused, as in a new run
     job = dataclasses.replace(saved, switches=changed, **parts, **scalars)
     trust.check_job(job)
     return job

@@ -19,6 +19,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import os
+import shlex
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -26,7 +28,7 @@ from typing import Any
 
 from tfrl.config import objects
 from tfrl.errors import SettingError
-from tfrl.settings import import_dotted, import_module
+from tfrl.settings import import_dotted, import_module, value_text
 
 # Modules whose classes are environments, and modules of goal spaces, of wrappers and of optimisers.
 _ENVIRONMENTS = ("tfrl.testing.fakes", "tfrl.envs.memory", "tfrl.envs.parametric")
@@ -78,16 +80,21 @@ def check_job(job: Any) -> None:
     check_network(getattr(job.config, "network", None))
     check_goal_space(getattr(job.config, "goal_space", None))
     check_optimizer(getattr(job.config, "optimizer", None))
-    for plan in (job.env, *job.evaluation.worlds(job.env).values()):
-        check_env(plan.env, plan.env_wrappers)
+    check_env(job.env.env, job.env.env_wrappers)
+    plan = job.evaluation
+    for world in plan.worlds(job.env).values() if plan.eval_worlds else ():
+        check_env(world.env, world.env_wrappers, f"--eval_worlds={value_text(plan.eval_worlds)}")
+
+
+def resume_flags(run_dir: str | os.PathLike, job: Any) -> str:
+    """The flags that continue this run, as a shell takes them."""
+    own = [f"--run_dir={run_dir}", *flags_to_name(job)]
+    return shlex.join(["--resume", *own])
 
 
 def flags_to_name(job: Any) -> list[str]:
-    """The flags without which a resume of this run would be refused here, e.g. ['--env=mine:make'].
-
-    Environments of single worlds of an evaluation are not among them.
-    """
-    config, own = job.config, []
+    """The flags without which a resume of this run would be refused here, e.g. ['--env=mine:make']."""
+    config, own = job.config, {}
     names = {
         "env": (job.env.env, _ENVIRONMENTS),
         "network": (getattr(config, "network", None), ()),
@@ -95,14 +102,24 @@ def flags_to_name(job: Any) -> list[str]:
         "goal_space": (getattr(config, "goal_space", None), _GOALS),
     }
     for flag, (value, known) in names.items():
-        if _is_path(value) and value.partition(":")[0] not in known:
-            own.append(f"--{flag}={value}")
-    wrappers = [w for w in job.env.env_wrappers if _is_path(w)]
-    if any(w.partition(":")[0] not in _WRAPPERS for w in wrappers):
-        own.append(f"--env_wrappers={','.join(job.env.env_wrappers)}")
+        if _is_foreign(value, known):
+            own[flag] = value
+    if any(_is_foreign(wrapper, _WRAPPERS) for wrapper in job.env.env_wrappers):
+        own["env_wrappers"] = job.env.env_wrappers
     if any("." in switch for switch in job.switches):
-        own.append(f"--with={','.join(job.switches)}")
-    return own if "." not in job.algo else [f"--algo={job.algo}", *own]
+        own["with"] = tuple(job.switches)
+    if any(
+        _is_foreign(x, (*_ENVIRONMENTS, *_WRAPPERS)) for x in _of_worlds(job.evaluation.eval_worlds)
+    ):
+        own["eval_worlds"] = job.evaluation.eval_worlds
+    if "." in job.algo:
+        own = {"algo": job.algo, **own}
+    return [f"--{flag}={value_text(value)}" for flag, value in own.items()]
+
+
+def _is_foreign(value: Any, known: tuple[str, ...]) -> bool:
+    """Whether it is `module:name` of another module than the known ones."""
+    return _is_path(value) and value.partition(":")[0] not in known
 
 
 def check_algorithm(algo: str) -> None:
@@ -155,20 +172,23 @@ def check_optimizer(optimizer: Any) -> None:
         )
 
 
-def check_env(env: str, wrappers: Iterable[str] = ()) -> None:
+def check_env(env: str, wrappers: Iterable[str] = (), flag: str = "") -> None:
     """Raises SettingError for an environment of a run folder that is none, or whose module may not be imported, and for
     such wrappers.
 
     An id without a module is looked up among those that are registered, and needs no check.
+
+    Args:
+      flag: what names it for a resume; '': the flag of the setting itself.
     """
     for wrapper in wrappers:
-        _check_wrapper(wrapper)
+        _check_wrapper(wrapper, flag)
     if not _is_path(env):
         return
     module, _, rest = env.partition(":")
     if not _may_import(module) and module not in _ENVIRONMENTS:
         if module not in sys.modules or not _is_environment(sys.modules[module], rest):
-            raise _refusal("env", env, module)
+            raise _refusal("env", env, module, flag)
         return
     found = _find(import_module(module, f"env={env!r}"), rest)
     if (
@@ -196,12 +216,12 @@ def _of_worlds(worlds: Any) -> list[Any]:
     return found
 
 
-def _check_wrapper(wrapper: str) -> None:
+def _check_wrapper(wrapper: str, flag: str) -> None:
     if not _is_path(wrapper):
         return
     module = wrapper.partition(":")[0]
     if not _may_import(module) and module not in _WRAPPERS:
-        raise _refusal("env_wrappers", wrapper, module)
+        raise _refusal("env_wrappers", wrapper, module, flag)
     found = import_dotted(wrapper, "env_wrappers")
     if not _is_env_class(found) and not (_may_import(module) and _is_own(found, module)):
         raise SettingError(
@@ -279,8 +299,9 @@ def _kind(found: Any) -> str:
     return f"it is {home}.{name}" if home and name else f"it is a {type(found).__name__}"
 
 
-def _refusal(setting: str, value: str, module: str) -> SettingError:
+def _refusal(setting: str, value: str, module: str, flag: str = "") -> SettingError:
+    flag = shlex.quote(flag or f"--{setting}={value}")
     return SettingError(
         f"{setting}={value!r} is named by a run folder, which may come from elsewhere; to let it run code of "
-        f"{module!r}, name that: --{setting}={value} to resume, --trust_modules={module} to evaluate or export"
+        f"{module!r}, name that: {flag} to resume, --trust_modules={module} to evaluate or export"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import functools
 import importlib
 import importlib.util
@@ -127,17 +128,17 @@ def _target(name: str) -> Any:
 
 
 def _unknown(name: str) -> str:
-    known = sorted(gym.registry)
     match = _VERSIONED.match(name)
     base = match["name"] if match else name
-    versions = [int(m["version"]) for m in map(_VERSIONED.match, known) if m and m["name"] == base]
-    if versions:
+    if versions := _versions(base):
         given = f"there is no version v{match['version']}" if match else "the version is missing"
         return f"{given}; the current one is {base}-v{max(versions)}"
-    hint = nearest(name, known) or nearest(base, {k.rpartition("-v")[0] for k in known})
+    bases = {known.rpartition("-v")[0].lower(): known for known in gym.registry}
+    close = difflib.get_close_matches(base.lower(), bases, n=1, cutoff=0.7)
+    hint = f"; did you mean {_newest(bases[close[0]])}?" if close else ""
     return (
-        f"no gymnasium environment of this name{hint}; "
-        "expected a gymnasium id or 'package.module:factory'"
+        f"no gymnasium environment of this name{hint}; expected a gymnasium id, 'package:id' of another package, or "
+        "'package.module:factory'"
     )
 
 
@@ -251,20 +252,22 @@ _EXTRAS = {
 def _missing_extra(name: str, error: Exception) -> str:
     entry = str(gym.registry[name].entry_point) if name in gym.registry else ""
     text = f"{entry} {error}".lower()
+    if "mujoco_py" in entry:  # versions 2 and 3, which only raise an error
+        return f"this version is not offered any more; use {_newest(name)}"
     for word, (extra, package) in _EXTRAS.items():
         if word in text and importlib.util.find_spec(package) is None:
             return f"a package is missing; pip install 'tfrl[{extra}]'"
-    newest = _newest(name)
-    if newest != name:
-        return f"this version is not offered any more; use {newest}"
     return f"a package is missing: {error}"
 
 
 def _newest(name: str) -> str:
     """The id of the newest registered version of an environment; the name itself where it has no version."""
-    base, _, version = name.rpartition("-v")
-    if not base or not version.isdigit():
-        return name
-    parts = (known.rpartition("-v") for known in gym.registry)
-    others = [int(v) for known, _, v in parts if known == base and v.isdigit()]
-    return f"{base}-v{max(others, default=int(version))}"
+    match = _VERSIONED.match(name)
+    versions = _versions(match["name"]) if match else []
+    return f"{match['name']}-v{max(versions)}" if versions else name
+
+
+def _versions(base: str) -> list[int]:
+    """The registered versions of an environment."""
+    found = map(_VERSIONED.match, gym.registry)
+    return [int(match["version"]) for match in found if match and match["name"] == base]

@@ -18,8 +18,8 @@ from matplotlib.ticker import EngFormatter
 
 from tfrl import files
 from tfrl.config.flags import value_text
+from tfrl.config.near import nearest_run
 from tfrl.errors import SettingError
-from tfrl.job import nearest_run
 from tfrl.logs import csv_file
 from tfrl.logs.console import number
 

@@ -8,7 +8,6 @@ import logging
 import os
 import pathlib
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from typing import TextIO
@@ -82,13 +81,6 @@ def native_output_to(path: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         _DESCRIPTOR_2.give()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The same into a file that is thrown away, for commands that have no run folder to write to."""
-    with tempfile.TemporaryDirectory() as folder, native_output_to(pathlib.Path(folder, "log")):
-        yield
 
 
 def _writes_to(stream: object, descriptor: int) -> bool:

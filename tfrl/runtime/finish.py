@@ -110,8 +110,7 @@ def finish(
     if outcome["stopped_by"]:
         logger.announce(f"stopped by {outcome['stopped_by']}")
     if interrupted:
-        again = " ".join(["--resume", f"--run_dir={run_dir}", *trust.flags_to_name(job)])
-        logger.announce(f"interrupted; continue with {again}")
+        logger.announce(f"interrupted; continue with {trust.resume_flags(run_dir, job)}")
     return {
         "run_dir": run_dir,
         **score,

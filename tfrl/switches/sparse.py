@@ -165,9 +165,20 @@ class Topology(tf.Module):
         for optimizer in {id(n.optimizer): n.optimizer for n in networks}.values():
             if config.sparse_moments == "frozen":
                 apply.mask_gradients(optimizer, masks)
-            if isinstance(optimizer, LayerWise):
-                optimizer.mask(masks)
+            self.bind(optimizer)
         self.start()
+
+    def bind(self, optimizer: Any) -> bool:
+        """Lets LAMB and LARS count the active weights alone, also inside a `LossScaleOptimizer`.
+
+        Returns:
+          Whether it is one of them; what has been traced with it must be traced anew.
+        """
+        return _mask(optimizer, tuple(zip(self._kernels, self._masks, strict=True)))
+
+    def unbind(self, optimizer: Any) -> bool:
+        """The opposite of `bind`."""
+        return _mask(optimizer, ())
 
     def start(self) -> None:
         """Sets the inactive weights to 0, of copies too; in cross-replica context."""
@@ -363,6 +374,14 @@ def _densities(config: Config, network: Network, kernels: Sequence[tf.Variable])
             f"{shapes}; expected a lambda for each, or sparse_density"
         )
     return [sparsity.density(s, x) for s, x in zip(shapes, lambdas)]
+
+
+def _mask(optimizer: Any, masks: tuple[tuple[tf.Variable, tf.Variable], ...]) -> bool:
+    """Gives masks to LAMB or LARS, also inside another optimiser; whether it is one of them."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if isinstance(inner, LayerWise):
+        inner.mask(masks)
+    return isinstance(inner, LayerWise)
 
 
 def _variable(value: tf.Tensor, name: str) -> tf.Variable:

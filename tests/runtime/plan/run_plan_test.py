@@ -1,5 +1,6 @@
 """From a job to its parts, and what is refused before anything starts."""
 
+import json
 import pathlib
 import tempfile
 from unittest import mock
@@ -36,15 +37,16 @@ class RunPlanTest(parameterized.TestCase):
         )
 
     @parameterized.parameters(
-        ("dqn", dict(min_replay=1_000), 900, 1_000),
-        ("dqn", dict(min_replay=1_000), 999, 1_000),
-        ("dqn", dict(min_replay=1_000, num_envs=8), 993, None),
-        ("dqn", dict(min_replay=500, core="lstm", sequence_length=20, sequence_period=10, burn_in=2), 300, 500),
+        ("dqn", dict(min_replay=1_000, batch_size=64, updates_per_call=128), 1_250, 1_256),
+        ("dqn", dict(min_replay=1_000, batch_size=64, updates_per_call=128), 1_255, 1_256),
+        ("dqn", dict(min_replay=1_000, batch_size=64, updates_per_call=128), 1_256, None),
+        ("dqn", dict(min_replay=1_000, batch_size=64, updates_per_call=128, num_envs=8), 1_249, None),
+        ("dqn", dict(min_replay=500, core="lstm", sequence_length=20, sequence_period=10, burn_in=2), 300, 570),
         ("a2c", dict(unroll_length=5, num_envs=4), 10, None),
-        ("ppo", dict(unroll_length=8, num_envs=1, num_actors=4, backend="processes"), 20, None),
-        ("impala", dict(unroll_length=5, num_envs=1, batch_env_steps=40), 30, 40),
+        ("impala", dict(unroll_length=5, num_envs=1, batch_env_steps=40), 30, None),
     )  # fmt: skip
     def test_a_run_without_an_update_is_told_at_its_start(self, algo, settings, total, needed):
+        settings = {"env_steps_per_update": 2, **settings} if algo == "dqn" else settings
         job = make_job(algo, env=IDENTITY, total_env_steps=total, **settings)
         line = plan_run(job).too_short_line
         if needed is None:
@@ -52,8 +54,24 @@ class RunPlanTest(parameterized.TestCase):
         else:
             self.assertEqual(
                 line,
-                f"no update will be made: the first one needs {needed:,} env steps, total_env_steps is {total}",
+                f"no update will be made: the first one needs {needed:,} env steps, total_env_steps is {total:,}",
             )
+
+    @parameterized.parameters((23, 0), (24, 2))
+    def test_the_line_tells_the_truth(self, total, updates):
+        settings = dict(
+            env=IDENTITY, min_replay=20, batch_size=8, updates_per_call=2, env_steps_per_update=2
+        )
+        settings.update(
+            total_env_steps=total, eval_env="none", final_eval_episodes=0, console="none"
+        )
+        line = plan_run(make_job("dqn", **settings)).too_short_line
+        self.assertEqual(bool(line), not updates)
+        folder = pathlib.Path(self.enter_context(tempfile.TemporaryDirectory())) / "run"
+        result = tfrl.train("dqn", **settings, run_dir=folder)
+        self.assertEqual(
+            json.loads((result.run_dir / "result.json").read_text())["updates"], updates
+        )
 
     def test_an_environment_that_shows_the_previous_action(self):
         job = make_job("dqn", env="tfrl.testing.fakes:MaskedBandit", observe_previous=True)

@@ -125,7 +125,10 @@ class PredictTest(tf.test.TestCase, parameterized.TestCase):
         (spaces.Discrete(4), 1.0, "dtype float64: expected int64"),
         (BOX, (OBS[0], {"info": 1}), "is a tuple of 2: expected Box.*; an environment's reset gives"),
         (BOX, [OBS[0], [1.0]], "is a list of 2: expected Box.*float64.$"),
+        (spaces.Discrete(4), (3, {}), "is a tuple of 2: expected Discrete.*reset gives obs, info"),
+        (spaces.Dict(a=BOX), ({"a": OBS[0]}, {}), "is a tuple of 2: .*reset gives obs, info"),
         (BOX, [np.nan, 0.0, 0.0], "observation has values that are not finite"),
+        (spaces.Box(-9, 9, (2,)), [1e300, 0.0], "not finite: expected numbers of float32"),
         (spaces.Dict(a=BOX), OBS, r"observation\['a'\] is missing"),
         (spaces.Dict(a=BOX, b=BOX), {"a": OBS, "b": OBS[0]}, r"observation\['b'\] has shape \[3\], .*batch of 6"),
     )  # fmt: skip

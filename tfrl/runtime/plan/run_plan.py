@@ -32,6 +32,7 @@ from tfrl.errors import SettingError
 from tfrl.job import Job, algorithm
 from tfrl.optim import settings as optim_settings
 from tfrl.replay import learner_replay, local_queue
+from tfrl.replay.budget import Budget
 from tfrl.replay.kinds import make_layout
 from tfrl.replay.layout import Layout
 from tfrl.runtime.plan import batch_sizes, checks, memory, residency, warm_start
@@ -190,15 +191,17 @@ class RunPlan:
 
     @property
     def too_short_line(self) -> str:
-        """The start-up line of a run that ends before its first update; '' where one is made, or episodes decide."""
-        if self.whole_episodes or self.found is not None:
+        """The start-up line of a run that ends before its first update; '' where one may be made.
+
+        Actors of a queue go on until a batch is whole, and whole episodes may be short.
+        """
+        if self.queue or self.whole_episodes or self.found is not None:
             return ""
-        items = self.batch_items if self.queue else self.agent.experience.min_items
+        items = Budget(self.agent.experience).lacks(self.items_per_call)
         needed, total = math.ceil(items * self.item_env_steps), self.job.total_env_steps
         topology = self.job.topology
-        # A run ends with the vector step, or with the unrolls, in which it has made its env steps.
-        steps = self.item_env_steps if self.queue else topology.num_envs
-        if total + steps * topology.num_actors > needed:
+        # A run ends with the vector step in which it has made its env steps.
+        if total + topology.num_envs * topology.num_actors > needed:
             return ""
         return f"no update will be made: the first one needs {needed:,} env steps, total_env_steps is {total:,}"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tfrl import spaces as space_lib
+from tfrl.config.near import nearest_run
 from tfrl.errors import SettingError
-from tfrl.job import nearest_run
 from tfrl.runtime.storage import checkpoint, checkpoint_files, folders
 from tfrl.types import EnvSpec
 

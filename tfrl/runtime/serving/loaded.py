@@ -238,6 +238,12 @@ class LoadedPolicy:
     def _rows(self, obs: Any) -> tuple[Any, bool, int]:
         """The observation as a batch with `exported_keys` in the dtypes of its space, whether it was one only, and its
         number of rows."""
+        is_pair = isinstance(obs, tuple) and len(obs) == 2 and isinstance(obs[1], Mapping)
+        if is_pair and not isinstance(self.observation_space, spaces.Tuple):
+            raise SettingError(
+                f"observation is a tuple of 2: expected {self.observation_space}; an environment's reset gives obs, "
+                "info"
+            )
         arrays: dict[tuple, np.ndarray] = {}
         single = rows = None
         for path, space in space_lib.leaves(self.observation_space):
@@ -271,11 +277,9 @@ def _array(obs: Any, path: tuple, space: gym.Space, part: str) -> np.ndarray:
     try:
         array = np.asarray(obs)
     except ValueError:  # parts of different shapes
-        what = f"a {type(obs).__name__} of {len(obs)}"
-        hint = ""
-        if isinstance(obs, tuple) and len(obs) == 2 and isinstance(obs[1], Mapping):
-            hint = "; an environment's reset gives obs, info"
-        raise SettingError(f"{part} is {what}: expected {space}{hint}") from None
+        raise SettingError(
+            f"{part} is a {type(obs).__name__} of {len(obs)}: expected {space}"
+        ) from None
     if not np.can_cast(array.dtype, space.dtype, "same_kind"):
         raise SettingError(
             f"{part} has dtype {array.dtype}: expected {space.dtype}, as {space} says"
@@ -285,11 +289,13 @@ def _array(obs: Any, path: tuple, space: gym.Space, part: str) -> np.ndarray:
         index = np.subtract(array, space.start, dtype=np.int64, casting="unsafe")
         if (index < 0).any() or (index >= counts).any():
             raise SettingError(f"{part} is {array.tolist()}: expected values of {space}")
-    elif np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+    with np.errstate(over="ignore"):  # told below
+        array = array.astype(space.dtype, copy=False)
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise SettingError(
-            f"{part} has values that are not finite: expected numbers, as in training"
+            f"{part} has values that are not finite: expected numbers of {space.dtype}, as in training"
         )
-    return array.astype(space.dtype, copy=False)
+    return array
 
 
 def _nest(space: gym.Space, arrays: Mapping[tuple, Any], path: tuple = ()) -> Any:

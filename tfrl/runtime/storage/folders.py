@@ -6,8 +6,8 @@ import os
 import pathlib
 import tempfile
 
+from tfrl.config.near import nearest_run
 from tfrl.errors import SettingError
-from tfrl.job import nearest_run
 from tfrl.runtime.storage.owner import owner_of
 
 POLICY = pathlib.Path("checkpoints", "policy.npz")  # the exported policy's variables
