@@ -26,6 +26,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE / "results.json"
 LAST = 5  # evaluations whose mean is the final score
+START = (25_000, 75_000)  # env steps
+FIRST = (1, 2, 3)  # seeds that had been seen with "dynamic" when the share of "early" was chosen
 ALGOS = ("td3", "sac")
 # Networks, and the share of the env steps with rewiring; dense ones have none to rewire.
 MODES = {"dense": None, "static": 0.0, "dynamic": 0.95, "early": 0.4}
@@ -82,9 +84,53 @@ def final(run: dict[str, Any]) -> float:
     return statistics.fmean(value for _, value in run["evaluations"][-LAST:])
 
 
+def start(run: dict[str, Any]) -> float:
+    """Mean of the evaluations of a run between the env steps of `START`."""
+    return statistics.fmean(
+        value for step, value in run["evaluations"] if START[0] <= step <= START[1]
+    )
+
+
 def share_of_steps(run: dict[str, Any], goal: float) -> float:
     """Share of all env steps at the first evaluation that reaches `goal`; infinite where none does."""
     return study.env_steps_to(goal, run["evaluations"]) / run["env_steps"]
+
+
+def summary() -> str:
+    """The runs with sparse networks against the dense runs of the same seeds, as a Markdown table.
+
+    The seeds by which the share of rewiring of "early" was chosen are apart from those that came after it.
+    """
+    runs = study.load(RESULTS)
+    lines = [
+        "| algorithm | env steps | networks | seeds | final, mean | dense | difference, its standard error | "
+        f"reach the dense run's final score | between {START[0]:,} and {START[1]:,} env steps |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    panels = sorted({_panel(run) for run in runs})
+    for panel, mode, first in itertools.product(panels, list(MODES)[1:], (True, False)):
+        shown = [run for run in runs if _panel(run) == panel and (run["seed"] in FIRST) == first]
+        dense = {run["seed"]: run for run in study.of(shown, mode="dense")}
+        pairs = [
+            (run, dense[run["seed"]]) for run in study.of(shown, mode=mode) if run["seed"] in dense
+        ]
+        pairs.sort(key=lambda pair: pair[0]["seed"])
+        if not pairs:
+            continue
+        mine, theirs = ([final(pair[i]) for pair in pairs] for i in (0, 1))
+        gaps = [a - b for a, b in zip(mine, theirs, strict=True)]
+        error = f", {statistics.stdev(gaps) / len(gaps) ** 0.5:,.0f}" if len(gaps) > 1 else ""
+        starts = [start(run) / start(other) for run, other in pairs]
+        shares = [share_of_steps(run, goal) for (run, _), goal in zip(pairs, theirs, strict=True)]
+        reached = [share for share in shares if share != float("inf")]
+        after = f", after {', '.join(f'{share:.2f}' for share in reached)}" if reached else ""
+        lines.append(
+            f"| {pairs[0][0]['algo'].upper()} | {panel[1]:,} | {mode} | "
+            f"{', '.join(str(run['seed']) for run, _ in pairs)} | {statistics.fmean(mine):,.0f} | "
+            f"{statistics.fmean(theirs):,.0f} | {statistics.fmean(gaps):+,.0f}{error} | "
+            f"{len(reached)} of {len(pairs)}{after} | {', '.join(f'{ratio:.2f}' for ratio in starts)} times dense |"
+        )
+    return "\n".join(lines)
 
 
 def _panel(run: dict[str, Any]) -> tuple[int, int]:
