@@ -164,8 +164,12 @@ class SparseTrainingTest(tf.test.TestCase, parameterized.TestCase):
         late = keras.Sequential([dense(4), dense(1)])
         for model in (late, Own(dense(8))):
             model.compile("sgd", "mse")
+            callback = SparseTraining(0.2)
             with self.assertRaisesRegex(SettingError, "has no weights, or not all, before .*build"):
-                model.fit(x, y, verbose=0, callbacks=[SparseTraining()])
+                model.fit(x, y, verbose=0, callbacks=[callback])
+        model.fit(x, y, verbose=0, callbacks=[callback])  # it has them now
+        self.assertIn(0.0, model.first.kernel.numpy())
+        self.assertNotIn(0.0, model.inner.layers[-1].kernel.numpy())
         with self.assertRaisesRegex(SettingError, "^SparseTraining: density=0"):
             SparseTraining(0.0)
         with self.assertRaisesRegex(SettingError, "seed=-1"):

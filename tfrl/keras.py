@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import tensorflow as tf
 
@@ -122,8 +122,13 @@ class SparseTraining(tf.keras.callbacks.Callback):
 
     def _start(self, model: tf.keras.Model) -> None:
         """Draws the masks of a model, which is the one that this callback serves."""
-        self._refuse_unless(bool(_variables(model)))
+        if not _variables(model):
+            self._refuse_late()
         network = Network(model.name, model.trainable_variables, model.optimizer)
+        # The last layer is that of the model, whichever was made last.
+        kernels = {id(kernel) for kernel in network.kernels}
+        last = [v for v in network.variables if id(v) in kernels][-1:]
+        network = network._replace(outputs=last)
         strategy = model.distribute_strategy
         with _own_names(), strategy.scope():
             self.topology = sparse.Topology(self._config, [network], model.name, self._seed)
@@ -134,19 +139,20 @@ class SparseTraining(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Sets the inactive weights to 0, and rewires when it is due."""
         del batch, logs
-        self._refuse_unless(len(self.model.trainable_variables) == self._num_variables)
+        if len(self.model.trainable_variables) != self._num_variables:
+            self.topology = None  # the masks of the next fit are those of all layers
+            self._refuse_late()
         self._project()
         self._updates.assign_add(1)
         every = self._config.sparse_rewire_updates
         if every and int(self._updates) % every == 0:
             self._rewire()
 
-    def _refuse_unless(self, complete: bool) -> None:
-        if not complete:
-            raise SettingError(
-                f"SparseTraining: model {self.model.name!r} has no weights, or not all, before its first batch; "
-                "expected one with an input shape (tf.keras.Input), or a call of model.build(input_shape) before fit"
-            )
+    def _refuse_late(self) -> NoReturn:
+        raise SettingError(
+            f"SparseTraining: model {self.model.name!r} has no weights, or not all, before its first batch; expected "
+            "one with an input shape (tf.keras.Input), or a call of model.build(input_shape) before fit"
+        )
 
     def summary(self) -> dict[str, Any]:
         """Parameters and operations, sparse, dense and their ratio: {'parameters', 'parameters_dense', ...}.
