@@ -99,7 +99,8 @@ def share_of_steps(run: dict[str, Any], goal: float) -> float:
 def summary() -> str:
     """The runs with sparse networks against the dense runs of the same seeds, as a Markdown table.
 
-    The seeds by which the share of rewiring of "early" was chosen are apart from those that came after it.
+    The seeds by which the share of rewiring of "early" was chosen, those that came after it, and all where there are
+    both.
     """
     runs = study.load(RESULTS)
     lines = [
@@ -108,29 +109,33 @@ def summary() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     panels = sorted({_panel(run) for run in runs})
-    for panel, mode, first in itertools.product(panels, list(MODES)[1:], (True, False)):
-        shown = [run for run in runs if _panel(run) == panel and (run["seed"] in FIRST) == first]
+    for panel, mode in itertools.product(panels, list(MODES)[1:]):
+        shown = [run for run in runs if _panel(run) == panel]
         dense = {run["seed"]: run for run in study.of(shown, mode="dense")}
-        pairs = [
-            (run, dense[run["seed"]]) for run in study.of(shown, mode=mode) if run["seed"] in dense
-        ]
+        pairs = [(r, dense[r["seed"]]) for r in study.of(shown, mode=mode) if r["seed"] in dense]
         pairs.sort(key=lambda pair: pair[0]["seed"])
-        if not pairs:
-            continue
-        mine, theirs = ([final(pair[i]) for pair in pairs] for i in (0, 1))
-        gaps = [a - b for a, b in zip(mine, theirs, strict=True)]
-        error = f", {statistics.stdev(gaps) / len(gaps) ** 0.5:,.0f}" if len(gaps) > 1 else ""
-        starts = [start(run) / start(other) for run, other in pairs]
-        shares = [share_of_steps(run, goal) for (run, _), goal in zip(pairs, theirs, strict=True)]
-        reached = [share for share in shares if share != float("inf")]
-        after = f", after {', '.join(f'{share:.2f}' for share in reached)}" if reached else ""
-        lines.append(
-            f"| {pairs[0][0]['algo'].upper()} | {panel[1]:,} | {mode} | "
-            f"{', '.join(str(run['seed']) for run, _ in pairs)} | {statistics.fmean(mine):,.0f} | "
-            f"{statistics.fmean(theirs):,.0f} | {statistics.fmean(gaps):+,.0f}{error} | "
-            f"{len(reached)} of {len(pairs)}{after} | {', '.join(f'{ratio:.2f}' for ratio in starts)} times dense |"
-        )
+        first = [pair for pair in pairs if pair[0]["seed"] in FIRST]
+        later = [pair for pair in pairs if pair[0]["seed"] not in FIRST]
+        lines += map(_row, (first, later, pairs) if first and later else [pairs] if pairs else [])
     return "\n".join(lines)
+
+
+def _row(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """The row of `summary` for sparse runs, each beside the dense one of its seed."""
+    run = pairs[0][0]
+    mine, theirs = ([final(pair[i]) for pair in pairs] for i in (0, 1))
+    gaps = [a - b for a, b in zip(mine, theirs, strict=True)]
+    error = f", {statistics.stdev(gaps) / len(gaps) ** 0.5:,.0f}" if len(gaps) > 1 else ""
+    shares = [share_of_steps(own, goal) for (own, _), goal in zip(pairs, theirs, strict=True)]
+    reached = [f"{share:.2f}" for share in shares if share != float("inf")]
+    after = f", after {', '.join(reached)}" if reached else ""
+    starts = ", ".join(f"{start(own) / start(other):.2f}" for own, other in pairs)
+    cells = [
+        run["algo"].upper(), f"{run['env_steps']:,}", run["mode"], ", ".join(str(own["seed"]) for own, _ in pairs),
+        f"{statistics.fmean(mine):,.0f}", f"{statistics.fmean(theirs):,.0f}", f"{statistics.fmean(gaps):+,.0f}{error}",
+        f"{len(reached)} of {len(pairs)}{after}", f"{starts} times dense",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def _panel(run: dict[str, Any]) -> tuple[int, int]:
