@@ -150,12 +150,16 @@ class ConfigsTest(parameterized.TestCase):
         self.assertGreater(result["return_mean"] - 4 * error, -26.3)
 
     @parameterized.parameters(
-        *[run for run in RECORDED if run.startswith(("dqn/bit_flip", "sac/point_goal"))]
+        *[
+            run
+            for run in RECORDED
+            if run.startswith(("dqn/bit_flip", "sac/point_goal", "sac/fetch_reach"))
+        ]
     )
     def test_goals_are_reached_with_hindsight_only(self, run):
         success = json.loads((RUNS / run / "result.json").read_text())["infos"]["is_success"]
         if "no_her" in run:
-            self.assertEqual(success, 0.0)
+            self.assertLessEqual(success, 0.05)
         else:
             self.assertGreaterEqual(success, 0.9)
 
