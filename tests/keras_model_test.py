@@ -168,8 +168,19 @@ class SparseTrainingTest(tf.test.TestCase, parameterized.TestCase):
             with self.assertRaisesRegex(SettingError, "has no weights, or not all, before .*build"):
                 model.fit(x, y, verbose=0, callbacks=[callback])
         model.fit(x, y, verbose=0, callbacks=[callback])  # it has them now
-        self.assertIn(0.0, model.first.kernel.numpy())
-        self.assertNotIn(0.0, model.inner.layers[-1].kernel.numpy())
+        self.assertIn(0.0, model.inner.layers[1].kernel.numpy())
+
+    def test_a_layer_may_be_frozen_between_fits(self):
+        model, sparse = model_of("sgd"), SparseTraining(0.3, rewire_updates=0)
+        model.fit(*data(), verbose=0, callbacks=[sparse])
+        places = [layer.kernel.numpy() != 0 for layer in model.layers]
+        model.layers[0].trainable = False
+        model.compile("sgd", "mse")
+        model.fit(*data(), verbose=0, callbacks=[sparse])
+        self.assertAllEqual(places[1], model.layers[1].kernel.numpy() != 0)
+
+    def test_settings_that_are_refused(self):
+        x, y = data()
         with self.assertRaisesRegex(SettingError, "^SparseTraining: density=0"):
             SparseTraining(0.0)
         with self.assertRaisesRegex(SettingError, "seed=-1"):

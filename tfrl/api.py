@@ -181,7 +181,7 @@ def _job(algo: str | Job, settings: Mapping[str, Any]) -> Job:
         run_dir = str(settings["run_dir"])
         saved, named = resolve.load_job(run_dir), named_switches(settings)
         given = sections(algo, settings, tuple(saved.switches) if named is None else named)
-        return resolve.change(saved, run_dir, given, algo, named)
+        return resolve.change(saved, run_dir, given, algo, named, tuple(settings))
     return make_job(algo, **settings)
 
 

@@ -44,7 +44,8 @@ class SparseTraining(tf.keras.callbacks.Callback):
     At the start of the first `fit` the hidden kernels get Erdos-Renyi masks, and inactive weights become 0. After each
     batch they are set to 0 again; every `rewire_updates` batches the weights of each sign nearest to 0 are dropped and
     as many grow at random places. The kernel of the last layer, embeddings, biases and normalisation stay dense. A
-    further `fit` of the model with the same callback goes on with the same masks, one without it is dense.
+    further `fit` of the model with the same callback goes on with the same masks, one without it is dense. (After a
+    `fit` that was interrupted, LAMB and LARS keep the masks until another one with the callback has ended.)
 
     Args:
       density: fraction of the weights of the sparse layers that are active.
@@ -101,13 +102,15 @@ class SparseTraining(tf.keras.callbacks.Callback):
                 f"SparseTraining: the model has steps_per_execution={steps}; expected 1, since inactive weights are "
                 "set to 0 after each batch"
             )
-        if self.topology is None:
+        self._draws = self.topology is None
+        if self._draws:
             self._start(model)
         elif model is not self._trained:
             raise SettingError(
                 f"SparseTraining: fit of model {model.name!r} with the masks of another one, "
                 f"{self._trained.name!r}; expected a callback of its own for each model"
             )
+        self._num_variables = len(model.trainable_variables)
         # The model may have been compiled anew, or trained without this callback, since the last fit.
         with model.distribute_strategy.scope():
             self.topology.start()
@@ -125,14 +128,10 @@ class SparseTraining(tf.keras.callbacks.Callback):
         if not _variables(model):
             self._refuse_late()
         network = Network(model.name, model.trainable_variables, model.optimizer)
-        # The last layer is that of the model, whichever was made last.
-        kernels = {id(kernel) for kernel in network.kernels}
-        last = [v for v in network.variables if id(v) in kernels][-1:]
-        network = network._replace(outputs=last)
         strategy = model.distribute_strategy
         with _own_names(), strategy.scope():
             self.topology = sparse.Topology(self._config, [network], model.name, self._seed)
-        self._trained, self._num_variables = model, len(model.trainable_variables)
+        self._trained = model
         self._project = tf.function(lambda: strategy.run(self.topology.project))
         self._rewire = tf.function(lambda: self.topology.rewire(self._updates))
 
@@ -140,7 +139,8 @@ class SparseTraining(tf.keras.callbacks.Callback):
         """Sets the inactive weights to 0, and rewires when it is due."""
         del batch, logs
         if len(self.model.trainable_variables) != self._num_variables:
-            self.topology = None  # the masks of the next fit are those of all layers
+            if self._draws:
+                self.topology = None  # the next fit draws masks of all layers
             self._refuse_late()
         self._project()
         self._updates.assign_add(1)

@@ -256,7 +256,10 @@ def value_text(value: Any) -> str:
         pairs = value and all(isinstance(v, (tuple, list)) for v in value)  # a schedule
         return ",".join(":".join(map(str, v)) if pairs else value_text(v) for v in value) or "''"
     if isinstance(value, dict):
-        return json.dumps(value)
+        try:
+            return json.dumps(value, default=lambda part: part.tolist())  # of NumPy
+        except (AttributeError, TypeError):  # no flag can say it
+            return str(value)
     return str(value) or "''"
 
 

@@ -116,6 +116,9 @@ class ResumeTest(ResolveTestCase):
             "^rate=0.2: no effect with rate_schedule=0:1.0,9:0.1;", *argv, "--rate=0.2"
         )
         self.assertEqual(resolve.job_from_argv([*argv, "--rate=0.5"]).config.rate, 0.5)
+        (self.folder / "x.flags").write_text("--rate=0.2\n")  # a record of all values
+        job = resolve.job_from_argv([*argv, "--flagfile=x.flags"])
+        self.assertEqual(job.config.rate, 0.2)
         job = resolve.job_from_argv([*argv, "--rate=0.2", "--rate_schedule="])
         self.assertEqual((job.config.rate, job.config.rate_schedule), (0.2, ()))
 

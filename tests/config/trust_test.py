@@ -219,6 +219,26 @@ class TrustTest(parameterized.TestCase):
         ((name, value),) = changes.items()
         self.assertEqual(resumed[part][name], value)
 
+    def test_flags_are_quoted_for_a_shell(self):
+        self.change("env", env="x$(touch y):make")
+        flags = (
+            r"'--env=x\$\(touch y\):make' to resume, '--trust_modules=x\$\(touch y\)' to evaluate"
+        )
+        with self.assertRaisesRegex(SettingError, flags):
+            self.resume()
+
+    def test_arrays_in_the_worlds_of_an_evaluation(self):
+        worlds = {"a": {"env": "evil_run:make", "env_kwargs": {"length": np.arange(2)}}}
+        job = tfrl.api.make_job("dqn", env="tfrl.testing.fakes:IdentityGame", eval_worlds=worlds)
+        trust._named.clear()
+        job.save(self.run / "job.json")
+        told = trust.resume_flags(self.run, job)
+        self.assertIn('"length": [0, 1]', told)
+        with self.assertRaisesRegex(SettingError, "named by a run folder"):
+            self.resume()
+        found = resolve.job_from_argv(shlex.split(told)).evaluation.eval_worlds["a"]
+        np.testing.assert_array_equal(found["env_kwargs"]["length"], [0, 1])
+
     def test_a_class_of_this_process_needs_no_name(self):
         self.change("env", env=f"{__name__}:Plain")
         self.assertLen(tfrl.evaluate(self.run, episodes=2).returns, 2)

@@ -119,6 +119,13 @@ class Forever(Reach):
         return False  # for a batch too, as robots of gymnasium-robotics do
 
 
+class Whole(Reach):
+    def compute_terminated(self, achieved_goal, desired_goal, info):
+        return bool(
+            np.linalg.norm(achieved_goal - desired_goal) > 90.0
+        )  # of one goal; of a batch it is wrong
+
+
 class NeedsInfo(Reach):
     def compute_reward(self, achieved_goal, desired_goal, info):
         return -info["cost"]
@@ -157,6 +164,16 @@ class GoalRewardsTest(parameterized.TestCase):
         ends = rewards.terminated(*np.zeros((2, 3, 2), np.float32))
         self.assertEqual(ends.dtype, np.bool_)
         np.testing.assert_array_equal(ends, [False] * 3)
+
+    def test_a_number_of_a_whole_batch_is_no_batch(self):
+        """Of a few goals it is what each of them gives."""
+        rewards = GoalRewards(Whole(), "reach")
+        self.assertIn(
+            "compute_terminated of the environment takes one goal at a time", rewards.note
+        )
+        achieved, desired = np.zeros((2, 5_000, 2), np.float32)
+        ends = rewards.terminated(achieved + 2.0, desired)
+        np.testing.assert_array_equal(ends, [False] * 5_000)
 
     def test_clipped_rewards_are_signs(self):
         rewards = GoalRewards(Reach(), "reach", clips=True)

@@ -45,6 +45,10 @@ class RobotsTest(absltest.TestCase):
             np.testing.assert_array_equal(step.truncated, [t == 50] * 2)
         vector.close()
 
+    def test_an_old_version_names_the_newest(self):
+        with self.assertRaisesRegex(SettingError, "not offered any more; use FetchReach-v4$"):
+            make.make_spec(EnvPlan(env="FetchReach-v1"))
+
     def test_rewards_of_other_goals_are_those_of_its_own_method(self):
         rewards = make.make_goal_rewards(REACH, check=True)
         self.assertEqual(rewards.note, "")  # it takes many goals at once

@@ -47,7 +47,8 @@ def job_from_argv(argv: Sequence[str]) -> Job:
     trust.name_settings(flags.peek(tokens, "algo"), given)
     saved = load_job(run_dir)
     parsed = flags.parse_given(tokens, saved.algo, tuple(saved.switches))
-    return check(change(saved, run_dir, parsed.given, parsed.algo, parsed.switches))
+    algo, combined, asked_for = parsed.algo, parsed.switches, parsed.asked_for
+    return check(change(saved, run_dir, parsed.given, algo, combined, asked_for))
 
 
 def change(
@@ -56,6 +57,7 @@ def change(
     given: Mapping[str, Mapping[str, Any]],
     algo: str | None = None,
     combined: Sequence[str] | None = None,
+    asked_for: Sequence[str] = (),
 ) -> Job:
     """The Job with which the run `saved` continues.
 
@@ -65,6 +67,7 @@ def change(
       given: section key ('config', 'job', a key of `PLANS` or of a switch) -> {setting: value} as wanted.
       algo: algorithm that the user names, None for none.
       combined: switches that the user names, in their order; None: not given.
+      asked_for: names of the settings that no flagfile gave; one that is changed without an effect is refused.
 
     Raises:
       SettingError: a setting that is not free in a resumed run differs from the saved one, or `saved` names code that
@@ -95,7 +98,7 @@ def change(
                 if not isinstance(value, objects.Live):  # the object that job.json has the name of
                     continue
             taken[key][name] = value
-            if not json_form.same(value, getattr(holder, name)):
+            if name in asked_for and not json_form.same(value, getattr(holder, name)):
                 changed_names.append(name)
     parts = {
         key: dataclasses.replace(getattr(saved, key), **taken[key]) for key in ("config", *PLANS)
@@ -105,7 +108,7 @@ def change(
         for name, config in saved.switches.items()
     }
     scalars = {**taken["job"], "run_dir": str(run_dir), "resume": True}
-    scalars["asked_for"] = tuple(changed_names)  # one without an effect is refused, as in a new run
+    scalars["asked_for"] = tuple(changed_names)
     job = dataclasses.replace(saved, switches=changed, **parts, **scalars)
     trust.check_job(job)
     return job

@@ -300,8 +300,11 @@ def _kind(found: Any) -> str:
 
 
 def _refusal(setting: str, value: str, module: str, flag: str = "") -> SettingError:
-    flag = shlex.quote(flag or f"--{setting}={value}")
+    flag, trust = (
+        shlex.quote(flag or f"--{setting}={value}"),
+        shlex.quote(f"--trust_modules={module}"),
+    )
     return SettingError(
         f"{setting}={value!r} is named by a run folder, which may come from elsewhere; to let it run code of "
-        f"{module!r}, name that: {flag} to resume, --trust_modules={module} to evaluate or export"
+        f"{module!r}, name that: {flag} to resume, {trust} to evaluate or export"
     )

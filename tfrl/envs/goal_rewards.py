@@ -19,6 +19,7 @@ from tfrl.errors import SettingError
 OBSERVATION, DESIRED, ACHIEVED = "observation", "desired_goal", "achieved_goal"
 REWARD, TERMINATED = "compute_reward", "compute_terminated"
 STEPS = 5  # that are played to compare rewards
+MANY = 4_096  # goals for which one number must be that of all
 
 
 class GoalRewards:
@@ -125,8 +126,9 @@ class GoalRewards:
             batch = np.asarray(function(achieved.copy(), desired.copy(), {}), np.float64)
         except Exception:  # it is one for single goals
             return False
-        # One number for all rows is that of goals which do not matter, such as `return False`.
-        return batch.shape in ((), (len(singles),)) and np.allclose(batch, singles, 1e-4, 1e-4)
+        if not np.allclose(batch, singles, 1e-4, 1e-4):
+            return False
+        return batch.shape == (len(singles),) or _is_constant(function, batch, desired)
 
     def _call(
         self, which: str, achieved: np.ndarray, desired: np.ndarray, dtype: Any
@@ -145,6 +147,20 @@ class GoalRewards:
                 "numbers"
             )
         return found.astype(dtype)
+
+
+def _is_constant(function: Callable, value: np.ndarray, goals: np.ndarray) -> bool:
+    """Whether a function gives this one value whatever the goals are, such as `return False`: for many, near and far.
+
+    A function of one goal may give one number for a batch too, which is none of its rows'.
+    """
+    near = np.repeat(goals[:1], MANY, 0)
+    far = near + 1e6 if near.dtype.kind == "f" else 1 - near
+    try:
+        found = [function(a.copy(), b.copy(), {}) for a, b in ((near, near), (near, far))]
+    except Exception:  # it is one for single goals
+        return False
+    return all(np.array_equal(np.asarray(each, np.float64), value) for each in found)
 
 
 def _number(value: Any) -> float:

@@ -252,8 +252,9 @@ _EXTRAS = {
 def _missing_extra(name: str, error: Exception) -> str:
     entry = str(gym.registry[name].entry_point) if name in gym.registry else ""
     text = f"{entry} {error}".lower()
-    if "mujoco_py" in entry:  # versions 2 and 3, which only raise an error
-        return f"this version is not offered any more; use {_newest(name)}"
+    newest = _newest(name)
+    if re.search("mujoco_?py", text) and newest != name:  # of versions that need a package of 2021
+        return f"this version is not offered any more; use {newest}"
     for word, (extra, package) in _EXTRAS.items():
         if word in text and importlib.util.find_spec(package) is None:
             return f"a package is missing; pip install 'tfrl[{extra}]'"
