@@ -185,7 +185,7 @@ class WheelTest(absltest.TestCase):
         self.run_in(tfrl, "export", "--run_dir=mine", "--out=exported")
         self.assertTrue((self.folder / "exported" / "saved_model.pb").is_file())
         self.run_in(tfrl, "plot", "mine", "--out=mine.png")
-        self.assertIn("nothing is wrong", self.run_in(tfrl, "check", "CartPole-v1"))
+        self.assertIn("no problems found", self.run_in(tfrl, "check", "CartPole-v1"))
 
 
 if __name__ == "__main__":
