@@ -126,6 +126,12 @@ class Whole(Reach):
         )  # of one goal; of a batch it is wrong
 
 
+class ByParts(Reach):
+    def compute_reward(self, achieved_goal, desired_goal, info):
+        gaps = -np.abs(achieved_goal - desired_goal)
+        return gaps.sum() if gaps.ndim == 1 else gaps  # of a batch a number for each part of a goal
+
+
 class NeedsInfo(Reach):
     def compute_reward(self, achieved_goal, desired_goal, info):
         return -info["cost"]
@@ -174,6 +180,12 @@ class GoalRewardsTest(parameterized.TestCase):
         achieved, desired = np.zeros((2, 5_000, 2), np.float32)
         ends = rewards.terminated(achieved + 2.0, desired)
         np.testing.assert_array_equal(ends, [False] * 5_000)
+
+    def test_a_batch_of_another_shape_is_no_batch(self):
+        rewards = GoalRewards(ByParts(), "reach")
+        self.assertIn("compute_reward of the environment takes one goal at a time", rewards.note)
+        achieved, desired = np.zeros((3, 2), np.float32), np.full((3, 2), 2.0, np.float32)
+        np.testing.assert_array_equal(rewards.rewards(achieved, desired), [-4.0] * 3)
 
     def test_clipped_rewards_are_signs(self):
         rewards = GoalRewards(Reach(), "reach", clips=True)

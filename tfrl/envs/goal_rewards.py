@@ -126,9 +126,9 @@ class GoalRewards:
             batch = np.asarray(function(achieved.copy(), desired.copy(), {}), np.float64)
         except Exception:  # it is one for single goals
             return False
-        if not np.allclose(batch, singles, 1e-4, 1e-4):
+        if batch.shape not in ((), (len(singles),)) or not np.allclose(batch, singles, 1e-4, 1e-4):
             return False
-        return batch.shape == (len(singles),) or _is_constant(function, batch, desired)
+        return batch.ndim == 1 or _is_constant(function, batch, desired)
 
     def _call(
         self, which: str, achieved: np.ndarray, desired: np.ndarray, dtype: Any
