@@ -172,7 +172,7 @@ class GoalRewardsTest(parameterized.TestCase):
         np.testing.assert_array_equal(ends, [False] * 3)
 
     def test_a_number_of_a_whole_batch_is_no_batch(self):
-        """Of a few goals it is what each of them gives."""
+        """A function that reduces over the whole batch agrees with single goals while there are few."""
         rewards = GoalRewards(Whole(), "reach")
         self.assertIn(
             "compute_terminated of the environment takes one goal at a time", rewards.note

@@ -21,9 +21,8 @@ def nearest_run(wanted: str | os.PathLike) -> str:
         if (folder / "job.json").exists() and folder != pathlib.Path():
             return f"; did you mean {folder}?"
     known: list[pathlib.Path] = []
-    for place in dict.fromkeys(
-        [path.parent, pathlib.Path("runs")] if wanted else [pathlib.Path("runs")]
-    ):
+    beside = [path.parent] if wanted else []
+    for place in dict.fromkeys([*beside, pathlib.Path("runs")]):
         here = {job.parent.name: job.parent for job in sorted(place.glob("*/job.json"))}
         if close := difflib.get_close_matches(path.name, here, n=1, cutoff=0.6):
             return f"; did you mean {here[close[0]]}?"

@@ -43,6 +43,7 @@ class RunPlanTest(parameterized.TestCase):
         ("dqn", dict(min_replay=1_000, batch_size=64, updates_per_call=128, num_envs=8), 1_249, None),
         ("dqn", dict(min_replay=500, core="lstm", sequence_length=20, sequence_period=10, burn_in=2), 300, 570),
         ("a2c", dict(unroll_length=5, num_envs=4), 10, None),
+        ("ppo", dict(unroll_length=8, num_envs=1, num_actors=4, backend="processes"), 20, None),
         ("impala", dict(unroll_length=5, num_envs=1, batch_env_steps=40), 30, None),
     )  # fmt: skip
     def test_a_run_without_an_update_is_told_at_its_start(self, algo, settings, total, needed):
